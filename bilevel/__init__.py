@@ -1,0 +1,23 @@
+"""A small bilevel engine: how a follower answers, and how the answer differentiates."""
+
+from bilevel.learned import Coordinatewise, LearnedFollower
+from bilevel.response import Response, detach, implicit, unroll
+from bilevel.rules import Adam, GradientStep, SignStep, SteepestStep, UpdateRule
+from bilevel.solvers import conjugate_gradient, neumann, scaled_identity
+
+__all__ = [
+    "Adam",
+    "Coordinatewise",
+    "GradientStep",
+    "LearnedFollower",
+    "Response",
+    "SignStep",
+    "SteepestStep",
+    "UpdateRule",
+    "conjugate_gradient",
+    "detach",
+    "implicit",
+    "neumann",
+    "scaled_identity",
+    "unroll",
+]

@@ -1,0 +1,174 @@
+"""Learned followers: a rule with weights, and what it takes to fit them."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from bilevel._tree import Variable, detach_tree, leaves, map_tensors, rebuild
+from bilevel.response import Objective, Projection, Response, detach, unroll
+from bilevel.rules import State, adam_direction
+
+
+class LearnedFollower:
+    """A learned update rule and its optimiser (Jiang et al., 2021: the follower's step is itself a network).
+
+    `rule` is an `UpdateRule` that is also an `nn.Module`; `optimizer` holds the rule's parameters; `steps` is how many
+    steps an answer takes; gradients of the rule are clipped to the norm `clip_norm`. `skipped` counts the fits whose
+    score or gradient was not finite and which therefore left the rule as it was.
+    """
+
+    def __init__(
+        self, rule: nn.Module, optimizer: torch.optim.Optimizer, *, steps: int, clip_norm: float = 1.0
+    ) -> None:
+        self.rule, self.optimizer, self.steps, self.clip_norm = rule, optimizer, steps, clip_norm
+        self.skipped = 0
+
+    def respond(
+        self, objective: Objective, start: Variable, *, state: State = None, project: Projection | None = None
+    ) -> Response:
+        """The detached answer for the leader."""
+        response = unroll(objective, self.rule, start, steps=self.steps, state=state, project=project)
+        return detach(response)
+
+    def fit(
+        self,
+        objectives: Sequence[Objective],
+        start: Variable,
+        *,
+        state: State = None,
+        project: Projection | None = None,
+        score: Literal["final", "mean"] = "final",
+    ) -> tuple[Response, dict[str, float]]:
+        """Answer, then take one optimiser step on the rule for how good the answer was.
+
+        `objectives` are `steps + 1` scalar functions of the variable: step k goes down the k-th, and the point it reaches
+        is scored on the next one, which step k has not seen. `final` scores the last point only, `mean` all of them.
+        The returned response is detached, made with the rule as it was before this fit, and can be committed as it is.
+        The figures are `score`, `gradient_norm` (before clipping) and `skipped` (1.0 if the fit was not applied).
+        """
+        if len(objectives) != self.steps + 1:
+            raise ValueError(f"fit needs steps + 1 = {self.steps + 1} objectives, got {len(objectives)}")
+        response, trace, scores = Response(start, state, torch.zeros(0)), [], []
+        for step, objective in enumerate(objectives[:-1]):
+            response = unroll(
+                objective, self.rule, response.variable, steps=1, state=response.state, project=project, through="rule"
+            )
+            trace.append(response.trace)
+            if score == "mean" or step == self.steps - 1:
+                with torch.enable_grad():
+                    scores.append(objectives[step + 1](response.variable))
+        total = torch.stack(scores).mean()
+        norm, applied = self._improve(total)
+        figures = {"score": float(total), "gradient_norm": norm, "skipped": float(not applied)}
+        return detach(response._replace(trace=torch.cat(trace))), figures
+
+    def _improve(self, score: Tensor) -> tuple[float, bool]:
+        parameters = [p for p in self.rule.parameters() if p.requires_grad]
+        gradients = torch.autograd.grad(score, parameters, materialize_grads=True)
+        norm = torch.stack([g.norm() for g in gradients]).norm()
+        if not (torch.isfinite(score) and torch.isfinite(norm)):
+            self.skipped += 1
+            return float(norm), False
+        scale = (self.clip_norm / (norm + 1e-12)).clamp(max=1.0)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient * scale
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return float(norm), True
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rule's weights, its optimiser's memory and the count of skipped fits."""
+        return {"rule": self.rule.state_dict(), "optimizer": self.optimizer.state_dict(), "skipped": self.skipped}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+        self.rule.load_state_dict(state["rule"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.skipped = int(state["skipped"])
+
+
+class Coordinatewise(nn.Module):
+    """Adam plus a learned correction, the same small network for every weight; an `UpdateRule`.
+
+    Step: −rate·exp(log_rate)·(adam·exp(a) + b), with `adam` Adam's direction, `log_rate` one learned number for all
+    weights, and (a, b) = (2·tanh, tanh) of a network's two outputs, so that no weight moves more than about e² times as
+    far as under Adam. The network's head starts at zero: at first the rule *is* `rules.Adam`, to the last bit.
+
+    Twelve inputs per weight: gradient, momenta (0.5, 0.9, 0.99) and weight, each over its root mean square in its tensor;
+    gradient and momenta over Adam's running root mean square; logarithm and sign of the gradient; and the fraction of
+    training done, which the caller writes into `state["progress"]` (a scalar in [0, 1]).
+
+    `hidden=0` leaves the network out: the log rate is then all that is learned. Gradients are data here: use it with
+    `through="rule"` or `"nothing"`, not with `"everything"` for a hypergradient of the leader.
+    Features after Metz et al. (2020) and Goldie et al. (2024); the residual form after Metz et al.'s nominal steps.
+    """
+
+    features = 12
+    momenta = (0.5, 0.9, 0.99)
+
+    def __init__(
+        self, rate: float, *, hidden: int = 16, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
+    ) -> None:
+        super().__init__()
+        if betas[0] not in self.momenta:
+            raise ValueError(f"the first of betas must be one of {self.momenta}, got {betas[0]}")
+        self.rate, self.betas, self.eps = rate, betas, eps
+        self.log_rate = nn.Parameter(torch.zeros(()))
+        self.network = None
+        if hidden:
+            head = nn.Linear(hidden, 2)
+            nn.init.zeros_(head.weight)
+            nn.init.zeros_(head.bias)
+            self.network = nn.Sequential(
+                nn.Linear(self.features, hidden), nn.Tanh(), nn.Linear(hidden, hidden), nn.Tanh(), head
+            )
+
+    def init(self, variable: Variable) -> State:
+        zeros = map_tensors(torch.zeros_like, variable)
+        return {
+            "count": torch.zeros((), dtype=torch.float64),
+            "progress": torch.zeros(()),
+            "momenta": {str(beta): zeros for beta in self.momenta},
+            "square": zeros,
+            "travel": zeros,
+        }
+
+    def update(self, gradient: Variable, state: State, variable: Variable) -> tuple[Variable, State]:
+        count = state["count"] + 1
+        momenta = {
+            str(beta): map_tensors(lambda m, g, b=beta: m.lerp(g, 1 - b), state["momenta"][str(beta)], gradient)
+            for beta in self.momenta
+        }
+        square = map_tensors(
+            lambda v, g: torch.addcmul(v * self.betas[1], g, g, value=1 - self.betas[1]), state["square"], gradient
+        )
+        direction = map_tensors(
+            lambda m, v: adam_direction(m, v, count, self.betas, self.eps), momenta[str(self.betas[0])], square
+        )
+        if self.network is not None:
+            with torch.no_grad():
+                inputs = self._inputs(gradient, momenta, square, variable, float(count), state["progress"])
+            gain, offset = self.network(inputs).unbind(1)
+            gain, offset = (2 * gain.tanh()).exp(), offset.tanh()
+            flat = torch.cat([d.flatten() for d in leaves(direction)]) * gain + offset
+            pieces = flat.split([leaf.numel() for leaf in leaves(direction)])
+            direction = rebuild(direction, [p.view_as(d) for p, d in zip(pieces, leaves(direction), strict=True)])
+        factor = -self.rate * self.log_rate.exp()
+        step = map_tensors(lambda d: factor * d, direction)
+        return step, state | {"count": count, "momenta": momenta, "square": square}
+
+    def _inputs(
+        self, gradient: Variable, momenta: dict[str, Variable], square: Variable, variable: Variable, count: float, progress: Tensor
+    ) -> Tensor:
+        """The features of every weight, shape (weights, 12), clamped to ±5."""
+        rows = []
+        for i, (g, v, w) in enumerate(zip(leaves(gradient), leaves(square), leaves(variable), strict=True)):
+            averages = [leaves(momenta[str(beta)])[i] / (1 - beta**count) for beta in self.momenta]
+            scale = (v / (1 - self.betas[1] ** count)).sqrt() + self.eps
+            rms = [x / (x.square().mean().sqrt() + self.eps) for x in (g, *averages, w)]
+            over_scale = [x / scale for x in (g, *averages)]
+            rest = [(rms[0].abs() + 1e-3).log(), g.sign(), progress.expand_as(g)]
+            rows.append(torch.stack([x.flatten() for x in (*rms, *over_scale, *rest)], dim=1))
+        return torch.cat(rows).clamp(-5, 5)
