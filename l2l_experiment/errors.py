@@ -1,0 +1,27 @@
+"""Mistakes that the user can put right, and how a command reports them."""
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class UserError(Exception):
+    """A mistake the user can put right; its text is one sentence: what is wrong, where, and what would be right."""
+
+
+def exit_on_user_error(main: Callable[P, R]) -> Callable[P, R]:
+    """Decorator of a command's `main`: a UserError becomes `error: <sentence>` on stderr and exit code 2."""
+
+    @functools.wraps(main)
+    def command(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return main(*args, **kwargs)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
+
+    return command

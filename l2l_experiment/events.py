@@ -1,0 +1,134 @@
+"""Logs: TensorBoard event files and `metrics.jsonl`, read, written, and cut back to a checkpoint."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader, RawEventFileLoader
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.util.tensor_util import make_ndarray
+
+from l2l_experiment.errors import UserError
+from l2l_experiment.files import write_atomically
+
+METRICS = "metrics.jsonl"
+
+
+def trim(folder: Path | str, last_step: int) -> None:
+    """Make the logs in `folder` and below end at `last_step`, the step of the checkpoint that a run resumes from.
+
+    What a killed run logged after its last checkpoint will be logged again: event files lose every event of a later
+    step, `metrics.jsonl` every such row, both a cut-off end. Events without a step (file version, hyper-parameters)
+    stay. Call it before a writer is opened. Files that need no change are not touched.
+    """
+    for path in _event_files(folder):
+        content = path.read_bytes()
+        kept = _events_up_to(path, content, last_step)
+        if kept != content:
+            write_atomically(path, kept)
+    for path in sorted(Path(folder).rglob(METRICS)):
+        content = path.read_bytes()
+        rows = [line for line, row in _rows(path, content) if row.get("step", last_step) <= last_step]
+        kept = b"".join(line + b"\n" for line in rows)
+        if kept != content:
+            write_atomically(path, kept)
+
+
+def read_scalars(folder: Path | str, tag: str) -> tuple[np.ndarray, np.ndarray]:
+    """`(steps, values)` of a scalar in the event files in `folder` and below, by rising step; empty if there is none.
+
+    Of two values for one step the one written later counts.
+    """
+    points: dict[int, float] = {}
+    for path in _event_files(folder):
+        for event in EventFileLoader(str(path)).Load():
+            for value in event.summary.value:
+                if value.tag == tag and value.metadata.plugin_data.plugin_name == "scalars":
+                    points[event.step] = float(make_ndarray(value.tensor).item())
+    steps = sorted(points)
+    return np.array(steps, dtype=np.int64), np.array([points[step] for step in steps], dtype=np.float64)
+
+
+class JsonLines:
+    """Appends rows of figures to a file, one JSON object a line, each on its way to disk when `write` returns."""
+
+    def __init__(self, path: Path | str) -> None:
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and (whole := _whole(path)) != path.read_bytes():
+            write_atomically(path, whole)  # else the next row would be glued to the cut-off one
+        self._file = path.open("a", encoding="utf-8")
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Add a row; a value that is not finite is written as null, for JSON has no word for it."""
+        if "step" in values:
+            raise ValueError("'step' is the row's own column; give the value another name")
+        numbers = {name: float(value) for name, value in values.items()}
+        row = {"step": int(step)} | {name: x if math.isfinite(x) else None for name, x in numbers.items()}
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def read(path: Path | str) -> list[dict[str, Any]]:
+    """The rows that `JsonLines` wrote, null as NaN; a cut-off last line is passed over."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"there is no file {path}; name a run's {METRICS}")
+    rows = [row for _, row in _rows(path, path.read_bytes())]
+    return [{name: math.nan if value is None else value for name, value in row.items()} for row in rows]
+
+
+def _rows(path: Path, content: bytes) -> list[tuple[bytes, dict[str, Any]]]:
+    """Lines and what they hold, without a cut-off last one."""
+    lines = content.split(b"\n")
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+            if not isinstance(row, dict):
+                raise ValueError("no object")
+        except ValueError:
+            if number == len(lines):  # cut off in the middle, or empty as it should be
+                break
+            raise UserError(f"line {number} of {path} is damaged; remove it, or restore the file") from None
+        rows.append((line, row))
+    return rows
+
+
+def _whole(path: Path) -> bytes:
+    return b"".join(line + b"\n" for line, _ in _rows(path, path.read_bytes()))
+
+
+def _event_files(folder: Path | str) -> list[Path]:
+    """Event files in `folder` and below, in the order in which TensorBoard reads those of one folder: oldest first."""
+    return sorted(Path(folder).rglob("events.out.tfevents.*"))
+
+
+def _events_up_to(path: Path, content: bytes, last_step: int) -> bytes:
+    """The file's records of steps up to `last_step`, byte by byte as they were.
+
+    TensorBoard's loader finds the records, checks them and stops at a cut-off one. On disk a record has 12 bytes before
+    its data (length and checksum) and 4 behind (checksum). A step that was never set reads as 0 and so stays.
+    """
+    kept, offset = [], 0
+    for data in RawEventFileLoader(str(path)).Load():
+        end = offset + 12 + len(data) + 4
+        if Event.FromString(data).step <= last_step:
+            kept.append(content[offset:end])
+        offset = end
+    return b"".join(kept)

@@ -1,0 +1,45 @@
+"""Ctrl-C and SIGTERM as a request to save and stop, not as an accident."""
+
+import contextlib
+import os
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+
+class StopRequest:
+    """Context manager in which SIGINT and SIGTERM only set `requested`; look at it once a round.
+
+    The first signal prints one line; the second SIGINT raises KeyboardInterrupt at once. On leaving, the handlers are
+    as they were. Signals reach the main thread only: in any other thread this does nothing.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._interrupts = 0
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            # None: a handler that python did not install and cannot put back.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        self._before.clear()
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self._interrupts += number == signal.SIGINT
+        if self._interrupts >= 2:
+            raise KeyboardInterrupt
+        if not self.requested:
+            self.requested = True
+            # Past python's buffers: this may run in the middle of another print, which must not be entered twice.
+            with contextlib.suppress(OSError):
+                os.write(2, b"\nwill save and stop after this round (Ctrl-C again: stop at once, without saving)\n")
