@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 Variable = Tensor | dict[str, Tensor]
 
 
 def map_tensors(function: Callable, tree: Any, *others: Any) -> Any:
-    """Apply `function` to the tensors that stand in the same place of every tree."""
+    """Apply `function` to the tensors that stand in the same place of every tree; the order is that of `tree`."""
     if isinstance(tree, dict):
         return {key: map_tensors(function, tree[key], *(other[key] for other in others)) for key in tree}
     return function(tree, *others)
@@ -28,6 +29,17 @@ def rebuild(template: Any, values: list[Tensor]) -> Any:
     return map_tensors(lambda _: next(remaining), template)
 
 
+def flatten(tree: Any) -> Tensor:
+    """All entries of a tree in one vector, tensor after tensor."""
+    return torch.cat([leaf.flatten() for leaf in leaves(tree)])
+
+
+def unflatten(template: Any, vector: Tensor) -> Any:
+    """The inverse of `flatten`."""
+    pieces = vector.split([leaf.numel() for leaf in leaves(template)])
+    return rebuild(template, [piece.view_as(leaf) for piece, leaf in zip(pieces, leaves(template), strict=True)])
+
+
 def detach_tree(tree: Any) -> Any:
     """The same values without any graph behind them."""
     return map_tensors(lambda tensor: tensor.detach(), tree)
@@ -35,4 +47,4 @@ def detach_tree(tree: Any) -> Any:
 
 def dot(left: Variable, right: Variable) -> Tensor:
     """The inner product of two variables of one structure, shape ()."""
-    return sum((a * b).sum() for a, b in zip(leaves(left), leaves(right), strict=True))
+    return sum(leaves(map_tensors(lambda a, b: (a * b).sum(), left, right)))

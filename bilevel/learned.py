@@ -6,22 +6,24 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from bilevel._tree import Variable, detach_tree, leaves, map_tensors, rebuild
+from bilevel._tree import Variable, detach_tree, flatten, leaves, map_tensors, unflatten
 from bilevel.response import Objective, Projection, Response, detach, unroll
-from bilevel.rules import State, adam_direction
+from bilevel.rules import State, adam_direction, running_mean, running_square
 
 
 class LearnedFollower:
     """A learned update rule and its optimiser (Jiang et al., 2021: the follower's step is itself a network).
 
-    `rule` is an `UpdateRule` that is also an `nn.Module`; `optimizer` holds the rule's parameters; `steps` is how many
-    steps an answer takes; gradients of the rule are clipped to the norm `clip_norm`. `skipped` counts the fits whose
-    score or gradient was not finite and which therefore left the rule as it was.
+    `rule` is an `UpdateRule` that is also an `nn.Module`; `optimizer` holds the rule's parameters; `steps` (at least 1)
+    is how many steps an answer takes; gradients of the rule are clipped to the norm `clip_norm`. `skipped` counts the
+    fits whose score or gradient was not finite and which therefore left the rule as it was.
     """
 
     def __init__(
         self, rule: nn.Module, optimizer: torch.optim.Optimizer, *, steps: int, clip_norm: float = 1.0
     ) -> None:
+        if steps < 1:
+            raise ValueError(f"a learned follower takes at least 1 step, got {steps}")
         self.rule, self.optimizer, self.steps, self.clip_norm = rule, optimizer, steps, clip_norm
         self.skipped = 0
 
@@ -32,6 +34,7 @@ class LearnedFollower:
         response = unroll(objective, self.rule, start, steps=self.steps, state=state, project=project)
         return detach(response)
 
+    @torch.enable_grad()
     def fit(
         self,
         objectives: Sequence[Objective],
@@ -43,22 +46,24 @@ class LearnedFollower:
     ) -> tuple[Response, dict[str, float]]:
         """Answer, then take one optimiser step on the rule for how good the answer was.
 
-        `objectives` are `steps + 1` scalar functions of the variable: step k goes down the k-th, and the point it reaches
-        is scored on the next one, which step k has not seen. `final` scores the last point only, `mean` all of them.
-        The returned response is detached, made with the rule as it was before this fit, and can be committed as it is.
+        `objectives` are `steps + 1` scalar functions of the variable: step k goes down the k-th, and the point it
+        reaches is scored on the next one, which step k has not seen. `final` scores the last point only, `mean` all.
+        Whatever history `start` and `state` bring is cut: the fit sees its own steps only. The returned response is
+        detached, made with the rule as it was before this fit, and can be committed as it is; after a skipped fit look
+        first whether it is finite itself.
         The figures are `score`, `gradient_norm` (before clipping) and `skipped` (1.0 if the fit was not applied).
         """
         if len(objectives) != self.steps + 1:
             raise ValueError(f"fit needs steps + 1 = {self.steps + 1} objectives, got {len(objectives)}")
-        response, trace, scores = Response(start, state, torch.zeros(0)), [], []
+        state = None if state is None else detach_tree(state)
+        response, trace, scores = Response(detach_tree(start), state, torch.empty(0)), [], []
         for step, objective in enumerate(objectives[:-1]):
             response = unroll(
                 objective, self.rule, response.variable, steps=1, state=response.state, project=project, through="rule"
             )
             trace.append(response.trace)
             if score == "mean" or step == self.steps - 1:
-                with torch.enable_grad():
-                    scores.append(objectives[step + 1](response.variable))
+                scores.append(objectives[step + 1](response.variable))
         total = torch.stack(scores).mean()
         norm, applied = self._improve(total)
         figures = {"score": float(total), "gradient_norm": norm, "skipped": float(not applied)}
@@ -93,12 +98,13 @@ class Coordinatewise(nn.Module):
     """Adam plus a learned correction, the same small network for every weight; an `UpdateRule`.
 
     Step: −rate·exp(log_rate)·(adam·exp(a) + b), with `adam` Adam's direction, `log_rate` one learned number for all
-    weights, and (a, b) = (2·tanh, tanh) of a network's two outputs, so that no weight moves more than about e² times as
-    far as under Adam. The network's head starts at zero: at first the rule *is* `rules.Adam`, to the last bit.
+    weights, and (a, b) = (2·tanh, tanh) of a network's two outputs, so that no weight moves further than
+    rate·exp(log_rate)·(e²·|adam| + 1). The network's head starts at zero: at first the rule *is* `rules.Adam`, to the
+    last bit.
 
-    Twelve inputs per weight: gradient, momenta (0.5, 0.9, 0.99) and weight, each over its root mean square in its tensor;
-    gradient and momenta over Adam's running root mean square; logarithm and sign of the gradient; and the fraction of
-    training done, which the caller writes into `state["progress"]` (a scalar in [0, 1]).
+    Twelve inputs per weight: gradient, momenta (0.5, 0.9, 0.99) and weight, each over its root mean square in its
+    tensor; gradient and momenta over Adam's running root mean square; logarithm and sign of the gradient; and the
+    fraction of training done, which the caller writes into `state["progress"]` (a Tensor of shape (), in [0, 1]).
 
     `hidden=0` leaves the network out: the log rate is then all that is learned. Gradients are data here: use it with
     `through="rule"` or `"nothing"`, not with `"everything"` for a hypergradient of the leader.
@@ -126,49 +132,46 @@ class Coordinatewise(nn.Module):
             )
 
     def init(self, variable: Variable) -> State:
-        zeros = map_tensors(torch.zeros_like, variable)
+        def zeros() -> Variable:  # fresh ones each time: file formats refuse tensors that share their memory
+            return map_tensors(torch.zeros_like, variable)
+
         return {
             "count": torch.zeros((), dtype=torch.float64),
             "progress": torch.zeros(()),
-            "momenta": {str(beta): zeros for beta in self.momenta},
-            "square": zeros,
-            "travel": zeros,
+            "momenta": {str(beta): zeros() for beta in self.momenta},
+            "square": zeros(),
+            "travel": zeros(),
         }
 
     def update(self, gradient: Variable, state: State, variable: Variable) -> tuple[Variable, State]:
         count = state["count"] + 1
-        momenta = {
-            str(beta): map_tensors(lambda m, g, b=beta: m.lerp(g, 1 - b), state["momenta"][str(beta)], gradient)
-            for beta in self.momenta
-        }
-        square = map_tensors(
-            lambda v, g: torch.addcmul(v * self.betas[1], g, g, value=1 - self.betas[1]), state["square"], gradient
-        )
-        direction = map_tensors(
-            lambda m, v: adam_direction(m, v, count, self.betas, self.eps), momenta[str(self.betas[0])], square
-        )
+        momenta = {str(beta): running_mean(state["momenta"][str(beta)], gradient, beta) for beta in self.momenta}
+        square = running_square(state["square"], gradient, self.betas[1])
+        state = state | {"count": count, "momenta": momenta, "square": square}
+        direction = adam_direction(momenta[str(self.betas[0])], square, float(count), self.betas, self.eps)
         if self.network is not None:
-            with torch.no_grad():
-                inputs = self._inputs(gradient, momenta, square, variable, float(count), state["progress"])
-            gain, offset = self.network(inputs).unbind(1)
-            gain, offset = (2 * gain.tanh()).exp(), offset.tanh()
-            flat = torch.cat([d.flatten() for d in leaves(direction)]) * gain + offset
-            pieces = flat.split([leaf.numel() for leaf in leaves(direction)])
-            direction = rebuild(direction, [p.view_as(d) for p, d in zip(pieces, leaves(direction), strict=True)])
-        factor = -self.rate * self.log_rate.exp()
-        step = map_tensors(lambda d: factor * d, direction)
-        return step, state | {"count": count, "momenta": momenta, "square": square}
+            flat = flatten(direction)
+            inputs = self._inputs(gradient, state, variable).to(self.log_rate.dtype)
+            gain, offset = self.network(inputs).to(flat.dtype).unbind(1)
+            direction = unflatten(direction, flat * (2 * gain.tanh()).exp() + offset.tanh())
+        # In the variable's own precision, so that a float32 rule is Adam to the last bit on float64 weights too.
+        factor = -self.rate * self.log_rate.to(leaves(direction)[0].dtype).exp()
+        return map_tensors(lambda d: factor * d, direction), state
 
-    def _inputs(
-        self, gradient: Variable, momenta: dict[str, Variable], square: Variable, variable: Variable, count: float, progress: Tensor
-    ) -> Tensor:
+    @torch.no_grad()
+    def _inputs(self, gradient: Variable, state: State, variable: Variable) -> Tensor:
         """The features of every weight, shape (weights, 12), clamped to ±5."""
-        rows = []
-        for i, (g, v, w) in enumerate(zip(leaves(gradient), leaves(square), leaves(variable), strict=True)):
-            averages = [leaves(momenta[str(beta)])[i] / (1 - beta**count) for beta in self.momenta]
-            scale = (v / (1 - self.betas[1] ** count)).sqrt() + self.eps
-            rms = [x / (x.square().mean().sqrt() + self.eps) for x in (g, *averages, w)]
-            over_scale = [x / scale for x in (g, *averages)]
-            rest = [(rms[0].abs() + 1e-3).log(), g.sign(), progress.expand_as(g)]
-            rows.append(torch.stack([x.flatten() for x in (*rms, *over_scale, *rest)], dim=1))
-        return torch.cat(rows).clamp(-5, 5)
+        count = float(state["count"])
+        averages = [flatten(state["momenta"][str(beta)]) / (1 - beta**count) for beta in self.momenta]
+        # One row a feature keeps every write below contiguous; the network reads the transposed view.
+        rows = torch.stack([flatten(gradient), *averages, flatten(variable)])
+        inputs = rows.new_empty(self.features, rows.shape[1])
+        sizes = [leaf.numel() for leaf in leaves(gradient)]
+        for x, over_rms in zip(rows.split(sizes, dim=1), inputs[:5].split(sizes, dim=1), strict=True):
+            torch.div(x, x.square().mean(1, keepdim=True).sqrt() + self.eps, out=over_rms)
+        scale = (flatten(state["square"]) / (1 - self.betas[1] ** count)).sqrt() + self.eps
+        torch.div(rows[:4], scale, out=inputs[5:9])
+        torch.log(inputs[0].abs() + 1e-3, out=inputs[9])
+        torch.sign(rows[0], out=inputs[10])
+        inputs[11] = state["progress"]
+        return inputs.clamp_(-5, 5).t()

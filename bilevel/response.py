@@ -1,7 +1,7 @@
 """What the follower answers, and how the answer differentiates.
 
-The answer's autograd history *is* the chosen approximation of the best-response Jacobian, so that the leader only writes
-`loss(response.variable).backward()`.
+The answer's autograd history *is* the chosen approximation of the best-response Jacobian, so that the leader only
+writes `loss(response.variable).backward()`.
 """
 
 from collections.abc import Callable
@@ -9,8 +9,9 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from bilevel._tree import Variable, detach_tree, dot, leaves, map_tensors, rebuild
+from bilevel._tree import Variable, detach_tree, leaves, map_tensors, rebuild
 from bilevel.rules import State, UpdateRule
 
 Objective = Callable[[Variable], Tensor]
@@ -43,13 +44,14 @@ def unroll(
     `through` chooses the derivative that the answer carries:
 
     - `nothing`: none (PGD, or any leader that cannot differentiate). The cheapest.
-    - `rule`: through the steps with their gradients treated as data. Fits a learned rule (Jiang et al., 2021). Not for a
-      hypergradient: it drops the objective's dependence on the leader.
+    - `rule`: through the steps with their gradients treated as data. Fits a learned rule (Jiang et al., 2021). Not for
+      a hypergradient: it drops the objective's dependence on the leader.
     - `everything`: through the gradients too, the unrolled hypergradient (Maclaurin et al., 2015). One step with
       `GradientStep` is FAST-BAT (Zhang et al., 2022). Memory grows with `steps`; a rule that takes signs keeps nothing.
 
-    `objective` must return a scalar. `start` keeps its own history under `rule` and `everything`. Nothing is stored
-    between calls. Raises ValueError for a negative `steps` or an unknown `through`.
+    `objective` must return a scalar that depends on every tensor of the variable. `start` and `state` keep their own
+    history under `rule` and `everything`. Nothing is stored between calls. Raises ValueError for a negative `steps` or
+    an unknown `through`.
     """
     if steps < 0:
         raise ValueError(f"steps must not be negative, got {steps}")
@@ -66,7 +68,7 @@ def unroll(
             if project is not None:
                 variable = project(variable)
         trace.append(value.detach())
-    return Response(variable, state, torch.stack(trace) if trace else torch.zeros(0))
+    return Response(variable, state, torch.stack(trace) if trace else leaves(start)[0].new_zeros(0))
 
 
 def value_and_gradient(objective: Objective, variable: Variable, *, differentiable: bool) -> tuple[Tensor, Variable]:
@@ -84,10 +86,9 @@ def value_and_gradient(objective: Objective, variable: Variable, *, differentiab
 def implicit(objective: Objective, solution: Variable, solve: Callable) -> Variable:
     """Return `solution` unchanged, with a backward pass by the implicit function theorem.
 
-    At a stationary point ∇objective = 0 the response's derivative is −H⁻¹ ∂∇objective, with H the Hessian at `solution`.
-    `solve(matvec, b)` from `bilevel.solvers` answers H x = b. `objective` must be twice differentiable, and every tensor
-    of the leader on which it depends must be reachable from it. Not for a solution far from stationary: the derivative
-    is then biased, and nothing warns of it.
+    At a stationary point ∇objective = 0 the response's derivative is −H⁻¹ ∂∇objective, with H the Hessian at
+    `solution`. `solve(matvec, b)` from `bilevel.solvers` answers H x = b. `objective` must be twice differentiable in
+    the variable. Not for a solution far from stationary: the derivative is then biased, and nothing warns of it.
     """
     point = map_tensors(lambda v: v.detach().requires_grad_(), solution)
     with torch.enable_grad():
@@ -103,7 +104,7 @@ def implicit(objective: Objective, solution: Variable, solve: Callable) -> Varia
         return leaves(solve(matvec, rebuild(point, cotangents)))
 
     # d(answer) = -H^-1 d(gradient): the answer is `point` minus a function of `gradients` whose value is zero and whose
-    # backward pass is the solve. Inside `gradients` the point is a leaf of its own, so only the leader is reached.
+    # backward pass is the solve. `point` is a leaf of its own, so nothing but the leader is reached through them.
     return rebuild(point, list(_Attach.apply(inverse_hessian, *leaves(detach_tree(point)), *gradients)))
 
 
@@ -117,6 +118,7 @@ class _Attach(torch.autograd.Function):
         return tuple(value.clone() for value in tensors[:half])
 
     @staticmethod
+    @once_differentiable  # the solve leaves no graph: a second derivative would be wrong without a word
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         solved = ctx.inverse_hessian(list(cotangents))
         return (None, *(None for _ in cotangents), *(-vector for vector in solved))
@@ -125,6 +127,3 @@ class _Attach(torch.autograd.Function):
 def detach(response: Response) -> Response:
     """Cut every graph: the only way to carry a response on to the next round without keeping this one alive."""
     return Response(detach_tree(response.variable), detach_tree(response.state), response.trace.detach())
-
-
-__all__ = ["Objective", "Projection", "Response", "detach", "dot", "implicit", "unroll", "value_and_gradient"]

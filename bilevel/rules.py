@@ -1,7 +1,7 @@
 """How a gradient becomes a step: the update rules that a follower may use.
 
-A rule is a pure pair `init`/`update`, so that hand-designed and learned rules look the same from outside. `update` returns
-the step to *add* to the variable; the hand-designed rules here all go downhill.
+A rule is a pure pair `init`/`update`, so that hand-designed and learned rules look the same from outside. `update`
+returns the step to *add* to the variable; the hand-designed rules here all go downhill.
 """
 
 from dataclasses import dataclass
@@ -40,8 +40,10 @@ class GradientStep:
 
 @dataclass(frozen=True)
 class SignStep:
-    """Step −size·sign(g), as in PGD (Madry et al., 2018). Its derivative with respect to g is zero everywhere: an answer
-    differentiated through it keeps nothing of the gradient."""
+    """Step −size·sign(g), as in PGD (Madry et al., 2018).
+
+    Not for a hypergradient: a sign's derivative is zero, so the answer keeps nothing of the gradient.
+    """
 
     size: float
 
@@ -63,6 +65,10 @@ class SteepestStep:
     norm: Literal["linf", "l2", "l1"]
     size: float
 
+    def __post_init__(self) -> None:
+        if self.norm not in ("linf", "l2", "l1"):
+            raise ValueError(f"norm must be 'linf', 'l2' or 'l1', not {self.norm!r}")
+
     def init(self, variable: Variable) -> State:
         return {}
 
@@ -73,14 +79,14 @@ class SteepestStep:
         if self.norm == "linf":
             return -self.size * gradient.sign()
         flat = gradient.flatten(1)
-        if self.norm == "l2":
-            length = flat.norm(dim=1, keepdim=True)
-            unit = flat / torch.where(length > 0, length, torch.ones_like(length))
-        elif self.norm == "l1":
+        if self.norm == "l1":
             largest = flat.abs().argmax(dim=1, keepdim=True)
             unit = torch.zeros_like(flat).scatter(1, largest, flat.gather(1, largest).sign())
         else:
-            raise ValueError(f"norm must be 'linf', 'l2' or 'l1', not {self.norm!r}")
+            # A confident model's gradient can be so small that its square underflows: scale the largest entry to 1.
+            largest = flat.abs().amax(dim=1, keepdim=True)
+            flat = flat / torch.where(largest > 0, largest, 1)
+            unit = flat / flat.norm(dim=1, keepdim=True).clamp(min=1)
         return -self.size * unit.view_as(gradient)
 
 
@@ -101,15 +107,28 @@ class Adam:
 
     def update(self, gradient: Variable, state: State, variable: Variable) -> tuple[Variable, State]:
         count = state["count"] + 1
-        mean = map_tensors(lambda m, g: m.lerp(g, 1 - self.betas[0]), state["mean"], gradient)
-        square = map_tensors(
-            lambda v, g: torch.addcmul(v * self.betas[1], g, g, value=1 - self.betas[1]), state["square"], gradient
-        )
-        step = map_tensors(lambda m, v: -self.rate * adam_direction(m, v, count, self.betas, self.eps), mean, square)
-        return step, {"count": count, "mean": mean, "square": square}
+        mean = running_mean(state["mean"], gradient, self.betas[0])
+        square = running_square(state["square"], gradient, self.betas[1])
+        direction = adam_direction(mean, square, float(count), self.betas, self.eps)
+        return map_tensors(lambda d: -self.rate * d, direction), {"count": count, "mean": mean, "square": square}
 
 
-def adam_direction(mean: Tensor, square: Tensor, count: Tensor, betas: tuple[float, float], eps: float) -> Tensor:
-    """Bias-corrected mean over bias-corrected root mean square: Adam's step for a rate of −1, shape of `mean`."""
-    step = float(count)
-    return mean / (1 - betas[0] ** step) / (square.sqrt() / (1 - betas[1] ** step) ** 0.5 + eps)
+def running_mean(mean: Variable, gradient: Variable, beta: float) -> Variable:
+    """The exponential average β·mean + (1 − β)·g."""
+    return map_tensors(lambda g, m: m.lerp(g, 1 - beta), gradient, mean)
+
+
+def running_square(square: Variable, gradient: Variable, beta: float) -> Variable:
+    """The exponential average β·square + (1 − β)·g²."""
+    return map_tensors(lambda g, v: torch.addcmul(v * beta, g, g, value=1 - beta), gradient, square)
+
+
+def adam_direction(mean: Variable, square: Variable, count: float, betas: tuple[float, float], eps: float) -> Variable:
+    """Bias-corrected mean over bias-corrected root mean square: Adam's step for a rate of −1."""
+    unbias, unbias_root = 1 - betas[0] ** count, (1 - betas[1] ** count) ** 0.5
+
+    def direction(m: Tensor, v: Tensor) -> Tensor:
+        # A square root has no derivative at 0, where the weights of a dead unit stay; `tiny` changes no other digit.
+        return m / unbias / ((v + torch.finfo(v.dtype).tiny).sqrt() / unbias_root + eps)
+
+    return map_tensors(direction, mean, square)

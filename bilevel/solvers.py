@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from bilevel._tree import Variable, dot, leaves, map_tensors
+from bilevel._tree import Variable, dot, map_tensors
 
 Matvec = Callable[[Variable], Variable]
 Solve = Callable[[Matvec, Variable], Variable]
@@ -57,15 +57,13 @@ def neumann(steps: int, scale: float) -> Solve:
 def scaled_identity(scale: float, mask: Variable | None = None) -> Solve:
     """H⁻¹ ≈ scale·I, restricted to the coordinates where `mask` is 1 (the inactive constraints).
 
-    Exact for a linearised objective with a proximal term of weight 1/scale (FAST-BAT, Zhang et al., 2022); a crude guess
-    for anything else. `matvec` is never called.
+    Exact for a linearised objective with a proximal term of weight 1/scale (FAST-BAT, Zhang et al., 2022); a crude
+    guess for anything else. `matvec` is never called.
     """
 
     def solve(matvec: Matvec, b: Variable) -> Variable:
         if mask is None:
             return map_tensors(lambda b_: scale * b_, b)
-        if len(leaves(mask)) != len(leaves(b)):
-            raise ValueError("mask must have the structure of the variable")
         return map_tensors(lambda b_, m: scale * b_ * m, b, mask)
 
     return solve
