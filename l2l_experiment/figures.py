@@ -1,0 +1,128 @@
+"""Learning curves of several runs in one picture, for papers (SVG) and for looking at (PNG)."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator
+from numpy.typing import ArrayLike
+
+from l2l_experiment.stability import bootstrap_interval, interquartile_mean, on_grid
+
+Curve = tuple[ArrayLike, ArrayLike]  # steps, values
+
+# Okabe and Ito's palette without its yellow, which vanishes on white: told apart with any kind of colour vision.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+DASHES = ("-", (0, (6, 2)), (0, (2, 1.5)), (0, (6, 2, 1.5, 2)))
+GRID_POINTS = 200
+MOST_TICKS = 7
+RUNS_FOR_BAND = 3
+
+STYLE = {
+    "font.size": 10,
+    "axes.titlesize": 12,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 12,
+    "axes.edgecolor": "#555555",
+    "axes.linewidth": 0.8,
+    "xtick.color": "#555555",
+    "ytick.color": "#555555",
+    "xtick.labelcolor": "#222222",
+    "ytick.labelcolor": "#222222",
+    "svg.hashsalt": "l2l",  # else the names inside an SVG, and with them the file, differ from call to call
+}
+
+
+def learning_curves(
+    groups: Mapping[str, Sequence[Curve]],
+    path_stem: Path | str,
+    *,
+    ylabel: str,
+    title: str,
+    reference: Mapping[str, float] | None = None,
+    xlabel: str = "steps",
+) -> tuple[Path, Path]:
+    """Draw `path_stem.png` and `path_stem.svg` and return their paths.
+
+    A group is what one method's runs are called; each of its runs is a thin line. Its thick line is the interquartile
+    mean over the runs, as far as all of them reach, and from three runs on the band around it is the mean's 95 %
+    bootstrap interval at each step. `reference` draws named horizontal lines (an expert's return, say). The same input
+    gives the same files, byte for byte, under one version of matplotlib.
+    """
+    if not groups or any(not curves for curves in groups.values()):
+        raise ValueError("a figure needs at least one group, and every group at least one run")
+    png, svg = (Path(f"{path_stem}.{suffix}") for suffix in ("png", "svg"))
+    png.parent.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(8.0, 4.5), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.add_subplot()
+        for index, (name, curves) in enumerate(groups.items()):
+            _draw_group(axes, name, curves, index)
+        for index, (name, value) in enumerate((reference or {}).items()):
+            axes.axhline(value, color="#777777", linewidth=1.2, linestyle=DASHES[1 + index % 3], zorder=1.5, label=name)
+        _dress(axes, title, xlabel, ylabel)
+        figure.supxlabel(_explanation(groups), fontsize=8, color="#666666", x=0.01, ha="left")
+        figure.savefig(png, dpi=160)
+        figure.savefig(svg, metadata={"Date": None})
+    return png, svg
+
+
+def _draw_group(axes: Axes, name: str, curves: Sequence[Curve], index: int) -> None:
+    colour, dash = COLOURS[index % len(COLOURS)], DASHES[index // len(COLOURS) % len(DASHES)]
+    label = f"{name} (n = {len(curves)})"
+    grid = _shared_grid(curves)
+    if len(curves) == 1 or grid is None:
+        # One run has no spread to show, and runs that never overlap have no mean.
+        for number, (steps, values) in enumerate(curves):
+            order = np.argsort(np.asarray(steps), kind="stable")
+            line = (np.asarray(steps)[order], np.asarray(values)[order])
+            axes.plot(*line, color=colour, linestyle=dash, linewidth=2, label=label if number == 0 else None, zorder=3)
+        return
+    for steps, values in curves:
+        order = np.argsort(np.asarray(steps), kind="stable")
+        line = (np.asarray(steps)[order], np.asarray(values)[order])
+        axes.plot(*line, color=colour, linewidth=0.7, alpha=0.35, zorder=2)
+    resampled = np.stack([on_grid(steps, values, grid) for steps, values in curves])
+    middle = partial(interquartile_mean, axis=0)
+    if len(curves) >= RUNS_FOR_BAND:
+        low, high = bootstrap_interval([resampled], middle)
+        axes.fill_between(grid, low, high, color=colour, alpha=0.18, linewidth=0, zorder=2.5)
+    axes.plot(grid, middle(resampled), color=colour, linestyle=dash, linewidth=2.2, label=label, zorder=3)
+
+
+def _shared_grid(curves: Sequence[Curve]) -> np.ndarray | None:
+    """Even steps over the stretch that all runs cover, or None if there is no such stretch."""
+    first = max(float(np.min(steps)) for steps, _ in curves)
+    last = min(float(np.max(steps)) for steps, _ in curves)
+    return np.linspace(first, last, GRID_POINTS) if last > first else None
+
+
+def _dress(axes: Axes, title: str, xlabel: str, ylabel: str) -> None:
+    axes.set_title(title)
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    axes.xaxis.set_major_locator(MaxNLocator(MOST_TICKS))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.margins(x=0.01)
+    axes.grid(color="#DDDDDD", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    # Beside the axes: inside them a legend covers some curve sooner or later.
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, borderaxespad=0, handlelength=2.4)
+
+
+def _explanation(groups: Mapping[str, Sequence[Curve]]) -> str:
+    most = max(len(curves) for curves in groups.values())
+    parts = []
+    if most > 1:
+        parts.append("thick: interquartile mean over runs; thin: single runs")
+    if most >= RUNS_FOR_BAND:
+        parts.append("band: 95 % bootstrap interval of that mean, at each step")
+    return "; ".join(parts)

@@ -1,0 +1,176 @@
+"""How reliable a learning curve is, and how good a set of scores, in numbers with intervals.
+
+Reliability after Chan et al. (2020), "Measuring the Reliability of Reinforcement Learning Algorithms"; summaries of
+scores after Agarwal et al. (2021), "Deep Reinforcement Learning at the Edge of the Statistical Precipice". Two choices
+are ours: dispersion across time is taken over the whole run (the paper: in sliding windows), and CVaR counts a fraction
+of a sample where alpha·n is not whole.
+
+A curve is an array of n values on an even grid of steps (`on_grid`); a set of curves has the shape (runs, n). Higher
+values are better. Risks keep the paper's sign: they are values of the lower tail, so that a larger (less negative) one
+is better. Dispersions and falls are non-negative, and smaller is better.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.stats
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+
+ALPHA = 0.05
+GRID_POINTS = 100
+
+
+class Fall(NamedTuple):
+    """A loss, in the curve's units and as a fraction of |peak| (NaN if the peak is 0); neither is negative."""
+
+    absolute: float
+    relative: float
+
+
+def cvar(values: ArrayLike, alpha: float = ALPHA) -> float:
+    """Conditional value at risk: the mean of the worst `alpha` of the values, 0 < alpha ≤ 1.
+
+    With n values the worst alpha·n are averaged; where that is no whole number, the last one counts by the fraction,
+    and below one value it is the minimum.
+    """
+    if not 0 < alpha <= 1:
+        raise ValueError(f"alpha must lie in (0, 1], got {alpha}")
+    ordered = np.sort(_finite(values, at_least=1))
+    weights = np.clip(max(alpha * len(ordered), 1.0) - np.arange(len(ordered)), 0.0, 1.0)
+    return float(weights @ ordered / weights.sum())
+
+
+def dispersion_across_time(curve: ArrayLike) -> float:
+    """Interquartile range of the differences between neighbouring values, which takes a steady trend out."""
+    return float(scipy.stats.iqr(np.diff(_finite(curve, at_least=2))))
+
+
+def short_term_risk(curve: ArrayLike, alpha: float = ALPHA) -> float:
+    """CVaR of the differences between neighbouring values: how bad the worst single steps are."""
+    return cvar(np.diff(_finite(curve, at_least=2)), alpha)
+
+
+def long_term_risk(curve: ArrayLike, alpha: float = ALPHA) -> float:
+    """CVaR of the drawdown, at most 0: how far the run is below its own best in its worst times."""
+    return cvar(drawdown(curve), alpha)
+
+
+def drawdown(curve: ArrayLike) -> Array:
+    """Each value minus the best so far, shape (n,); nowhere positive."""
+    values = _finite(curve, at_least=1)
+    return values - np.maximum.accumulate(values)
+
+
+def largest_fall(curve: ArrayLike) -> Fall:
+    """The deepest drawdown, from a peak to a later trough, and what fraction of that peak was lost."""
+    values = _finite(curve, at_least=1)
+    losses = -drawdown(values)
+    trough = int(losses.argmax())
+    loss, peak = float(losses[trough]), float(values[: trough + 1].max())
+    if loss == 0:
+        return Fall(0.0, 0.0)
+    return Fall(loss, loss / abs(peak) if peak else np.nan)
+
+
+def dispersion_across_runs(curves: ArrayLike) -> Array:
+    """Interquartile range over runs at each step of the grid; (runs, n) gives (n,)."""
+    return np.asarray(scipy.stats.iqr(_finite(curves, at_least=1, dimensions=2), axis=0), dtype=np.float64)
+
+
+def risk_across_runs(finals: ArrayLike, alpha: float = ALPHA) -> float:
+    """CVaR of the runs' final values: how good the worst runs are. Below 1/alpha runs this is the worst one."""
+    return cvar(finals, alpha)
+
+
+def interquartile_mean(values: ArrayLike, axis: int | None = None) -> Any:
+    """Mean of the middle half: ⌊n/4⌋ values are dropped at each end. A float, or an array if `axis` is given."""
+    array = np.asarray(values, dtype=np.float64)
+    if array.size == 0 or np.isnan(array).any():
+        # scipy would sort NaN to the top and trim it away in silence.
+        raise ValueError("an interquartile mean needs at least one value, and none of them NaN")
+    mean = scipy.stats.trim_mean(array, 0.25, axis=axis)
+    return float(mean) if axis is None else mean
+
+
+def bootstrap_interval(
+    values_by_group: Mapping[str, ArrayLike] | Iterable[ArrayLike],
+    statistic: Callable[[Array], Any] = interquartile_mean,
+    n: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> tuple[Any, Any]:
+    """Stratified percentile bootstrap: `(low, high)` of `statistic` over all groups' values together.
+
+    Each of the `n` draws resamples the runs of every group (task) with replacement, within the group. A group's first
+    dimension counts runs; `statistic` gets the groups joined along it and gives a number or an array.
+    """
+    groups = list(values_by_group.values() if isinstance(values_by_group, Mapping) else values_by_group)
+    arrays = [np.asarray(group, dtype=np.float64) for group in groups]
+    if not arrays or any(len(array) == 0 for array in arrays):
+        raise ValueError("every group needs at least one value")
+    generator = np.random.default_rng(seed)
+    drawn = [
+        statistic(np.concatenate([array[generator.integers(len(array), size=len(array))] for array in arrays]))
+        for _ in range(n)
+    ]
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return (float(low), float(high)) if np.ndim(low) == 0 else (low, high)
+
+
+def on_grid(steps: ArrayLike, values: ArrayLike, grid: ArrayLike) -> Array:
+    """The curve on other steps, shape of `grid`: linear in between, NaN where the run has no measurement around.
+
+    Steps may come in any order; of two values for one step the later counts.
+    """
+    steps, values = _curve(steps, values)
+    return np.interp(np.asarray(grid, dtype=np.float64), steps, values, left=np.nan, right=np.nan)
+
+
+def summarise(steps: ArrayLike, values: ArrayLike, grid: ArrayLike | None = None) -> dict[str, float]:
+    """One run in figures: final, best, largest_fall, largest_fall_relative, drawdown_cvar, dispersion, short_term_risk.
+
+    The first four are of the curve as measured. The last three depend on how finely a curve is sampled, and are taken
+    on `grid`, of which the part that the run has reached counts; by default 100 even steps from its first to its last,
+    or as many as it has values. Give runs that are compared one grid. With a single value the last two are 0.
+    """
+    steps, values = _curve(steps, values)
+    if grid is None:
+        grid = np.linspace(steps[0], steps[-1], min(len(steps), GRID_POINTS))
+    curve = on_grid(steps, values, grid)
+    curve = curve[np.isfinite(curve)]
+    if not len(curve):
+        raise ValueError(f"the run, from step {steps[0]:.0f} to {steps[-1]:.0f}, reaches no step of the grid")
+    fall = largest_fall(values)
+    return {
+        "final": float(values[-1]),
+        "best": float(values.max()),
+        "largest_fall": fall.absolute,
+        "largest_fall_relative": fall.relative,
+        "drawdown_cvar": long_term_risk(curve),
+        "dispersion": dispersion_across_time(curve) if len(curve) > 1 else 0.0,
+        "short_term_risk": short_term_risk(curve) if len(curve) > 1 else 0.0,
+    }
+
+
+def _curve(steps: ArrayLike, values: ArrayLike) -> tuple[Array, Array]:
+    """Steps rising, each once, and their values."""
+    steps, values = np.asarray(steps, dtype=np.float64), _finite(values, at_least=1)
+    if steps.shape != values.shape:
+        raise ValueError(f"a curve needs as many steps as values, got {steps.shape} and {values.shape}")
+    # The last of equal steps is the first one that `unique` meets when it looks from behind.
+    unique, from_behind = np.unique(steps[::-1], return_index=True)
+    return unique, values[::-1][from_behind]
+
+
+def _finite(values: ArrayLike, *, at_least: int, dimensions: int = 1) -> Array:
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != dimensions or array.size < at_least:
+        raise ValueError(
+            f"expected {dimensions} dimension(s) and at least {at_least} value(s), got shape {array.shape}"
+        )
+    if not np.isfinite(array).all():
+        raise ValueError(f"value {int(np.flatnonzero(~np.isfinite(array))[0])} is not finite")
+    return array
