@@ -1,0 +1,130 @@
+"""The settings of GAIL, one flat frozen dataclass; `tuned.yml` holds the values per environment."""
+
+from dataclasses import dataclass, fields, replace
+from importlib import resources
+from typing import Any, Literal
+
+import yaml
+
+from l2l_experiment.errors import UserError
+
+FollowerName = Literal["adam", "l2l", "l2l-rate"]
+RewardName = Literal["gail", "airl", "fairl", "logd", "constant"]
+
+
+@dataclass(frozen=True)
+class GAILConfig:
+    """Settings of one GAIL run: leader, reward, discriminator and follower."""
+
+    env: str = "HalfCheetah-v4"
+    """Gymnasium environment with continuous observations and actions."""
+    follower: FollowerName = "adam"
+    """Who updates the discriminator: adam, l2l (learned rule), or l2l-rate (only its log rate is learned)."""
+    seed: int = 0
+    """Seed of the networks, the environments and every draw."""
+    device: str = "auto"
+    """Where networks live: auto, cpu or cuda. PPO with small networks is fastest on the CPU."""
+
+    num_envs: int = 8
+    """Environments stepped side by side in one process."""
+    round_steps: int = 256
+    """Steps of each environment between two updates (a round)."""
+    policy_rate: float = 3e-4
+    """PPO's learning rate at the start; it falls linearly to zero."""
+    policy_batch: int = 256
+    """PPO's minibatch."""
+    policy_epochs: int = 10
+    """PPO's passes over a round."""
+    policy_hidden: tuple[int, ...] = (64, 64)
+    """Hidden layers of policy and value function (tanh)."""
+    log_std_init: float = -1.0
+    """Logarithm of the policy's standard deviation at the start."""
+    gamma: float = 0.99
+    """Discount factor."""
+    gae_lambda: float = 0.95
+    """Lambda of generalised advantage estimation."""
+    clip_range: float = 0.2
+    """PPO's clipping range."""
+    policy_entropy: float = 0.0
+    """Weight of PPO's entropy bonus."""
+    bc_epochs: int = 0
+    """Passes of behaviour cloning over the demonstrations before GAIL starts."""
+
+    reward: RewardName = "gail"
+    """gail: -log(1-D); airl: logit of D; fairl: -h*exp(h) of the logit h; logd: log D; constant: 1 everywhere, a control."""
+    normalize_reward: bool = True
+    """Divide the learned reward by the running standard deviation of its discounted return (it is never centred)."""
+
+    disc_hidden: tuple[int, ...] = (100, 100)
+    """Hidden layers of the discriminator (tanh)."""
+    disc_rate: float = 3e-4
+    """The discriminator's learning rate; for a learned follower, the rate it starts from."""
+    disc_updates: int = 10
+    """Discriminator steps a round."""
+    disc_batch: int = 512
+    """Transitions of each kind (expert, policy) in a discriminator step."""
+    gradient_penalty: float = 1.0
+    """Weight of the gradient penalty on interpolates of expert and policy transitions; 0 switches it off."""
+    gradient_target: float = 1.0
+    """Gradient norm at which the penalty is zero."""
+    spectral_norm: bool = False
+    """Divide each weight matrix of the discriminator by its largest singular value."""
+    entropy_bonus: float = 0.0
+    """Weight of an entropy bonus on the discriminator's output."""
+    mixup: bool = False
+    """Train on random mixtures of expert and policy transitions with mixed labels."""
+    label_smoothing: float = 0.0
+    """Labels are this far from 0 and 1."""
+    replay_rounds: int = 0
+    """Earlier rounds whose policy transitions the discriminator still sees."""
+
+    follower_steps: int = 5
+    """Discriminator steps between two fits of the learned rule (K); must divide disc_updates."""
+    follower_hidden: int = 16
+    """Width of the learned rule's network per weight."""
+    follower_rate: float = 1e-3
+    """Learning rate of the learned rule's network."""
+    log_rate_rate: float = 0.02
+    """Learning rate of the learned rule's log rate."""
+    follower_memory: float = 0.0
+    """Decay per step of the derivative that the log rate keeps from earlier fits; 0 forgets at each fit."""
+    holdout: float = 0.25
+    """Share of every demonstration, one stretch of it, on which the learned rule is scored and never trained."""
+    freeze_follower: bool = False
+    """Keep the learned rule as it is."""
+
+    def __post_init__(self) -> None:
+        positive = ("num_envs", "round_steps", "policy_batch", "policy_epochs", "disc_batch", "disc_updates")
+        for name in (*positive, "follower_steps", "policy_rate", "disc_rate"):
+            if getattr(self, name) <= 0:
+                raise UserError(f"--{name.replace('_', '-')} must be positive, got {getattr(self, name)}")
+        for name in ("gradient_penalty", "gradient_target", "entropy_bonus", "replay_rounds", "bc_epochs"):
+            if getattr(self, name) < 0:
+                raise UserError(f"--{name.replace('_', '-')} must not be negative, got {getattr(self, name)}")
+        for name, limit in (("holdout", 1.0), ("label_smoothing", 0.5), ("gamma", 1.0), ("follower_memory", 1.0)):
+            if not 0 <= getattr(self, name) <= limit:
+                raise UserError(f"--{name.replace('_', '-')} must lie in [0, {limit:g}], got {getattr(self, name)}")
+        if self.follower != "adam" and not 0 < self.holdout < 1:
+            raise UserError(f"--holdout must lie strictly between 0 and 1 for a learned follower, got {self.holdout}")
+        if self.follower != "adam" and self.disc_updates % self.follower_steps:
+            raise UserError(
+                f"--follower-steps must divide --disc-updates: {self.follower_steps} does not divide {self.disc_updates}"
+            )
+        if not self.disc_hidden or not self.policy_hidden:
+            raise UserError("--disc-hidden and --policy-hidden need at least one layer each")
+
+
+def tuned(env: str) -> GAILConfig:
+    """The settings of `tuned.yml` for an environment: its block over the block `default`."""
+    blocks = yaml.safe_load(resources.files("l2l_gail").joinpath("tuned.yml").read_text())
+    return from_dict({**(blocks.get("default") or {}), **(blocks.get(env) or {}), "env": env})
+
+
+def from_dict(values: dict[str, Any]) -> GAILConfig:
+    """A configuration from plain values, as stored in a run's config.yaml; an unknown name is a UserError."""
+    known = {field.name: field for field in fields(GAILConfig)}
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise UserError(f"unknown settings {', '.join(unknown)}; known are the fields of GAILConfig")
+    lists = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    return replace(GAILConfig(), **lists)

@@ -1,0 +1,105 @@
+"""The command line of `scripts/play.py`: watch a saved policy in a window, or record it."""
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import tyro
+
+from l2l_experiment.errors import UserError, exit_on_user_error
+from l2l_experiment.run import Run
+from l2l_gail.environments import make
+from l2l_gail.gail import GAIL
+from l2l_gail.training import KIND
+
+
+@dataclass(frozen=True)
+class PlayArgs:
+    """Play the policy of a GAIL run in a window, or record it into a video."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Folder of the run."""
+    video: Path | None = None
+    """Record into this .mp4 or .gif instead of opening a window."""
+    episodes: int = 1
+    """How many episodes."""
+    max_steps: int | None = None
+    """Stop each episode after so many steps."""
+    seed: int = 0
+    """Seed of the first episode's start."""
+    stochastic: bool = False
+    """Sample actions instead of taking the most likely one."""
+
+
+@exit_on_user_error
+def main(argv: list[str] | None = None) -> None:
+    """Parse the flags and play."""
+    args = tyro.cli(PlayArgs, args=argv)
+    torch.set_num_threads(1)
+    if args.episodes < 1:
+        raise UserError(f"--episodes must be at least 1, got {args.episodes}")
+    if args.video is not None and args.video.suffix not in (".mp4", ".gif"):
+        raise UserError(f"--video must end in .mp4 or .gif, not {args.video.name!r}")
+    Run.open(args.run, kind=KIND)
+    gail = GAIL.load(args.run)
+    env = open_environment(gail.config.env, recording=args.video is not None)
+    frames = []
+    for episode in range(args.episodes):
+        total, steps, images = play(gail, env, args.seed + episode, args)
+        frames += images
+        print(f"episode {episode + 1}: return {total:.1f}, {steps} steps")
+    env.close()
+    if args.video is not None:
+        write_video(args.video, frames, env.metadata.get("render_fps", 30))
+        print(f"wrote {args.video} ({len(frames)} frames)")
+
+
+def play(gail: GAIL, env: object, seed: int, args: PlayArgs) -> tuple[float, int, list[np.ndarray]]:
+    """One episode: its true return, its length, and the frames if it is recorded."""
+    observation, _ = env.reset(seed=seed)
+    total, steps, frames, done = 0.0, 0, [], False
+    while not done and (args.max_steps is None or steps < args.max_steps):
+        action = gail.predict(observation, deterministic=not args.stochastic)
+        observation, reward, terminated, truncated, _ = env.step(action)
+        total, steps, done = total + float(reward), steps + 1, terminated or truncated
+        if args.video is not None:
+            frames.append(env.render())
+    return total, steps, frames
+
+
+def open_environment(env_id: str, *, recording: bool) -> object:
+    """The environment ready to be drawn, or a UserError that says what the machine lacks."""
+    headless = sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    if not recording and headless:
+        raise UserError("there is no display to open a window on: run it on a desktop, or record with --video out.mp4")
+    if recording and headless:
+        os.environ.setdefault("MUJOCO_GL", "egl")
+    try:
+        env = make(env_id, render_mode="rgb_array" if recording else "human")
+        env.reset(seed=0)
+        env.render()  # the first frame is where a missing driver shows
+    except Exception as error:  # MuJoCo, OpenGL and glfw each raise their own, AttributeError among them
+        raise UserError(
+            f"{env_id} cannot be drawn here ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no detail'}); "
+            "without a display MuJoCo needs EGL (Debian: apt install libegl1, with a GPU driver or libgl1-mesa-dri) or "
+            "OSMesa (apt install libosmesa6, then MUJOCO_GL=osmesa)"
+        ) from error
+    return env
+
+
+def write_video(path: Path, frames: list[np.ndarray], fps: int) -> None:
+    """Write frames as .mp4 (by the package imageio-ffmpeg) or .gif."""
+    import imageio
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        if path.suffix == ".gif":
+            imageio.mimsave(path, frames[::2], duration=2000 / fps, loop=0)
+        else:
+            imageio.mimsave(path, frames, fps=fps, macro_block_size=2)
+    except (ImportError, ValueError) as error:
+        raise UserError(f"cannot write {path}: an .mp4 needs the package imageio-ffmpeg (pip install imageio-ffmpeg)") from error

@@ -1,0 +1,66 @@
+"""From the discriminator's logit to the leader's reward, and its scale."""
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from l2l_gail.config import RewardName
+
+BIAS = {
+    "gail": "is never negative: it pays for staying alive, whatever the policy does",
+    "logd": "is never positive: it pays for ending the episode early",
+    "constant": "is a control that knows nothing of the demonstrations",
+}
+
+
+def reward(logit: Tensor, form: RewardName) -> Tensor:
+    """The learned reward for logits h of "expert", D = sigmoid(h); same shape.
+
+    `gail` −log(1−D) (Ho and Ermon, 2016, as their code has it for tasks that end on failure), `airl` h (Fu et al., 2018),
+    `fairl` −h·eʰ (Ghasemipour et al., 2020), `logd` log D, `constant` 1, the control for a survival bonus.
+    """
+    if form == "gail":
+        return F.softplus(logit)
+    if form == "airl":
+        return logit
+    if form == "fairl":
+        return -logit * logit.clamp(max=10).exp()  # e^10 already dwarfs every other reward
+    if form == "logd":
+        return -F.softplus(-logit)
+    if form == "constant":
+        return torch.ones_like(logit)
+    raise ValueError(f"reward must be gail, airl, fairl, logd or constant, not {form!r}")
+
+
+class ReturnScale:
+    """Running standard deviation of the discounted return, by which the reward is divided.
+
+    The reward is never centred: subtracting a mean would turn a bonus for surviving into a cost where episodes can end
+    early. Older rounds are forgotten with `decay` a round, since the reward itself changes while it is learned.
+    """
+
+    def __init__(self, num_envs: int, gamma: float, decay: float = 0.95) -> None:
+        self.gamma, self.decay = gamma, decay
+        self.returns = np.zeros(num_envs)
+        self.variance, self.weight = 0.0, 0.0
+
+    def __call__(self, rewards: np.ndarray, dones: np.ndarray) -> np.ndarray:
+        """Scaled rewards. Both arrays have shape (steps, num_envs); `dones[t]` says that step t ended an episode."""
+        seen = np.empty_like(rewards, dtype=np.float64)
+        for t in range(len(rewards)):
+            self.returns = self.returns * self.gamma + rewards[t]
+            seen[t] = self.returns
+            self.returns = np.where(dones[t], 0.0, self.returns)
+        self.weight = self.decay * self.weight + (1 - self.decay)
+        self.variance = self.decay * self.variance + (1 - self.decay) * seen.var()
+        return rewards / (np.sqrt(self.variance / self.weight) + 1e-8)
+
+    def state(self) -> tuple[dict, dict]:
+        """Tensors and JSON values that `restore` takes."""
+        return {"returns": torch.from_numpy(self.returns.copy())}, {"variance": self.variance, "weight": self.weight}
+
+    def restore(self, tensors: dict, meta: dict) -> None:
+        """Continue from a `state`."""
+        self.returns = tensors["returns"].numpy().copy()
+        self.variance, self.weight = float(meta["variance"]), float(meta["weight"])

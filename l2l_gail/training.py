@@ -1,0 +1,262 @@
+"""One GAIL run from settings to report: folder, logs, checkpoints, progress bar, evaluation. `scripts/train_gail.py` calls it."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+from stable_baselines3.common.logger import KVWriter, Logger, TensorBoardOutputFormat
+from tqdm import tqdm
+
+from l2l_experiment import checkpoint, events
+from l2l_experiment.errors import UserError
+from l2l_experiment.interrupt import StopRequest
+from l2l_experiment.run import Run, default_folder
+from l2l_experiment.stability import summarise
+from l2l_gail import cloning, evaluation
+from l2l_gail.config import FollowerName, GAILConfig, from_dict
+from l2l_gail.demonstrations import Demonstrations
+from l2l_gail.demonstrations import load as load_demonstrations
+from l2l_gail.environments import check, make
+from l2l_gail.gail import GAIL, resolve_device
+
+KIND = "gail"
+RETURN = "rollout/ep_rew_mean"
+
+
+@dataclass(frozen=True)
+class TrainArgs:
+    """Imitate demonstrations with GAIL: PPO against a discriminator that Adam or a learned follower (L2L) updates."""
+
+    settings: Annotated[GAILConfig, tyro.conf.arg(name="")] = field(default_factory=GAILConfig)
+    l2l: bool = False
+    """Short for --follower l2l."""
+    demos: str | None = None
+    """Demonstrations: a Minari id, a folder in Minari's layout, or an .npz file; by default those in expert_data/."""
+    num_demos: int = 4
+    """How many demonstrations to train on, from the first; the rest only measure the discriminator."""
+    steps: int = 1_000_000
+    """Environment steps in all; rounded up to whole rounds."""
+    run_dir: Path | None = None
+    """Folder of the run; by default a new one in runs/."""
+    resume: Path | None = None
+    """Continue the run in this folder from its last checkpoint. Its own settings hold; only --steps may be given too."""
+    checkpoint_every: int = 20
+    """Rounds between two checkpoints."""
+    follower_from: Path | None = None
+    """Start with the learned follower of this run (see also --freeze-follower)."""
+    eval_episodes: int = 20
+    """Episodes of the evaluation at the end."""
+    threads: int = 1
+    """CPU threads of torch; with networks this small one is fastest, and two runs can share two cores."""
+
+    def __post_init__(self) -> None:
+        if self.l2l and self.settings.follower == "adam":
+            object.__setattr__(self, "settings", replace(self.settings, follower="l2l"))
+        if self.steps < 0:
+            raise UserError(f"--steps must not be negative, got {self.steps}")
+        for name in ("num_demos", "checkpoint_every", "eval_episodes", "threads"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
+
+
+def train(args: TrainArgs, resumed: Run | None = None) -> Run:
+    """Make a run, or continue `resumed`; train it to its end, evaluate it and write the result into its record."""
+    run = resumed
+    config = args.settings
+    check(config.env)
+    resolve_device(config.device)
+    demonstrations, monitor = find_demonstrations(args)
+    gail = GAIL(config, demonstrations, monitor=monitor)
+    if run is None:
+        if args.follower_from is not None:
+            carry_follower(gail, args.follower_from)
+        folder = args.run_dir or default_folder("runs", f"{config.env}_{config.follower}_s{config.seed}")
+        run = Run.create(folder, kind=KIND, config=plain_args(args))
+        gail.set_logger(make_logger(run.folder))
+        if config.bc_epochs:
+            run.update(bc_loss=cloning.clone(gail, demonstrations, epochs=config.bc_epochs))
+    else:
+        tensors, meta = checkpoint.latest(run.folder)
+        events.trim(run.folder, meta["policy"]["num_timesteps"])
+        gail.set_logger(make_logger(run.folder))
+        gail.restore(tensors, meta)
+        run.update(status="running", resumed_at=[*run.record.get("resumed_at", []), gail.ppo.num_timesteps])
+    say_what_to_expect(gail, demonstrations, run)
+    with StopRequest() as stop, progress_bar(gail, args.steps) as bar:
+        finished = learn(gail, run, args, stop, bar)
+    gail.ppo.logger.close()
+    if not finished:
+        run.update(status="interrupted", steps=gail.ppo.num_timesteps)
+        print(f"Saved at step {gail.ppo.num_timesteps:,}. Continue with --resume {run.folder}")
+        return run
+    return finish(gail, run, args, demonstrations)
+
+
+class _Stopped(Exception):
+    """Leaves PPO's loop between two rounds."""
+
+
+def learn(gail: GAIL, run: Run, args: TrainArgs, stop: StopRequest, bar: tqdm) -> bool:
+    """Train to the end, with checkpoints; False if asked to stop before."""
+    round_size = gail.config.num_envs * gail.config.round_steps
+    saved = -1
+
+    def on_round(gail: GAIL) -> None:
+        nonlocal saved
+        step = gail.ppo.num_timesteps
+        show(bar, gail)
+        due = step % (args.checkpoint_every * round_size) == 0 or step >= args.steps or stop.requested
+        if due and step != saved:
+            gail.save(run.folder)
+            saved = step
+        if stop.requested and step < args.steps:
+            raise _Stopped
+
+    try:
+        gail.learn(args.steps, on_round=on_round)
+    except _Stopped:
+        return False
+    return True
+
+
+def finish(gail: GAIL, run: Run, args: TrainArgs, demonstrations: Demonstrations) -> Run:
+    """Export the policy, evaluate it, write the result and print the report."""
+    gail.ppo.save(run.folder / "policy.zip")
+    gail.envs.save(str(run.folder / "observation_filter.pkl"))
+    config = gail.config
+    print(f"Evaluating {args.eval_episodes} deterministic episodes ...", file=sys.stderr)
+    measured = evaluation.returns(gail.ppo, config.env, episodes=args.eval_episodes, filter_of=gail.envs)
+    chance = evaluation.random_returns(config.env, episodes=args.eval_episodes)
+    expert = demonstrations.mean_return
+    result: dict[str, Any] = {
+        "return": evaluation.summary(measured),
+        "random": evaluation.summary(chance),
+        "expert": evaluation.summary(demonstrations.returns),
+        "percent_of_expert": float(100 * measured.mean() / expert),
+        "evaluation_seed": evaluation.EVALUATION_SEED,
+    }
+    metrics = run.folder / events.METRICS
+    rows = [row for row in events.read(metrics) if RETURN in row] if metrics.is_file() else []
+    if len(rows) > 1:
+        result["stability"] = summarise(np.array([r["step"] for r in rows]), np.array([r[RETURN] for r in rows]))
+    run.update(status="finished", steps=gail.ppo.num_timesteps, result=result)
+    print(report(result, run, config))
+    return run
+
+
+def report(result: dict[str, Any], run: Run, config: GAILConfig) -> str:
+    """The end of a run in a few lines."""
+    lines = [f"\n{config.env}, {config.follower} follower, {run.record['steps']:,} steps, seed {config.seed}", ""]
+    for name, label in (("return", "imitator"), ("expert", "demonstrations"), ("random", "random policy")):
+        row = result[name]
+        share = 100 * row["mean"] / result["expert"]["mean"]
+        lines.append(f"  {label:15} {row['mean']:9.1f} ± {row['sd']:7.1f}   {share:6.1f} % of expert   n = {row['n']}")
+    if "stability" in result:
+        lines += ["", "  stability of the training return:"]
+        lines += [f"    {name.replace('_', ' '):22} {value:10.1f}" for name, value in result["stability"].items()]
+    lines += [
+        "",
+        f"  Everything is in {run.folder}: record.json, metrics.jsonl, checkpoints/, policy.zip and",
+        "  observation_filter.pkl (they open in plain Stable-Baselines3).",
+        f"  Watch it:    python scripts/play.py {run.folder}",
+        f"  See curves:  tensorboard --logdir {run.folder.parent}",
+    ]
+    return "\n".join(lines)
+
+
+def find_demonstrations(args: TrainArgs) -> tuple[Demonstrations, Demonstrations]:
+    """The demonstrations to train on, and the rest of their set."""
+    env = make(args.settings.env)
+    spaces = {"observation_space": env.observation_space, "action_space": env.action_space}
+    env.close()
+    everything = load_demonstrations(args.demos, args.settings.env, **spaces)
+    if args.num_demos > len(everything):
+        raise UserError(f"--num-demos {args.num_demos}: {everything.source} holds {len(everything)} demonstrations")
+    return everything.take(args.num_demos), everything.rest(args.num_demos)
+
+
+def carry_follower(gail: GAIL, source: Path) -> None:
+    """Take over the learned follower of another run."""
+    if gail.config.follower == "adam":
+        raise UserError("--follower-from needs a learned follower: add --l2l")
+    tensors, _ = checkpoint.latest(Run.open(source, kind=KIND).folder)
+    if "rule" not in tensors["follower"]:
+        raise UserError(f"{source} was trained with the adam follower; --follower-from needs a run with --l2l")
+    gail.follower.carry(tensors["follower"]["rule"], str(source))
+
+
+def plain_args(args: TrainArgs) -> dict[str, Any]:
+    """The arguments as nested plain values, for config.yaml."""
+    return {key: value for key, value in asdict(args).items() if key not in ("l2l", "resume")}
+
+
+def stored_args(run: Run, steps: int | None) -> TrainArgs:
+    """The arguments that a run was started with; `steps` may extend it."""
+    try:
+        values = dict(run.config)
+        settings = from_dict(values.pop("settings"))
+        paths = {name: Path(values.pop(name)) if values.get(name) else None for name in ("run_dir", "follower_from")}
+        args = TrainArgs(settings=settings, **{**values, **paths})
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{run.folder}/config.yaml does not hold the settings of a GAIL run ({error})") from error
+    return args if steps is None else replace(args, steps=steps)
+
+
+class _Rows(KVWriter):
+    """Sends Stable-Baselines3's figures to `metrics.jsonl`."""
+
+    def __init__(self, path: Path) -> None:
+        self.rows = events.JsonLines(path)
+
+    def write(self, key_values: dict, key_excluded: dict, step: int = 0) -> None:
+        self.rows.write(step, {k: v for k, v in key_values.items() if isinstance(v, int | float | np.number)})
+
+    def close(self) -> None:
+        self.rows.close()
+
+
+def make_logger(folder: Path) -> Logger:
+    """TensorBoard and `metrics.jsonl` in the run's folder."""
+    return Logger(str(folder), [TensorBoardOutputFormat(str(folder)), _Rows(folder / events.METRICS)])
+
+
+def progress_bar(gail: GAIL, total: int) -> tqdm:
+    """Steps, steps/s, ETA; `show` adds the true return and the discriminator's accuracy."""
+    return tqdm(total=total, initial=gail.ppo.num_timesteps, unit=" steps", unit_scale=True, mininterval=1.0, smoothing=0.05)
+
+
+def show(bar: tqdm, gail: GAIL) -> None:
+    """Bring the progress bar up to date."""
+    bar.update(min(gail.ppo.num_timesteps, bar.total) - bar.n)
+    episodes = gail.ppo.ep_info_buffer
+    if episodes and "disc/disc_acc" in gail.figures:
+        mean = np.mean([episode["r"] for episode in episodes])
+        bar.set_postfix_str(f"return {mean:.0f}, D accuracy {gail.figures['disc/disc_acc']:.0%}", refresh=False)
+
+
+def say_what_to_expect(gail: GAIL, demonstrations: Demonstrations, run: Run) -> None:
+    """What is about to happen, and a word on the reward where it is biased."""
+    from l2l_gail.rewards import BIAS
+
+    print(
+        f"{gail.config.env}: {len(demonstrations)} demonstrations with a mean return of {demonstrations.mean_return:.0f} "
+        f"({demonstrations.source}); follower {gail.config.follower}; run folder {run.folder}"
+    )
+    if gail.config.reward in BIAS and can_end_early(gail.config.env):
+        print(
+            f"note: episodes of {gail.config.env} can end early and the reward '{gail.config.reward}' "
+            f"{BIAS[gail.config.reward]}. Compare with --reward constant, which shows what that alone achieves."
+        )
+
+
+def can_end_early(env_id: str) -> bool:
+    """Whether an environment may terminate before its time limit, as far as its settings tell; True if unknown."""
+    env = make(env_id)
+    core = env.unwrapped
+    env.close()
+    fixed = type(core).__name__ in ("HalfCheetahEnv", "SwimmerEnv", "ReacherEnv", "PusherEnv", "PendulumEnv")
+    return not fixed and getattr(core, "_terminate_when_unhealthy", True)

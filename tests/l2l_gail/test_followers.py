@@ -1,0 +1,110 @@
+"""Followers: parity with Adam, fitting, and continuing from a state."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from l2l_experiment.errors import UserError
+from l2l_gail.discriminator import Discriminator, draw, objective
+from l2l_gail.followers import AdamFollower, L2LFollower, make_follower
+
+
+def task(config, seed=0):
+    """A discriminator, its follower, and draws of training and scoring objectives from two shifted Gaussians."""
+    torch.manual_seed(seed)
+    discriminator = Discriminator(4, config.disc_hidden)
+    follower = make_follower(discriminator, config)
+    data = torch.Generator().manual_seed(7)
+    expert, held, policy = (torch.randn(200, 4, generator=data) + shift for shift in (0.7, 0.7, 0.0))
+    draws = torch.Generator().manual_seed(8)
+    scores = torch.Generator().manual_seed(9)
+
+    def train():
+        return objective(discriminator, draw(expert, policy, 32, draws), config)
+
+    def score():
+        return objective(discriminator, draw(held, policy, 32, scores), config)
+
+    return discriminator, follower, train, score
+
+
+def weights_of(discriminator):
+    return [p.detach().clone() for p in discriminator.parameters()]
+
+
+def test_zero_headed_rule_is_adam_to_the_last_bit_for_100_rounds(config):
+    adam = task(config)
+    learned = task(replace(config, follower="l2l", freeze_follower=True))
+    assert isinstance(adam[1], AdamFollower)
+    assert isinstance(learned[1], L2LFollower)
+    for round_ in range(100):
+        for discriminator, follower, train, score in (adam, learned):
+            follower.respond(train, score, round_ / 100)
+        for a, b in zip(weights_of(adam[0]), weights_of(learned[0]), strict=True):
+            assert torch.equal(a, b), f"round {round_}"
+
+
+def test_adam_follower_is_torch_adam(config):
+    discriminator, follower, train, score = task(config)
+    other, _, train_other, _ = task(config)
+    optimizer = torch.optim.Adam(other.parameters(), lr=config.disc_rate)
+    for _ in range(5):
+        follower.respond(train, score, 0.0)
+        for _ in range(config.disc_updates):
+            optimizer.zero_grad()
+            train_other()(dict(other.named_parameters())).backward()
+            optimizer.step()
+    for a, b in zip(weights_of(discriminator), weights_of(other), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_fitting_changes_the_rule_and_freezing_does_not(config):
+    for frozen in (False, True):
+        _, follower, train, score = task(replace(config, follower="l2l", freeze_follower=frozen))
+        before = {name: value.clone() for name, value in follower.rule.state_dict().items()}
+        for _ in range(3):
+            figures = follower.respond(train, score, 0.5)
+        after = follower.rule.state_dict()
+        assert all(torch.equal(before[name], after[name]) for name in before) == frozen
+        assert ("score" in figures) == (not frozen)
+
+
+def test_log_rate_rises_from_a_rate_far_too_low(config):
+    slow = replace(config, follower="l2l-rate", disc_rate=1e-6, log_rate_rate=0.05)
+    _, follower, train, score = task(slow)
+    for _ in range(30):
+        figures = follower.respond(train, score, 0.0)
+    assert follower.rule.network is None
+    assert figures["log_rate"] > 1.0
+    assert figures["rate"] == pytest.approx(1e-6 * torch.tensor(figures["log_rate"]).exp().item())
+
+
+@pytest.mark.parametrize("name", ["adam", "l2l", "l2l-rate"])
+def test_follower_continues_bit_by_bit_from_its_state(config, name):
+    config = replace(config, follower=name)
+    discriminator, follower, train, score = task(config)
+    for _ in range(3):
+        follower.respond(train, score, 0.1)
+    tensors, meta = follower.state()
+    other, copy, train_other, score_other = task(config, seed=5)
+    for _ in range(3 * config.disc_updates):
+        train_other()  # the same place in the stream of batches
+    fits = 0 if name == "adam" else 3 * config.disc_updates // config.follower_steps
+    for _ in range(fits):
+        score_other()
+    copy.restore(tensors, meta)
+    follower.respond(train, score, 0.2)
+    copy.respond(train_other, score_other, 0.2)
+    for a, b in zip(weights_of(discriminator), weights_of(other), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_carried_rule_must_have_the_same_shape(config):
+    _, small, *_ = task(replace(config, follower="l2l"))
+    _, wide, *_ = task(replace(config, follower="l2l", follower_hidden=8))
+    _, same, *_ = task(replace(config, follower="l2l"), seed=3)
+    same.carry(small.rule.state_dict(), "runs/a")
+    assert all(torch.equal(a, b) for a, b in zip(same.rule.parameters(), small.rule.parameters(), strict=True))
+    with pytest.raises(UserError, match="follower-hidden"):
+        wide.carry(small.rule.state_dict(), "runs/a")

@@ -1,0 +1,66 @@
+"""Reward forms against their formulas, and the scale of the reward."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from l2l_gail.rewards import ReturnScale, reward
+
+LOGITS = torch.linspace(-8, 8, 33, dtype=torch.float64)
+D = LOGITS.sigmoid()
+FORMULAS = {
+    "gail": -(1 - D).log(),
+    "airl": D.log() - (1 - D).log(),
+    "fairl": -(D / (1 - D)).log() * (D / (1 - D)),
+    "logd": D.log(),
+    "constant": torch.ones_like(D),
+}
+
+
+@pytest.mark.parametrize("form", FORMULAS)
+def test_reward_is_its_formula(form):
+    expected = FORMULAS[form]
+    torch.testing.assert_close(reward(LOGITS, form), expected, rtol=1e-6, atol=1e-8)
+
+
+def test_rewards_are_finite_for_any_logit():
+    extreme = torch.tensor([-1e4, 1e4])
+    assert all(torch.isfinite(reward(extreme, form)).all() for form in FORMULAS)
+    with pytest.raises(ValueError, match="gail"):
+        reward(extreme, "other")
+
+
+def test_scale_is_the_standard_deviation_of_the_discounted_return():
+    rewards = np.random.default_rng(0).normal(size=(50, 2)) + 1
+    dones = np.zeros((50, 2), dtype=bool)
+    dones[20, 0] = True
+    scale, gamma = ReturnScale(2, 0.9), 0.9
+    seen = np.zeros((50, 2))
+    for env in range(2):
+        total = 0.0
+        for t in range(50):
+            total = gamma * total + rewards[t, env]
+            seen[t, env] = total
+            total = 0.0 if dones[t, env] else total
+    np.testing.assert_allclose(scale(rewards, dones), rewards / seen.std(), rtol=1e-6)
+
+
+@given(st.floats(1e-3, 1e3), st.integers(0, 100))
+def test_scaled_rewards_do_not_depend_on_the_unit_and_are_not_centred(unit, seed):
+    rewards = np.random.default_rng(seed).uniform(0.5, 1.5, size=(30, 2))
+    dones = np.zeros((30, 2), dtype=bool)
+    one, other = ReturnScale(2, 0.9)(rewards, dones), ReturnScale(2, 0.9)(unit * rewards, dones)
+    np.testing.assert_allclose(one, other, rtol=1e-4)
+    assert (one > 0).all()
+
+
+def test_scale_continues_from_its_state():
+    draw = np.random.default_rng(1)
+    rounds = [(draw.normal(size=(10, 3)), draw.random((10, 3)) < 0.1) for _ in range(4)]
+    one, other = ReturnScale(3, 0.95), ReturnScale(3, 0.95)
+    one(*rounds[0])
+    other.restore(*one.state())
+    for data in rounds[1:]:
+        np.testing.assert_array_equal(one(*data), other(*data))
