@@ -66,7 +66,7 @@ class LearnedFollower:
                 scores.append(objectives[step + 1](response.variable))
         total = torch.stack(scores).mean()
         norm, applied = self._improve(total)
-        figures = {"score": float(total), "gradient_norm": norm, "skipped": float(not applied)}
+        figures = {"score": float(total.detach()), "gradient_norm": norm, "skipped": float(not applied)}
         return detach(response._replace(trace=torch.cat(trace))), figures
 
     def _improve(self, score: Tensor) -> tuple[float, bool]:

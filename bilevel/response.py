@@ -88,7 +88,8 @@ def implicit(objective: Objective, solution: Variable, solve: Callable) -> Varia
 
     At a stationary point ∇objective = 0 the response's derivative is −H⁻¹ ∂∇objective, with H the Hessian at
     `solution`. `solve(matvec, b)` from `bilevel.solvers` answers H x = b. `objective` must be twice differentiable in
-    the variable. Not for a solution far from stationary: the derivative is then biased, and nothing warns of it.
+    the variable. Gives first derivatives only. Not for a solution far from stationary: the derivative is then biased,
+    and nothing warns of it.
     """
     point = map_tensors(lambda v: v.detach().requires_grad_(), solution)
     with torch.enable_grad():

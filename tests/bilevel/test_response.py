@@ -1,0 +1,385 @@
+"""Each estimator's value against closed forms and finite differences; what a response keeps and leaves alone."""
+
+import gc
+import weakref
+from itertools import pairwise
+
+import pytest
+import torch
+from quadratic_game import QuadraticGame
+
+from bilevel import (
+    Adam,
+    GradientStep,
+    Response,
+    SignStep,
+    conjugate_gradient,
+    detach,
+    implicit,
+    neumann,
+    scaled_identity,
+    unroll,
+)
+
+STEPS = (1, 5, 20, 100)
+THROUGH = ("nothing", "rule", "everything")
+
+
+@pytest.fixture
+def game():
+    return QuadraticGame()
+
+
+def unrolled_by_hand(game, steps, rate=0.5):
+    """w_K = S_K B θ with S_K = Σ_{i<K} rate (I − rate A)^i, and the leader's gradient through it."""
+    contraction = torch.eye(6, dtype=torch.float64) - rate * game.curvature
+    series = rate * sum(torch.linalg.matrix_power(contraction, i) for i in range(steps))
+    theta = game.theta.detach()
+    answer = series @ game.coupling @ theta
+    return answer, theta + game.coupling.T @ series.T @ (answer - game.target)
+
+
+# --- values ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("steps", STEPS)
+def test_unrolled_hypergradient_is_the_closed_form(game, steps):
+    expected_answer, expected = unrolled_by_hand(game, steps)
+    answer = game.unrolled(steps)
+    torch.testing.assert_close(answer.detach(), expected_answer)
+    torch.testing.assert_close(game.hypergradient(answer), expected, rtol=1e-10, atol=1e-12)
+
+
+def test_unrolled_error_shrinks_with_more_steps(game):
+    errors = [game.relative_error(game.unrolled(steps)) for steps in (5, 20, 100, 300)]
+    assert errors[0] > 0.5
+    for earlier, later in pairwise(errors):
+        assert later < 0.5 * earlier
+    assert errors[-1] < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("solve", "bound"), [(conjugate_gradient(6), 1e-12), (conjugate_gradient(50), 1e-12), (neumann(300, 0.5), 1e-12)]
+)
+def test_implicit_is_exact_at_the_solution(game, solve, bound):
+    assert game.relative_error(game.implicit_at(game.best_response(), solve)) < bound
+
+
+def test_scaled_identity_is_its_own_estimator_and_not_exact(game):
+    answer = game.best_response()
+    value = game.hypergradient(game.implicit_at(answer, scaled_identity(0.5)))
+    expected = game.theta.detach() + 0.5 * game.coupling.T @ (answer - game.target)
+    torch.testing.assert_close(value, expected)
+    assert game.relative_error(game.implicit_at(answer, scaled_identity(0.5))) > 0.1
+
+
+@pytest.mark.parametrize("steps", STEPS)
+def test_implicit_away_from_the_solution_is_biased_but_less_than_unrolling(game, steps):
+    answer = game.unrolled(steps)
+    value = game.hypergradient(game.implicit_at(answer))
+    pull = torch.linalg.solve(game.curvature, answer.detach() - game.target)
+    torch.testing.assert_close(value, game.theta.detach() + game.coupling.T @ pull)
+    truth = game.true_hypergradient()
+    assert 1e-6 < (value - truth).norm() / truth.norm() < game.relative_error(answer)
+
+
+def test_implicit_keeps_the_solution_and_works_on_names(game):
+    solution = game.best_response()
+    named = {"w": solution[:4].view(2, 2), "b": solution[4:]}
+
+    def joined(tree):
+        return torch.cat([tree["w"].flatten(), tree["b"]])
+
+    answer = implicit(lambda tree: game.objective(joined(tree)), named, conjugate_gradient(6))
+    torch.testing.assert_close({k: v.detach() for k, v in answer.items()}, named, rtol=0, atol=0)
+    assert game.relative_error(joined(answer)) < 1e-12
+
+
+def test_implicit_with_a_leader_that_reads_one_name_only(game):
+    """The other name's cotangent is undefined, and the Hessian couples the two."""
+    solution = game.best_response()
+    named = {"w": solution[:4], "b": solution[4:]}
+    answer = implicit(lambda t: game.objective(torch.cat([t["w"], t["b"]])), named, conjugate_gradient(6))
+    (value,) = torch.autograd.grad((answer["b"] * 3).sum(), game.theta)
+    cotangent = torch.tensor([0.0, 0, 0, 0, 3, 3], dtype=torch.float64)
+    torch.testing.assert_close(value, game.coupling.T @ torch.linalg.solve(game.curvature, cotangent))
+
+
+def test_through_rule_treats_gradients_as_data(game):
+    """Two steps of −rate·g + pull·w with both numbers learned, against the derivative written out."""
+    rate, pull = (torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (0.3, -0.05))
+
+    class PullingStep:
+        def init(self, variable):
+            return {}
+
+        def update(self, gradient, state, variable):
+            return -rate * gradient + pull * variable, state
+
+    start = game.target.clone()
+    results = {}
+    for through in ("rule", "everything"):
+        answer = unroll(game.objective, PullingStep(), start, steps=2, through=through).variable
+        wanted = (rate, pull, game.theta)
+        results[through] = torch.autograd.grad(answer.sum(), wanted, allow_unused=True)
+
+    with torch.no_grad():
+        a, force = game.curvature, game.coupling @ game.theta
+        g0 = a @ start - force
+        w1 = (1 + pull) * start - rate * g0
+        g1 = a @ w1 - force
+        d_rate = -g1 - (1 + pull) * g0
+        d_pull = w1 + (1 + pull) * start
+        # Differentiating g1 too adds −rate·A·dw1.
+        full_rate, full_pull = d_rate + rate * a @ g0, d_pull - rate * a @ start
+    torch.testing.assert_close(results["rule"][0], d_rate.sum())
+    torch.testing.assert_close(results["rule"][1], d_pull.sum())
+    assert results["rule"][2] is None
+    torch.testing.assert_close(results["everything"][0], full_rate.sum())
+    torch.testing.assert_close(results["everything"][1], full_pull.sum())
+    assert results["everything"][2].abs().min() > 0
+
+
+def test_detached_answer_is_exact_for_min_max_at_the_optimum():
+    """Envelope theorem (Danskin, 1966): where the follower is optimal, its motion costs the leader nothing."""
+    game = QuadraticGame()
+
+    def value(w):  # the leader minimises over θ what the follower maximises over w
+        return -game.objective(w) + game.theta.square().sum() * w.sum() * 0.1
+
+    def objective(w):
+        return -value(w)
+
+    theta = game.theta.detach()
+    push = game.coupling @ theta + 0.1 * theta.square().sum()
+    optimum = torch.linalg.solve(game.curvature, push)
+    (detached,) = torch.autograd.grad(value(optimum), game.theta)
+    (total,) = torch.autograd.grad(value(implicit(objective, optimum, conjugate_gradient(6))), game.theta)
+    by_hand = game.coupling.T @ optimum + 0.2 * theta * optimum.sum()
+    torch.testing.assert_close(detached, by_hand, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(total, by_hand, rtol=1e-12, atol=1e-12)
+
+    short = unroll(objective, GradientStep(0.5), game.start, steps=3, through="everything").variable
+    (away,) = torch.autograd.grad(value(short), game.theta)
+    (away_detached,) = torch.autograd.grad(value(short.detach()), game.theta)
+    assert (away - away_detached).norm() > 0.01 * away.norm()
+
+
+@pytest.mark.parametrize("rule", [GradientStep(0.2), Adam(0.1, eps=0.1)], ids=lambda rule: type(rule).__name__)
+def test_gradcheck_of_unrolling(rule):
+    torch.manual_seed(0)
+    theta = torch.randn(3, dtype=torch.float64, requires_grad=True)
+    start = torch.randn(4, dtype=torch.float64, requires_grad=True)
+    mix = torch.randn(4, 3, dtype=torch.float64)
+
+    def answer(theta, start):
+        def objective(w):
+            return torch.cosh(w - mix @ theta).sum() + (w[0] * w[1] * theta[2]).sin()
+
+        return unroll(objective, rule, start, steps=4, through="everything").variable
+
+    assert torch.autograd.gradcheck(answer, (theta, start))
+
+
+def test_gradcheck_of_implicit():
+    """On the exact minimiser of a quartic. gradcheck also sends undefined cotangents, so that CG meets b = 0."""
+    torch.manual_seed(0)
+    theta = torch.randn(3, dtype=torch.float64, requires_grad=True)
+    mix = torch.randn(4, 3, dtype=torch.float64)
+
+    def answer(theta):
+        def objective(w):
+            return 0.25 * w.pow(4).sum() + 0.5 * (w - mix @ theta).square().sum() + 0.3 * w[0] * w[1]
+
+        w = torch.zeros(4, dtype=torch.float64)
+        for _ in range(30):
+            hessian = torch.autograd.functional.hessian(objective, w)
+            w = w - torch.linalg.solve(hessian, torch.autograd.functional.jacobian(objective, w))
+        return implicit(objective, w.detach(), conjugate_gradient(8, tol=1e-14))
+
+    assert torch.autograd.gradcheck(answer, theta)
+
+
+def test_zero_cotangent_gives_zero_and_not_nan(game):
+    answer = game.implicit_at(game.best_response())
+    (value,) = torch.autograd.grad((0 * answer).sum(), game.theta)
+    assert torch.equal(value, torch.zeros_like(value))
+
+
+# --- what the answer is ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("through", THROUGH)
+def test_no_steps_return_the_start(game, through):
+    response = unroll(game.objective, GradientStep(0.5), game.target, steps=0, through=through)
+    assert torch.equal(response.variable, game.target)
+    assert response.trace.shape == (0,)
+
+
+@pytest.mark.parametrize("through", THROUGH)
+def test_all_modes_visit_the_same_points(game, through):
+    """The mode changes the derivative only, and the trace is the objective at each point before the answer."""
+
+    def project(w):
+        return w.clamp(-0.2, 0.2)
+
+    point, values = game.start, []
+    for _ in range(4):
+        values.append(game.objective(point).detach())
+        gradient = game.curvature @ point - game.coupling @ game.theta.detach()
+        point = (point - 0.3 * gradient).clamp(-0.2, 0.2)
+    assert (point.abs() == 0.2).any()
+    assert (point.abs() < 0.2).any()
+    response = unroll(game.objective, GradientStep(0.3), game.start, steps=4, project=project, through=through)
+    torch.testing.assert_close(response.variable.detach(), point)
+    torch.testing.assert_close(response.trace, torch.stack(values))
+    assert not response.trace.requires_grad
+
+
+def test_memory_is_carried_from_call_to_call(game):
+    whole = unroll(game.objective, Adam(0.1), game.start, steps=5)
+    first = unroll(game.objective, Adam(0.1), game.start, steps=2)
+    second = unroll(game.objective, Adam(0.1), first.variable, steps=3, state=first.state)
+    torch.testing.assert_close(second.variable, whole.variable, rtol=0, atol=0)
+    torch.testing.assert_close(second.state, whole.state, rtol=0, atol=0)
+    forgetful = unroll(game.objective, Adam(0.1), first.variable, steps=3)
+    assert not torch.allclose(forgetful.variable, whole.variable)
+
+
+@pytest.mark.parametrize("through", THROUGH)
+@pytest.mark.parametrize("rule", [GradientStep(0.3), SignStep(0.1), Adam(0.1)], ids=lambda rule: type(rule).__name__)
+def test_names_and_tensors_are_the_same_to_the_engine(game, rule, through):
+    def joined(tree):
+        return torch.cat([tree["w"].flatten(), tree["b"]])
+
+    start = {"w": game.start[:4].view(2, 2), "b": game.start[4:]}
+    whole = unroll(game.objective, rule, game.start, steps=3, through=through)
+    parts = unroll(lambda tree: game.objective(joined(tree)), rule, start, steps=3, through=through)
+    torch.testing.assert_close(joined(parts.variable), whole.variable)
+    assert list(parts.variable) == ["w", "b"]
+    if through == "everything":
+        torch.testing.assert_close(game.hypergradient(joined(parts.variable)), game.hypergradient(whole.variable))
+
+
+def test_start_keeps_its_history_unless_nothing_is_asked(game):
+    start = game.target.clone().requires_grad_()
+    contraction = torch.eye(6, dtype=torch.float64) - 0.5 * game.curvature
+    expected = {"rule": torch.ones(6, dtype=torch.float64), "everything": contraction.T.sum(1)}
+    for through, value in expected.items():
+        answer = unroll(game.objective, GradientStep(0.5), start, steps=1, through=through).variable
+        torch.testing.assert_close(torch.autograd.grad(answer.sum(), start)[0], value)
+    assert not unroll(game.objective, GradientStep(0.5), start, steps=1).variable.requires_grad
+
+
+def test_a_graph_is_recorded_inside_no_grad(game):
+    with torch.no_grad():
+        answer = game.unrolled(2)
+    torch.testing.assert_close(game.hypergradient(answer), unrolled_by_hand(game, 2)[1])
+
+
+def test_bad_arguments_are_refused(game):
+    with pytest.raises(ValueError, match="-1"):
+        unroll(game.objective, GradientStep(0.5), game.start, steps=-1)
+    with pytest.raises(ValueError, match="'all'"):
+        unroll(game.objective, GradientStep(0.5), game.start, steps=1, through="all")
+
+
+def test_second_derivatives_through_implicit_are_refused(game):
+    answer = game.implicit_at(game.best_response())
+    (first,) = torch.autograd.grad(game.leader(answer), game.theta, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()
+
+
+# --- what the answer leaves alone ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("through", THROUGH)
+def test_unrolling_touches_no_grad(game, through):
+    game.theta.grad = torch.full_like(game.theta, 7.0)
+    start = game.target.clone().requires_grad_()
+    unroll(game.objective, GradientStep(0.5), start, steps=3, through=through)
+    assert torch.equal(game.theta.grad, torch.full_like(game.theta, 7.0))
+    assert start.grad is None
+
+
+def test_implicit_backward_reaches_the_leader_once_and_nothing_else(game):
+    bystander = torch.ones(6, dtype=torch.float64, requires_grad=True)
+    bystander.grad = torch.full_like(bystander, 7.0)
+    solution = game.best_response().requires_grad_()
+
+    def objective(w):
+        return game.objective(w) + 0 * (bystander.detach() * w).sum()
+
+    answer = implicit(objective, solution, conjugate_gradient(6))
+    assert game.theta.grad is None
+    game.leader(answer).backward()
+    torch.testing.assert_close(game.theta.grad, game.true_hypergradient())
+    assert torch.equal(bystander.grad, torch.full_like(bystander, 7.0))
+    assert solution.grad is None
+
+
+def test_detach_cuts_every_graph_and_is_idempotent(game):
+    start = {"w": game.target.clone().requires_grad_()}
+    once = detach(unroll(lambda t: game.objective(t["w"]), Adam(0.1), start, steps=2, through="everything"))
+    twice = detach(once)
+    for response in (once, twice):
+        assert isinstance(response, Response)
+        tensors = [response.variable["w"], response.state["mean"]["w"], response.state["square"]["w"], response.trace]
+        assert not any(tensor.requires_grad for tensor in tensors)
+    torch.testing.assert_close(twice, once, rtol=0, atol=0)
+
+
+class Probe(torch.autograd.Function):
+    """The identity, whose node in the graph keeps a token alive."""
+
+    @staticmethod
+    def forward(ctx, x, token):
+        ctx.token = token
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, cotangent):
+        return cotangent, None
+
+
+class Token:
+    pass
+
+
+@pytest.fixture
+def probed(game):
+    """An objective that leaves a weak reference to every graph it makes, and a count of those still alive."""
+    tokens = []
+
+    def objective(w):
+        token = Token()
+        tokens.append(weakref.ref(token))
+        return game.objective(Probe.apply(w, token))
+
+    gc.disable()  # the engine must make no reference cycles: its memory has to go at once, not at the next collection
+    yield objective, lambda: sum(token() is not None for token in tokens)
+    gc.enable()
+
+
+def test_no_graph_survives_a_round(game, probed):
+    objective, alive = probed
+    start, state = game.start, None
+    for through in THROUGH * 2:
+        response = unroll(objective, Adam(0.1), start, steps=3, state=state, through=through)
+        assert alive() == (3 if through == "everything" else 0)
+        (game.leader(response.variable) + 0 * game.theta.sum()).backward()
+        response = detach(response)
+        start, state = response.variable, response.state
+        assert alive() == 0
+
+
+def test_no_graph_survives_an_implicit_round(game, probed):
+    objective, alive = probed
+    for _ in range(3):
+        answer = implicit(objective, game.best_response(), conjugate_gradient(6))
+        assert alive() == 1
+        loss = game.leader(answer)
+        loss.backward()
+        del answer, loss
+        assert alive() == 0

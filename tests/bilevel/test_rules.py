@@ -1,0 +1,170 @@
+"""The hand-designed rules: values, purity, and the geometry of steepest descent."""
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bilevel import Adam, Coordinatewise, GradientStep, SignStep, SteepestStep, unroll
+
+NORMS = ("linf", "l2", "l1")
+DUAL = {"linf": 1, "l2": 2, "l1": float("inf")}
+
+
+def lengths(step: torch.Tensor, norm: str) -> torch.Tensor:
+    order = {"linf": float("inf"), "l2": 2, "l1": 1}[norm]
+    return torch.linalg.vector_norm(step.flatten(1), order, dim=1)
+
+
+@st.composite
+def gradients(draw):
+    """Batches of gradients from huge to tiny, some samples exactly zero, some coordinates tied."""
+    shape = (draw(st.integers(1, 4)), *draw(st.sampled_from([(1,), (5,), (2, 3), (3, 2, 2)])))
+    values = torch.randn(shape, generator=torch.Generator().manual_seed(draw(st.integers(0, 2**31))))
+    if draw(st.booleans()):
+        values = values.round()
+    magnitudes = draw(st.lists(st.sampled_from([0.0, 1e-30, 1e-8, 1.0, 1e8]), min_size=shape[0], max_size=shape[0]))
+    return values * torch.tensor(magnitudes).view(-1, *[1] * (len(shape) - 1))
+
+
+@settings(deadline=None, max_examples=150)
+@given(gradient=gradients(), norm=st.sampled_from(NORMS), size=st.floats(1e-3, 10), seed=st.integers(0, 2**31))
+def test_steepest_step_is_the_best_direction_in_its_ball(gradient, norm, size, seed):
+    step, state = SteepestStep(norm, size).update(gradient, {}, gradient)
+    assert step.shape == gradient.shape
+    assert state == {}
+    moving = gradient.flatten(1).abs().amax(1) > 0
+    length = lengths(step, norm)
+    torch.testing.assert_close(length[moving], torch.full_like(length[moving], size), rtol=1e-5, atol=0)
+    assert (length[~moving] == 0).all()
+
+    # Hölder: nothing in the ball goes further down than minus the dual norm, and the step gets there.
+    slope = (gradient.double() * step.double()).flatten(1).sum(1)
+    best = -size * torch.linalg.vector_norm(gradient.double().flatten(1), DUAL[norm], dim=1)
+    torch.testing.assert_close(slope, best, rtol=1e-5, atol=0)
+    rival = torch.randn(gradient.shape, generator=torch.Generator().manual_seed(seed))
+    rival = size * rival / lengths(rival, norm).view(-1, *[1] * (gradient.dim() - 1))
+    assert (slope <= (gradient.double() * rival.double()).flatten(1).sum(1) + 1e-5 * best.abs()).all()
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_steepest_step_gives_every_sample_a_ball_of_its_own(norm):
+    gradient = torch.randn(4, 3, 2, generator=torch.Generator().manual_seed(0))
+    rule = SteepestStep(norm, 0.5)
+    together, _ = rule.update(gradient, {}, gradient)
+    alone = [rule.update(sample[None], {}, sample[None])[0] for sample in gradient]
+    assert torch.equal(together, torch.cat(alone))
+
+
+def test_steepest_step_by_hand():
+    gradient = torch.tensor([[3.0, -4.0], [0.0, 0.0]])
+    steps = {norm: SteepestStep(norm, 2.0).update(gradient, {}, gradient)[0] for norm in NORMS}
+    torch.testing.assert_close(steps["linf"], torch.tensor([[-2.0, 2.0], [0.0, 0.0]]))
+    torch.testing.assert_close(steps["l2"], torch.tensor([[-1.2, 1.6], [0.0, 0.0]]))
+    torch.testing.assert_close(steps["l1"], torch.tensor([[0.0, 2.0], [0.0, 0.0]]))
+
+
+def test_steepest_step_differentiates_like_a_normalised_gradient():
+    gradient = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
+    gradient.data[1] = torch.tensor([0.0, 2.0, 0.0])  # one lone coordinate, where the guard of the division sits
+    rule = SteepestStep("l2", 0.7)
+    assert torch.autograd.gradcheck(lambda g: rule.update(g, {}, g)[0], gradient)
+
+
+def test_steepest_step_refuses_an_unknown_norm():
+    with pytest.raises(ValueError, match="l3"):
+        SteepestStep("l3", 1.0)
+
+
+def test_plain_and_sign_steps_by_hand():
+    gradient = {"a": torch.tensor([2.0, -3.0, 0.0]), "b": torch.tensor(-0.5)}
+    plain, _ = GradientStep(0.1).update(gradient, {}, gradient)
+    sign, _ = SignStep(0.1).update(gradient, {}, gradient)
+    torch.testing.assert_close(plain, {"a": torch.tensor([-0.2, 0.3, 0.0]), "b": torch.tensor(0.05)})
+    torch.testing.assert_close(sign, {"a": torch.tensor([-0.1, 0.1, 0.0]), "b": torch.tensor(0.1)})
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-13)])
+@pytest.mark.parametrize("betas", [(0.9, 0.999), (0.5, 0.9)])
+def test_adam_agrees_with_torch(dtype, tolerance, betas):
+    torch.manual_seed(0)
+    start = torch.randn(7, 3, dtype=dtype)
+    reference = start.clone().requires_grad_()
+    optimizer = torch.optim.Adam([reference], lr=0.01, betas=betas, eps=1e-6)
+    rule = Adam(0.01, betas=betas, eps=1e-6)
+    ours, state = start.clone(), rule.init(start)
+    for _ in range(100):
+        gradient = torch.randn(7, 3, dtype=dtype) * torch.tensor([1.0, 1e-4, 0.0], dtype=dtype)
+        reference.grad = gradient.clone()
+        optimizer.step()
+        step, state = rule.update(gradient, state, ours)
+        ours = ours + step
+    torch.testing.assert_close(ours, reference.detach(), rtol=tolerance, atol=tolerance)
+
+
+def test_adam_has_a_derivative_where_a_gradient_is_always_zero():
+    """A dead unit's weights: 0/0 without care, and one NaN there would ruin the leader's whole gradient."""
+    theta = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
+
+    def objective(w):
+        return theta * w[0] ** 2 + 0 * w[1]
+
+    start = torch.ones(2, dtype=torch.float64)
+    answer = unroll(objective, Adam(0.1, eps=1e-2), start, steps=3, through="everything").variable
+    (derivative,) = torch.autograd.grad(answer.sum(), theta)
+
+    def at(value):
+        theta.data.fill_(value)
+        return unroll(objective, Adam(0.1, eps=1e-2), start, steps=3).variable.sum()
+
+    difference = (at(2 + 1e-5) - at(2 - 1e-5)) / 2e-5
+    assert difference.abs() > 1e-5
+    torch.testing.assert_close(derivative, difference, rtol=1e-6, atol=0)
+
+
+RULES = [GradientStep(0.1), SignStep(0.1), SteepestStep("l2", 0.1), Adam(0.1), Coordinatewise(0.1)]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: type(rule).__name__)
+def test_rules_are_pure(rule):
+    torch.manual_seed(0)
+    variable = {"b": torch.randn(3, 2), "a": torch.randn(2, 2)}
+    gradient = {name: torch.randn_like(value) for name, value in variable.items()}
+    state = rule.init(variable)
+    _, state = rule.update(gradient, state, variable)
+    before = copy.deepcopy((gradient, state, variable))
+    first = rule.update(gradient, state, variable)
+    torch.testing.assert_close((gradient, state, variable), before, rtol=0, atol=0)
+    torch.testing.assert_close(rule.update(gradient, state, variable), first, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("rule", [Adam(0.1), Coordinatewise(0.1)], ids=lambda rule: type(rule).__name__)
+def test_memory_may_come_back_in_another_order(rule):
+    """A checkpoint format may sort its names; matching by position would then mix up the weights."""
+    torch.manual_seed(0)
+    if isinstance(rule, Coordinatewise):
+        torch.nn.init.normal_(rule.network[-1].weight)
+    variable = {"w": torch.randn(2, 2), "b": torch.randn(2, 2)}
+    gradient = {name: torch.randn_like(value) for name, value in variable.items()}
+    _, state = rule.update(gradient, rule.init(variable), variable)
+
+    def reverse(tree):
+        return {key: reverse(tree[key]) for key in reversed(tree)} if isinstance(tree, dict) else tree
+
+    expected, expected_state = rule.update(gradient, state, variable)
+    step, new_state = rule.update(gradient, reverse(state), variable)
+    torch.testing.assert_close(step, expected, rtol=0, atol=0)
+    torch.testing.assert_close(new_state, expected_state, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("rule", [Adam(0.1), Coordinatewise(0.1)], ids=lambda rule: type(rule).__name__)
+def test_fresh_memory_shares_no_storage(rule):
+    state = rule.init({"w": torch.ones(2, 2), "b": torch.ones(3)})
+
+    def leaves(tree):
+        return [x for value in tree.values() for x in leaves(value)] if isinstance(tree, dict) else [tree]
+
+    pointers = [leaf.data_ptr() for leaf in leaves(state)]
+    assert len(set(pointers)) == len(pointers)

@@ -1,0 +1,90 @@
+"""Linear solvers against dense linear algebra."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from quadratic_game import QuadraticGame
+
+from bilevel import conjugate_gradient, neumann, scaled_identity
+
+
+def positive_definite(size: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    root = torch.randn(size, size, generator=generator, dtype=torch.float64)
+    matrix = root @ root.T / size + 0.1 * torch.eye(size, dtype=torch.float64)
+    return matrix, torch.randn(size, generator=generator, dtype=torch.float64)
+
+
+@settings(deadline=None, max_examples=60)
+@given(size=st.integers(1, 8), seed=st.integers(0, 2**31))
+def test_conjugate_gradient_solves_positive_definite_systems(size, seed):
+    matrix, b = positive_definite(size, seed)
+    x = conjugate_gradient(3 * size)(lambda v: matrix @ v, b)
+    torch.testing.assert_close(x, torch.linalg.solve(matrix, b), rtol=1e-6, atol=1e-8)
+
+
+def test_conjugate_gradient_stops_when_it_is_done():
+    calls = []
+
+    def matvec(v):
+        calls.append(1)
+        return 3.0 * v
+
+    b = torch.tensor([1.0, -2.0, 5.0])
+    torch.testing.assert_close(conjugate_gradient(100)(matvec, b), b / 3)
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("tol", [1e-10, 0.0])
+def test_conjugate_gradient_of_nothing_is_nothing(tol):
+    b = {"w": torch.zeros(3), "b": torch.zeros(2)}
+    x = conjugate_gradient(5, tol)(lambda v: v, b)
+    torch.testing.assert_close(x, b, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 7])
+def test_neumann_is_its_truncated_series(steps):
+    matrix, b = positive_definite(5, seed=1)
+    scale = 0.3
+    contraction = torch.eye(5, dtype=torch.float64) - scale * matrix
+    series = scale * sum(torch.linalg.matrix_power(contraction, i) @ b for i in range(steps + 1))
+    torch.testing.assert_close(neumann(steps, scale)(lambda v: matrix @ v, b), series, rtol=1e-12, atol=1e-12)
+
+
+def test_neumann_converges_to_the_solution():
+    matrix, b = positive_definite(5, seed=1)
+    scale = 1 / float(torch.linalg.eigvalsh(matrix)[-1])
+    solution = torch.linalg.solve(matrix, b)
+    errors = [(neumann(n, scale)(lambda v: matrix @ v, b) - solution).norm() for n in (1, 30, 1000)]
+    assert errors[0] > 3 * errors[1] > 100 * errors[2]
+    assert errors[2] < 1e-8
+
+
+def test_scaled_identity_masks_and_never_multiplies():
+    def matvec(v):
+        raise AssertionError("no product is needed")
+
+    b = {"w": torch.tensor([1.0, 2.0]), "b": torch.tensor([3.0])}
+    mask = {"w": torch.tensor([True, False]), "b": torch.tensor([True])}
+    plain = scaled_identity(0.5)(matvec, b)
+    masked = scaled_identity(0.5, mask)(matvec, b)
+    torch.testing.assert_close(plain, {"w": torch.tensor([0.5, 1.0]), "b": torch.tensor([1.5])})
+    torch.testing.assert_close(masked, {"w": torch.tensor([0.5, 0.0]), "b": torch.tensor([1.5])})
+
+
+def test_solvers_treat_names_as_one_vector():
+    """A system that couples the named parts, against the same system in one Tensor."""
+    game = QuadraticGame()
+    b = game.target
+
+    def named(v):
+        return {"w": v[:4].view(2, 2), "b": v[4:]}
+
+    def joined(tree):
+        return torch.cat([tree["w"].flatten(), tree["b"]])
+
+    for solve in (conjugate_gradient(6), conjugate_gradient(3), neumann(20, 0.5), scaled_identity(0.5)):
+        whole = solve(lambda v: game.curvature @ v, b)
+        parts = solve(lambda v: named(game.curvature @ joined(v)), named(b))
+        torch.testing.assert_close(joined(parts), whole)
