@@ -23,7 +23,8 @@ def trim(folder: Path | str, last_step: int) -> None:
 
     What a killed run logged after its last checkpoint will be logged again: event files lose every event of a later
     step, `metrics.jsonl` every such row, both a cut-off end. Events without a step (file version, hyper-parameters)
-    stay. Call it before a writer is opened. Files that need no change are not touched.
+    stay. Call it before a writer is opened. Files that need no change are not touched. A TensorBoard that is open
+    meanwhile follows by itself; only with `--load_fast false` must it be started again.
     """
     for path in _event_files(folder):
         content = path.read_bytes()

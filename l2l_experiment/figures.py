@@ -60,7 +60,7 @@ def learning_curves(
     png, svg = (Path(f"{path_stem}.{suffix}") for suffix in ("png", "svg"))
     png.parent.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(8.0, 4.5), layout="constrained")
+        figure = Figure(figsize=(9.0, 4.5), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
         for index, (name, curves) in enumerate(groups.items()):
@@ -78,17 +78,17 @@ def _draw_group(axes: Axes, name: str, curves: Sequence[Curve], index: int) -> N
     colour, dash = COLOURS[index % len(COLOURS)], DASHES[index // len(COLOURS) % len(DASHES)]
     label = f"{name} (n = {len(curves)})"
     grid = _shared_grid(curves)
-    if len(curves) == 1 or grid is None:
-        # One run has no spread to show, and runs that never overlap have no mean.
-        for number, (steps, values) in enumerate(curves):
-            order = np.argsort(np.asarray(steps), kind="stable")
-            line = (np.asarray(steps)[order], np.asarray(values)[order])
-            axes.plot(*line, color=colour, linestyle=dash, linewidth=2, label=label if number == 0 else None, zorder=3)
-        return
-    for steps, values in curves:
+    # One run has no spread to show, and runs that never overlap have no mean: then the runs themselves carry the name.
+    alone = len(curves) == 1 or grid is None
+    for number, (steps, values) in enumerate(curves):
         order = np.argsort(np.asarray(steps), kind="stable")
-        line = (np.asarray(steps)[order], np.asarray(values)[order])
-        axes.plot(*line, color=colour, linewidth=0.7, alpha=0.35, zorder=2)
+        line = axes.plot(np.asarray(steps)[order], np.asarray(values)[order], color=colour, linewidth=0.7, alpha=0.35)[
+            0
+        ]
+        if alone:
+            line.set(linewidth=1.5, alpha=1.0, linestyle=dash, zorder=3, label=label if number == 0 else None)
+    if alone:
+        return
     resampled = np.stack([on_grid(steps, values, grid) for steps, values in curves])
     middle = partial(interquartile_mean, axis=0)
     if len(curves) >= RUNS_FOR_BAND:
@@ -108,7 +108,7 @@ def _dress(axes: Axes, title: str, xlabel: str, ylabel: str) -> None:
     axes.set_title(title)
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
-    axes.xaxis.set_major_locator(MaxNLocator(MOST_TICKS))
+    axes.xaxis.set_major_locator(MaxNLocator(MOST_TICKS, steps=[1, 2, 2.5, 5, 10]))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.margins(x=0.01)
     axes.grid(color="#DDDDDD", linewidth=0.6)

@@ -1,0 +1,97 @@
+"""Figures: what is drawn, and that the same input gives the same files."""
+
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+
+from l2l_experiment import figures, stability
+
+STEPS = np.arange(0, 1001, 100)
+
+
+def runs(count, slope=1.0):
+    return [(STEPS, slope * STEPS + 10.0 * i) for i in range(count)]
+
+
+@pytest.fixture
+def axes(monkeypatch):
+    """The axes of the figure that is drawn next."""
+    caught = []
+    dress = figures._dress
+    monkeypatch.setattr(figures, "_dress", lambda axes, *rest: (caught.append(axes), dress(axes, *rest)))
+    return caught
+
+
+@pytest.fixture(autouse=True)
+def few_draws(monkeypatch):
+    quick = lambda groups, statistic: stability.bootstrap_interval(groups, statistic, n=50)  # noqa: E731
+    monkeypatch.setattr(figures, "bootstrap_interval", quick)
+
+
+def labelled(axes):
+    return {line.get_label(): line for line in axes.get_lines() if not line.get_label().startswith("_")}
+
+
+def test_both_files_are_written_beside_a_stem_with_dots(tmp_path):
+    png, svg = figures.learning_curves({"a": runs(3)}, tmp_path / "deep" / "Env-v4_0.5", ylabel="return", title="T")
+    assert (png.name, svg.name) == ("Env-v4_0.5.png", "Env-v4_0.5.svg")
+    assert png.read_bytes().startswith(b"\x89PNG")
+    assert ElementTree.parse(svg).getroot().tag.endswith("svg")
+
+
+def test_the_same_input_gives_the_same_files(tmp_path):
+    for name in ("one", "two"):
+        figures.learning_curves(
+            {"a": runs(3), "b": runs(1, 2.0)}, tmp_path / name, ylabel="y", title="T", reference={"expert": 500.0}
+        )
+    for suffix in ("png", "svg"):
+        assert (tmp_path / f"one.{suffix}").read_bytes() == (tmp_path / f"two.{suffix}").read_bytes()
+    assert b"<dc:date>" not in (tmp_path / "one.svg").read_bytes()
+
+
+def test_a_group_is_drawn_as_interquartile_mean_runs_and_band(tmp_path, axes):
+    figures.learning_curves({"a": runs(4)}, tmp_path / "f", ylabel="y", title="T")
+    mean = labelled(axes[0])["a (n = 4)"]
+    # Runs are 0, 10, 20 and 30 above the line: the middle two are 15 above it on average.
+    assert np.allclose(mean.get_ydata(), mean.get_xdata() + 15.0)
+    assert len(axes[0].get_lines()) == 5
+    (band,) = axes[0].collections
+    heights = band.get_paths()[0].vertices[:, 1] - band.get_paths()[0].vertices[:, 0]
+    assert -1e-6 <= heights.min() <= heights.max() <= 30.0 + 1e-6
+
+
+def test_two_runs_have_no_band_and_one_has_no_mean(tmp_path, axes):
+    figures.learning_curves({"two": runs(2), "one": runs(1)}, tmp_path / "f", ylabel="y", title="T")
+    assert len(axes[0].collections) == 0
+    assert len(axes[0].get_lines()) == 3 + 1
+    assert list(labelled(axes[0])) == ["two (n = 2)", "one (n = 1)"]
+
+
+def test_the_mean_ends_where_the_shortest_run_does(tmp_path, axes):
+    short = (STEPS[2:6], STEPS[2:6] * 1.0)
+    figures.learning_curves({"a": [*runs(2), short]}, tmp_path / "f", ylabel="y", title="T")
+    grid = labelled(axes[0])["a (n = 3)"].get_xdata()
+    assert (grid[0], grid[-1]) == (200.0, 500.0)
+
+
+def test_runs_without_a_common_stretch_are_still_drawn(tmp_path, axes):
+    apart = [([0, 1], [0.0, 1.0]), ([5, 6], [0.0, 1.0])]
+    figures.learning_curves({"a": apart}, tmp_path / "f", ylabel="y", title="T")
+    assert len(axes[0].get_lines()) == 2
+
+
+def test_references_are_named_lines(tmp_path, axes):
+    figures.learning_curves(
+        {"a": runs(1)}, tmp_path / "f", ylabel="return", title="Title", reference={"expert": 600.0, "random": -20.0}
+    )
+    lines = labelled(axes[0])
+    assert {lines["expert"].get_ydata()[0], lines["random"].get_ydata()[0]} == {600.0, -20.0}
+    assert [text.get_text() for text in axes[0].get_legend().get_texts()] == ["a (n = 1)", "expert", "random"]
+    assert (axes[0].get_ylabel(), axes[0].get_title(loc="left")) == ("return", "Title")
+
+
+def test_nothing_to_draw_is_refused(tmp_path):
+    for groups in ({}, {"a": []}):
+        with pytest.raises(ValueError, match="at least one"):
+            figures.learning_curves(groups, tmp_path / "f", ylabel="y", title="T")

@@ -1,0 +1,113 @@
+"""Signals ask a run to stop; a command's mistakes end in one line and exit code 2."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+import l2l_experiment
+from l2l_experiment.errors import UserError, exit_on_user_error
+from l2l_experiment.interrupt import StopRequest
+
+PROGRAM = """
+import sys, time
+from l2l_experiment.interrupt import StopRequest
+
+with StopRequest() as stop:
+    print("ready", flush=True)
+    for _ in range(2000):
+        if stop.requested:
+            print("saved", flush=True)
+            break
+        time.sleep(0.01)
+if "linger" in sys.argv:
+    time.sleep(20)
+"""
+
+
+def start(*arguments):
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, *arguments],
+        cwd=Path(l2l_experiment.__file__).parents[1],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_process_lets_it_save(number):
+    process = start()
+    process.send_signal(number)
+    output, error = process.communicate(timeout=20)
+    assert (output, process.returncode) == ("saved\n", 0)
+    assert error.strip().count("\n") == 0
+    assert "save and stop" in error
+
+
+def test_after_it_sigterm_kills_again():
+    process = start("linger")
+    process.terminate()
+    assert process.stdout.readline() == "saved\n"
+    time.sleep(0.1)  # it prints before it leaves the block
+    process.terminate()
+    process.communicate(timeout=10)
+    assert process.returncode == -signal.SIGTERM
+
+
+def test_the_second_ctrl_c_stops_at_once_and_the_handlers_come_back(capfd):
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with StopRequest() as stop:
+        assert not stop.requested
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.requested
+        os.kill(os.getpid(), signal.SIGTERM)  # not a second Ctrl-C
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    assert capfd.readouterr().err.count("save and stop") == 1
+
+
+def test_outside_the_main_thread_it_does_nothing():
+    before, seen = signal.getsignal(signal.SIGINT), []
+
+    def work():
+        with StopRequest() as stop:
+            seen.extend([stop.requested, signal.getsignal(signal.SIGINT)])
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [False, before]
+
+
+def test_a_users_mistake_is_one_line_and_exit_code_2(capsys):
+    @exit_on_user_error
+    def main(name: str) -> str:
+        """Docstring."""
+        if name == "wrong":
+            raise UserError(f"there is no {name}; name the right one")
+        return name
+
+    assert main("right") == "right"
+    assert main.__doc__ == "Docstring."
+    with pytest.raises(SystemExit) as exit_:
+        main("wrong")
+    assert exit_.value.code == 2
+    assert capsys.readouterr().err == "error: there is no wrong; name the right one\n"
+
+
+def test_other_errors_keep_their_traceback():
+    @exit_on_user_error
+    def main() -> None:
+        raise RuntimeError("a bug")
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        main()

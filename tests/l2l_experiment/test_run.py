@@ -1,0 +1,179 @@
+"""A run's folder: what is recorded, what is refused, and that a record is never half-written."""
+
+import dataclasses
+import enum
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from l2l_experiment import provenance
+from l2l_experiment.errors import UserError
+from l2l_experiment.run import Run, default_folder, plain
+
+VALUES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8)
+CONFIGS = st.dictionaries(st.text(max_size=5), VALUES | st.lists(VALUES, max_size=3), max_size=5)
+
+
+class Follower(enum.Enum):
+    L2L = "l2l"
+
+
+@dataclasses.dataclass
+class Settings:
+    env: str = "HalfCheetah-v4"
+    rate: float = 3e-5
+    widths: tuple[int, ...] = (256, 256)
+    demonstrations: Path = Path("expert_data/x.npz")
+    follower: Follower = Follower.L2L
+    seed: int | None = None
+
+
+@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(CONFIGS)
+def test_settings_come_back_as_they_were(tmp_path_factory, monkeypatch, config):
+    monkeypatch.setattr(provenance, "git_state", lambda: None)  # slow
+    folder = tmp_path_factory.mktemp("run") / "r"
+    run = Run.create(folder, kind="gail", config=config)
+    opened = Run.open(folder, kind="gail")
+    assert opened.config == run.config == config
+    assert opened.record == run.record
+
+
+def test_a_dataclass_of_settings_can_be_written(tmp_path):
+    Run.create(tmp_path / "r", kind="gail", config=dataclasses.asdict(Settings()))
+    config = Run.open(tmp_path / "r", kind="gail").config
+    assert config == {
+        "env": "HalfCheetah-v4",
+        "rate": 3e-5,
+        "widths": [256, 256],
+        "demonstrations": "expert_data/x.npz",
+        "follower": "l2l",
+        "seed": None,
+    }
+    assert Settings(**{**config, "follower": Follower(config["follower"])}).rate == 3e-5
+
+
+def test_a_record_says_where_the_run_comes_from(tmp_path):
+    record = Run.create(tmp_path / "r", kind="gail", config={}).record
+    assert (record["kind"], record["status"]) == ("gail", "running")
+    assert record["versions"]["torch"] == torch.__version__
+    assert {"python", "numpy"} <= set(record["versions"])
+    assert record["machine"]["cores"] >= 1
+    assert record["machine"]["cpu"]
+    assert "pytest" in record["command"]
+    assert record["started"][:2] == "20"
+
+
+def test_figures_are_merged_into_the_record(tmp_path):
+    run = Run.create(tmp_path / "r", kind="gail", config={})
+    run.update(status="finished", final=np.float32(2.5), worst=float("nan"), rates={"a": torch.tensor(3)})
+    record = json.loads((tmp_path / "r" / "record.json").read_text(), parse_constant=pytest.fail)
+    assert (record["status"], record["final"], record["worst"], record["rates"]) == ("finished", 2.5, None, {"a": 3})
+    assert record["kind"] == "gail"
+    again = Run.open(tmp_path / "r", kind="gail")
+    again.update(final=3.0)
+    assert Run.open(tmp_path / "r", kind="gail").record == record | {"final": 3.0}
+
+
+def test_an_update_that_fails_leaves_the_old_record(tmp_path, monkeypatch):
+    run = Run.create(tmp_path / "r", kind="gail", config={})
+    before = (tmp_path / "r" / "record.json").read_bytes()
+
+    def killed(source, target):
+        raise OSError("killed between writing and renaming")
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(OSError, match="killed"):
+        run.update(final=1.0)
+    assert (tmp_path / "r" / "record.json").read_bytes() == before
+    assert sorted(os.listdir(tmp_path / "r")) == ["config.yaml", "record.json"]
+
+
+def test_what_cannot_be_written_is_refused_before_anything_is(tmp_path):
+    with pytest.raises(TypeError, match="cannot write a object"):
+        Run.create(tmp_path / "r", kind="gail", config={"x": object()})
+    assert not (tmp_path / "r").exists()
+    with pytest.raises(TypeError, match="key"):
+        plain({(1, 2): 3})
+
+
+def test_a_folder_in_use_is_refused(tmp_path):
+    (tmp_path / "empty").mkdir()
+    Run.create(tmp_path / "empty", kind="gail", config={})
+    with pytest.raises(UserError, match="not empty"):
+        Run.create(tmp_path / "empty", kind="gail", config={})
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot start a run"):
+        Run.create(tmp_path / "file", kind="gail", config={})
+
+
+def test_what_is_no_run_of_this_kind_is_refused(tmp_path):
+    with pytest.raises(UserError, match="no folder"):
+        Run.open(tmp_path / "missing", kind="gail")
+    with pytest.raises(UserError, match=r"no record\.json"):
+        Run.open(tmp_path, kind="gail")
+    folder = Run.create(tmp_path / "r", kind="at", config={}).folder
+    with pytest.raises(UserError, match="kind 'at', but this needs one of kind 'gail'"):
+        Run.open(folder, kind="gail")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("record.json", b'{"kind": "ga'),
+        ("record.json", b"[]"),
+        ("record.json", b"\xff\xfe"),
+        ("config.yaml", b"a: [1, 2"),
+        ("config.yaml", b"!!python/object/apply:os.getcwd []"),
+        ("config.yaml", b""),
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path, name, content):
+    folder = Run.create(tmp_path / "r", kind="gail", config={"a": 1}).folder
+    (folder / name).write_bytes(content)
+    with pytest.raises(UserError, match=f"{name} is damaged"):
+        Run.open(folder, kind="gail")
+
+
+def test_settings_are_plain_yaml_in_the_order_given(tmp_path):
+    Run.create(tmp_path / "r", kind="gail", config={"z": 1, "a": (2, 3)})
+    text = (tmp_path / "r" / "config.yaml").read_text()
+    assert list(yaml.safe_load(text)) == ["z", "a"]
+    assert "!!" not in text
+
+
+def test_a_default_folder_is_new(tmp_path):
+    first = default_folder(tmp_path, "ns/Env-v4")
+    assert first.parent == tmp_path
+    assert first.name.startswith("ns_Env-v4_20")
+    taken = set()
+    for _ in range(3):
+        folder = default_folder(tmp_path, "x")
+        assert folder not in taken
+        folder.mkdir()
+        taken.add(folder)
+
+
+def test_the_commit_is_that_of_the_checkout_which_tracks_the_code(tmp_path):
+    def git(*arguments):
+        command = ["git", "-c", "user.name=n", "-c", "user.email=e@example.invalid", *arguments]
+        return subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout.strip()
+
+    git("init", "-q")
+    code, installed = tmp_path / "code.py", tmp_path / "installed.py"
+    code.write_text("1")
+    installed.write_text("1")
+    git("add", "code.py")
+    git("commit", "-qm", "first")
+    assert provenance.git_state(code) == {"commit": git("rev-parse", "HEAD"), "dirty": False}
+    code.write_text("2")
+    assert provenance.git_state(code)["dirty"] is True
+    assert provenance.git_state(installed) is None
