@@ -205,10 +205,9 @@ def _checked(raw: _readers.RawEpisode, where: str, observation_space: Space[Any]
 
 
 def _numbers(raw: _readers.RawEpisode, key: str, where: str) -> np.ndarray:
-    try:
-        return np.asarray(raw[key], dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{where} has {key} that are not numbers (dtype {raw[key].dtype})") from error
+    if raw[key].dtype.kind not in "biuf":
+        raise UserError(f"{where} has {key} that are not real numbers (dtype {raw[key].dtype})")
+    return np.asarray(raw[key], dtype=np.float64)
 
 
 def _within_bounds(actions: np.ndarray, space: Box, where: str) -> np.ndarray:
