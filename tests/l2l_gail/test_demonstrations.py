@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from l2l_experiment.errors import UserError
 from l2l_gail.demonstrations import Demonstrations, Episode, load, shipped_dataset_id
+from l2l_gail.environments import make
 from l2l_gail.recording import play, save_minari, save_npz
 from tests.l2l_gail.conftest import make_demonstrations
 
@@ -469,7 +470,7 @@ def test_the_default_environment_ships():
 @pytest.mark.parametrize("env_id", SHIPPED)
 def test_shipped_sets_meet_the_bars_and_equal_their_cards(env_id, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # found beside the package, not through the working directory
-    env = gymnasium.make(env_id)
+    env = make(env_id)
     shipped = read(None, env_id, env.observation_space, env.action_space)
     mean, each = BARS[env_id]
     assert len(shipped) >= 10
@@ -478,6 +479,11 @@ def test_shipped_sets_meet_the_bars_and_equal_their_cards(env_id, tmp_path, monk
     card = json.loads((Path(shipped.source) / "card.json").read_text())
     np.testing.assert_allclose(shipped.returns, card["returns"], atol=0.01)
     assert card["environment"] == env_id
+
+
+def test_the_cheetahs_set_serves_both_versions(capsys):
+    assert len(read(None, "HalfCheetah-v5", num_demos=1)) == 1
+    assert "recorded in HalfCheetah-v4" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("env_id", SHIPPED)
@@ -493,7 +499,7 @@ def test_minari_opens_the_shipped_sets(env_id, tmp_path, monkeypatch):
 def test_the_recorded_environment_still_behaves_as_recorded(env_id):
     """The first step from the recorded seed repeats: data and installed environment are one task."""
     card = json.loads((EXPERT_DATA / shipped_dataset_id(env_id) / "card.json").read_text())
-    env = gymnasium.make(env_id)
+    env = make(env_id)
     episode = read(None, env_id, env.observation_space, env.action_space, num_demos=1).episodes[0]
     observation, _ = env.reset(seed=card["reset_seeds"][0])
     np.testing.assert_allclose(observation, episode.observations[0], atol=1e-9)

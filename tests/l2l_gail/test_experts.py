@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from l2l_experiment.errors import UserError
-from l2l_gail import expert_cards, experts
+from l2l_gail import expert_cards, expert_settings, expert_training, experts
 from l2l_gail.demonstrations import load, shipped_dataset_id
 from l2l_gail.environments import make
 
@@ -29,23 +29,23 @@ def arguments(tmp_path: Path, *more: str, env: str = "Hopper-v4", steps: int = 1
 
 @pytest.mark.parametrize("env", ["HalfCheetah-v4", "Hopper-v4", "Walker2d-v4"])
 def test_every_block_of_settings_is_read(env):
-    settings = experts.settings_for(env)
+    settings = expert_settings.settings_for(env)
     assert settings.env == env
     assert settings.min_return > 1000
 
 
 def test_flags_override_the_environments_settings():
-    settings = experts.parse(["--env", "HalfCheetah-v4", "--steps", "5", "--net", "32", "16"])
+    settings = expert_settings.parse(["--env", "HalfCheetah-v4", "--steps", "5", "--net", "32", "16"])
     assert (settings.steps, settings.net, settings.log_std_init) == (5, (32, 16), -1)
 
 
 def test_an_environment_without_a_block_keeps_the_defaults():
-    assert experts.settings_for("Swimmer-v4") == replace(experts.ExpertSettings(), env="Swimmer-v4")
+    assert expert_settings.settings_for("Swimmer-v4") == replace(expert_settings.ExpertSettings(), env="Swimmer-v4")
 
 
 def test_an_unknown_flag_is_an_error(capsys):
     with pytest.raises(SystemExit) as stop:
-        experts.parse(["--stpes", "5"])
+        expert_settings.parse(["--stpes", "5"])
     assert stop.value.code == 2
 
 
@@ -77,9 +77,9 @@ def test_a_smoke_run_writes_data_card_and_page_and_resumes(tmp_path, capsys):
 
 
 def test_resumption_continues_network_and_filter(tmp_path):
-    settings = experts.parse(arguments(tmp_path))
-    model, normalizer = experts.train(settings)
-    again, filter_again = experts.train(replace(settings, resume=True))
+    settings = expert_settings.parse(arguments(tmp_path))
+    model, normalizer = expert_training.train(settings)
+    again, filter_again = expert_training.train(replace(settings, resume=True))
     assert again.num_timesteps == model.num_timesteps == 128
     for a, b in zip(model.policy.parameters(), again.policy.parameters(), strict=True):
         np.testing.assert_array_equal(a.detach(), b.detach())
@@ -88,8 +88,8 @@ def test_resumption_continues_network_and_filter(tmp_path):
 
 
 def test_what_is_there_is_not_overwritten_unasked(tmp_path):
-    settings = experts.parse(arguments(tmp_path))
-    experts.train(settings)
+    settings = expert_settings.parse(arguments(tmp_path))
+    expert_training.train(settings)
     with pytest.raises(UserError, match="holds a checkpoint; continue it with --resume"):
         experts.main(arguments(tmp_path))
     (tmp_path / "data" / shipped_dataset_id("Hopper-v4")).mkdir(parents=True)
@@ -100,7 +100,7 @@ def test_what_is_there_is_not_overwritten_unasked(tmp_path):
 def test_resuming_nothing_or_another_run_is_named(tmp_path):
     with pytest.raises(UserError, match="nothing to resume"):
         experts.main(arguments(tmp_path, "--resume"))
-    experts.train(experts.parse(arguments(tmp_path)))
+    expert_training.train(expert_settings.parse(arguments(tmp_path)))
     with pytest.raises(UserError, match=r"started with gamma 0\.99, not 0\.5"):
         experts.main(arguments(tmp_path, "--resume", "--gamma", "0.5"))
 
@@ -137,7 +137,7 @@ def test_ctrl_c_saves_and_the_script_resumes(tmp_path):
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
-    while not (tmp_path / "run" / "settings.json").exists() and process.poll() is None:
+    while not (tmp_path / "run").exists() and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.1)
     time.sleep(0.5)
