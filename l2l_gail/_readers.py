@@ -66,7 +66,8 @@ def read_minari(dataset_id: str) -> Recording:
         dataset = minari.load_dataset(dataset_id)
     except FileNotFoundError as error:
         raise UserError(
-            f"the Minari data set {dataset_id} is not on this machine; fetch it with: minari download {dataset_id}"
+            f"{dataset_id} is no folder here and no Minari data set on this machine; if Minari has it, fetch it with: "
+            f"minari download {dataset_id}"
         ) from error
     except (ImportError, OSError, ValueError, KeyError, AssertionError) as error:
         raise UserError(f"the Minari data set {dataset_id} cannot be opened: {_one_line(error)}") from error

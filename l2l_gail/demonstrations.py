@@ -21,6 +21,9 @@ from l2l_gail import _readers
 # Ant and Humanoid differ between v4 and v5 (friction, healthy reward, observations), so they are not here.
 INTERCHANGEABLE = (frozenset({"HalfCheetah-v4", "HalfCheetah-v5"}),)
 
+# Where the shipped sets lie: in the working directory, or in the checkout that this file belongs to.
+SHIPPED = (Path("expert_data"), Path(__file__).resolve().parents[1] / "expert_data")
+
 # Actions may leave their bounds by this much, the rounding of a float32 policy; they are then clipped.
 BOUND_TOLERANCE = 1e-4
 
@@ -138,6 +141,9 @@ def _open(source: str | Path | None, env_id: str) -> _readers.Recording:
         return _readers.read_npz(path)
     if path.exists():
         return _readers.read_hdf5(path)
+    for root in SHIPPED:
+        if (root / path).is_dir():  # a shipped set by its id
+            return _readers.read_hdf5(root / path)
     if _readers.is_minari_id(str(source)):
         return _readers.read_minari(str(source))
     raise UserError(
@@ -148,7 +154,7 @@ def _open(source: str | Path | None, env_id: str) -> _readers.Recording:
 def _shipped(env_id: str) -> Path:
     """Folder of the set that ships for `env_id`."""
     twins = next((twins for twins in INTERCHANGEABLE if env_id in twins), frozenset())
-    for root in (Path("expert_data"), Path(__file__).resolve().parents[1] / "expert_data"):
+    for root in SHIPPED:
         for candidate in (env_id, *sorted(twins - {env_id})):
             folder = root / shipped_dataset_id(candidate)
             if folder.exists():

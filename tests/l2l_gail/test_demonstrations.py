@@ -481,6 +481,11 @@ def test_shipped_sets_meet_the_bars_and_equal_their_cards(env_id, tmp_path, monk
     assert card["environment"] == env_id
 
 
+def test_a_shipped_set_answers_to_its_id(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert len(read("l2l/halfcheetah-v4-expert-v0", num_demos=2)) == 2
+
+
 def test_the_cheetahs_set_serves_both_versions(capsys):
     assert len(read(None, "HalfCheetah-v5", num_demos=1)) == 1
     assert "recorded in HalfCheetah-v4" in capsys.readouterr().out
