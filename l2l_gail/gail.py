@@ -69,7 +69,8 @@ class GAIL:
             raise UserError("GAIL has no demonstrations to learn from; it was loaded without them, for predict() alone")
         remaining = steps - self.ppo.num_timesteps
         if remaining > 0:
-            self.ppo.learn(remaining, callback=_Relabel(self, on_round), reset_num_timesteps=self.ppo.num_timesteps == 0)
+            fresh = self.ppo._last_obs is None  # else the environments stand where a checkpoint left them
+            self.ppo.learn(remaining, callback=_Relabel(self, on_round), reset_num_timesteps=fresh)
         if on_round is not None:
             on_round(self)
         return self

@@ -1,0 +1,174 @@
+"""The command: a run from flags to report, resume, and one sentence for every mistake."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from l2l_experiment import checkpoint, events
+from l2l_gail import cli
+from tests.l2l_gail.conftest import make_demonstrations
+
+SMALL = (
+    "--num-envs 2 --round-steps 32 --policy-batch 32 --policy-epochs 2 --disc-hidden 16 --disc-updates 4 --disc-batch 16 "
+    "--follower-steps 2 --eval-episodes 1 --num-demos 2 --checkpoint-every 2"
+).split()
+SCRIPT = Path(__file__).parents[2] / "scripts" / "train_gail.py"
+
+
+@pytest.fixture
+def demos(tmp_path) -> Path:
+    """Three demonstrations in HalfCheetah's shapes, as an .npz file."""
+    episodes = make_demonstrations(17, 6).episodes
+    path = tmp_path / "demos.npz"
+    np.savez(
+        path,
+        observations=np.concatenate([e.observations[:-1] for e in episodes]),
+        actions=np.concatenate([e.actions for e in episodes]),
+        rewards=np.concatenate([e.rewards for e in episodes]),
+        episode_ends=np.array([40, 80, 120]),
+    )
+    return path
+
+
+def fails(capsys, argv, *words):
+    """The command ends with exit code 2 and one sentence that holds the words."""
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([str(a) for a in argv])
+    assert stopped.value.code == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert len(lines) == 1
+    assert all(word in lines[0] for word in words), lines[0]
+
+
+def test_a_run_from_flags_to_report(demos, tmp_path, capsys):
+    folder = tmp_path / "run"
+    cli.main(["--l2l", "--demos", str(demos), "--run-dir", str(folder), "--steps", "256", *SMALL])
+    printed = capsys.readouterr().out
+    assert "% of expert" in printed
+    assert "tensorboard --logdir" in printed
+    record = json.loads((folder / "record.json").read_text())
+    assert record["status"] == "finished"
+    assert record["steps"] == 256
+    assert record["result"]["return"]["n"] == 1
+    rows = events.read(folder / "metrics.jsonl")
+    assert [row["step"] for row in rows] == [64, 128, 192, 256]
+    for tag in ("disc/disc_loss", "disc/disc_acc", "disc/heldout_acc", "follower/log_rate", "reward/std"):
+        steps, values = events.read_scalars(folder, tag)
+        assert len(steps) == 4, tag
+        assert np.isfinite(values).all(), tag
+    assert (folder / "policy.zip").is_file()
+    assert (folder / "observation_filter.pkl").is_file()
+
+    fails(capsys, ["--demos", demos, "--run-dir", folder, *SMALL], str(folder), "not empty")
+    fails(capsys, ["--resume", folder, "--seed", "3"], "--seed")
+    other = tmp_path / "carried"
+    cli.main(
+        ["--l2l", "--follower-from", str(folder), "--freeze-follower", "--demos", str(demos), "--run-dir", str(other)]
+        + ["--steps", "64", *SMALL]
+    )
+    rules = [checkpoint.latest(run)[0]["follower"]["rule"] for run in (folder, other)]
+    assert all((rules[0][name] == rules[1][name]).all() for name in rules[0])
+
+
+@pytest.mark.parametrize("first", [0, 256])
+def test_killed_and_resumed_run_has_no_gap_and_no_doubled_point(demos, tmp_path, first):
+    flags = ["--l2l", "--demos", str(demos), "--steps", "1920", *SMALL]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    cli.main([*flags, "--run-dir", str(whole)])
+    process = subprocess.Popen(
+        [sys.executable, str(SCRIPT), *flags, "--run-dir", str(killed)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    wait_for(lambda: (killed / f"checkpoints/step_{first:09d}").is_dir(), process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    reached = len((killed / "metrics.jsonl").read_bytes().splitlines())
+    assert reached < 30, "killed too late to test anything"
+    cli.main(["--resume", str(killed)])
+    for tag in ("rollout/ep_len_mean", "disc/disc_loss", "train/value_loss"):
+        one, two = (events.read_scalars(folder, tag) for folder in (whole, killed))
+        np.testing.assert_array_equal(one[0], two[0])
+        np.testing.assert_array_equal(one[1], two[1])
+    raw = [row["step"] for row in events.read(killed / "metrics.jsonl")]
+    assert raw == list(range(64, 1921, 64))
+    assert json.loads((killed / "record.json").read_text())["resumed_at"][0] % 128 == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_run_saves_and_says_how_to_continue(demos, tmp_path, number):
+    folder = tmp_path / "run"
+    process = subprocess.Popen(
+        [sys.executable, str(SCRIPT), "--demos", str(demos), "--steps", "1000000", *SMALL, "--run-dir", str(folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    wait_for(lambda: (folder / "metrics.jsonl").is_file() and (folder / "metrics.jsonl").stat().st_size > 0, process)
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert f"--resume {folder}" in out
+    _, meta = checkpoint.latest(folder)
+    assert meta["policy"]["num_timesteps"] == events.read(folder / "metrics.jsonl")[-1]["step"]
+    assert json.loads((folder / "record.json").read_text())["status"] == "interrupted"
+
+
+def wait_for(condition, process, seconds=60.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, "the run ended before it could be interrupted"
+        assert time.monotonic() < end, "the run did not get going"
+        time.sleep(0.02)
+
+
+def test_mistakes_get_one_sentence(demos, tmp_path, capsys):
+    good = ["--demos", demos, "--run-dir", tmp_path / "run"]
+    fails(capsys, [*good, "--env", "NoSuchTask-v0"], "NoSuchTask")
+    fails(capsys, [*good, "--env", "Hopper-v4"], "demos.npz", "11")
+    fails(capsys, ["--env", "Swimmer-v4"], "Swimmer-v4")
+    fails(capsys, [*good, "--num-demos", "4"], "--num-demos 4", "3")
+    fails(capsys, [*good, "--num-demos", "0"], "--num-demos")
+    fails(capsys, [*good, "--disc-rate", "-1"], "--disc-rate")
+    fails(capsys, [*good, "--l2l", "--follower-steps", "3"], "--follower-steps")
+    fails(capsys, [*good, "--device", "tpu"], "--device")
+    fails(capsys, [*good, "--num-demos", "2", "--follower-from", tmp_path], "--l2l")
+    fails(capsys, ["--resume", tmp_path / "nothing"], "nothing")
+    fails(capsys, ["--resume", tmp_path], "not a run")
+    assert not (tmp_path / "run").exists(), "a refused command leaves nothing behind"
+
+
+def test_unknown_flag_is_an_error(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["--no-such-flag", "1"])
+    assert stopped.value.code == 2
+
+
+def test_damaged_and_foreign_runs_are_refused(demos, tmp_path, capsys):
+    folder = tmp_path / "run"
+    cli.main(["--demos", str(demos), "--run-dir", str(folder), "--steps", "128", *SMALL])
+    for path in folder.glob("checkpoints/*/tensors.safetensors"):
+        path.write_bytes(path.read_bytes()[:100])
+    fails(capsys, ["--resume", folder], "damaged", str(folder))
+    record = json.loads((folder / "record.json").read_text())
+    (folder / "record.json").write_text(json.dumps(record | {"kind": "other"}))
+    fails(capsys, ["--resume", folder], "other")
+    (folder / "record.json").write_text("{")
+    fails(capsys, ["--resume", folder], "record.json", "damaged")
+
+
+def test_behaviour_cloning_alone_is_a_baseline(demos, tmp_path):
+    folder = tmp_path / "bc"
+    cli.main(["--demos", str(demos), "--run-dir", str(folder), "--steps", "0", "--bc-epochs", "30", *SMALL])
+    record = json.loads((folder / "record.json").read_text())
+    assert record["result"]["return"]["n"] == 1
+    assert record["bc_loss"] < 0.33  # the variance of uniform actions, which a constant policy would leave
