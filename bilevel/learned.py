@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from bilevel._tree import Variable, detach_tree, flatten, leaves, map_tensors, unflatten
+from bilevel._tree import Variable, flatten, leaves, map_tensors, unflatten
 from bilevel.response import Objective, Projection, Response, detach, unroll
 from bilevel.rules import State, adam_direction, running_mean, running_square
 
@@ -31,8 +31,7 @@ class LearnedFollower:
         self, objective: Objective, start: Variable, *, state: State = None, project: Projection | None = None
     ) -> Response:
         """The detached answer for the leader."""
-        response = unroll(objective, self.rule, start, steps=self.steps, state=state, project=project)
-        return detach(response)
+        return unroll(objective, self.rule, start, steps=self.steps, state=state, project=project)
 
     @torch.enable_grad()
     def fit(
@@ -55,8 +54,8 @@ class LearnedFollower:
         """
         if len(objectives) != self.steps + 1:
             raise ValueError(f"fit needs steps + 1 = {self.steps + 1} objectives, got {len(objectives)}")
-        state = None if state is None else detach_tree(state)
-        response, trace, scores = Response(detach_tree(start), state, torch.empty(0)), [], []
+        state = self.rule.init(start) if state is None else state
+        response, trace, scores = detach(Response(start, state, torch.empty(0))), [], []
         for step, objective in enumerate(objectives[:-1]):
             response = unroll(
                 objective, self.rule, response.variable, steps=1, state=response.state, project=project, through="rule"

@@ -57,9 +57,10 @@ def unroll(
         raise ValueError(f"steps must not be negative, got {steps}")
     if through not in ("nothing", "rule", "everything"):
         raise ValueError(f"through must be 'nothing', 'rule' or 'everything', not {through!r}")
-    variable = detach_tree(start) if through == "nothing" else start
+    variable, trace = start, []
     state = rule.init(detach_tree(start)) if state is None else state
-    trace = []
+    if through == "nothing":
+        variable, state = detach_tree(variable), detach_tree(state)
     for _ in range(steps):
         value, gradient = value_and_gradient(objective, variable, differentiable=through == "everything")
         with torch.set_grad_enabled(through != "nothing"):
@@ -127,4 +128,4 @@ class _Attach(torch.autograd.Function):
 
 def detach(response: Response) -> Response:
     """Cut every graph: the only way to carry a response on to the next round without keeping this one alive."""
-    return Response(detach_tree(response.variable), detach_tree(response.state), response.trace.detach())
+    return Response(detach_tree(response.variable), detach_tree(response.state), response.trace)

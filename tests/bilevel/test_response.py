@@ -6,7 +6,6 @@ from itertools import pairwise
 
 import pytest
 import torch
-from quadratic_game import QuadraticGame
 
 from bilevel import (
     Adam,
@@ -20,6 +19,7 @@ from bilevel import (
     scaled_identity,
     unroll,
 )
+from tests.bilevel.quadratic_game import QuadraticGame
 
 STEPS = (1, 5, 20, 100)
 THROUGH = ("nothing", "rule", "everything")
@@ -211,8 +211,10 @@ def test_zero_cotangent_gives_zero_and_not_nan(game):
 
 @pytest.mark.parametrize("through", THROUGH)
 def test_no_steps_return_the_start(game, through):
-    response = unroll(game.objective, GradientStep(0.5), game.target, steps=0, through=through)
-    assert torch.equal(response.variable, game.target)
+    start = game.target.clone().requires_grad_()
+    response = unroll(game.objective, GradientStep(0.5), start, steps=0, through=through)
+    assert torch.equal(response.variable, start)
+    assert response.variable.requires_grad == (through != "nothing")
     assert response.trace.shape == (0,)
 
 
@@ -269,6 +271,20 @@ def test_start_keeps_its_history_unless_nothing_is_asked(game):
         answer = unroll(game.objective, GradientStep(0.5), start, steps=1, through=through).variable
         torch.testing.assert_close(torch.autograd.grad(answer.sum(), start)[0], value)
     assert not unroll(game.objective, GradientStep(0.5), start, steps=1).variable.requires_grad
+
+
+def test_nothing_leaves_no_graph_whatever_comes_in(game):
+    """A learned rule, a start with history, a memory with history that the rule hands on."""
+    learned = torch.tensor(0.1, dtype=torch.float64, requires_grad=True)
+    start = game.start + learned
+    response = unroll(game.objective, GradientStep(learned), start, steps=2, state={"note": learned * 2})
+    assert not response.variable.requires_grad
+    assert not response.state["note"].requires_grad
+    attached = unroll(
+        game.objective, GradientStep(learned), start, steps=2, state={"note": learned * 2}, through="rule"
+    )
+    assert attached.variable.requires_grad
+    assert attached.state["note"].requires_grad
 
 
 def test_a_graph_is_recorded_inside_no_grad(game):

@@ -109,7 +109,7 @@ def test_adam_has_a_derivative_where_a_gradient_is_always_zero():
     theta = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
 
     def objective(w):
-        return theta * w[0] ** 2 + 0 * w[1]
+        return theta * (w[0] ** 2 + (w[1] - 5).relu())
 
     start = torch.ones(2, dtype=torch.float64)
     answer = unroll(objective, Adam(0.1, eps=1e-2), start, steps=3, through="everything").variable
@@ -138,6 +138,7 @@ def test_rules_are_pure(rule):
     first = rule.update(gradient, state, variable)
     torch.testing.assert_close((gradient, state, variable), before, rtol=0, atol=0)
     torch.testing.assert_close(rule.update(gradient, state, variable), first, rtol=0, atol=0)
+    assert set(first[1]) == set(state)  # and what a memory holds does not change from step to step
 
 
 @pytest.mark.parametrize("rule", [Adam(0.1), Coordinatewise(0.1)], ids=lambda rule: type(rule).__name__)

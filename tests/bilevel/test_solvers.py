@@ -4,9 +4,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from quadratic_game import QuadraticGame
 
 from bilevel import conjugate_gradient, neumann, scaled_identity
+from tests.bilevel.quadratic_game import QuadraticGame
 
 
 def positive_definite(size: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
