@@ -105,8 +105,8 @@ class Coordinatewise(nn.Module):
     tensor; gradient and momenta over Adam's running root mean square; logarithm and sign of the gradient; and the
     fraction of training done, which the caller writes into `state["progress"]` (a Tensor of shape (), in [0, 1]).
 
-    `hidden=0` leaves the network out: the log rate is then all that is learned. Gradients are data here: use it with
-    `through="rule"` or `"nothing"`, not with `"everything"` for a hypergradient of the leader.
+    `hidden=0` leaves the network out: the log rate is then all that is learned. The network's inputs are data: use it
+    with `through="rule"` or `"nothing"`, not with `"everything"` for a hypergradient of the leader.
     Features after Metz et al. (2020) and Goldie et al. (2024); the residual form after Metz et al.'s nominal steps.
     """
 
