@@ -126,9 +126,7 @@ class Coordinatewise(nn.Module):
             head = nn.Linear(hidden, 2)
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
-            self.network = nn.Sequential(
-                nn.Linear(self.features, hidden), nn.Tanh(), nn.Linear(hidden, hidden), nn.Tanh(), head
-            )
+            self.network = nn.Sequential(nn.Linear(self.features, hidden), nn.Tanh(), head)
 
     def init(self, variable: Variable) -> State:
         def zeros() -> Variable:  # fresh ones each time: file formats refuse tensors that share their memory

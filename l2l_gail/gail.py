@@ -56,6 +56,8 @@ class GAIL:
         if demonstrations is not None:
             holdout = 0.0 if config.follower == "adam" else config.holdout
             self.train_pairs, self.score_pairs = split(demonstrations, holdout)
+            observations = pairs(demonstrations)[0]
+            self.expert_moments = observations.mean(axis=0), observations.var(axis=0)
         self.monitor_pairs = pairs(monitor) if monitor is not None and len(monitor) else None
         self.replay: list[Pairs] = []
         self.figures: dict[str, float] = {}
@@ -110,8 +112,16 @@ class GAIL:
         self.ppo.set_logger(logger)
 
     def transitions(self, data: Pairs) -> Tensor:
-        """Raw observations and actions as the discriminator sees them: filtered and side by side, shape (n, inputs)."""
-        observations = self.envs.normalize_obs(data[0])
+        """Raw observations and actions as the discriminator sees them, side by side, shape (n, inputs).
+
+        One filter for both kinds: observations are standardised by mean and variance of an even mixture of the
+        demonstrations and of all the policy has seen. By the policy's statistics alone an early expert lies ten
+        standard deviations away, and the discriminator has won before the policy can learn anything.
+        """
+        seen, (mean, variance) = self.envs.obs_rms, self.expert_moments
+        center = (mean + seen.mean) / 2
+        spread = (variance + seen.var) / 2 + ((mean - seen.mean) / 2) ** 2
+        observations = np.clip((data[0] - center) / np.sqrt(spread + 1e-8), -10, 10)
         return torch.as_tensor(np.concatenate([observations, data[1]], axis=1), dtype=torch.float32, device=self.device)
 
     def respond(self, rollout: Pairs, progress: float) -> dict[str, float]:

@@ -93,8 +93,21 @@ def test_discriminator_sees_clipped_actions_and_one_filter(config, cheetah):
     gail.learn(64)
     observations, actions = seen[0]
     assert np.abs(actions).max() == 1.0
-    filtered = gail.transitions((observations, actions)).numpy()
-    np.testing.assert_allclose(filtered[:, :17], gail.envs.normalize_obs(observations), rtol=1e-6)
+    inputs = gail.transitions((observations, actions)).numpy()
+    np.testing.assert_allclose(inputs[:, 17:], actions, rtol=1e-6)
+
+
+def test_one_filter_standardises_an_even_mixture_of_expert_and_policy(config, cheetah):
+    gail = GAIL(config, cheetah)
+    policy = np.random.default_rng(0).normal(3.0, 2.0, size=(5000, 17))
+    gail.envs.obs_rms.count = 0.0
+    gail.envs.obs_rms.update(policy)
+    expert = np.concatenate([episode.observations[:-1] for episode in cheetah.episodes])
+    filtered = [gail.transitions((data, np.zeros((len(data), 6))))[:, :17].numpy() for data in (expert, policy)]
+    mean = sum(f.mean(axis=0) for f in filtered) / 2
+    square = sum((f**2).mean(axis=0) for f in filtered) / 2
+    np.testing.assert_allclose(mean, 0, atol=1e-5)
+    np.testing.assert_allclose(square, 1, rtol=1e-4)
 
 
 @pytest.mark.parametrize("follower", ["adam", "l2l"])

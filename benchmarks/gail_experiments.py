@@ -1,0 +1,103 @@
+"""The runs behind docs/results/gail.md: python benchmarks/gail_experiments.py main rates stress tasks --jobs 2
+
+Runs that are finished are skipped, runs that were cut off are resumed, so the command can be given again at any time.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+ROOT = Path(__file__).parents[1]
+SEEDS = range(3)
+RATES = ("3e-5", "3e-4", "3e-3")
+
+
+def experiments() -> dict[str, dict[str, list[str]]]:
+    """Flags of every run, by experiment and name of the run."""
+    learned = ("adam", "l2l")
+    few = ["--num-demos", "1", "--disc-updates", "20"]
+    return {
+        "main": {
+            f"{follower}_s{seed}": ["--env", "HalfCheetah-v4", "--follower", follower, "--seed", str(seed)]
+            for seed in SEEDS
+            for follower in learned
+        },
+        "rates": {
+            f"{follower}_{rate}_s{seed}": [*few, "--follower", follower, "--disc-rate", rate, "--seed", str(seed)]
+            for seed in SEEDS
+            for rate in RATES
+            for follower in (*learned, "l2l-rate")
+        },
+        "stress": {
+            f"{follower}_s{seed}": [*few, "--follower", follower, "--disc-rate", "1e-3", "--gradient-penalty", "0"]
+            + ["--steps", "2000000", "--seed", str(seed)]
+            for seed in SEEDS
+            for follower in learned
+        },
+        "tasks": {
+            f"{env}_{follower}_s{seed}": ["--env", env, "--num-demos", "10", "--follower", follower, "--seed", str(seed)]
+            for seed in SEEDS
+            for env in ("Hopper-v4", "Walker2d-v4")
+            for follower in learned
+        },
+    }
+
+
+@dataclass(frozen=True)
+class Args:
+    """Make the runs of docs/results/gail.md."""
+
+    names: Annotated[tuple[str, ...], tyro.conf.Positional] = ("main", "rates", "stress", "tasks")
+    """Experiments to run, in this order."""
+    jobs: int = 2
+    """Runs side by side, one thread each."""
+    out: Path = Path("runs/gail")
+    """Where the runs go: OUT/EXPERIMENT/RUN."""
+    only: str = ""
+    """Only runs whose name holds this."""
+
+
+def main() -> None:
+    """Run what is not finished yet."""
+    args = tyro.cli(Args)
+    todo = [
+        (args.out / name / run, flags)
+        for name in args.names
+        for run, flags in experiments()[name].items()
+        if args.only in run and status(args.out / name / run) != "finished"
+    ]
+    print(f"{len(todo)} runs to make")
+    with ThreadPoolExecutor(args.jobs) as pool:
+        failed = [str(folder) for (folder, _), code in zip(todo, pool.map(make, todo), strict=True) if code]
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
+
+
+def status(folder: Path) -> str:
+    """What a run's record says of it; 'none' if there is no record."""
+    record = folder / "record.json"
+    return json.loads(record.read_text())["status"] if record.is_file() else "none"
+
+
+def make(task: tuple[Path, list[str]]) -> int:
+    """Make or resume one run; its output goes into OUT/EXPERIMENT/RUN.log."""
+    folder, flags = task
+    resumable = any(folder.glob("checkpoints/step_*"))
+    arguments = ["--resume", str(folder)] if resumable else [*flags, "--run-dir", str(folder)]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(folder.suffix + ".log").open("a") as log:
+        command = [sys.executable, str(ROOT / "scripts" / "train_gail.py"), *arguments]
+        code = subprocess.run(command, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"}).returncode
+    print(f"{folder}: {status(folder)}" + (f" (exit code {code}, see {log.name})" if code else ""), flush=True)
+    return code
+
+
+if __name__ == "__main__":
+    main()
