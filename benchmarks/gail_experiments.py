@@ -42,7 +42,16 @@ def experiments() -> dict[str, dict[str, list[str]]]:
             for follower in learned
         },
         "tasks": {
-            f"{env}_{follower}_s{seed}": ["--env", env, "--num-demos", "10", "--follower", follower, "--seed", str(seed)]
+            f"{env}_{follower}_s{seed}": [
+                "--env",
+                env,
+                "--num-demos",
+                "10",
+                "--follower",
+                follower,
+                "--seed",
+                str(seed),
+            ]
             for seed in SEEDS
             for env in ("Hopper-v4", "Walker2d-v4")
             for follower in learned

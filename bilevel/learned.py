@@ -137,7 +137,6 @@ class Coordinatewise(nn.Module):
             "progress": torch.zeros(()),
             "momenta": {str(beta): zeros() for beta in self.momenta},
             "square": zeros(),
-            "travel": zeros(),
         }
 
     def update(self, gradient: Variable, state: State, variable: Variable) -> tuple[Variable, State]:

@@ -37,7 +37,7 @@ class GAILConfig:
     """PPO's passes over a round."""
     policy_hidden: tuple[int, ...] = (64, 64)
     """Hidden layers of policy and value function (tanh)."""
-    log_std_init: float = -1.0
+    log_std_init: float = -2.0
     """Logarithm of the policy's standard deviation at the start."""
     gamma: float = 0.99
     """Discount factor."""
@@ -51,11 +51,11 @@ class GAILConfig:
     """Passes of behaviour cloning over the demonstrations before GAIL starts."""
 
     reward: RewardName = "gail"
-    """gail: -log(1-D); airl: logit of D; fairl: -h*exp(h) of the logit h; logd: log D; constant: 1 everywhere, a control."""
+    """gail: -log(1-D); airl: logit of D; fairl: -h*exp(h) of that logit h; logd: log D; constant: 1, a control."""
     normalize_reward: bool = True
     """Divide the learned reward by the running standard deviation of its discounted return (it is never centred)."""
 
-    disc_hidden: tuple[int, ...] = (100, 100)
+    disc_hidden: tuple[int, ...] = (128, 128)
     """Hidden layers of the discriminator (tanh)."""
     disc_rate: float = 3e-4
     """The discriminator's learning rate; for a learned follower, the rate it starts from."""
@@ -84,10 +84,8 @@ class GAILConfig:
     """Width of the learned rule's network per weight."""
     follower_rate: float = 1e-3
     """Learning rate of the learned rule's network."""
-    log_rate_rate: float = 0.02
+    log_rate_rate: float = 0.05
     """Learning rate of the learned rule's log rate."""
-    follower_memory: float = 0.0
-    """Decay per step of the derivative that the log rate keeps from earlier fits; 0 forgets at each fit."""
     holdout: float = 0.25
     """Share of every demonstration, one stretch of it, on which the learned rule is scored and never trained."""
     freeze_follower: bool = False
@@ -101,14 +99,14 @@ class GAILConfig:
         for name in ("gradient_penalty", "gradient_target", "entropy_bonus", "replay_rounds", "bc_epochs"):
             if getattr(self, name) < 0:
                 raise UserError(f"--{name.replace('_', '-')} must not be negative, got {getattr(self, name)}")
-        for name, limit in (("holdout", 1.0), ("label_smoothing", 0.5), ("gamma", 1.0), ("follower_memory", 1.0)):
+        for name, limit in (("holdout", 1.0), ("label_smoothing", 0.5), ("gamma", 1.0)):
             if not 0 <= getattr(self, name) <= limit:
                 raise UserError(f"--{name.replace('_', '-')} must lie in [0, {limit:g}], got {getattr(self, name)}")
         if self.follower != "adam" and not 0 < self.holdout < 1:
             raise UserError(f"--holdout must lie strictly between 0 and 1 for a learned follower, got {self.holdout}")
         if self.follower != "adam" and self.disc_updates % self.follower_steps:
             raise UserError(
-                f"--follower-steps must divide --disc-updates: {self.follower_steps} does not divide {self.disc_updates}"
+                f"--follower-steps {self.follower_steps} must divide --disc-updates, which is {self.disc_updates}"
             )
         if not self.disc_hidden or not self.policy_hidden:
             raise UserError("--disc-hidden and --policy-hidden need at least one layer each")

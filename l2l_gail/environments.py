@@ -18,7 +18,8 @@ def check(env_id: str) -> gym.spec:
         env = make(env_id)
     except gym.error.Error as error:
         raise UserError(
-            f"environment {env_id!r} cannot be made ({str(error).splitlines()[0]}); give a Gymnasium id such as HalfCheetah-v4"
+            f"environment {env_id!r} cannot be made ({str(error).splitlines()[0]}); "
+            "give a Gymnasium id such as HalfCheetah-v4"
         ) from error
     observations, actions = env.observation_space, env.action_space
     env.close()

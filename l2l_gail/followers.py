@@ -81,8 +81,7 @@ class L2LFollower:
                     answer = unroll(objective, self.rule, self.weights, steps=1, state=self.memory)
                     self.weights, self.memory = answer.variable, answer.state
             else:
-                start = self.weights
-                answer, figures = self.learner.fit([*objectives, score()], start, state=self.memory)
+                answer, figures = self.learner.fit([*objectives, score()], self.weights, state=self.memory)
                 self.weights, self.memory = answer.variable, answer.state
                 fits.append(figures)
         commit(self.weights, self.discriminator)

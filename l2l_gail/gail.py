@@ -33,8 +33,8 @@ Pairs = tuple[np.ndarray, np.ndarray]
 class GAIL:
     """Imitate demonstrations; the verbs are Stable-Baselines3's.
 
-    `demonstrations` train the discriminator. `monitor`, if given, are other demonstrations of the same expert on which it
-    is only measured (`disc/heldout_*`). See `GAILConfig` for the settings.
+    `demonstrations` train the discriminator. `monitor`, if given, are other demonstrations of the same expert on which
+    it is only measured (`disc/heldout_*`). See `GAILConfig` for the settings.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class GAIL:
         return self.ppo.predict(self.envs.normalize_obs(observations), deterministic=deterministic)[0]
 
     def save(self, folder: Path | str) -> Path:
-        """Write a checkpoint, from which `load` continues, into `folder/checkpoints`; returns the checkpoint's folder."""
+        """Write a checkpoint, from which `load` continues, into `folder/checkpoints`; returns the checkpoint."""
         tensors, meta = state.capture(self)
         return checkpoint.save(folder, tensors, meta | {"config": asdict(self.config)}, self.ppo.num_timesteps)
 

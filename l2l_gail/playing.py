@@ -83,8 +83,9 @@ def open_environment(env_id: str, *, recording: bool) -> object:
         env.reset(seed=0)
         env.render()  # the first frame is where a missing driver shows
     except Exception as error:  # MuJoCo, OpenGL and glfw each raise their own, AttributeError among them
+        detail = str(error).splitlines()[0] if str(error) else "no detail"
         raise UserError(
-            f"{env_id} cannot be drawn here ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no detail'}); "
+            f"{env_id} cannot be drawn here ({type(error).__name__}: {detail}); "
             "without a display MuJoCo needs EGL (Debian: apt install libegl1, with a GPU driver or libgl1-mesa-dri) or "
             "OSMesa (apt install libosmesa6, then MUJOCO_GL=osmesa)"
         ) from error
@@ -102,4 +103,6 @@ def write_video(path: Path, frames: list[np.ndarray], fps: int) -> None:
         else:
             imageio.mimsave(path, frames, fps=fps, macro_block_size=2)
     except (ImportError, ValueError) as error:
-        raise UserError(f"cannot write {path}: an .mp4 needs the package imageio-ffmpeg (pip install imageio-ffmpeg)") from error
+        raise UserError(
+            f"cannot write {path}: an .mp4 needs the package imageio-ffmpeg (pip install imageio-ffmpeg)"
+        ) from error

@@ -17,8 +17,8 @@ BIAS = {
 def reward(logit: Tensor, form: RewardName) -> Tensor:
     """The learned reward for logits h of "expert", D = sigmoid(h); same shape.
 
-    `gail` −log(1−D) (Ho and Ermon, 2016, as their code has it for tasks that end on failure), `airl` h (Fu et al., 2018),
-    `fairl` −h·eʰ (Ghasemipour et al., 2020), `logd` log D, `constant` 1, the control for a survival bonus.
+    `gail` −log(1−D) (Ho and Ermon, 2016, as their code has it for tasks that end on failure), `airl` h (Fu et al.,
+    2018), `fairl` −h·eʰ (Ghasemipour et al., 2020), `logd` log D, `constant` 1, the control for a survival bonus.
     """
     if form == "gail":
         return F.softplus(logit)

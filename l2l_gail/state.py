@@ -1,4 +1,4 @@
-"""Everything a resumed run needs, as tensors and JSON values: both players, the rule, filters, schedules, random numbers."""
+"""What a resumed run needs, as tensors and JSON values: both players, the rule, filters, schedules, random numbers."""
 
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -46,7 +46,7 @@ def capture(gail: "GAIL") -> tuple[Tensors, Meta]:
 
 
 def restore(gail: "GAIL", tensors: Tensors, meta: Meta) -> bool:
-    """Continue from a captured state. False if the environments had to be reset (not MuJoCo): the run goes on, not bit by bit."""
+    """Continue from a captured state. False if the environments had to be reset, so that it is not bit by bit."""
     ppo = gail.ppo
     try:
         ppo.policy.load_state_dict(tensors["policy"])

@@ -1,7 +1,6 @@
-"""One GAIL run from settings to report: folder, logs, checkpoints, progress bar, evaluation. `scripts/train_gail.py` calls it."""
+"""One GAIL run from settings to report: folder, logs, checkpoints, progress bar, evaluation."""
 
 import sys
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,11 +16,12 @@ from l2l_experiment.interrupt import StopRequest
 from l2l_experiment.run import Run, default_folder
 from l2l_experiment.stability import summarise
 from l2l_gail import cloning, evaluation
-from l2l_gail.config import FollowerName, GAILConfig, from_dict
+from l2l_gail.config import GAILConfig, from_dict
 from l2l_gail.demonstrations import Demonstrations
 from l2l_gail.demonstrations import load as load_demonstrations
 from l2l_gail.environments import check, make
 from l2l_gail.gail import GAIL, resolve_device
+from l2l_gail.rewards import BIAS
 
 KIND = "gail"
 RETURN = "rollout/ep_rew_mean"
@@ -37,13 +37,13 @@ class TrainArgs:
     demos: str | None = None
     """Demonstrations: a Minari id, a folder in Minari's layout, or an .npz file; by default those in expert_data/."""
     num_demos: int = 4
-    """How many demonstrations to train on, from the first; the rest only measure the discriminator."""
+    """Demonstrations to train on, from the first; the others of the set only measure the discriminator."""
     steps: int = 1_000_000
     """Environment steps in all; rounded up to whole rounds."""
     run_dir: Path | None = None
     """Folder of the run; by default a new one in runs/."""
     resume: Path | None = None
-    """Continue the run in this folder from its last checkpoint. Its own settings hold; only --steps may be given too."""
+    """Continue the run in this folder from its last checkpoint. Only --steps may be given beside it."""
     checkpoint_every: int = 20
     """Rounds between two checkpoints."""
     follower_from: Path | None = None
@@ -226,7 +226,9 @@ def make_logger(folder: Path) -> Logger:
 
 def progress_bar(gail: GAIL, total: int) -> tqdm:
     """Steps, steps/s, ETA; `show` adds the true return and the discriminator's accuracy."""
-    return tqdm(total=total, initial=gail.ppo.num_timesteps, unit=" steps", unit_scale=True, mininterval=1.0, smoothing=0.05)
+    return tqdm(
+        total=total, initial=gail.ppo.num_timesteps, unit=" steps", unit_scale=True, mininterval=1.0, smoothing=0.05
+    )
 
 
 def show(bar: tqdm, gail: GAIL) -> None:
@@ -240,11 +242,10 @@ def show(bar: tqdm, gail: GAIL) -> None:
 
 def say_what_to_expect(gail: GAIL, demonstrations: Demonstrations, run: Run) -> None:
     """What is about to happen, and a word on the reward where it is biased."""
-    from l2l_gail.rewards import BIAS
-
     print(
-        f"{gail.config.env}: {len(demonstrations)} demonstrations with a mean return of {demonstrations.mean_return:.0f} "
-        f"({demonstrations.source}); follower {gail.config.follower}; run folder {run.folder}"
+        f"{gail.config.env}: {len(demonstrations)} demonstrations with a mean return of "
+        f"{demonstrations.mean_return:.0f} ({demonstrations.source}); follower {gail.config.follower}; "
+        f"run folder {run.folder}"
     )
     if gail.config.reward in BIAS and can_end_early(gail.config.env):
         print(

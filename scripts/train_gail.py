@@ -1,4 +1,4 @@
-"""Train GAIL on MuJoCo, with Adam or with a learned follower (L2L): python scripts/train_gail.py --env HalfCheetah-v4 --l2l"""
+"""Train GAIL, with Adam or with a learned follower: python scripts/train_gail.py --env HalfCheetah-v4 --l2l"""
 
 from l2l_gail.cli import main
 

@@ -39,7 +39,7 @@ def test_zero_headed_rule_is_adam_to_the_last_bit_for_100_rounds(config):
     assert isinstance(adam[1], AdamFollower)
     assert isinstance(learned[1], L2LFollower)
     for round_ in range(100):
-        for discriminator, follower, train, score in (adam, learned):
+        for _, follower, train, score in (adam, learned):
             follower.respond(train, score, round_ / 100)
         for a, b in zip(weights_of(adam[0]), weights_of(learned[0]), strict=True):
             assert torch.equal(a, b), f"round {round_}"

@@ -15,10 +15,20 @@ from l2l_experiment import checkpoint, events
 from l2l_gail import cli
 from tests.l2l_gail.conftest import make_demonstrations
 
-SMALL = (
-    "--num-envs 2 --round-steps 32 --policy-batch 32 --policy-epochs 2 --disc-hidden 16 --disc-updates 4 --disc-batch 16 "
-    "--follower-steps 2 --eval-episodes 1 --num-demos 2 --checkpoint-every 2"
-).split()
+SMALL = [
+    "--num-envs",
+    "2",
+    "--round-steps",
+    "32",
+    "--policy-batch",
+    "32",
+    "--policy-epochs",
+    "2",
+    "--disc-hidden",
+    "16",
+]
+SMALL += ["--disc-updates", "4", "--disc-batch", "16", "--follower-steps", "2", "--eval-episodes", "1"]
+SMALL += ["--num-demos", "2", "--checkpoint-every", "2"]
 SCRIPT = Path(__file__).parents[2] / "scripts" / "train_gail.py"
 
 
@@ -70,8 +80,8 @@ def test_a_run_from_flags_to_report(demos, tmp_path, capsys):
     fails(capsys, ["--resume", folder, "--seed", "3"], "--seed")
     other = tmp_path / "carried"
     cli.main(
-        ["--l2l", "--follower-from", str(folder), "--freeze-follower", "--demos", str(demos), "--run-dir", str(other)]
-        + ["--steps", "64", *SMALL]
+        ["--l2l", "--follower-from", str(folder), "--freeze-follower", "--demos", str(demos), "--run-dir"]
+        + [str(other), "--steps", "64", *SMALL]
     )
     rules = [checkpoint.latest(run)[0]["follower"]["rule"] for run in (folder, other)]
     assert all((rules[0][name] == rules[1][name]).all() for name in rules[0])

@@ -1,0 +1,183 @@
+"""Tables and figures of docs/results/gail.md: python benchmarks/gail_report.py [--runs runs/gail]
+
+With --runs, the finished runs there are first condensed into docs/results/gail/EXPERIMENT.json (settings, versions,
+result, curves on a grid of 100 points); those files are the record. Without it, the page is made from them again.
+"""
+
+import json
+import re
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+
+from l2l_experiment import events
+from l2l_experiment.figures import learning_curves
+from l2l_experiment.stability import interquartile_mean, on_grid
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "results" / "gail.md"
+DATA = ROOT / "docs" / "results" / "gail"
+POINTS = 100
+RETURN = "rollout/ep_rew_mean"
+CURVES = {
+    RETURN: "training return",
+    "disc/disc_acc": "discriminator accuracy",
+    "disc/heldout_acc": "accuracy on held-out demonstrations",
+    "disc/heldout_loss": "loss on held-out demonstrations",
+    "follower/rate": "discriminator rate",
+    "follower/log_rate": "log rate of the rule",
+}
+
+
+@dataclass(frozen=True)
+class Args:
+    """Build docs/results/gail.md from its records."""
+
+    runs: Path | None = None
+    """Take in the finished runs of this folder (OUT of gail_experiments.py) first."""
+
+
+def main() -> None:
+    """Condense, draw, write."""
+    args = tyro.cli(Args)
+    if args.runs is not None:
+        for folder in sorted(path for path in args.runs.iterdir() if path.is_dir()):
+            condense(folder)
+    page = PAGE.read_text()
+    for path in sorted(DATA.glob("*.json")):
+        runs = json.loads(path.read_text())["runs"]
+        table = "\n".join([*make_table(runs), "", *draw(path.stem, runs)])
+        page, count = re.subn(
+            rf"(<!-- begin {path.stem} -->\n).*?(<!-- end {path.stem} -->)",
+            lambda match, table=table: f"{match[1]}{table}\n{match[2]}",
+            page,
+            flags=re.DOTALL,
+        )
+        print(f"{path.stem}: {len(runs)} runs" + ("" if count else f" (no place for them in {PAGE.name})"))
+    PAGE.write_text(page)
+
+
+def condense(folder: Path) -> None:
+    """Write what the page needs of an experiment's finished runs into one JSON file; earlier records stay."""
+    path = DATA / f"{folder.name}.json"
+    runs = json.loads(path.read_text())["runs"] if path.is_file() else {}
+    for run in sorted(folder.iterdir()):
+        record = json.loads((run / "record.json").read_text()) if (run / "record.json").is_file() else {}
+        if record.get("status") != "finished":
+            continue
+        rows = events.read(run / events.METRICS)
+        grid = np.linspace(rows[0]["step"], rows[-1]["step"], POINTS)
+        runs[run.name] = {
+            "settings": settings_of(run),
+            "result": record["result"],
+            "versions": record["versions"],
+            "machine": record["machine"],
+            "commit": (record.get("git") or {}).get("commit"),
+            "grid": [round(float(step)) for step in grid],
+            "curves": {tag: curve(rows, tag, grid) for tag in CURVES if any(tag in row for row in rows)},
+        }
+    if runs:
+        DATA.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"runs": dict(sorted(runs.items()))}, separators=(",", ":")) + "\n")
+
+
+def settings_of(run: Path) -> dict[str, Any]:
+    """The settings of a run that the experiments vary."""
+    import yaml
+
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    settings = config["settings"]
+    names = ("env", "follower", "seed", "disc_rate", "disc_updates", "gradient_penalty", "disc_hidden", "log_rate_rate")
+    return {name: settings[name] for name in names} | {name: config[name] for name in ("steps", "num_demos")}
+
+
+def curve(rows: list[dict[str, Any]], tag: str, grid: np.ndarray) -> list[float | None]:
+    """A figure of a run on the grid, five digits; None where there is none yet."""
+    points = [(row["step"], row[tag]) for row in rows if tag in row and np.isfinite(row[tag])]
+    values = on_grid(*zip(*points, strict=True), grid)
+    return [None if np.isnan(value) else float(f"{value:.5g}") for value in values]
+
+
+def group_of(run: dict[str, Any], runs: dict[str, Any]) -> str:
+    """What a run is called in table and figure: follower, and whatever else the experiment varies but the seed."""
+    varied = [
+        name
+        for name in ("env", "disc_rate", "num_demos", "gradient_penalty")
+        if len({json.dumps(other["settings"][name]) for other in runs.values()}) > 1
+    ]
+    label = {"disc_rate": "rate {:g}", "num_demos": "{} demos", "gradient_penalty": "GP {:g}", "env": "{}"}
+    return ", ".join([label[name].format(run["settings"][name]) for name in varied] + [run["settings"]["follower"]])
+
+
+def make_table(runs: dict[str, Any]) -> list[str]:
+    """One row a group: deterministic return, share of the expert, stability, discriminator, rule."""
+    groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for run in runs.values():
+        groups[group_of(run, runs)].append(run)
+    lines = [
+        "| runs | n | return, mean ± sd over seeds (each) | % of expert | worst seed, % | largest fall | drawdown CVaR "
+        "| D accuracy | on held-out | held-out loss | log rate |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, members in sorted(groups.items()):
+        returns = np.array([run["result"]["return"]["mean"] for run in members])
+        percent = np.array([run["result"]["percent_of_expert"] for run in members])
+        spread = f" ± {returns.std(ddof=1):.0f}" if len(returns) > 1 else ""
+        each = ", ".join(f"{value:.0f}" for value in returns)
+        stability = {
+            key: np.mean([run["result"]["stability"][key] for run in members])
+            for key in ("largest_fall", "drawdown_cvar")
+        }
+        last = {
+            tag: np.mean([run["curves"][tag][-1] for run in members])
+            for tag in CURVES
+            if all(tag in run["curves"] for run in members)
+        }
+        cells = [
+            name,
+            str(len(members)),
+            f"{returns.mean():.0f}{spread} ({each})",
+            f"{percent.mean():.1f}",
+            f"{percent.min():.1f}",
+            f"{stability['largest_fall']:.0f}",
+            f"{stability['drawdown_cvar']:.0f}",
+            *(f"{last[tag]:.2f}" if tag in last else "–" for tag in list(CURVES)[1:4]),
+            f"{last['follower/log_rate']:+.2f}" if "follower/log_rate" in last else "–",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def draw(name: str, runs: dict[str, Any]) -> list[str]:
+    """The experiment's figures; returns the lines that show them."""
+    lines = []
+    split = "env" if len({run["settings"]["env"] for run in runs.values()}) > 1 else "follower"
+    panels = sorted({run["settings"][split] for run in runs.values()}) if len(runs) > 8 else [None]
+    for panel in panels:
+        members = {key: run for key, run in runs.items() if panel is None or run["settings"][split] == panel}
+        groups: dict[str, list[tuple[list[int], list[float]]]] = defaultdict(list)
+        for run in members.values():
+            points = [(s, v) for s, v in zip(run["grid"], run["curves"][RETURN], strict=True) if v is not None]
+            groups[group_of(run, members)].append(tuple(map(list, zip(*points, strict=True))))
+        expert = interquartile_mean([run["result"]["expert"]["mean"] for run in members.values()])
+        chance = interquartile_mean([run["result"]["random"]["mean"] for run in members.values()])
+        stem = DATA / (name if panel is None else f"{name}_{panel}")
+        settings = next(iter(members.values()))["settings"]
+        title = f"{settings['env']}, {settings['num_demos']} demonstrations" + ("" if panel is None else f": {panel}")
+        learning_curves(
+            dict(sorted(groups.items())),
+            stem,
+            ylabel="training return (true, stochastic policy)",
+            title=title,
+            reference={"expert": float(expert), "random": float(chance)},
+        )
+        lines += [f"![{title}](gail/{stem.name}.png)", ""]
+    return lines[:-1]
+
+
+if __name__ == "__main__":
+    main()
