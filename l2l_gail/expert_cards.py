@@ -21,6 +21,7 @@ def card(
     settings: Mapping[str, Any],
     trained_steps: int,
     command: str,
+    selection: str,
     min_return: float | None,
 ) -> dict[str, Any]:
     """The card of a data set, ready for JSON. The standard deviation is that of the sample (n − 1)."""
@@ -36,6 +37,7 @@ def card(
         "settings": dict(settings),
         "versions": {"python": platform.python_version()} | {package: version(package) for package in packages},
         "machine": f"{platform.system()} {platform.machine()}",
+        "selection": selection,
         "policy": "deterministic (the mean action, clipped to the bounds)",
         "rule": _rule(min_return),
         "episodes": len(demonstrations),
@@ -100,7 +102,7 @@ def _section(c: Mapping[str, Any]) -> str:
 
 - Command: `{c["command"]}`
 - Expert: {c["algorithm"].upper()}, {c["trained_steps"]:,} steps, seed {c["seed"]}. Settings: {settings}.
-- Policy recorded: {c["policy"]}.
+- Policy recorded: {c["selection"]} Actions: {c["policy"]}.
 - Rule: {c["rule"]} Dropped: {c["episodes_dropped"]} of {c["episodes"] + c["episodes_dropped"]}{dropped}.
 - Return: {c["return_mean"]:.1f} ± {c["return_sd"]:.1f} over {c["episodes"]} episodes of {_span(lengths)} steps, each:
   {", ".join(f"{value:.0f}" for value in c["returns"])}.

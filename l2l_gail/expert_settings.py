@@ -33,6 +33,7 @@ class ExpertSettings:
     resume: bool = False  # continue from the checkpoint in run_dir
     overwrite: bool = False  # replace the data set, and the checkpoint, that are there
     checkpoint_every: int = 100_000  # environment steps between checkpoints
+    select_episodes: int = 0  # episodes each checkpoint plays; the best one is recorded. 0: the last one is, unplayed
     n_envs: int = 8  # environments stepped together
     n_steps: int = 256  # steps of each environment in a rollout
     batch_size: int = 256  # of a gradient step (trpo: of the critic's)

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from l2l_experiment.errors import UserError
 from l2l_experiment.interrupt import StopRequest
 from l2l_gail import environments
 from l2l_gail.expert_settings import MAY_CHANGE, OWN, ExpertSettings
+from l2l_gail.recording import play
 
 ACTIVATIONS = {"tanh": torch.nn.Tanh, "relu": torch.nn.ReLU}
 
@@ -32,6 +34,7 @@ ACTIVATIONS = {"tanh": torch.nn.Tanh, "relu": torch.nn.ReLU}
 def train(settings: ExpertSettings) -> tuple[OnPolicyAlgorithm, VecNormalize]:
     """A trained policy with its observation filter, from a fresh start or from a checkpoint.
 
+    It is the last one or, with `select_episodes`, the one among the checkpoints that returned most when it was played.
     Ctrl-C saves and exits with status 130. A resumed run continues network, optimiser, schedule and filter; its
     environments start anew, so that it is equal in distribution to an uninterrupted one, not in every digit.
     """
@@ -43,47 +46,54 @@ def train(settings: ExpertSettings) -> tuple[OnPolicyAlgorithm, VecNormalize]:
         _check_same_run(settings, checkpoint / "settings.json")
     elif checkpoint is not None and not settings.overwrite:
         raise UserError(f"{run_dir} holds a checkpoint; continue it with --resume, or name another --run-dir")
-    done = json.loads((checkpoint / "progress.json").read_text())["steps"] if settings.resume and checkpoint else 0
-    stepped = _environments(settings, seed=settings.seed + done)
+    done = 0
     if settings.resume and checkpoint is not None:
-        normalizer = VecNormalize.load(str(checkpoint / "vecnormalize.pkl"), stepped)
-        model = _algorithm(settings.algo).load(checkpoint / "model.zip", env=normalizer, device="cpu")
+        done = _steps(checkpoint)
+        model, normalizer = _load(checkpoint, settings, seed=settings.seed + done)
     else:
-        normalizer = VecNormalize(stepped, gamma=settings.gamma)
+        shutil.rmtree(run_dir / "best", ignore_errors=True)
+        normalizer = VecNormalize(_environments(settings, settings.seed), gamma=settings.gamma)
         model = _algorithm(settings.algo)("MlpPolicy", normalizer, **_hyperparameters(settings))
     if done < settings.steps:
         with StopRequest() as stop:
             run_dir.mkdir(parents=True, exist_ok=True)
             progress = _Progress(settings, run_dir, stop)
             model.learn(settings.steps - done, callback=progress, reset_num_timesteps=not settings.resume)
-        save_checkpoint(model, normalizer, settings, run_dir)
+        progress.save()
         if model.num_timesteps < settings.steps:
             print(f"stopped at step {model.num_timesteps}; continue by adding --resume", file=sys.stderr)
             raise SystemExit(130)
+    if settings.select_episodes:
+        model, normalizer = _load(run_dir / "best", settings, seed=settings.seed)
     normalizer.training = False
     return model, normalizer
 
 
+def greedy(model: OnPolicyAlgorithm, normalizer: VecNormalize) -> Callable[[np.ndarray], np.ndarray]:
+    """The deterministic policy from raw observations to actions within bounds."""
+    return lambda observation: model.predict(normalizer.normalize_obs(observation), deterministic=True)[0]
+
+
 def save_checkpoint(
-    model: OnPolicyAlgorithm, normalizer: VecNormalize, settings: ExpertSettings, run_dir: Path
+    model: OnPolicyAlgorithm, normalizer: VecNormalize, settings: ExpertSettings, folder: Path, **progress: float
 ) -> None:
-    """Replaces run_dir/checkpoint; an interruption leaves the old or the new one, never half of each."""
-    fresh, current, old = run_dir / "checkpoint.new", run_dir / "checkpoint", run_dir / "checkpoint.old"
+    """Replaces a checkpoint; an interruption leaves the old or the new one, never half of each."""
+    fresh, old = folder.with_name(f"{folder.name}.new"), folder.with_name(f"{folder.name}.old")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
     model.save(fresh / "model.zip")
     normalizer.save(str(fresh / "vecnormalize.pkl"))
     (fresh / "settings.json").write_text(json.dumps(asdict(settings), default=str, indent=1) + "\n")
-    (fresh / "progress.json").write_text(json.dumps({"steps": model.num_timesteps}) + "\n")
+    (fresh / "progress.json").write_text(json.dumps({"steps": model.num_timesteps} | progress) + "\n")
     shutil.rmtree(old, ignore_errors=True)
-    if current.exists():
-        os.replace(current, old)
-    os.replace(fresh, current)
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(fresh, folder)
     shutil.rmtree(old, ignore_errors=True)
 
 
 class _Progress(BaseCallback):
-    """A progress bar with steps/s, ETA and training return; a checkpoint at the rollout's end every so often."""
+    """A progress bar with steps/s, ETA and training return; now and then, at a rollout's end, a checkpoint."""
 
     def __init__(self, settings: ExpertSettings, run_dir: Path, stop: StopRequest) -> None:
         super().__init__()
@@ -111,13 +121,27 @@ class _Progress(BaseCallback):
             self.bar.set_postfix_str(f"return {np.mean([info['r'] for info in self.model.ep_info_buffer]):.0f}")
         if self.num_timesteps >= self.next_checkpoint:
             self.next_checkpoint += self.settings.checkpoint_every
-            assert isinstance(self.training_env, VecNormalize)
-            assert isinstance(self.model, OnPolicyAlgorithm)
-            save_checkpoint(self.model, self.training_env, self.settings, self.run_dir)
+            self.save()
 
     def _on_training_end(self) -> None:
         assert self.bar is not None
         self.bar.close()
+
+    def save(self) -> None:
+        """Saves the run and, if it is to be selected from and plays best so far, the policy."""
+        model, normalizer, settings = self.model, self.training_env, self.settings
+        assert isinstance(model, OnPolicyAlgorithm)
+        assert isinstance(normalizer, VecNormalize)
+        if settings.select_episodes:
+            seed = 500_000 * (settings.seed + 1)  # apart from the seeds of training and of recording
+            env, policy = environments.make(settings.env), greedy(model, normalizer)
+            played = play(env, policy, episodes=settings.select_episodes, first_seed=seed)
+            score = float(np.mean([episode.rewards.sum() for episode in played.episodes]))
+            best = self.run_dir / "best"
+            if not best.exists() or score > json.loads((best / "progress.json").read_text())["score"]:
+                save_checkpoint(model, normalizer, settings, best, score=score)
+            tqdm.write(f"step {model.num_timesteps}: return {score:.0f} over {settings.select_episodes} episodes")
+        save_checkpoint(model, normalizer, settings, self.run_dir / "checkpoint")
 
 
 def _environments(settings: ExpertSettings, seed: int) -> VecEnv:
@@ -153,6 +177,16 @@ def _hyperparameters(settings: ExpertSettings) -> dict[str, Any]:
         },
     }
     return shared | {name: getattr(s, name) for name in OWN[s.algo]}
+
+
+def _load(folder: Path, settings: ExpertSettings, seed: int) -> tuple[OnPolicyAlgorithm, VecNormalize]:
+    """The model and the filter of a checkpoint, with fresh environments."""
+    normalizer = VecNormalize.load(str(folder / "vecnormalize.pkl"), _environments(settings, seed))
+    return _algorithm(settings.algo).load(folder / "model.zip", env=normalizer, device="cpu"), normalizer
+
+
+def _steps(folder: Path) -> int:
+    return int(json.loads((folder / "progress.json").read_text())["steps"])
 
 
 def _existing(run_dir: Path) -> Path | None:

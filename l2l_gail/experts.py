@@ -4,7 +4,6 @@ import shlex
 import sys
 from pathlib import Path
 
-import numpy as np
 import torch
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecNormalize
@@ -14,7 +13,7 @@ from l2l_experiment.errors import UserError
 from l2l_gail import environments, expert_cards
 from l2l_gail.demonstrations import Demonstrations, shipped_dataset_id
 from l2l_gail.expert_settings import ExpertSettings, parse, relevant
-from l2l_gail.expert_training import train
+from l2l_gail.expert_training import greedy, train
 from l2l_gail.recording import Played, play, save_minari
 
 
@@ -37,10 +36,6 @@ def main(arguments: list[str] | None = None) -> None:
 
 def record(settings: ExpertSettings, model: OnPolicyAlgorithm, normalizer: VecNormalize) -> Played:
     """Deterministic episodes of the policy, in environments with seeds that training has not used."""
-
-    def policy(observation: np.ndarray) -> np.ndarray:
-        return model.predict(normalizer.normalize_obs(observation), deterministic=True)[0]
-
     with tqdm(total=settings.episodes, desc="record", unit="episode") as bar:
 
         def show(total: float, kept: bool) -> None:
@@ -49,7 +44,7 @@ def record(settings: ExpertSettings, model: OnPolicyAlgorithm, normalizer: VecNo
 
         return play(
             environments.make(settings.env),
-            policy,
+            greedy(model, normalizer),
             episodes=settings.episodes,
             first_seed=1_000_000 * (settings.seed + 1),
             min_return=settings.min_return,
@@ -68,6 +63,7 @@ def write(settings: ExpertSettings, played: Played, *, trained_steps: int, comma
         settings=relevant(settings),
         trained_steps=trained_steps,
         command=command,
+        selection=_selection(settings),
         min_return=settings.min_return,
     )
     folder = save_minari(
@@ -84,3 +80,13 @@ def write(settings: ExpertSettings, played: Played, *, trained_steps: int, comma
     expert_cards.write_readme(settings.out)
     print(f"{folder}: {len(demonstrations)} episodes, return {card['return_mean']:.0f} ± {card['return_sd']:.0f}")
     return folder
+
+
+def _selection(settings: ExpertSettings) -> str:
+    """How the recorded policy was chosen, for the card."""
+    if not settings.select_episodes:
+        return "the policy at the end of training."
+    return (
+        f"of the policies after every {settings.checkpoint_every:,} of {settings.steps:,} steps, the one with the highest "
+        f"mean return over {settings.select_episodes} deterministic episodes (not those recorded)."
+    )

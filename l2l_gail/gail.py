@@ -28,6 +28,8 @@ from l2l_gail.followers import make_follower
 from l2l_gail.rewards import ReturnScale, reward
 
 Pairs = tuple[np.ndarray, np.ndarray]
+# How much of the policy's moments in the discriminator's filter survives a round.
+FILTER_DECAY = 0.9
 
 
 class GAIL:
@@ -57,7 +59,8 @@ class GAIL:
             holdout = 0.0 if config.follower == "adam" else config.holdout
             self.train_pairs, self.score_pairs = split(demonstrations, holdout)
             observations = pairs(demonstrations)[0]
-            self.expert_moments = observations.mean(axis=0), observations.var(axis=0)
+            self.expert_moments = np.stack([observations.mean(axis=0), observations.var(axis=0)])
+        self.policy_moments: np.ndarray | None = None
         self.monitor_pairs = pairs(monitor) if monitor is not None and len(monitor) else None
         self.replay: list[Pairs] = []
         self.figures: dict[str, float] = {}
@@ -115,17 +118,20 @@ class GAIL:
         """Raw observations and actions as the discriminator sees them, side by side, shape (n, inputs).
 
         One filter for both kinds: observations are standardised by mean and variance of an even mixture of the
-        demonstrations and of all the policy has seen. By the policy's statistics alone an early expert lies ten
-        standard deviations away, and the discriminator has won before the policy can learn anything.
+        demonstrations and the policy's recent rounds. By all the policy ever saw, an early expert lies ten standard
+        deviations away, and differences between a late policy and the expert are too small for a penalised gradient.
         """
-        seen, (mean, variance) = self.envs.obs_rms, self.expert_moments
-        center = (mean + seen.mean) / 2
-        spread = (variance + seen.var) / 2 + ((mean - seen.mean) / 2) ** 2
+        (mean, variance), (policy_mean, policy_variance) = self.expert_moments, self.policy_moments
+        center = (mean + policy_mean) / 2
+        spread = (variance + policy_variance) / 2 + ((mean - policy_mean) / 2) ** 2
         observations = np.clip((data[0] - center) / np.sqrt(spread + 1e-8), -10, 10)
         return torch.as_tensor(np.concatenate([observations, data[1]], axis=1), dtype=torch.float32, device=self.device)
 
     def respond(self, rollout: Pairs, progress: float) -> dict[str, float]:
         """One answer of the follower to a rollout; returns the figures for the log."""
+        moments = np.stack([rollout[0].mean(axis=0), rollout[0].var(axis=0)])
+        known = moments if self.policy_moments is None else self.policy_moments
+        self.policy_moments = FILTER_DECAY * known + (1 - FILTER_DECAY) * moments
         recent = [*self.replay, rollout]
         self.replay = recent[len(recent) - self.config.replay_rounds :]
         policy = torch.cat([self.transitions(data) for data in recent])

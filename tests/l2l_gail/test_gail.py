@@ -100,8 +100,7 @@ def test_discriminator_sees_clipped_actions_and_one_filter(config, cheetah):
 def test_one_filter_standardises_an_even_mixture_of_expert_and_policy(config, cheetah):
     gail = GAIL(config, cheetah)
     policy = np.random.default_rng(0).normal(3.0, 2.0, size=(5000, 17))
-    gail.envs.obs_rms.count = 0.0
-    gail.envs.obs_rms.update(policy)
+    gail.respond((policy, np.zeros((5000, 6), dtype=np.float32)), 0.0)
     expert = np.concatenate([episode.observations[:-1] for episode in cheetah.episodes])
     filtered = [gail.transitions((data, np.zeros((len(data), 6))))[:, :17].numpy() for data in (expert, policy)]
     mean = sum(f.mean(axis=0) for f in filtered) / 2

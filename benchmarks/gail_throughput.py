@@ -1,0 +1,105 @@
+"""What imitation costs beside plain PPO: python benchmarks/gail_throughput.py [--device cpu]
+
+Environment steps per second of plain PPO on the true reward, GAIL with Adam and L2L-GAIL, with the same PPO settings,
+environments and one thread, in turns within one process. Only the ratios mean something beyond this machine.
+"""
+
+import json
+import statistics
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+
+from l2l_experiment import provenance
+from l2l_gail.config import GAILConfig, tuned
+from l2l_gail.environments import make_envs
+from l2l_gail.gail import GAIL, make_ppo, resolve_device
+from l2l_gail.training import TrainArgs, find_demonstrations
+
+ROUNDS = 4
+
+
+@dataclass(frozen=True)
+class Args:
+    """Measure the throughput of PPO, GAIL and L2L-GAIL side by side."""
+
+    env: str = "HalfCheetah-v4"
+    """Environment; its tuned settings are used."""
+    repeats: int = 10
+    """How often each of the three has its turn of a few rounds."""
+    device: str = "cpu"
+    """Where the networks live: cpu or cuda."""
+    disc_hidden: tuple[int, ...] = ()
+    """Hidden layers of the discriminator, if not the tuned ones."""
+    out: Path | None = None
+    """Write the figures into this JSON file."""
+
+
+def main() -> None:
+    """Measure in turns, print ratios with their spread."""
+    args = tyro.cli(Args)
+    torch.set_num_threads(1)
+    config = replace(tuned(args.env), device=args.device)
+    if args.disc_hidden:
+        config = replace(config, disc_hidden=args.disc_hidden)
+    runners = {
+        "ppo": plain_ppo(config),
+        "gail": imitation(replace(config, follower="adam")),
+        "l2l-gail": imitation(replace(config, follower="l2l")),
+    }
+    steps = ROUNDS * config.num_envs * config.round_steps
+    speeds: dict[str, list[float]] = {name: [] for name in runners}
+    for turn in range(args.repeats + 1):
+        for name, run in runners.items():
+            start = time.perf_counter()
+            run(steps)
+            if turn:  # the first turn warms up
+                speeds[name].append(steps / (time.perf_counter() - start))
+    figures = report(speeds)
+    if args.out is not None:
+        record = {
+            "command": provenance.command_line(),
+            "machine": provenance.machine(),
+            "versions": provenance.versions(),
+            "device": args.device,
+            "settings": {name: getattr(config, name) for name in ("disc_hidden", "disc_updates", "disc_batch")},
+            "steps_a_turn": steps,
+            "steps_per_second": speeds,
+            "summary": figures,
+        }
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def plain_ppo(config: GAILConfig) -> Any:
+    """Stable-Baselines3's PPO on the true reward, as a function that makes so many steps."""
+    envs = make_envs(config.env, config.num_envs, config.seed)
+    ppo = make_ppo(config, envs, resolve_device(config.device))
+    return lambda steps: ppo.learn(steps, reset_num_timesteps=ppo.num_timesteps == 0)
+
+
+def imitation(config: GAILConfig) -> Any:
+    """GAIL with a configuration's follower, as a function that makes so many steps."""
+    demonstrations, _ = find_demonstrations(TrainArgs(settings=config))
+    gail = GAIL(config, demonstrations)
+    return lambda steps: gail.learn(gail.ppo.num_timesteps + steps)
+
+
+def report(speeds: dict[str, list[float]]) -> dict[str, Any]:
+    """Print and return medians, and the ratio to PPO of the same turn: median and quartiles."""
+    figures: dict[str, Any] = {}
+    print(f"{'':10}{'steps/s':>10}{'ratio to PPO':>15}{'quartiles':>16}{'n':>5}")
+    for name, values in speeds.items():
+        ratios = [value / base for value, base in zip(values, speeds["ppo"], strict=True)]
+        low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else [ratios[0]] * 3
+        figures[name] = {"steps_per_second": statistics.median(values), "ratio": middle, "quartiles": [low, high]}
+        print(f"{name:10}{statistics.median(values):10.0f}{middle:15.2f}{low:9.2f}–{high:.2f}{len(values):6}")
+    return figures
+
+
+if __name__ == "__main__":
+    main()
