@@ -74,5 +74,6 @@ def settings_for(env: str) -> ExpertSettings:
 
 def relevant(settings: ExpertSettings) -> dict[str, Any]:
     """The settings that shaped the policy, for the card."""
-    others = MAY_CHANGE | {"env"} | {name for algo, names in OWN.items() if algo != settings.algo for name in names}
+    of_others = {name for algo, names in OWN.items() if algo != settings.algo for name in names}
+    others = MAY_CHANGE | {"env", "select_episodes"} | of_others
     return {name: value for name, value in asdict(settings).items() if name not in others}

@@ -74,6 +74,14 @@ def greedy(model: OnPolicyAlgorithm, normalizer: VecNormalize) -> Callable[[np.n
     return lambda observation: model.predict(normalizer.normalize_obs(observation), deterministic=True)[0]
 
 
+def mean_return(model: OnPolicyAlgorithm, normalizer: VecNormalize, settings: ExpertSettings) -> float:
+    """Mean return of the deterministic policy, from reset seeds apart from those of training and of recording."""
+    seed = 500_000 * (settings.seed + 1)
+    env = environments.make(settings.env)
+    played = play(env, greedy(model, normalizer), episodes=settings.select_episodes, first_seed=seed)
+    return float(np.mean([episode.rewards.sum() for episode in played.episodes]))
+
+
 def save_checkpoint(
     model: OnPolicyAlgorithm, normalizer: VecNormalize, settings: ExpertSettings, folder: Path, **progress: float
 ) -> None:
@@ -104,7 +112,7 @@ class _Progress(BaseCallback):
     def _on_training_start(self) -> None:
         start = self.model.num_timesteps
         self.next_checkpoint = start + self.settings.checkpoint_every
-        self.bar = tqdm(total=self.settings.steps, initial=start, desc=self.settings.env, unit="step")
+        self.bar = tqdm(total=self.settings.steps, initial=start, desc=self.settings.env, unit="step", mininterval=1)
 
     def _on_step(self) -> bool:
         assert self.bar is not None
@@ -133,10 +141,7 @@ class _Progress(BaseCallback):
         assert isinstance(model, OnPolicyAlgorithm)
         assert isinstance(normalizer, VecNormalize)
         if settings.select_episodes:
-            seed = 500_000 * (settings.seed + 1)  # apart from the seeds of training and of recording
-            env, policy = environments.make(settings.env), greedy(model, normalizer)
-            played = play(env, policy, episodes=settings.select_episodes, first_seed=seed)
-            score = float(np.mean([episode.rewards.sum() for episode in played.episodes]))
+            score = mean_return(model, normalizer, settings)
             best = self.run_dir / "best"
             if not best.exists() or score > json.loads((best / "progress.json").read_text())["score"]:
                 save_checkpoint(model, normalizer, settings, best, score=score)

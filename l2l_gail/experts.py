@@ -87,6 +87,6 @@ def _selection(settings: ExpertSettings) -> str:
     if not settings.select_episodes:
         return "the policy at the end of training."
     return (
-        f"of the policies after every {settings.checkpoint_every:,} of {settings.steps:,} steps, the one with the highest "
-        f"mean return over {settings.select_episodes} deterministic episodes (not those recorded)."
+        f"of the policies after every {settings.checkpoint_every:,} of {settings.steps:,} steps, the one with the "
+        f"highest mean return over {settings.select_episodes} deterministic episodes (not those recorded)."
     )

@@ -18,7 +18,20 @@ from l2l_gail.demonstrations import load, shipped_dataset_id
 from l2l_gail.environments import make
 
 ROOT = Path(__file__).resolve().parents[2]
-TINY = ["--n-envs", "2", "--n-steps", "32", "--batch-size", "32", "--n-epochs", "1", "--net", "8"]
+TINY = [
+    "--n-envs",
+    "2",
+    "--n-steps",
+    "32",
+    "--batch-size",
+    "32",
+    "--n-epochs",
+    "1",
+    "--net",
+    "8",
+    "--select-episodes",
+    "0",
+]
 
 
 def arguments(tmp_path: Path, *more: str, env: str = "Hopper-v4", steps: int = 128) -> list[str]:
@@ -85,6 +98,18 @@ def test_resumption_continues_network_and_filter(tmp_path):
         np.testing.assert_array_equal(a.detach(), b.detach())
     np.testing.assert_array_equal(normalizer.obs_rms.mean, filter_again.obs_rms.mean)
     assert filter_again.obs_rms.count == normalizer.obs_rms.count
+
+
+def test_the_best_checkpoint_is_recorded(tmp_path, monkeypatch):
+    scores = iter([3.0, 7.0, 5.0, 6.0])
+    monkeypatch.setattr(expert_training, "mean_return", lambda *_: next(scores))
+    flags = ["--select-episodes", "1", "--checkpoint-every", "64"]
+    experts.main(arguments(tmp_path, *flags, steps=192))
+    card = json.loads((tmp_path / "data" / shipped_dataset_id("Hopper-v4") / "card.json").read_text())
+    assert card["trained_steps"] == 128
+    assert "highest mean return over 1 deterministic" in card["selection"]
+    experts.main(arguments(tmp_path, *flags, "--resume", "--overwrite", steps=192))
+    assert json.loads((tmp_path / "data" / shipped_dataset_id("Hopper-v4") / "card.json").read_text()) == card
 
 
 def test_what_is_there_is_not_overwritten_unasked(tmp_path):
