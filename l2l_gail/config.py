@@ -37,7 +37,7 @@ class GAILConfig:
     """PPO's passes over a round."""
     policy_hidden: tuple[int, ...] = (64, 64)
     """Hidden layers of policy and value function (tanh)."""
-    log_std_init: float = -2.0
+    log_std_init: float = -1.5
     """Logarithm of the policy's standard deviation at the start."""
     gamma: float = 0.99
     """Discount factor."""
