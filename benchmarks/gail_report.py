@@ -49,7 +49,9 @@ def main() -> None:
             condense(folder)
     page = PAGE.read_text()
     for path in sorted(DATA.glob("*.json")):
-        runs = json.loads(path.read_text())["runs"]
+        runs = json.loads(path.read_text()).get("runs")
+        if runs is None:  # a benchmark's record
+            continue
         table = "\n".join([*make_table(runs), "", *draw(path.stem, runs)])
         page, count = re.subn(
             rf"(<!-- begin {path.stem} -->\n).*?(<!-- end {path.stem} -->)",
