@@ -14,7 +14,8 @@ class UserError(Exception):
 
 
 def exit_on_user_error(main: Callable[P, R]) -> Callable[P, R]:
-    """Decorator of a command's `main`: a UserError becomes `error: <sentence>` on stderr and exit code 2."""
+    """Decorator of a command's `main`: a UserError becomes `error: <sentence>` on stderr and exit code 2, and Ctrl-C a
+    line and exit code 130, as shells have it; neither a traceback."""
 
     @functools.wraps(main)
     def command(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -23,5 +24,8 @@ def exit_on_user_error(main: Callable[P, R]) -> Callable[P, R]:
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(2)
+        except KeyboardInterrupt:
+            print("stopped at once; what was saved before is whole", file=sys.stderr)
+            sys.exit(130)
 
     return command

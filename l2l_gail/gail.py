@@ -111,7 +111,9 @@ class GAIL:
         return state.restore(self, tensors, meta)
 
     def set_logger(self, logger: Logger) -> None:
-        """Where figures go: a Stable-Baselines3 logger."""
+        """Where figures go: a Stable-Baselines3 logger. Figures not yet written, as after `restore`, go along."""
+        for key, value in self.ppo.logger.name_to_value.items():
+            logger.record(key, value)
         self.ppo.set_logger(logger)
 
     def transitions(self, data: Pairs) -> Tensor:

@@ -1,6 +1,7 @@
 """One GAIL run from settings to report: folder, logs, checkpoints, progress bar, evaluation."""
 
 import sys
+import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -80,15 +81,16 @@ def train(args: TrainArgs, resumed: Run | None = None) -> Run:
         if config.bc_epochs:
             run.update(bc_loss=cloning.clone(gail, demonstrations, epochs=config.bc_epochs))
     else:
-        tensors, meta = checkpoint.latest(run.folder)
-        events.trim(run.folder, meta["policy"]["num_timesteps"])
+        gail.restore(*checkpoint.latest(run.folder))  # first: a checkpoint that does not fit leaves the logs alone
+        events.trim(run.folder, gail.ppo.num_timesteps)
         gail.set_logger(make_logger(run.folder))
-        gail.restore(tensors, meta)
         run.update(status="running", resumed_at=[*run.record.get("resumed_at", []), gail.ppo.num_timesteps])
     say_what_to_expect(gail, demonstrations, run)
+    started = time.monotonic()
     with StopRequest() as stop, progress_bar(gail, args.steps) as bar:
         finished = learn(gail, run, args, stop, bar)
     gail.ppo.logger.close()
+    run.update(training_seconds=run.record.get("training_seconds", 0.0) + time.monotonic() - started)
     if not finished:
         run.update(status="interrupted", steps=gail.ppo.num_timesteps)
         print(f"Saved at step {gail.ppo.num_timesteps:,}. Continue with --resume {run.folder}")
@@ -153,11 +155,15 @@ def report(result: dict[str, Any], run: Run, config: GAILConfig) -> str:
     lines = [f"\n{config.env}, {config.follower} follower, {run.record['steps']:,} steps, seed {config.seed}", ""]
     for name, label in (("return", "imitator"), ("expert", "demonstrations"), ("random", "random policy")):
         row = result[name]
+        if not np.isfinite(row["mean"]):
+            lines.append(f"  {label:15} their file holds no rewards, so there is no return to compare with")
+            continue
         share = 100 * row["mean"] / result["expert"]["mean"]
-        lines.append(f"  {label:15} {row['mean']:9.1f} ± {row['sd']:7.1f}   {share:6.1f} % of expert   n = {row['n']}")
+        of_expert = f"   {share:6.1f} % of expert" if np.isfinite(share) else ""
+        lines.append(f"  {label:15} {row['mean']:9.1f} ± {row['sd']:7.1f}{of_expert}   n = {row['n']}")
     if "stability" in result:
         lines += ["", "  stability of the training return:"]
-        lines += [f"    {name.replace('_', ' '):22} {value:10.1f}" for name, value in result["stability"].items()]
+        lines += [f"    {name.replace('_', ' '):22} {value:10.4g}" for name, value in result["stability"].items()]
     lines += [
         "",
         f"  Everything is in {run.folder}: record.json, metrics.jsonl, checkpoints/, policy.zip and",
