@@ -1,11 +1,8 @@
 """Tests of demonstrations: what is read equals what was written, and every defect is named."""
 
-import json
 import re
-import shutil
 from pathlib import Path
 
-import gymnasium
 import h5py
 import minari
 import numpy as np
@@ -15,16 +12,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from l2l_experiment.errors import UserError
-from l2l_gail.demonstrations import Demonstrations, Episode, load, shipped_dataset_id
-from l2l_gail.environments import make
-from l2l_gail.recording import play, save_minari, save_npz
+from l2l_gail.demonstrations import Demonstrations, Episode, load
+from l2l_gail.recording import save_minari, save_npz
 from tests.l2l_gail.conftest import make_demonstrations
 
 ENV = "HalfCheetah-v4"
 OBSERVATIONS = Box(-np.inf, np.inf, (17,), np.float64)
 ACTIONS = Box(-1.0, 1.0, (6,), np.float32)
 EXPERT_DATA = Path(__file__).resolve().parents[2] / "expert_data"
-BARS = {"HalfCheetah-v4": (6000, 5500), "Hopper-v4": (3000, 3000), "Walker2d-v4": (4000, 4000)}  # mean, each episode
 
 
 def read(source, env_id=ENV, observations=OBSERVATIONS, actions=ACTIONS, num_demos=None) -> Demonstrations:
@@ -417,38 +412,6 @@ def test_an_npz_that_is_missing_cut_off_or_empty_is_named(tmp_path, demonstratio
         read(write_npz(path, empty))
 
 
-# Recording
-
-
-class Counter(gymnasium.Env):
-    """Ends after as many steps as its seed's last digit says, reward 1 each."""
-
-    observation_space = Box(-np.inf, np.inf, (1,), np.float64)
-    action_space = Box(-1, 1, (1,), np.float32)
-
-    def reset(self, *, seed=None, options=None):
-        self.left = seed % 10
-        return np.array([float(self.left)]), {}
-
-    def step(self, action):
-        self.left -= 1
-        return np.array([float(self.left)]), 1.0, self.left == 0, False, {}
-
-
-def test_playing_keeps_what_the_rule_allows():
-    played = play(Counter(), lambda o: np.zeros(1), episodes=3, first_seed=3, min_return=5)
-    assert played.seeds == [5, 6, 7]
-    assert played.dropped == [3.0, 4.0]
-    assert [len(e) for e in played.episodes] == [5, 6, 7]
-    assert played.episodes[0].terminated
-    np.testing.assert_array_equal(played.episodes[0].observations[:, 0], [5, 4, 3, 2, 1, 0])
-
-
-def test_playing_stops_when_more_than_half_would_be_dropped():
-    with pytest.raises(UserError, match="3 of 3 episodes returned less than 9"):
-        play(Counter(), lambda o: np.zeros(1), episodes=2, first_seed=1, min_return=9)
-
-
 def test_writing_over_a_data_set_must_be_asked_for(folder, demonstrations):
     root = folder.parents[1]
     with pytest.raises(UserError, match="there already"):
@@ -456,62 +419,3 @@ def test_writing_over_a_data_set_must_be_asked_for(folder, demonstrations):
     save_minari(root, "test/cheetah-v0", demonstrations.take(1), overwrite=True)
     assert len(read(folder)) == 1
     assert sorted(p.name for p in folder.parent.iterdir()) == ["cheetah-v0", "namespace_metadata.json"]
-
-
-# The sets that ship
-
-SHIPPED = [env_id for env_id in BARS if (EXPERT_DATA / shipped_dataset_id(env_id)).exists()]
-
-
-def test_the_default_environment_ships():
-    assert "HalfCheetah-v4" in SHIPPED
-
-
-@pytest.mark.parametrize("env_id", SHIPPED)
-def test_shipped_sets_meet_the_bars_and_equal_their_cards(env_id, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)  # found beside the package, not through the working directory
-    env = make(env_id)
-    shipped = read(None, env_id, env.observation_space, env.action_space)
-    mean, each = BARS[env_id]
-    assert len(shipped) >= 10
-    assert shipped.mean_return >= mean
-    assert shipped.returns.min() >= each
-    card = json.loads((Path(shipped.source) / "card.json").read_text())
-    np.testing.assert_allclose(shipped.returns, card["returns"], atol=0.01)
-    assert card["environment"] == env_id
-
-
-def test_a_shipped_set_answers_to_its_id(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert len(read("l2l/halfcheetah-v4-expert-v0", num_demos=2)) == 2
-
-
-def test_the_cheetahs_set_serves_both_versions(capsys):
-    assert len(read(None, "HalfCheetah-v5", num_demos=1)) == 1
-    assert "recorded in HalfCheetah-v4" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("env_id", SHIPPED)
-def test_minari_opens_the_shipped_sets(env_id, tmp_path, monkeypatch):
-    shutil.copytree(EXPERT_DATA, tmp_path / "data")
-    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "data"))
-    dataset = minari.load_dataset(shipped_dataset_id(env_id))
-    assert dataset.env_spec.id == env_id
-    assert dataset[0].observations.shape[0] == dataset[0].actions.shape[0] + 1
-
-
-@pytest.mark.parametrize("env_id", SHIPPED)
-def test_the_recorded_environment_still_behaves_as_recorded(env_id):
-    """The first step from the recorded seed repeats: data and installed environment are one task."""
-    card = json.loads((EXPERT_DATA / shipped_dataset_id(env_id) / "card.json").read_text())
-    env = make(env_id)
-    episode = read(None, env_id, env.observation_space, env.action_space, num_demos=1).episodes[0]
-    observation, _ = env.reset(seed=card["reset_seeds"][0])
-    np.testing.assert_allclose(observation, episode.observations[0], atol=1e-9)
-    observation, reward, *_ = env.step(episode.actions[0])
-    np.testing.assert_allclose(observation, episode.observations[1], rtol=0.05, atol=0.05)
-    assert abs(reward - episode.rewards[0]) < 0.1
-
-
-def test_shipped_data_is_small():
-    assert sum(file.stat().st_size for file in EXPERT_DATA.rglob("*") if file.is_file()) < 10e6
