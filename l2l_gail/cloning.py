@@ -10,11 +10,11 @@ from l2l_gail.gail import GAIL
 def clone(gail: GAIL, demonstrations: Demonstrations, *, epochs: int, batch: int = 256, rate: float = 1e-3) -> float:
     """Fit the policy's mean action to the demonstrations by least squares; returns the last epoch's mean loss.
 
-    The observation filter first takes in the demonstrations. Standard deviation and value function stay as they are:
+    A running observation filter first takes in the demonstrations. Standard deviation and value function stay as they are:
     demonstrations of a deterministic expert would drive the former to zero, and PPO then could not explore.
     """
     observations, actions, _ = demonstrations.transitions()
-    if gail.ppo.num_timesteps == 0:
+    if gail.config.filter == "running" and gail.ppo.num_timesteps == 0:
         gail.envs.obs_rms.update(observations.astype(np.float64))
     policy, device = gail.ppo.policy, gail.device
     inputs = torch.as_tensor(gail.envs.normalize_obs(observations), dtype=torch.float32, device=device)

@@ -25,6 +25,8 @@ class GAILConfig:
     device: str = "auto"
     """Where networks live: auto, cpu or cuda. PPO with small networks is fastest on the CPU."""
 
+    filter: Literal["demonstrations", "running"] = "demonstrations"
+    """Standardise the policy's observations by the demonstrations' moments, or by those of all it has seen so far."""
     num_envs: int = 8
     """Environments stepped side by side in one process."""
     round_steps: int = 256
@@ -45,6 +47,8 @@ class GAILConfig:
     """Lambda of generalised advantage estimation."""
     clip_range: float = 0.2
     """PPO's clipping range."""
+    policy_kl: float = 0.0
+    """Leave a round's remaining passes out once the policy's KL divergence exceeds 1.5 times this; 0 never does."""
     policy_entropy: float = 0.0
     """Weight of PPO's entropy bonus."""
     bc_epochs: int = 0
@@ -96,7 +100,7 @@ class GAILConfig:
         for name in (*positive, "follower_steps", "policy_rate", "disc_rate"):
             if getattr(self, name) <= 0:
                 raise UserError(f"--{name.replace('_', '-')} must be positive, got {getattr(self, name)}")
-        for name in ("gradient_penalty", "gradient_target", "entropy_bonus", "replay_rounds", "bc_epochs"):
+        for name in ("gradient_penalty", "gradient_target", "entropy_bonus", "policy_kl", "replay_rounds", "bc_epochs"):
             if getattr(self, name) < 0:
                 raise UserError(f"--{name.replace('_', '-')} must not be negative, got {getattr(self, name)}")
         for name, limit in (("holdout", 1.0), ("label_smoothing", 0.5), ("gamma", 1.0)):

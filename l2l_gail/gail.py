@@ -28,7 +28,9 @@ from l2l_gail.followers import make_follower
 from l2l_gail.rewards import ReturnScale, reward
 
 Pairs = tuple[np.ndarray, np.ndarray]
-# How much of the policy's moments in the discriminator's filter survives a round.
+# The discriminator's filter: where observations are cut off, in standard deviations of the demonstrations, and how much
+# of the policy's moments survives a round.
+FILTER_CLIP = 5.0
 FILTER_DECAY = 0.9
 
 
@@ -59,7 +61,11 @@ class GAIL:
             holdout = 0.0 if config.follower == "adam" else config.holdout
             self.train_pairs, self.score_pairs = split(demonstrations, holdout)
             observations = pairs(demonstrations)[0]
-            self.expert_moments = np.stack([observations.mean(axis=0), observations.var(axis=0)])
+            self.expert_moments = observations.mean(axis=0), observations.std(axis=0) + 1e-3
+            if config.filter == "demonstrations":
+                # A running filter remembers every fall: a robot that once lay on its back sees pitch ten times smaller.
+                self.envs.training = False
+                self.envs.obs_rms.mean, self.envs.obs_rms.var = self.expert_moments[0], self.expert_moments[1] ** 2
         self.policy_moments: np.ndarray | None = None
         self.monitor_pairs = pairs(monitor) if monitor is not None and len(monitor) else None
         self.replay: list[Pairs] = []
@@ -119,19 +125,26 @@ class GAIL:
     def transitions(self, data: Pairs) -> Tensor:
         """Raw observations and actions as the discriminator sees them, side by side, shape (n, inputs).
 
-        One filter for both kinds: observations are standardised by mean and variance of an even mixture of the
-        demonstrations and the policy's recent rounds. By all the policy ever saw, an early expert lies ten standard
-        deviations away, and differences between a late policy and the expert are too small for a penalised gradient.
+        One filter for both kinds, in two steps. In units of the demonstrations' standard deviation, observations are
+        cut off at ±FILTER_CLIP: a robot on its back must not squeeze the range in which upright ones differ. Then they
+        are standardised by the moments of an even mixture of demonstrations and the policy's recent rounds: by the
+        demonstrations' own, an early policy lies far away, and the discriminator has won before it can learn.
         """
-        (mean, variance), (policy_mean, policy_variance) = self.expert_moments, self.policy_moments
-        center = (mean + policy_mean) / 2
-        spread = (variance + policy_variance) / 2 + ((mean - policy_mean) / 2) ** 2
-        observations = np.clip((data[0] - center) / np.sqrt(spread + 1e-8), -10, 10)
+        policy_mean, policy_variance = self.policy_moments
+        center = policy_mean / 2  # the demonstrations have mean 0 and variance 1 here
+        spread = (1 + policy_variance) / 2 + center**2
+        observations = (self.in_expert_units(data[0]) - center) / np.sqrt(spread)
         return torch.as_tensor(np.concatenate([observations, data[1]], axis=1), dtype=torch.float32, device=self.device)
+
+    def in_expert_units(self, observations: np.ndarray) -> np.ndarray:
+        """Raw observations in standard deviations from the demonstrations' mean, cut off; same shape."""
+        mean, deviation = self.expert_moments
+        return np.clip((observations - mean) / deviation, -FILTER_CLIP, FILTER_CLIP)
 
     def respond(self, rollout: Pairs, progress: float) -> dict[str, float]:
         """One answer of the follower to a rollout; returns the figures for the log."""
-        moments = np.stack([rollout[0].mean(axis=0), rollout[0].var(axis=0)])
+        seen = self.in_expert_units(rollout[0])
+        moments = np.stack([seen.mean(axis=0), seen.var(axis=0)])
         known = moments if self.policy_moments is None else self.policy_moments
         self.policy_moments = FILTER_DECAY * known + (1 - FILTER_DECAY) * moments
         recent = [*self.replay, rollout]
@@ -226,6 +239,7 @@ def make_ppo(config: GAILConfig, envs: object, device: torch.device) -> PPO:
         gae_lambda=config.gae_lambda,
         clip_range=config.clip_range,
         ent_coef=config.policy_entropy,
+        target_kl=config.policy_kl or None,
         policy_kwargs={
             "net_arch": {"pi": list(config.policy_hidden), "vf": list(config.policy_hidden)},
             "activation_fn": nn.Tanh,
