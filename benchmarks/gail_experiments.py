@@ -1,4 +1,4 @@
-"""The runs behind docs/results/gail.md: python benchmarks/gail_experiments.py main rates stress tasks --jobs 2
+"""The runs behind docs/results/gail.md: python benchmarks/gail_experiments.py --jobs 2
 
 Runs that are finished are skipped, runs that were cut off are resumed, so the command can be given again at any time.
 """
@@ -35,6 +35,10 @@ def experiments() -> dict[str, dict[str, list[str]]]:
             for rate in RATES
             for follower in (*learned, "l2l-rate")
         },
+        "filter": {
+            f"adam_running_s{seed}": ["--filter", "running", "--follower", "adam", "--seed", str(seed)]
+            for seed in SEEDS
+        },
         "stress": {
             f"{follower}_s{seed}": [*few, "--follower", follower, "--disc-rate", "1e-3", "--gradient-penalty", "0"]
             + ["--steps", "2000000", "--seed", str(seed)]
@@ -63,7 +67,7 @@ def experiments() -> dict[str, dict[str, list[str]]]:
 class Args:
     """Make the runs of docs/results/gail.md."""
 
-    names: Annotated[tuple[str, ...], tyro.conf.Positional] = ("main", "rates", "stress", "tasks")
+    names: Annotated[tuple[str, ...], tyro.conf.Positional] = ("main", "filter", "rates", "stress", "tasks")
     """Experiments to run, in this order."""
     jobs: int = 2
     """Runs side by side, one thread each."""

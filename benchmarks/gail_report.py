@@ -49,17 +49,20 @@ def main() -> None:
             condense(folder)
     page = PAGE.read_text()
     for path in sorted(DATA.glob("*.json")):
-        runs = json.loads(path.read_text()).get("runs")
-        if runs is None:  # a benchmark's record
+        content = json.loads(path.read_text())
+        if "rows" in content:
+            table = "\n".join(plain_table(content["rows"]))
+        elif "runs" in content:
+            table = "\n".join([*make_table(content["runs"]), "", *draw(path.stem, content["runs"])])
+        else:  # a benchmark's record, which the page quotes
             continue
-        table = "\n".join([*make_table(runs), "", *draw(path.stem, runs)])
         page, count = re.subn(
             rf"(<!-- begin {path.stem} -->\n).*?(<!-- end {path.stem} -->)",
             lambda match, table=table: f"{match[1]}{table}\n{match[2]}",
             page,
             flags=re.DOTALL,
         )
-        print(f"{path.stem}: {len(runs)} runs" + ("" if count else f" (no place for them in {PAGE.name})"))
+        print(path.stem + ("" if count else f": no place for it in {PAGE.name}"))
     PAGE.write_text(page)
 
 
@@ -150,6 +153,21 @@ def make_table(runs: dict[str, Any]) -> list[str]:
             *(f"{last[tag]:.2f}" if tag in last else "–" for tag in list(CURVES)[1:4]),
             f"{last['follower/log_rate']:+.2f}" if "follower/log_rate" in last else "–",
         ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def plain_table(rows: list[dict[str, Any]]) -> list[str]:
+    """The list of single runs of exploration.json."""
+    lines = [
+        "| setting | change | seed | steps | deterministic return | training return at each quarter | on its back |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        measured = "–" if row["return_mean"] is None else f"{row['return_mean']} ± {row['return_sd']}"
+        quarters = ", ".join(map(str, row["training_return_at_quarters"]))
+        back = "–" if row["share_upside_down"] is None else f"{row['share_upside_down']:.0%}"
+        cells = [row["setting"], row["change"], str(row["seed"]), f"{row['steps']:,}", measured, quarters, back]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
 

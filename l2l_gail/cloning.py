@@ -10,8 +10,8 @@ from l2l_gail.gail import GAIL
 def clone(gail: GAIL, demonstrations: Demonstrations, *, epochs: int, batch: int = 256, rate: float = 1e-3) -> float:
     """Fit the policy's mean action to the demonstrations by least squares; returns the last epoch's mean loss.
 
-    A running observation filter first takes in the demonstrations. Standard deviation and value function stay as they are:
-    demonstrations of a deterministic expert would drive the former to zero, and PPO then could not explore.
+    A running observation filter first takes in the demonstrations. Standard deviation and value function stay as they
+    are: demonstrations of a deterministic expert would drive the former to zero, and PPO then could not explore.
     """
     observations, actions, _ = demonstrations.transitions()
     if gail.config.filter == "running" and gail.ppo.num_timesteps == 0:

@@ -48,3 +48,5 @@ def test_page_of_results_follows_from_its_records(tmp_path):
         content = json.loads(path.read_text())
         if "runs" in content:
             assert "\n".join(gail_report.make_table(content["runs"])) in page, path.name
+        if "rows" in content:
+            assert "\n".join(gail_report.plain_table(content["rows"])) in page, path.name
