@@ -24,14 +24,11 @@ from l2l_gail.config import GAILConfig, from_dict
 from l2l_gail.demonstrations import Demonstrations
 from l2l_gail.discriminator import Batch, Discriminator, draw, health, objective
 from l2l_gail.environments import check, make_envs
+from l2l_gail.filters import MixtureFilter
 from l2l_gail.followers import make_follower
 from l2l_gail.rewards import ReturnScale, reward
 
 Pairs = tuple[np.ndarray, np.ndarray]
-# The discriminator's filter: where observations are cut off, in standard deviations of the demonstrations, and how much
-# of the policy's moments survives a round.
-FILTER_CLIP = 5.0
-FILTER_DECAY = 0.9
 
 
 class GAIL:
@@ -56,17 +53,15 @@ class GAIL:
         self.follower = make_follower(self.discriminator, config)
         self.scale = ReturnScale(config.num_envs, config.gamma)
         self.generator = torch.Generator().manual_seed(config.seed)
-        self.train_pairs = self.score_pairs = None
+        self.train_pairs = self.score_pairs = self.filter = None
         if demonstrations is not None:
             holdout = 0.0 if config.follower == "adam" else config.holdout
             self.train_pairs, self.score_pairs = split(demonstrations, holdout)
-            observations = pairs(demonstrations)[0]
-            self.expert_moments = observations.mean(axis=0), observations.std(axis=0) + 1e-3
+            self.filter = MixtureFilter(pairs(demonstrations)[0])
             if config.filter == "demonstrations":
                 # A running filter remembers every fall: a robot that once lay on its back sees pitch ten times smaller.
                 self.envs.training = False
-                self.envs.obs_rms.mean, self.envs.obs_rms.var = self.expert_moments[0], self.expert_moments[1] ** 2
-        self.policy_moments: np.ndarray | None = None
+                self.envs.obs_rms.mean, self.envs.obs_rms.var = self.filter.mean, self.filter.deviation**2
         self.monitor_pairs = pairs(monitor) if monitor is not None and len(monitor) else None
         self.replay: list[Pairs] = []
         self.figures: dict[str, float] = {}
@@ -123,30 +118,13 @@ class GAIL:
         self.ppo.set_logger(logger)
 
     def transitions(self, data: Pairs) -> Tensor:
-        """Raw observations and actions as the discriminator sees them, side by side, shape (n, inputs).
-
-        One filter for both kinds, in two steps. In units of the demonstrations' standard deviation, observations are
-        cut off at ±FILTER_CLIP: a robot on its back must not squeeze the range in which upright ones differ. Then they
-        are standardised by the moments of an even mixture of demonstrations and the policy's recent rounds: by the
-        demonstrations' own, an early policy lies far away, and the discriminator has won before it can learn.
-        """
-        policy_mean, policy_variance = self.policy_moments
-        center = policy_mean / 2  # the demonstrations have mean 0 and variance 1 here
-        spread = (1 + policy_variance) / 2 + center**2
-        observations = (self.in_expert_units(data[0]) - center) / np.sqrt(spread)
+        """Raw observations and actions as the discriminator sees them, side by side, shape (n, inputs)."""
+        observations = self.filter(data[0])
         return torch.as_tensor(np.concatenate([observations, data[1]], axis=1), dtype=torch.float32, device=self.device)
-
-    def in_expert_units(self, observations: np.ndarray) -> np.ndarray:
-        """Raw observations in standard deviations from the demonstrations' mean, cut off; same shape."""
-        mean, deviation = self.expert_moments
-        return np.clip((observations - mean) / deviation, -FILTER_CLIP, FILTER_CLIP)
 
     def respond(self, rollout: Pairs, progress: float) -> dict[str, float]:
         """One answer of the follower to a rollout; returns the figures for the log."""
-        seen = self.in_expert_units(rollout[0])
-        moments = np.stack([seen.mean(axis=0), seen.var(axis=0)])
-        known = moments if self.policy_moments is None else self.policy_moments
-        self.policy_moments = FILTER_DECAY * known + (1 - FILTER_DECAY) * moments
+        self.filter.update(rollout[0])
         recent = [*self.replay, rollout]
         self.replay = recent[len(recent) - self.config.replay_rounds :]
         policy = torch.cat([self.transitions(data) for data in recent])

@@ -33,8 +33,8 @@ def capture(gail: "GAIL") -> tuple[Tensors, Meta]:
     tensors["discriminator_buffers"] = dict(gail.discriminator.named_buffers())
     tensors["generator"] = gail.generator.get_state()
     tensors["replay"] = {str(i): {"observations": o, "actions": a} for i, (o, a) in enumerate(gail.replay)}
-    if gail.policy_moments is not None:
-        tensors["policy_moments"] = torch.from_numpy(gail.policy_moments)
+    if gail.filter is not None:
+        tensors["filter"] = gail.filter.state()
     if ppo._last_obs is not None:
         tensors["last"] = {"observations": ppo._last_obs, "starts": ppo._last_episode_starts, "raw": gail.envs.old_obs}
     meta["policy"] = {
@@ -61,8 +61,8 @@ def restore(gail: "GAIL", tensors: Tensors, meta: Meta) -> bool:
             (tensors["replay"][str(i)]["observations"].numpy(), tensors["replay"][str(i)]["actions"].numpy())
             for i in range(len(tensors["replay"]))
         ]
-        if "policy_moments" in tensors:
-            gail.policy_moments = tensors["policy_moments"].numpy().copy()
+        if gail.filter is not None:
+            gail.filter.restore(tensors["filter"])
         gail.generator.set_state(tensors["generator"])
         exact = environments.restore(gail.envs, tensors["envs"], meta["envs"])
         kept = meta["policy"]

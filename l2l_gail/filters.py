@@ -1,0 +1,43 @@
+"""The discriminator's observation filter, one for demonstrations and policy."""
+
+import numpy as np
+import torch
+
+CLIP = 5.0  # where observations are cut off, in standard deviations of the demonstrations
+DECAY = 0.9  # how much of the policy's moments survives a round
+
+
+class MixtureFilter:
+    """Standardises observations by an even mixture of the demonstrations and the policy's recent rounds.
+
+    Two steps. In units of the demonstrations' deviation, observations are cut off at ±CLIP: a robot on its back
+    must not squeeze the range in which upright ones differ. Then they are standardised by the mixture's moments: by the
+    demonstrations' own, an early policy lies far away, and the discriminator has won before the policy can learn.
+    """
+
+    def __init__(self, demonstrations: np.ndarray) -> None:
+        self.mean, self.deviation = demonstrations.mean(axis=0), demonstrations.std(axis=0) + 1e-3
+        self.policy: np.ndarray | None = None  # mean and variance of the policy's observations in those units
+
+    def update(self, observations: np.ndarray) -> None:
+        """Take in the policy's observations of a round, shape (n, obs)."""
+        units = self._in_units(observations)
+        moments = np.stack([units.mean(axis=0), units.var(axis=0)])
+        self.policy = moments if self.policy is None else DECAY * self.policy + (1 - DECAY) * moments
+
+    def __call__(self, observations: np.ndarray) -> np.ndarray:
+        """Filtered observations, same shape; needs one `update` before."""
+        mean, variance = self.policy
+        center = mean / 2  # in those units the demonstrations have mean 0 and variance 1
+        return (self._in_units(observations) - center) / np.sqrt((1 + variance) / 2 + center**2)
+
+    def _in_units(self, observations: np.ndarray) -> np.ndarray:
+        return np.clip((observations - self.mean) / self.deviation, -CLIP, CLIP)
+
+    def state(self) -> dict:
+        """What `restore` takes; the demonstrations are not part of it."""
+        return {} if self.policy is None else {"policy": torch.from_numpy(self.policy)}
+
+    def restore(self, tensors: dict) -> None:
+        """Continue from a `state`."""
+        self.policy = tensors["policy"].numpy().copy() if "policy" in tensors else None
