@@ -1,6 +1,7 @@
 """The runs behind docs/results/gail.md: python benchmarks/gail_experiments.py --jobs 2
 
-Runs that are finished are skipped, runs that were cut off are resumed, so the command can be given again at any time.
+Runs that are finished or stand in docs/results/gail/EXPERIMENT.json are skipped, runs that were cut off are resumed, so
+the command can be given again at any time.
 """
 
 import json
@@ -75,6 +76,8 @@ class Args:
     """Where the runs go: OUT/EXPERIMENT/RUN."""
     only: str = ""
     """Only runs whose name holds this."""
+    again: bool = False
+    """Make runs again that stand in docs/results/gail/."""
 
 
 def main() -> None:
@@ -84,13 +87,21 @@ def main() -> None:
         (args.out / name / run, flags)
         for name in args.names
         for run, flags in experiments()[name].items()
-        if args.only in run and status(args.out / name / run) != "finished"
+        if args.only in run
+        and status(args.out / name / run) != "finished"
+        and (args.again or run not in recorded(name))
     ]
     print(f"{len(todo)} runs to make")
     with ThreadPoolExecutor(args.jobs) as pool:
         failed = [str(folder) for (folder, _), code in zip(todo, pool.map(make, todo), strict=True) if code]
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
+
+
+def recorded(experiment: str) -> list[str]:
+    """Names of the runs whose figures are kept."""
+    path = ROOT / "docs" / "results" / "gail" / f"{experiment}.json"
+    return list(json.loads(path.read_text())["runs"]) if path.is_file() else []
 
 
 def status(folder: Path) -> str:

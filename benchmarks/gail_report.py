@@ -179,24 +179,47 @@ def draw(name: str, runs: dict[str, Any]) -> list[str]:
     panels = sorted({run["settings"][split] for run in runs.values()}) if len(runs) > 8 else [None]
     for panel in panels:
         members = {key: run for key, run in runs.items() if panel is None or run["settings"][split] == panel}
-        groups: dict[str, list[tuple[list[int], list[float]]]] = defaultdict(list)
-        for run in members.values():
-            points = [(s, v) for s, v in zip(run["grid"], run["curves"][RETURN], strict=True) if v is not None]
-            groups[group_of(run, members)].append(tuple(map(list, zip(*points, strict=True))))
-        expert = interquartile_mean([run["result"]["expert"]["mean"] for run in members.values()])
-        chance = interquartile_mean([run["result"]["random"]["mean"] for run in members.values()])
-        stem = DATA / (name if panel is None else f"{name}_{panel}")
         settings = next(iter(members.values()))["settings"]
         title = f"{settings['env']}, {settings['num_demos']} demonstrations" + ("" if panel is None else f": {panel}")
-        learning_curves(
-            dict(sorted(groups.items())),
-            stem,
-            ylabel="training return (true, stochastic policy)",
-            title=title,
-            reference={"expert": float(expert), "random": float(chance)},
-        )
-        lines += [f"![{title}](gail/{stem.name}.png)", ""]
+        stem = name if panel is None else f"{name}_{panel}"
+        lines += [f"![{title}, return](gail/{draw_returns(DATA / stem, title, members).name})", ""]
+        learned = {key: run for key, run in members.items() if "follower/log_rate" in run["curves"]}
+        if learned:
+            png, _ = learning_curves(
+                curves_of(learned, "follower/rate", np.log10),
+                DATA / f"{stem}_rate",
+                ylabel="log10 of the discriminator's rate",
+                title=f"{title}: the rate that the learned follower chose",
+            )
+            lines += [f"![{title}, rate](gail/{png.name})", ""]
     return lines[:-1]
+
+
+def draw_returns(stem: Path, title: str, runs: dict[str, Any]) -> Path:
+    """Training return over steps, with the expert's and a random policy's."""
+    png, _ = learning_curves(
+        curves_of(runs, RETURN),
+        stem,
+        ylabel="training return (true, with noise)",
+        title=title,
+        reference={
+            "expert": float(interquartile_mean([run["result"]["expert"]["mean"] for run in runs.values()])),
+            "random": float(interquartile_mean([run["result"]["random"]["mean"] for run in runs.values()])),
+        },
+    )
+    return png
+
+
+def curves_of(runs: dict[str, Any], tag: str, transform: Any = np.asarray) -> dict[str, list[Any]]:
+    """A figure's curves by group, each a pair of steps and values."""
+    groups: dict[str, list[Any]] = defaultdict(list)
+    for run in runs.values():
+        points = [
+            (step, value) for step, value in zip(run["grid"], run["curves"][tag], strict=True) if value is not None
+        ]
+        steps, values = zip(*points, strict=True)
+        groups[group_of(run, runs)].append((list(steps), transform(values)))
+    return dict(sorted(groups.items()))
 
 
 if __name__ == "__main__":
