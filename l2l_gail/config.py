@@ -91,7 +91,7 @@ class GAILConfig:
     log_rate_rate: float = 0.05
     """Learning rate of the learned rule's log rate."""
     holdout: float = 0.25
-    """Share of every demonstration, one stretch of it, on which the learned rule is scored and never trained."""
+    """Share of every demonstration and rollout, its end, on which the learned rule is scored and never trained."""
     freeze_follower: bool = False
     """Keep the learned rule as it is."""
 

@@ -129,18 +129,21 @@ class GAIL:
         self.replay = recent[len(recent) - self.config.replay_rounds :]
         policy = torch.cat([self.transitions(data) for data in recent])
         train, score = self.transitions(self.train_pairs), self.transitions(self.score_pairs)
+        # The rule is scored on the end of the rollout, which its steps have not seen, as on the end of every episode.
+        held = 0 if self.config.follower == "adam" else round(self.config.holdout * len(rollout[0]))
+        seen, unseen = (policy[:-held], policy[-held:]) if held else (policy, policy)
 
-        def batch(expert: Tensor) -> Callable:
-            sample: Batch = draw(expert, policy, self.config.disc_batch, self.generator)
+        def batch(expert: Tensor, imitator: Tensor) -> Callable:
+            sample: Batch = draw(expert, imitator, self.config.disc_batch, self.generator)
             return objective(self.discriminator, sample, self.config)
 
         self.discriminator.refresh()
         fresh = policy[-len(rollout[0]) :]
         figures = {f"disc/{key}": value for key, value in health(self.discriminator, train, fresh).items()}
         if self.monitor_pairs is not None:
-            held = health(self.discriminator, self.transitions(self.monitor_pairs), fresh)
-            figures |= {"disc/heldout_loss": held["disc_loss"], "disc/heldout_acc": held["disc_acc_expert"]}
-        answer = self.follower.respond(lambda: batch(train), lambda: batch(score), progress)
+            other = health(self.discriminator, self.transitions(self.monitor_pairs), fresh)
+            figures |= {"disc/heldout_loss": other["disc_loss"], "disc/heldout_acc": other["disc_acc_expert"]}
+        answer = self.follower.respond(lambda: batch(train, seen), lambda: batch(score, unseen), progress)
         return figures | {f"follower/{key}": value for key, value in answer.items()}
 
 
