@@ -54,8 +54,8 @@ def main() -> None:
             table = "\n".join(plain_table(content["rows"]))
         elif "runs" in content:
             table = "\n".join([*make_table(content["runs"]), "", *draw(path.stem, content["runs"])])
-        else:  # a benchmark's record, which the page quotes
-            continue
+        else:
+            table = "\n".join(throughput_table(content))
         page, count = re.subn(
             rf"(<!-- begin {path.stem} -->\n).*?(<!-- end {path.stem} -->)",
             lambda match, table=table: f"{match[1]}{table}\n{match[2]}",
@@ -155,6 +155,16 @@ def make_table(runs: dict[str, Any]) -> list[str]:
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
+
+
+def throughput_table(record: dict[str, Any]) -> list[str]:
+    """What benchmarks/gail_throughput.py measured."""
+    repeats = len(record["steps_per_second"]["ppo"])
+    lines = [f"| {record['device']}, n = {repeats} turns | steps/s | ratio to PPO | quartiles |", "|---|---|---|---|"]
+    for name, row in record["summary"].items():
+        low, high = row["quartiles"]
+        lines.append(f"| {name} | {row['steps_per_second']:.0f} | {row['ratio']:.2f} | {low:.2f}–{high:.2f} |")
+    return [*lines, "", f"Machine: {record['machine']['cpu']}, {record['machine']['cores']} cores, one thread."]
 
 
 def plain_table(rows: list[dict[str, Any]]) -> list[str]:
