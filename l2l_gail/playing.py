@@ -79,7 +79,7 @@ def open_environment(env_id: str, *, recording: bool) -> object:
     if recording and headless:
         os.environ.setdefault("MUJOCO_GL", "egl")
     try:
-        env = make(env_id, render_mode="rgb_array" if recording else "human")
+        env = make(env_id, render_mode="rgb_array" if recording else "human", **tracking_camera(env_id))
         env.reset(seed=0)
         env.render()  # the first frame is where a missing driver shows
     except Exception as error:  # MuJoCo, OpenGL and glfw each raise their own, AttributeError among them
@@ -90,6 +90,18 @@ def open_environment(env_id: str, *, recording: bool) -> object:
             "OSMesa (apt install libosmesa6, then MUJOCO_GL=osmesa)"
         ) from error
     return env
+
+
+def tracking_camera(env_id: str) -> dict[str, str]:
+    """The argument that makes the camera follow the robot, where its model has such a camera; else nothing.
+
+    Without it the camera stays where the episode starts, and a robot that runs is soon out of the picture.
+    """
+    env = make(env_id)
+    model = getattr(env.unwrapped, "model", None)
+    env.close()
+    names = [] if model is None else [model.camera(index).name for index in range(model.ncam)]
+    return {"camera_name": "track"} if "track" in names else {}
 
 
 def write_video(path: Path, frames: list[np.ndarray], fps: int) -> None:

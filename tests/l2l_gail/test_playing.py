@@ -49,3 +49,8 @@ def test_records_a_video_or_says_what_the_machine_lacks(run, tmp_path, capsys):
     playing.main([str(run), "--video", str(out), "--max-steps", "4"])
     assert out.stat().st_size > 0
     assert "4 steps" in capsys.readouterr().out
+
+
+def test_camera_follows_where_the_model_has_one_that_does():
+    assert playing.tracking_camera("HalfCheetah-v4") == {"camera_name": "track"}
+    assert playing.tracking_camera("Pendulum-v1") == {}
