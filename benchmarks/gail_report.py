@@ -114,21 +114,38 @@ def group_of(run: dict[str, Any], runs: dict[str, Any]) -> str:
         for name in ("env", "disc_rate", "num_demos", "gradient_penalty")
         if len({json.dumps(other["settings"][name]) for other in runs.values()}) > 1
     ]
-    label = {"disc_rate": "rate {:g}", "num_demos": "{} demos", "gradient_penalty": "GP {:g}", "env": "{}"}
-    return ", ".join([label[name].format(run["settings"][name]) for name in varied] + [run["settings"]["follower"]])
+    settings = run["settings"]
+    words = {
+        "env": settings["env"],
+        "disc_rate": f"rate {settings['disc_rate']:.0e}".replace("e-0", "e-"),
+        "num_demos": demonstrations(settings["num_demos"]),
+        "gradient_penalty": f"GP {settings['gradient_penalty']:g}",
+    }
+    return ", ".join([words[name] for name in varied] + [settings["follower"]])
+
+
+def in_order(runs: dict[str, Any]) -> list[dict[str, Any]]:
+    """Runs by task, number of demonstrations, follower, rate and seed."""
+    keys = ("env", "num_demos", "follower", "disc_rate", "seed")
+    return sorted(runs.values(), key=lambda run: tuple(run["settings"][key] for key in keys))
+
+
+def demonstrations(count: int) -> str:
+    """So many demonstrations, in words."""
+    return f"{count} demonstration" + ("" if count == 1 else "s")
 
 
 def make_table(runs: dict[str, Any]) -> list[str]:
     """One row a group: deterministic return, share of the expert, stability, discriminator, rule."""
     groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for run in runs.values():
+    for run in in_order(runs):
         groups[group_of(run, runs)].append(run)
     lines = [
         "| runs | n | return, mean ± sd over seeds (each) | % of expert | worst seed, % | largest fall | drawdown CVaR "
         "| D accuracy | on held-out | held-out loss | log rate |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for name, members in sorted(groups.items()):
+    for name, members in groups.items():
         returns = np.array([run["result"]["return"]["mean"] for run in members])
         percent = np.array([run["result"]["percent_of_expert"] for run in members])
         spread = f" ± {returns.std(ddof=1):.0f}" if len(returns) > 1 else ""
@@ -190,7 +207,9 @@ def draw(name: str, runs: dict[str, Any]) -> list[str]:
     for panel in panels:
         members = {key: run for key, run in runs.items() if panel is None or run["settings"][split] == panel}
         settings = next(iter(members.values()))["settings"]
-        title = f"{settings['env']}, {settings['num_demos']} demonstrations" + ("" if panel is None else f": {panel}")
+        title = f"{settings['env']}, {demonstrations(settings['num_demos'])}"
+        if panel is not None and split != "env":
+            title += f": {panel}"
         stem = name if panel is None else f"{name}_{panel}"
         lines += [f"![{title}, return](gail/{draw_returns(DATA / stem, title, members).name})", ""]
         learned = {key: run for key, run in members.items() if "follower/log_rate" in run["curves"]}
@@ -223,13 +242,13 @@ def draw_returns(stem: Path, title: str, runs: dict[str, Any]) -> Path:
 def curves_of(runs: dict[str, Any], tag: str, transform: Any = np.asarray) -> dict[str, list[Any]]:
     """A figure's curves by group, each a pair of steps and values."""
     groups: dict[str, list[Any]] = defaultdict(list)
-    for run in runs.values():
+    for run in in_order(runs):
         points = [
             (step, value) for step, value in zip(run["grid"], run["curves"][tag], strict=True) if value is not None
         ]
         steps, values = zip(*points, strict=True)
         groups[group_of(run, runs)].append((list(steps), transform(values)))
-    return dict(sorted(groups.items()))
+    return dict(groups)
 
 
 if __name__ == "__main__":
