@@ -82,6 +82,9 @@ def train(args: TrainArgs, resumed: Run | None = None) -> Run:
             run.update(bc_loss=cloning.clone(gail, demonstrations, epochs=config.bc_epochs))
     else:
         gail.restore(*checkpoint.latest(run.folder))  # first: a checkpoint that does not fit leaves the logs alone
+        done = gail.ppo.num_timesteps
+        if done >= args.steps + config.num_envs * config.round_steps:
+            raise UserError(f"{run.folder} has made {done:,} steps already, more than --steps {args.steps:,}")
         events.trim(run.folder, gail.ppo.num_timesteps)
         gail.set_logger(make_logger(run.folder))
         run.update(status="running", resumed_at=[*run.record.get("resumed_at", []), gail.ppo.num_timesteps])

@@ -78,6 +78,7 @@ def test_a_run_from_flags_to_report(demos, tmp_path, capsys):
 
     fails(capsys, ["--demos", demos, "--run-dir", folder, *SMALL], str(folder), "not empty")
     fails(capsys, ["--resume", folder, "--seed", "3"], "--seed")
+    fails(capsys, ["--resume", folder, "--steps", "64"], "256 steps already")
     other = tmp_path / "carried"
     cli.main(
         ["--l2l", "--follower-from", str(folder), "--freeze-follower", "--demos", str(demos), "--run-dir"]
