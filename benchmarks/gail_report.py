@@ -200,7 +200,9 @@ def plain_table(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def draw(name: str, runs: dict[str, Any]) -> list[str]:
-    """The experiment's figures; returns the lines that show them."""
+    """The experiment's figures, in place of its earlier ones; returns the lines that show them."""
+    for old in [*DATA.glob(f"{name}*.png"), *DATA.glob(f"{name}*.svg")]:
+        old.unlink()
     lines = []
     split = "env" if len({run["settings"]["env"] for run in runs.values()}) > 1 else "follower"
     panels = sorted({run["settings"][split] for run in runs.values()}) if len(runs) > 8 else [None]
