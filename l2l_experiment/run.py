@@ -69,6 +69,21 @@ class Run:
             raise UserError(f"{folder} holds a run of kind {record.get('kind')!r}, but this needs one of kind {kind!r}")
         return cls(folder, config, record)
 
+    def hold(self) -> None:
+        """Keep other processes from training in this folder until this one ends, however it does; UserError if one does.
+
+        Without file locks (Windows) this does nothing.
+        """
+        try:
+            import fcntl
+        except ImportError:
+            return
+        self._lock = (self.folder / ".lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{self.folder} is being trained by another process; wait for it, or stop it") from None
+
     def update(self, **figures: Any) -> None:
         """Merge figures into the record, in memory and on disk; a number that is not finite becomes null."""
         self.record |= plain(figures, finite=True)

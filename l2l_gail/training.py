@@ -77,10 +77,12 @@ def train(args: TrainArgs, resumed: Run | None = None) -> Run:
             carry_follower(gail, args.follower_from)
         folder = args.run_dir or default_folder("runs", f"{config.env}_{config.follower}_s{config.seed}")
         run = Run.create(folder, kind=KIND, config=plain_args(args))
+        run.hold()
         gail.set_logger(make_logger(run.folder))
         if config.bc_epochs:
             run.update(bc_loss=cloning.clone(gail, demonstrations, epochs=config.bc_epochs))
     else:
+        run.hold()
         gail.restore(*checkpoint.latest(run.folder))  # first: a checkpoint that does not fit leaves the logs alone
         done = gail.ppo.num_timesteps
         if done >= args.steps + config.num_envs * config.round_steps:

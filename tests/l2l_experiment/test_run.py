@@ -177,3 +177,14 @@ def test_the_commit_is_that_of_the_checkout_which_tracks_the_code(tmp_path):
     code.write_text("2")
     assert provenance.git_state(code)["dirty"] is True
     assert provenance.git_state(installed) is None
+
+
+def test_one_process_at_a_time_trains_in_a_folder(tmp_path):
+    pytest.importorskip("fcntl")
+    first = Run.create(tmp_path / "run", kind="gail", config={})
+    first.hold()
+    second = Run.open(tmp_path / "run", kind="gail")
+    with pytest.raises(UserError, match="another process"):
+        second.hold()
+    first._lock.close()  # what the end of a process does
+    second.hold()
