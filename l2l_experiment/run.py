@@ -70,7 +70,7 @@ class Run:
         return cls(folder, config, record)
 
     def hold(self) -> None:
-        """Keep other processes from training in this folder until this one ends, however it does; UserError if one does.
+        """Keep other processes from training in this folder until this one has ended; UserError if one does so now.
 
         Without file locks (Windows) this does nothing.
         """
