@@ -205,7 +205,7 @@ def draw(name: str, runs: dict[str, Any]) -> list[str]:
         old.unlink()
     lines = []
     split = "env" if len({run["settings"]["env"] for run in runs.values()}) > 1 else "follower"
-    panels = sorted({run["settings"][split] for run in runs.values()}) if len(runs) > 8 else [None]
+    panels = sorted({run["settings"][split] for run in runs.values()}) if len(runs) > 8 or split == "env" else [None]
     for panel in panels:
         members = {key: run for key, run in runs.items() if panel is None or run["settings"][split] == panel}
         settings = next(iter(members.values()))["settings"]
