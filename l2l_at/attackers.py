@@ -1,0 +1,183 @@
+"""Learned attackers: networks, and the update rules on perturbations that they make.
+
+A rule's state holds the images: pass `state={"images": images}` to `bilevel.unroll`. Objectives are minus the loss that
+the attacker raises, so the direction of attack is minus the gradient that a rule is given.
+"""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from bilevel.rules import State
+from l2l_experiment.errors import UserError
+
+Scale = Literal["sample", "batch"]
+INPUTS = ("image", "gradient", "delta")
+
+
+class GenBlock(nn.Module):
+    """Residual block of the published attackers: BN-PReLU-conv-BN-PReLU-conv, normalisation without affine weights."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.BatchNorm2d(inputs, affine=False),
+            nn.PReLU(),
+            nn.Conv2d(inputs, outputs, 3, padding=1),
+            nn.BatchNorm2d(outputs, affine=False),
+            nn.PReLU(),
+            nn.Conv2d(outputs, outputs, 3, padding=1),
+        )
+        self.shortcut = nn.Sequential() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.xavier_uniform_(module.weight, gain=1.0 if module.kernel_size == (1, 1) else math.sqrt(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x) + self.shortcut(x)
+
+
+def _stem(inputs: int, outputs: int, stride: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False), nn.BatchNorm2d(outputs, eps=1e-3), nn.ReLU()
+    )
+
+
+def _at_full_size(inputs: int, channels: int, widths: tuple[int, ...]) -> nn.Sequential:
+    blocks = [GenBlock(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)]
+    return nn.Sequential(
+        _stem(inputs, widths[0], 1),
+        *blocks,
+        nn.BatchNorm2d(widths[-1], affine=False),
+        nn.Conv2d(widths[-1], channels, 3, padding=1),
+    )
+
+
+def wide(inputs: int, channels: int) -> nn.Sequential:
+    """The attacker of every published training script: 1,747,851 weights for CIFAR with a gradient as input.
+
+    The published module has one more, a scale that its forward pass does not use.
+    """
+    return _at_full_size(inputs, channels, (64, 128, 256, 128, 64))
+
+
+def two_layer(inputs: int, channels: int) -> nn.Sequential:
+    """The published two-layer attacker: 354,055 weights, without the scale that its forward pass does not use."""
+    return _at_full_size(inputs, channels, (64, 128, 64))
+
+
+class Slim(nn.Module):
+    """The published slim attacker: 1,434,359 weights at half the resolution, a fifth of the wide one's cost."""
+
+    def __init__(self, inputs: int, channels: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            _stem(inputs, 128, 2),
+            GenBlock(128, 256),
+            GenBlock(256, 128),
+            nn.BatchNorm2d(128, affine=False),
+            nn.ConvTranspose2d(128, 16, 4, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(16),
+            nn.ReLU(),
+        )
+        self.head = nn.Conv2d(16 + inputs, channels, 3, padding=1, bias=False)
+        self.scale = nn.Parameter(torch.tensor(5.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale * self.head(torch.cat([self.body(x), x], dim=1))
+
+
+def tiny(inputs: int, channels: int, width: int = 32, *, zero_head: bool = True) -> nn.Sequential:
+    """Three convolutions without normalisation; 13 thousand weights for CIFAR at the default width."""
+    head = nn.Conv2d(width, channels, 3, padding=1)
+    if zero_head:
+        nn.init.zeros_(head.weight)
+        nn.init.zeros_(head.bias)
+    return nn.Sequential(
+        nn.Conv2d(inputs, width, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(width, width, 3, padding=1),
+        nn.ReLU(),
+        head,
+    )
+
+
+PUBLISHED = {"wide": wide, "slim": Slim, "two-layer": two_layer}
+AttackerName = Literal["wide", "slim", "two-layer", "tiny"]
+
+
+def normalised(gradient: Tensor, scale: Scale, *, by: Literal["largest", "mean"]) -> Tensor:
+    """A gradient over its largest or mean absolute entry, of each sample or of the whole batch; zero stays zero."""
+    size = gradient.abs()
+    dims = (1, 2, 3) if scale == "sample" else (0, 1, 2, 3)
+    unit = size.amax(dims, keepdim=True) if by == "largest" else size.mean(dims, keepdim=True)
+    return gradient / torch.where(unit > 0, unit, 1)
+
+
+class PublishedAttacker(nn.Module):
+    """The step size·tanh(network([x + δ, ĝ])) (Jiang et al., 2021; gradient and scale as in the published code).
+
+    ĝ is the gradient of the loss over its largest absolute entry, in the whole batch as published; without
+    `sees_gradient` the network sees the image only ("naive"). With `detach_inputs` a step's weights learn from what it
+    adds, not from what later steps see of it.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        size: float,
+        *,
+        sees_gradient: bool = True,
+        scale: Scale = "batch",
+        detach_inputs: bool = False,
+    ) -> None:
+        super().__init__()
+        self.network, self.size, self.scale = network, size, scale
+        self.sees_gradient, self.detach_inputs = sees_gradient, detach_inputs
+
+    def init(self, variable: Tensor) -> State:
+        raise TypeError('an attacker needs to see the images: pass state={"images": images}')
+
+    def update(self, gradient: Tensor, state: State, variable: Tensor) -> tuple[Tensor, State]:
+        inputs = (state["images"] + variable).clamp(0, 1)
+        if self.sees_gradient:
+            inputs = torch.cat([inputs, normalised(-gradient, self.scale, by="largest")], dim=1)
+        return self.size * self.network(inputs.detach() if self.detach_inputs else inputs).tanh(), state
+
+
+class ResidualAttacker(nn.Module):
+    """The step size·tanh(2·clip(ĝ, ±3) + h(x + δ, ĝ, δ/radius)): a soft sign step, and what a network adds to it.
+
+    ĝ is the gradient of the loss over its mean absolute entry. The network's head starts at zero, so that training
+    starts from the hand-designed step. Our design; what it keeps of Jiang et al. (2021) is an attacker that sees the
+    gradient and learns with the classifier. `sees` names the network's inputs; without any the step stays as it starts.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        radius: float,
+        size: float,
+        *,
+        width: int = 32,
+        sees: tuple[str, ...] = INPUTS,
+        scale: Scale = "sample",
+    ) -> None:
+        super().__init__()
+        if unknown := set(sees) - set(INPUTS):
+            raise UserError(f"an attacker can see {', '.join(INPUTS)}, not {', '.join(sorted(unknown))}")
+        self.radius, self.size, self.sees, self.scale = radius, size, sees, scale
+        self.network = tiny(channels * len(sees), channels, width) if sees else None
+
+    def init(self, variable: Tensor) -> State:
+        raise TypeError('an attacker needs to see the images: pass state={"images": images}')
+
+    def update(self, gradient: Tensor, state: State, variable: Tensor) -> tuple[Tensor, State]:
+        direction = normalised(-gradient, self.scale, by="mean").clamp(-3, 3)
+        raw = 2 * direction
+        if self.network is not None:
+            seen = {"image": state["images"] + variable, "gradient": direction, "delta": variable / self.radius}
+            raw = raw + self.network(torch.cat([seen[name] for name in self.sees], dim=1))
+        return self.size * raw.tanh(), state

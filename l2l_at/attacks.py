@@ -1,0 +1,63 @@
+"""Hand-designed attacks, written with the engine; they drive training and probes, never a reported figure."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from bilevel import SteepestStep, unroll
+from bilevel.response import Objective
+from l2l_at.threat import Threat
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[nn.Module]:
+    """The model in evaluation mode; every module gets back the mode that it was in."""
+    before = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield model
+    finally:
+        for module, training in before:
+            module.training = training
+
+
+def minus_loss(model: nn.Module, images: Tensor, labels: Tensor) -> Objective:
+    """δ ↦ −Σ cross-entropy(model(x + δ), y): what an attacker goes down.
+
+    The sum makes each sample's gradient its own, whatever the batch. There is no clamp to [0, 1] in it: where pixels lie
+    on the box it would hide the gradient, and the attack would be weak there. Projections keep x + δ in the box instead.
+    """
+
+    def objective(delta: Tensor) -> Tensor:
+        return -cross_entropy(model(images + delta), labels, reduction="sum")
+
+    return objective
+
+
+def pgd(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    threat: Threat,
+    *,
+    steps: int = 10,
+    size: float = 0.25,
+    random_start: bool = True,
+) -> Tensor:
+    """Perturbations by projected gradient descent (Madry et al., 2018), steepest steps of `size`·radius; no graph.
+
+    The model is used in the mode it is in.
+    """
+    start = threat.random_start(images) if random_start else torch.zeros_like(images)
+    rule = SteepestStep(threat.norm, size * threat.radius)
+    objective = minus_loss(model, images, labels)
+    return unroll(objective, rule, start, steps=steps, project=lambda d: threat.project(d, images)).variable
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """Share of images that the model gets right, in the mode it is in."""
+    return float((model(images).argmax(1) == labels).float().mean())

@@ -1,0 +1,149 @@
+"""CIFAR-10 and CIFAR-100 in the official binary form: found or fetched, checked, read. No pickle is opened."""
+
+import tarfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pooch
+
+from l2l_experiment.errors import UserError
+
+PIXELS = 3 * 32 * 32
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One data set's files. A record is `labels` bytes, the last of which is the class, and 3072 bytes of pixels."""
+
+    archive: str
+    md5: str
+    folder: str
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+    records: int  # in each file of `train`
+    labels: int
+    classes: int
+
+    @property
+    def url(self) -> str:
+        return f"https://www.cs.toronto.edu/~kriz/{self.archive}"
+
+
+# Checksums as on https://www.cs.toronto.edu/~kriz/cifar.html
+LAYOUTS = {
+    "cifar10": Layout(
+        archive="cifar-10-binary.tar.gz",
+        md5="c32a1d4ab5d03f1284b67883e8d87530",
+        folder="cifar-10-batches-bin",
+        train=tuple(f"data_batch_{i}.bin" for i in range(1, 6)),
+        test=("test_batch.bin",),
+        records=10_000,
+        labels=1,
+        classes=10,
+    ),
+    "cifar100": Layout(
+        archive="cifar-100-binary.tar.gz",
+        md5="03b5dce01913d631647c71ecec9e9cb8",
+        folder="cifar-100-binary",
+        train=("train.bin",),
+        test=("test.bin",),
+        records=50_000,
+        labels=2,
+        classes=100,
+    ),
+}
+TEST_RECORDS = 10_000
+
+Arrays = tuple[np.ndarray, np.ndarray]
+
+
+def read(name: str, data_dir: Path | None = None) -> tuple[Arrays, Arrays]:
+    """`((images, labels), (images, labels))` of training and test set.
+
+    Images are uint8 of shape (n, 3, 32, 32), labels int64. Without `data_dir` the archive is fetched into a cache folder
+    and its checksum compared; with it, the files are read from there: unpacked, in the official folder, or in the
+    archive (whose content is checked file by file: size and labels). UserError names the file that is missing or wrong.
+    """
+    layout = LAYOUTS[name]
+    content = _fetch(layout) if data_dir is None else _local(layout, data_dir)
+    train = [_parse(content, file, layout, layout.records) for file in layout.train]
+    test = [_parse(content, file, layout, TEST_RECORDS) for file in layout.test]
+    return _join(train), _join(test)
+
+
+Content = Callable[[str], bytes]
+
+
+def _fetch(layout: Layout) -> Content:
+    try:
+        archive = pooch.retrieve(
+            layout.url, known_hash=f"md5:{layout.md5}", fname=layout.archive, path=pooch.os_cache("l2l"), progressbar=True
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"cannot fetch {layout.url} ({str(error).splitlines()[0]}); put {layout.archive}, or the folder "
+            f"{layout.folder} unpacked from it, into a folder and name that with --data-dir"
+        ) from error
+    return _from_archive(Path(archive), layout)
+
+
+def _local(layout: Layout, data_dir: Path) -> Content:
+    for folder in (data_dir / layout.folder, data_dir):
+        if (folder / layout.train[0]).is_file():
+            return _from_folder(folder)
+    if (archive := data_dir / layout.archive).is_file():
+        return _from_archive(archive, layout)
+    raise UserError(
+        f"--data-dir {data_dir} holds neither {layout.folder}/ nor {layout.archive}; "
+        f"the official archive is at {layout.url}"
+    )
+
+
+def _from_folder(folder: Path) -> Content:
+    def content(file: str) -> bytes:
+        try:
+            return (folder / file).read_bytes()
+        except OSError as error:
+            raise UserError(f"cannot read {folder / file}: {error.strerror or error}") from error
+
+    return content
+
+
+def _from_archive(archive: Path, layout: Layout) -> Content:
+    def content(file: str) -> bytes:
+        try:
+            with tarfile.open(archive) as tar:
+                member = tar.extractfile(f"{layout.folder}/{file}")
+                if member is None:
+                    raise KeyError(file)
+                return member.read()
+        except KeyError:
+            raise UserError(f"{archive} holds no file {layout.folder}/{file}; fetch it again from {layout.url}") from None
+        except (OSError, EOFError, tarfile.TarError) as error:
+            raise UserError(f"{archive} is damaged ({error}); fetch it again from {layout.url}") from error
+
+    return content
+
+
+def _parse(content: Content, file: str, layout: Layout, records: int) -> Arrays:
+    raw = np.frombuffer(content(file), dtype=np.uint8)
+    expected = records * (layout.labels + PIXELS)
+    if raw.size != expected:
+        raise UserError(
+            f"{file} has {raw.size:,} bytes where {records:,} records need {expected:,}; "
+            f"it is cut off, or not a file of {layout.folder}"
+        )
+    rows = raw.reshape(records, layout.labels + PIXELS)
+    labels = rows[:, layout.labels - 1].astype(np.int64)
+    if labels.max() >= layout.classes:
+        raise UserError(
+            f"{file} holds the label {labels.max()} where labels lie below {layout.classes}; "
+            f"it is damaged, or not a file of {layout.folder}"
+        )
+    return rows[:, layout.labels :].reshape(-1, 3, 32, 32), labels
+
+
+def _join(parts: list[Arrays]) -> Arrays:
+    return np.concatenate([images for images, _ in parts]), np.concatenate([labels for _, labels in parts])

@@ -1,0 +1,120 @@
+"""The settings of adversarial training, one flat frozen dataclass; `tuned.yml` holds the values per data set."""
+
+from dataclasses import dataclass, fields, replace
+from importlib import resources
+from typing import Any, Literal
+
+import yaml
+
+from l2l_at.attackers import INPUTS, AttackerName, Scale
+from l2l_at.data import Dataset
+from l2l_at.threat import Norm, Threat, parse_radius
+from l2l_experiment.errors import UserError
+
+
+@dataclass(frozen=True)
+class ATConfig:
+    """Settings of one run: data, threat model, classifier, method, attacker and schedule."""
+
+    dataset: Dataset = "digits"
+    """Data set: digits (comes with scikit-learn), cifar10 or cifar100 (fetched, or read from --data-dir)."""
+    method: str = "l2l"
+    """How a batch becomes a loss; --list prints the methods."""
+    model: str = "small-cnn"
+    """Classifier: small-cnn (digits); preact-tiny, resnet18, preactresnet18, wrn-28-10, wrn-34-10 (CIFAR)."""
+    norm: Norm = "linf"
+    """Norm of the threat model."""
+    eps: str = "0.1"
+    """Radius of the threat model on the scale of pixels in [0, 1]: a number, or a fraction such as 8/255."""
+    seed: int = 0
+    """Seed of the split, the networks and every draw."""
+    device: str = "auto"
+    """Where everything lives: auto, cpu or cuda."""
+
+    holdout: float = 0.1
+    """Share of the training images, stratified, on which the best checkpoint is chosen."""
+    subset: int | None = None
+    """Train on so many images only, stratified."""
+    epochs: int = 40
+    """Passes over the training images."""
+    batch_size: int = 128
+    """Images in a step."""
+    schedule: Literal["one-cycle", "multi-step"] = "one-cycle"
+    """Learning rate: up and down once over the whole run, or a tenth of it at 1/2 and 3/4 of the run."""
+    rate: float = 0.1
+    """The classifier's learning rate (the highest of the schedule)."""
+    momentum: float = 0.9
+    """Momentum of SGD; it stays as it is in the one-cycle schedule."""
+    weight_decay: float = 5e-4
+    """Weight decay of SGD."""
+    clip_norm: float = 0.0
+    """Clip the classifier's gradient to this norm; 0 does not."""
+    ema: float = 0.999
+    """Decay of the averaged weights that are evaluated and exported, warmed up from 0; 0 switches averaging off."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Training precision: auto is bf16 autocast on CUDA and fp32 on the CPU. Grading is always fp32."""
+    compile: bool = False
+    """Compile the classifier with torch.compile."""
+
+    attack_steps: int | None = None
+    """Steps of the training attack; by default the method's own."""
+    attack_size: float | None = None
+    """Length of a step over the radius; by default the method's own."""
+    random_start: bool | None = None
+    """Start the training attack at a random perturbation; by default as the method has it."""
+
+    attacker: AttackerName = "tiny"
+    """Network of the published L2L methods (l2l-naive, l2l-grad, l2l-2step, l2l-kstep); wide is the published one."""
+    attacker_width: int = 32
+    """Channels of the tiny network, which the residual attacker (l2l) always has."""
+    attacker_sees: tuple[str, ...] = INPUTS
+    """What the residual attacker's network sees, of image, gradient and delta; nothing: it stays a soft sign step."""
+    attacker_rate: float = 1e-3
+    """Learning rate of the attacker's Adam."""
+    attacker_decay: float = 2e-4
+    """Weight decay of the attacker, added to the gradient."""
+    attacker_every: int = 4
+    """Fit the residual attacker on every n-th batch; the published forms are fitted on every batch."""
+    gradient_scale: Scale | None = None
+    """Scale the attacker's gradient per sample or over the whole batch; by default as the method has it."""
+    freeze_attacker: bool = False
+    """Leave the attacker as it starts."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "rate", "attacker_rate", "attacker_every", "attacker_width"):
+            if getattr(self, name) <= 0:
+                raise UserError(f"--{name.replace('_', '-')} must be positive, got {getattr(self, name)}")
+        for name in ("attack_steps", "attack_size", "subset"):
+            if getattr(self, name) is not None and getattr(self, name) <= 0:
+                raise UserError(f"--{name.replace('_', '-')} must be positive, got {getattr(self, name)}")
+        for name in ("weight_decay", "attacker_decay", "clip_norm"):
+            if getattr(self, name) < 0:
+                raise UserError(f"--{name.replace('_', '-')} must not be negative, got {getattr(self, name)}")
+        for name in ("momentum", "ema"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"--{name} must lie in [0, 1), got {getattr(self, name)}")
+        if not 0 < self.holdout < 1:
+            raise UserError(f"--holdout must lie strictly between 0 and 1, got {self.holdout}")
+        if unknown := set(self.attacker_sees) - set(INPUTS):
+            raise UserError(f"--attacker-sees takes {', '.join(INPUTS)}, not {', '.join(sorted(unknown))}")
+        _ = self.threat
+
+    @property
+    def threat(self) -> Threat:
+        """The threat model that `norm` and `eps` name."""
+        return Threat(self.norm, parse_radius(self.eps))
+
+
+def tuned(dataset: str) -> ATConfig:
+    """The settings of `tuned.yml` for a data set."""
+    blocks = yaml.safe_load(resources.files("l2l_at").joinpath("tuned.yml").read_text())
+    return from_dict({**(blocks.get(dataset) or {}), "dataset": dataset})
+
+
+def from_dict(values: dict[str, Any]) -> ATConfig:
+    """A configuration from plain values, as stored in a run's config.yaml; an unknown name is a UserError."""
+    unknown = sorted(set(values) - {field.name for field in fields(ATConfig)})
+    if unknown:
+        raise UserError(f"unknown settings {', '.join(unknown)}; known are the fields of ATConfig")
+    lists = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    return replace(ATConfig(), **lists)

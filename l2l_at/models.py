@@ -1,0 +1,173 @@
+"""Classifiers: ResNet, PreActResNet and WideResNet in their CIFAR form, and a small network for digits.
+
+Every classifier takes images in [0, 1] and normalises them inside, so that perturbations keep the scale of the pixels.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from l2l_experiment.errors import UserError
+
+# Mean and standard deviation of the training images, per channel (the values of the published FAST-BAT code).
+MOMENTS = {
+    "digits": ((0.5,), (0.5,)),
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+}
+
+
+class Normalised(nn.Module):
+    """A network behind the normalisation of its input; called with images in [0, 1], answers with logits."""
+
+    def __init__(self, network: nn.Module, mean: tuple[float, ...], deviation: tuple[float, ...]) -> None:
+        super().__init__()
+        self.network = network
+        # Constants of the architecture, not weights: they need no place in a checkpoint.
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("deviation", torch.tensor(deviation).view(-1, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network((images - self.mean) / self.deviation)
+
+
+def conv(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Conv2d:
+    """A convolution that keeps height and width (at stride 1), without bias: a batch normalisation follows it."""
+    return nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, bias=False)
+
+
+class BasicBlock(nn.Module):
+    """conv-BN-ReLU-conv-BN plus shortcut, then ReLU (He et al., 2016a)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            conv(inputs, outputs, stride=stride),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(),
+            conv(outputs, outputs),
+            nn.BatchNorm2d(outputs),
+        )
+        self.shortcut = nn.Sequential()
+        if stride != 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.body(x) + self.shortcut(x))
+
+
+class PreActBlock(nn.Module):
+    """BN-ReLU-conv-BN-ReLU-conv plus shortcut (He et al., 2016b).
+
+    Where the shape changes, the shortcut is a 1×1 convolution: of the activated input in wide networks (Zagoruyko and
+    Komodakis, 2016), of the block's raw input in the PreActResNet-18 that the field's fast methods use.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int, *, shortcut_of: str = "raw") -> None:
+        super().__init__()
+        self.norm1, self.conv1 = nn.BatchNorm2d(inputs), conv(inputs, outputs, stride=stride)
+        self.norm2, self.conv2 = nn.BatchNorm2d(outputs), conv(outputs, outputs)
+        changes = stride != 1 or inputs != outputs
+        self.shortcut = conv(inputs, outputs, 1, stride) if changes else None
+        self.of_activated = shortcut_of == "activated"
+
+    def forward(self, x: Tensor) -> Tensor:
+        active = torch.relu(self.norm1(x))
+        shortcut = x if self.shortcut is None else self.shortcut(active if self.of_activated else x)
+        return self.conv2(torch.relu(self.norm2(self.conv1(active)))) + shortcut
+
+
+def _stages(block: Callable[..., nn.Module], widths: tuple[int, ...], depth: int, inputs: int) -> nn.Sequential:
+    """Stages of `depth` blocks, the first of each (but of the first stage) at stride 2."""
+    blocks = []
+    for stage, outputs in enumerate(widths):
+        for index in range(depth):
+            blocks.append(block(inputs, outputs, 2 if stage and not index else 1))
+            inputs = outputs
+    return nn.Sequential(*blocks)
+
+
+def resnet18(channels: int, classes: int, width: int = 64) -> nn.Sequential:
+    """ResNet-18 for small images: a 3×3 stem at stride 1 and no pooling before the blocks."""
+    widths = (width, 2 * width, 4 * width, 8 * width)
+    return nn.Sequential(
+        conv(channels, width),
+        nn.BatchNorm2d(width),
+        nn.ReLU(),
+        _stages(BasicBlock, widths, 2, width),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(widths[-1], classes),
+    )
+
+
+def preact_resnet18(channels: int, classes: int, width: int = 64, depth: int = 2) -> nn.Sequential:
+    """PreActResNet-18 for small images, with the batch normalisation and ReLU at the end that FAST-BAT's code has."""
+    widths = (width, 2 * width, 4 * width, 8 * width)
+    return nn.Sequential(
+        conv(channels, width),
+        _stages(PreActBlock, widths, depth, width),
+        nn.BatchNorm2d(widths[-1]),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(widths[-1], classes),
+    )
+
+
+def wide_resnet(channels: int, classes: int, depth: int, widen: int) -> nn.Sequential:
+    """WRN-depth-widen (Zagoruyko and Komodakis, 2016), without dropout."""
+
+    def block(inputs: int, outputs: int, stride: int) -> PreActBlock:
+        return PreActBlock(inputs, outputs, stride, shortcut_of="activated")
+
+    widths = (16 * widen, 32 * widen, 64 * widen)
+    return nn.Sequential(
+        conv(channels, 16),
+        _stages(block, widths, (depth - 4) // 6, 16),
+        nn.BatchNorm2d(widths[-1]),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(widths[-1], classes),
+    )
+
+
+def small_cnn(channels: int, classes: int, width: int = 32) -> nn.Sequential:
+    """Two convolutions and two linear layers, for 8 × 8 digits."""
+    return nn.Sequential(
+        nn.Conv2d(channels, width, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(width, 2 * width, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(2 * width * 16, 4 * width),
+        nn.ReLU(),
+        nn.Linear(4 * width, classes),
+    )
+
+
+NETWORKS: dict[str, Callable[[int, int], nn.Module]] = {
+    "small-cnn": small_cnn,
+    "preact-tiny": lambda channels, classes: preact_resnet18(channels, classes, width=16, depth=1),
+    "resnet18": resnet18,
+    "preactresnet18": preact_resnet18,
+    "wrn-28-10": lambda channels, classes: wide_resnet(channels, classes, 28, 10),
+    "wrn-34-10": lambda channels, classes: wide_resnet(channels, classes, 34, 10),
+}
+
+
+def build(name: str, dataset: str, classes: int) -> Normalised:
+    """A fresh classifier for a data set, weights by He et al. (2015) for convolutions; UserError for an unknown name."""
+    if name not in NETWORKS:
+        raise UserError(f"--model must be one of {', '.join(NETWORKS)}, got {name!r}")
+    if (name == "small-cnn") != (dataset == "digits"):
+        raise UserError(f"--model {name} does not fit {dataset}: small-cnn is for digits, all others for CIFAR")
+    mean, deviation = MOMENTS[dataset]
+    network = NETWORKS[name](len(mean), classes)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    return Normalised(network, mean, deviation)

@@ -1,0 +1,286 @@
+"""Methods against formulas written out by hand, on small networks."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from l2l_at import attacks
+from l2l_at.config import ATConfig
+from l2l_at.data import Batch
+from l2l_at.methods import METHODS, make
+from l2l_at.threat import Threat
+from l2l_experiment.errors import UserError
+
+EPS = 0.1
+
+
+@pytest.fixture
+def batch():
+    generator = torch.Generator().manual_seed(3)
+    images = torch.rand(12, 1, 8, 8, generator=generator)
+    images = images.where(images > 0.4, torch.zeros(()))  # as in digits, many pixels lie on the box
+    return Batch(images, torch.randint(0, 10, (12,), generator=generator), torch.arange(12))
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(1)
+    network = nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.Tanh(), nn.Flatten(), nn.Linear(8 * 64, 10)
+    )
+    network(torch.rand(16, 1, 8, 8))  # running moments that differ from a batch's
+    return network
+
+
+def method_named(name: str, **settings):
+    torch.manual_seed(0)
+    return make(replace(ATConfig(eps=str(EPS)), method=name, **settings), (1, 8, 8))
+
+
+def test_pgd_is_bit_equal_to_one_written_by_hand(model, batch):
+    model.eval()
+    torch.manual_seed(5)
+    delta = attacks.pgd(model, batch.images, batch.labels, Threat("linf", EPS), steps=7, size=0.25)
+    torch.manual_seed(5)
+    by_hand = torch.empty_like(batch.images).uniform_(-EPS, EPS)
+    by_hand = torch.minimum(torch.maximum(by_hand, -batch.images), 1 - batch.images)
+    for _ in range(7):
+        by_hand = by_hand.detach().requires_grad_()
+        loss = cross_entropy(model(batch.images + by_hand), batch.labels, reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, by_hand)
+        by_hand = (by_hand + 0.25 * EPS * gradient.sign()).clamp(-EPS, EPS)
+        by_hand = torch.minimum(torch.maximum(by_hand, -batch.images), 1 - batch.images)
+    assert torch.equal(delta, by_hand.detach())
+
+
+def published_two_steps(model, network, images, labels):
+    """Perturbed images of the published 2-step attacker, from its description: see the class for the source."""
+
+    def scaled(gradient):
+        return gradient / gradient.abs().max()
+
+    clean = images.clone().requires_grad_()
+    (g0,) = torch.autograd.grad(cross_entropy(model(clean), labels), clean)
+    d0 = EPS * network(torch.cat([images, scaled(g0)], 1).detach()).tanh()
+    first = (images + d0).clamp(0, 1)
+    (g1,) = torch.autograd.grad(cross_entropy(model(first), labels), first, retain_graph=True)
+    d1 = EPS * network(torch.cat([first, scaled(g1).detach()], 1)).tanh()
+    return (images + (d0 + d1).clamp(-EPS, EPS)).clamp(0, 1)
+
+
+def test_two_step_attacker_gradients_equal_the_published_algebra(model, batch):
+    method = method_named("l2l-2step")
+    model.eval()
+    attacked = published_two_steps(model, method.rule.network, batch.images, batch.labels)
+    loss = -cross_entropy(model(attacked), batch.labels)
+    expected = torch.autograd.grad(loss, list(method.rule.parameters()))
+    found = {}
+    method.follower.optimizer.step = lambda: found.update(
+        {name: p.grad.clone() for name, p in method.rule.named_parameters()}
+    )
+    figures = method.improve(model, batch)
+    assert figures["loss"] == pytest.approx(-float(loss.detach()), rel=1e-6)
+    for gradient, (name, _) in zip(expected, method.rule.named_parameters(), strict=True):
+        assert (found[name] - gradient).norm() <= 1e-3 * gradient.norm(), name
+        assert gradient.norm() > 0
+
+
+def test_grad_attacker_learns_only_through_its_output(model, batch):
+    method = method_named("l2l-grad")
+    images, labels = batch.images, batch.labels
+    model.eval()
+    clean = images.clone().requires_grad_()
+    (g0,) = torch.autograd.grad(cross_entropy(model(clean), labels), clean)
+    inputs = torch.cat([images, g0 / g0.abs().max()], 1)
+    attacked = (images + EPS * method.rule.network(inputs).tanh()).clamp(0, 1)
+    expected = torch.autograd.grad(-cross_entropy(model(attacked), labels), list(method.rule.parameters()))
+    found = []
+    method.follower.optimizer.step = lambda: found.extend(p.grad.clone() for p in method.rule.parameters())
+    method.improve(model, batch)
+    for mine, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-7)
+
+
+def test_kstep_attacker_learns_from_what_its_steps_add(model, batch):
+    method = method_named("l2l-kstep", attack_steps=3, attack_size=0.4)
+    images, labels = batch.images, batch.labels
+    model.eval()
+    moved = images
+    for _ in range(3):
+        point = moved.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(cross_entropy(model(point), labels), point)
+        inputs = torch.cat([point, gradient / gradient.abs().max()], 1).detach()
+        moved = (moved + 0.4 * EPS * method.rule.network(inputs).tanh()).clamp(0, 1)
+    attacked = (images + (moved - images).clamp(-EPS, EPS)).clamp(0, 1)
+    expected = torch.autograd.grad(-cross_entropy(model(attacked), labels), list(method.rule.parameters()))
+    found = []
+    method.follower.optimizer.step = lambda: found.extend(p.grad.clone() for p in method.rule.parameters())
+    method.improve(model, batch)
+    for mine, theirs in zip(found, expected, strict=True):
+        assert (mine - theirs).norm() <= 1e-3 * theirs.norm()
+
+
+def test_residual_attacker_gets_the_gradient_of_the_shared_evaluation(model, batch):
+    method = method_named("l2l", attack_steps=2, random_start=False, attacker_every=1)
+    torch.manual_seed(4)
+    nn.init.normal_(method.rule.network[-1].weight, std=0.1)
+    images, labels, size = batch.images, batch.labels, 0.75 * EPS
+    low, high = -torch.minimum(images, torch.tensor(EPS)), torch.minimum(1 - images, torch.tensor(EPS))
+    twin = copy.deepcopy(model).train()  # its running moments must not see the evaluations below
+    model.eval()
+    delta = torch.zeros_like(images)
+    for _ in range(2):
+        point = delta.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(cross_entropy(model(images + point), labels, reduction="sum"), point)
+        unit = (gradient / gradient.abs().mean((1, 2, 3), keepdim=True)).clamp(-3, 3)
+        seen = torch.cat([images + delta, unit, delta / EPS], 1)
+        delta = delta + size * torch.tanh(2 * unit + method.rule.network(seen))
+        delta = torch.minimum(torch.maximum(delta.clamp(-EPS, EPS), low), high)
+    model.train()
+    loss = cross_entropy(model(images + delta), labels)
+    expected = torch.autograd.grad(loss, list(method.rule.parameters()), retain_graph=True)
+    weights = torch.autograd.grad(loss, list(model.parameters()))
+    answer = method.loss(twin, batch)
+    answer.loss.backward()
+    torch.testing.assert_close(answer.loss, loss)
+    torch.testing.assert_close(answer.delta, delta.detach())
+    for parameter, gradient in zip(method.rule.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-7)
+    for parameter, gradient in zip(twin.parameters(), weights, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_residual_attacker_goes_up_the_loss(model, batch):
+    method = method_named("l2l", attacker_every=1, attacker_rate=1e-2, random_start=False, attack_size=0.3)
+    losses = []
+    for _ in range(30):
+        answer = method.loss(model, batch)
+        answer.loss.backward()
+        method.improve(model, batch)
+        losses.append(float(answer.loss.detach()))
+    assert losses[-1] > losses[0] + 0.01
+
+
+def test_attacker_is_fitted_every_nth_batch_only(model, batch):
+    method = method_named("l2l", attacker_every=3)
+    fitted = []
+    for _ in range(7):
+        method.loss(model, batch).loss.backward()
+        fitted.append(bool(method.improve(model, batch)))
+    assert fitted == [True, False, False, True, False, False, True]
+
+
+def test_frozen_attacker_is_a_soft_sign_step(model, batch):
+    method = method_named("l2l", freeze_attacker=True)
+    before = [p.clone() for p in method.rule.parameters()]
+    method.loss(model, batch).loss.backward()
+    assert method.improve(model, batch) == {}
+    assert all(torch.equal(a, b) for a, b in zip(before, method.rule.parameters(), strict=True))
+
+
+def test_fgsm_rs_is_one_long_step_from_a_random_start(model, batch):
+    method = method_named("fgsm-rs")
+    model.eval()
+    torch.manual_seed(2)
+    delta = method.perturb(model, batch.images, batch.labels)
+    torch.manual_seed(2)
+    start = Threat("linf", EPS).random_start(batch.images).requires_grad_()
+    (gradient,) = torch.autograd.grad(cross_entropy(model(batch.images + start), batch.labels), start)
+    expected = (start + 1.25 * EPS * gradient.sign()).clamp(-EPS, EPS)
+    torch.testing.assert_close(delta, torch.minimum(torch.maximum(expected, -batch.images), 1 - batch.images))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_stays_in_the_threat_model_and_reaches_all_weights(name, model, batch):
+    method = method_named(name)
+    model.train()
+    answer = method.loss(model, batch)
+    answer.loss.backward()
+    assert model.training
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
+    assert not answer.delta.requires_grad
+    assert (answer.delta.abs() <= EPS + 1e-6).all()
+    assert (batch.images + answer.delta >= -1e-6).all()
+    assert (batch.images + answer.delta <= 1 + 1e-6).all()
+    method.improve(model, batch)
+    assert model.training
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_zero_input_gradient_gives_no_nan(name, batch):
+    constant = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    nn.init.zeros_(constant[1].weight)
+    method = method_named(name)
+    answer = method.loss(constant, batch)
+    answer.loss.backward()
+    method.improve(constant, batch)
+    assert torch.isfinite(answer.loss)
+    if method.attacker is not None:
+        assert all(torch.isfinite(p).all() for p in method.attacker.parameters())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_state_continues_bit_by_bit(name, model, batch):
+    def step(method, seed, model=model):
+        torch.manual_seed(seed)
+        method.loss(model, batch).loss.backward()
+        method.improve(model, batch)
+        model.zero_grad()
+
+    first, second = method_named(name, attacker_every=2), method_named(name, attacker_every=2)
+    step(first, 1)
+    step(first, 2)
+    second.restore(*first.state())
+    twin = copy.deepcopy(model)
+    step(first, 3)
+    step(second, 3, twin)
+    model.eval()
+    torch.manual_seed(9)
+    mine = first.perturb(model, batch.images, batch.labels)
+    torch.manual_seed(9)
+    assert torch.equal(mine, second.perturb(model, batch.images, batch.labels))
+
+
+@pytest.mark.parametrize("name", ["pgd", "fgsm-rs", "l2l"])
+@pytest.mark.parametrize("norm", ["l2", "l1"])
+def test_other_norms(name, norm, model, batch):
+    method = method_named(name, norm=norm)
+    answer = method.loss(model, batch)
+    assert (Threat(norm, EPS).size(answer.delta) <= EPS * (1 + 1e-5)).all()
+
+
+def test_published_forms_refuse_other_norms():
+    with pytest.raises(UserError, match="linf"):
+        method_named("l2l-grad", norm="l2")
+
+
+def test_unknown_method():
+    with pytest.raises(UserError, match="pgd"):
+        method_named("pgdd")
+
+
+def test_clamp_inside_the_graph_hides_gradients(model, batch):
+    """The trap of self-made attacks: where pixels lie on the box, a clamp in the graph lets no gradient through."""
+    threat = Threat("linf", EPS)
+    model.eval()
+
+    def clamped(images):
+        return model(images.clamp(0, 1))
+
+    class Clamped(nn.Module):
+        def forward(self, images):
+            return clamped(images)
+
+    torch.manual_seed(0)
+    right = attacks.pgd(model, batch.images, batch.labels, threat, steps=1, size=1.0, random_start=False)
+    delta = torch.zeros_like(batch.images).requires_grad_()
+    # A start a hair outside the box, as rounding leaves it, is enough.
+    loss = cross_entropy(clamped(batch.images + delta - 1e-6), batch.labels)
+    (gradient,) = torch.autograd.grad(loss, delta)
+    black = batch.images == 0
+    assert (gradient[black] == 0).all()
+    assert right[black].count_nonzero() > 0

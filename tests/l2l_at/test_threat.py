@@ -1,0 +1,106 @@
+"""Threat models: projections against their definition, random starts, radii."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from l2l_at.threat import Threat, parse_radius
+from l2l_experiment.errors import UserError
+
+NORMS = ("linf", "l2", "l1")
+
+
+def draw(seed: int, count: int, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.rand(3, 1, 1, count, generator=generator, dtype=torch.float64)
+    # Half of all real digits' pixels lie on the box; so do some here.
+    images = torch.where(images < 0.3, torch.zeros(()), torch.where(images > 0.8, torch.ones(()), images)).double()
+    delta = scale * torch.randn(3, 1, 1, count, generator=generator, dtype=torch.float64)
+    delta[0, ..., 0] = 0
+    return images, delta
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    norm=st.sampled_from(NORMS),
+    seed=st.integers(0, 10_000),
+    count=st.integers(1, 12),
+    radius=st.floats(0.01, 3.0),
+    scale=st.floats(1e-4, 5.0),
+)
+def test_projection_is_inside_idempotent_and_nearest(norm, seed, count, radius, scale):
+    threat = Threat(norm, radius)
+    images, delta = draw(seed, count, scale)
+    projected = threat.project(delta, images)
+    assert (threat.size(projected) <= radius * (1 + 1e-9)).all()
+    assert (images + projected >= -1e-12).all()
+    assert (images + projected <= 1 + 1e-12).all()
+    torch.testing.assert_close(threat.project(projected, images), projected, rtol=1e-9, atol=1e-12)
+    # A point of a convex set is nearest if no other point of the set lies on the side of delta.
+    other = threat.project(draw(seed + 1, count, scale)[1], images)
+    gain = ((delta - projected) * (other - projected)).flatten(1).sum(1)
+    assert (gain <= 1e-9 * (1 + scale) ** 2).all()
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_projection_leaves_what_is_inside(norm):
+    images = torch.full((2, 1, 2, 2), 0.5)
+    delta = torch.full_like(images, 0.01)
+    torch.testing.assert_close(Threat(norm, 0.2).project(delta, images), delta)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_random_start_is_inside_and_reaches_far(norm):
+    torch.manual_seed(0)
+    threat = Threat(norm, 0.3)
+    images = torch.full((2000, 1, 2, 2), 0.5)
+    start = threat.random_start(images)
+    assert (threat.size(start) <= 0.3 + 1e-6).all()
+    assert start.mean().abs() < 0.01
+    # Uniform in a 4-dimensional ball: the norm has the distribution function (r/radius)^4, its median is 2^(-1/4).
+    assert (threat.size(start) / 0.3).median() == pytest.approx(2 ** (-1 / 4), abs=0.02)
+
+
+def test_l1_projection_of_a_large_step_keeps_the_largest_coordinates():
+    images = torch.full((1, 1, 1, 3), 0.5)
+    delta = torch.tensor([[[[1.0, 0.4, 0.05]]]])
+    # Sorted by hand: the first is cut at the box (0.5), 0.1 is left and goes to the second.
+    torch.testing.assert_close(Threat("l1", 0.6).project(delta, images), torch.tensor([[[[0.5, 0.1, 0.0]]]]))
+
+
+def test_l2_projection_scales_what_is_not_at_the_box():
+    images = torch.tensor([[[[0.9, 0.5]]]])
+    delta = torch.tensor([[[[1.0, 0.3]]]])
+    expected = torch.tensor([[[[0.1, math.sqrt(0.2**2 - 0.1**2)]]]])
+    torch.testing.assert_close(Threat("l2", 0.2).project(delta, images), expected)
+
+
+@pytest.mark.parametrize(("text", "value"), [("8/255", 8 / 255), ("0.1", 0.1), ("4/255.0", 4 / 255)])
+def test_radius_as_fraction_or_number(text, value):
+    assert parse_radius(text) == pytest.approx(value)
+
+
+@pytest.mark.parametrize("text", ["", "eight", "8/0", "1/2/3"])
+def test_radius_that_is_none(text):
+    with pytest.raises(UserError, match="8/255"):
+        parse_radius(text)
+
+
+@pytest.mark.parametrize(("norm", "radius"), [("linf", 8.0), ("linf", 0.5), ("l2", 30.0), ("l1", 2000.0)])
+def test_implausible_radius_is_refused_with_the_reason(norm, radius):
+    with pytest.raises(UserError, match="grey"):
+        Threat(norm, radius).check((3, 32, 32))
+
+
+@pytest.mark.parametrize("radius", [0.0, -1.0, math.nan, math.inf])
+def test_radius_must_be_positive(radius):
+    with pytest.raises(UserError, match="positive"):
+        Threat("linf", radius)
+
+
+def test_name_of_a_threat():
+    assert str(Threat("linf", 8 / 255)) == "linf 8/255"
+    assert str(Threat("l2", 0.5)) == "l2 0.5"
