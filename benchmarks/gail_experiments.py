@@ -19,6 +19,13 @@ ROOT = Path(__file__).parents[1]
 SEEDS = range(3)
 RATES = ("3e-5", "3e-4", "3e-3")
 
+TASKS = ("Hopper-v4", "Walker2d-v4")
+
+
+def task(env: str, seed: int) -> list[str]:
+    """Flags of a run on one of the other tasks."""
+    return ["--env", env, "--num-demos", "10", "--seed", str(seed)]
+
 
 def experiments() -> dict[str, dict[str, list[str]]]:
     """Flags of every run, by experiment and name of the run."""
@@ -47,20 +54,14 @@ def experiments() -> dict[str, dict[str, list[str]]]:
             for follower in learned
         },
         "tasks": {
-            f"{env}_{follower}_s{seed}": [
-                "--env",
-                env,
-                "--num-demos",
-                "10",
-                "--follower",
-                follower,
-                "--seed",
-                str(seed),
-            ]
+            f"{env}_{follower}_s{seed}": [*task(env, seed), "--follower", follower]
             for seed in SEEDS
-            for env in ("Hopper-v4", "Walker2d-v4")
+            for env in TASKS
             for follower in learned
         },
+        "cloning": {f"{env}_s{seed}": [*task(env, seed), "--steps", "0"] for seed in SEEDS for env in TASKS},
+        "constant": {f"{env}_s0": [*task(env, 0), "--reward", "constant"] for env in TASKS},
+        "scratch": {f"{env}_adam_s0": [*task(env, 0), "--bc-epochs", "0"] for env in TASKS},
     }
 
 
@@ -68,7 +69,7 @@ def experiments() -> dict[str, dict[str, list[str]]]:
 class Args:
     """Make the runs of docs/results/gail.md."""
 
-    names: Annotated[tuple[str, ...], tyro.conf.Positional] = ("main", "filter", "rates", "stress", "tasks")
+    names: Annotated[tuple[str, ...], tyro.conf.Positional] = tuple(experiments())
     """Experiments to run, in this order."""
     jobs: int = 2
     """Runs side by side, one thread each."""
