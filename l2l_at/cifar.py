@@ -62,9 +62,9 @@ Arrays = tuple[np.ndarray, np.ndarray]
 def read(name: str, data_dir: Path | None = None) -> tuple[Arrays, Arrays]:
     """`((images, labels), (images, labels))` of training and test set.
 
-    Images are uint8 of shape (n, 3, 32, 32), labels int64. Without `data_dir` the archive is fetched into a cache folder
-    and its checksum compared; with it, the files are read from there: unpacked, in the official folder, or in the
-    archive (whose content is checked file by file: size and labels). UserError names the file that is missing or wrong.
+    Images are uint8 of shape (n, 3, 32, 32), labels int64. Without `data_dir` the archive is fetched into a cache
+    folder and its checksum compared; with it, the files are read from there: unpacked, in the official folder, or in
+    the archive. Sizes and labels are checked; UserError names the file that is missing or wrong.
     """
     layout = LAYOUTS[name]
     content = _fetch(layout) if data_dir is None else _local(layout, data_dir)
@@ -79,7 +79,11 @@ Content = Callable[[str], bytes]
 def _fetch(layout: Layout) -> Content:
     try:
         archive = pooch.retrieve(
-            layout.url, known_hash=f"md5:{layout.md5}", fname=layout.archive, path=pooch.os_cache("l2l"), progressbar=True
+            layout.url,
+            known_hash=f"md5:{layout.md5}",
+            fname=layout.archive,
+            path=pooch.os_cache("l2l"),
+            progressbar=True,
         )
     except (OSError, ValueError) as error:
         raise UserError(
@@ -120,7 +124,9 @@ def _from_archive(archive: Path, layout: Layout) -> Content:
                     raise KeyError(file)
                 return member.read()
         except KeyError:
-            raise UserError(f"{archive} holds no file {layout.folder}/{file}; fetch it again from {layout.url}") from None
+            raise UserError(
+                f"{archive} holds no file {layout.folder}/{file}; fetch it again from {layout.url}"
+            ) from None
         except (OSError, EOFError, tarfile.TarError) as error:
             raise UserError(f"{archive} is damaged ({error}); fetch it again from {layout.url}") from error
 

@@ -65,8 +65,8 @@ def load(
 ) -> Task:
     """A data set; `holdout` is the share of the training images, stratified and drawn by `seed`, to choose by.
 
-    With `subset` only so many training images are kept, stratified and drawn by `seed`. The test set is always the same:
-    the official one, or 360 of scikit-learn's 1797 digits (8 × 8, from 0 to 16 grey levels).
+    With `subset` only so many training images are kept, stratified and drawn by `seed`. The test set is always the
+    same: the official one, or 360 of scikit-learn's 1797 digits (8 × 8, from 0 to 16 grey levels).
     """
     if name == "digits":
         digits = load_digits()
@@ -157,7 +157,7 @@ class Batches:
 
 
 def crop_and_flip(images: Tensor, padding: int = 4) -> Tensor:
-    """Each image shifted by up to `padding` pixels over black, and flipped left to right by chance; one gather a batch."""
+    """Each image shifted by up to `padding` pixels over black, and flipped left to right by chance."""
     count, channels, height, width = images.shape
     padded = torch.nn.functional.pad(images, (padding,) * 4)
     shift = torch.randint(0, 2 * padding + 1, (2, count), device=images.device)

@@ -160,7 +160,7 @@ NETWORKS: dict[str, Callable[[int, int], nn.Module]] = {
 
 
 def build(name: str, dataset: str, classes: int) -> Normalised:
-    """A fresh classifier for a data set, weights by He et al. (2015) for convolutions; UserError for an unknown name."""
+    """A fresh classifier for a data set, convolutions after He et al. (2015); UserError for an unknown name."""
     if name not in NETWORKS:
         raise UserError(f"--model must be one of {', '.join(NETWORKS)}, got {name!r}")
     if (name == "small-cnn") != (dataset == "digits"):

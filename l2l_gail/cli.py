@@ -6,6 +6,7 @@ import torch
 import tyro
 
 from l2l_experiment.errors import UserError, exit_on_user_error
+from l2l_experiment.flags import value_of
 from l2l_experiment.run import Run
 from l2l_gail.config import tuned
 from l2l_gail.training import KIND, TrainArgs, stored_args, train
@@ -15,7 +16,7 @@ from l2l_gail.training import KIND, TrainArgs, stored_args, train
 def main(argv: list[str] | None = None) -> None:
     """Parse the flags, over the environment's tuned settings as defaults, and train."""
     argv = sys.argv[1:] if argv is None else argv
-    args = tyro.cli(TrainArgs, args=argv, default=TrainArgs(settings=tuned(_value_of("--env", argv, "HalfCheetah-v4"))))
+    args = tyro.cli(TrainArgs, args=argv, default=TrainArgs(settings=tuned(value_of("--env", argv, "HalfCheetah-v4"))))
     run = None
     if args.resume is not None:
         given = {token.split("=")[0] for token in argv if token.startswith("--")}
@@ -25,13 +26,3 @@ def main(argv: list[str] | None = None) -> None:
         args = stored_args(run, steps=args.steps if "--steps" in given else None)
     torch.set_num_threads(args.threads)
     train(args, run)
-
-
-def _value_of(flag: str, argv: list[str], default: str) -> str:
-    """What stands behind a flag, before the real parser runs: the environment decides the defaults it shows."""
-    for index, token in enumerate(argv):
-        if token == flag and index + 1 < len(argv):
-            return argv[index + 1]
-        if token.startswith(flag + "="):
-            return token.removeprefix(flag + "=")
-    return default

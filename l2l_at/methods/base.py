@@ -30,6 +30,8 @@ class Method:
 
     summary = ""
     """One line for --list."""
+    defends = True
+    """Whether the method claims robustness, so that losing it is worth an alarm."""
 
     def __init__(self, config: ATConfig, shape: tuple[int, int, int]) -> None:
         self.config, self.shape, self.threat = config, shape, config.threat

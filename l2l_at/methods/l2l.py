@@ -1,5 +1,7 @@
 """L2L with a residual attacker: steps that start as soft sign steps and learn a correction."""
 
+import copy
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -15,8 +17,9 @@ from l2l_experiment.checkpoint import load_optimizer_state, optimizer_state
 class L2L(Method):
     """min_θ max_φ CE(f_θ(x + δ_φ(x, ∇)), y), δ by a few steps of a learned rule.
 
-    Our residual form of Jiang et al. (2021): see `ResidualAttacker`. Both players' gradients come from one evaluation of
-    the loss: the answer carries the derivative in φ (`through="rule"`) on the batches on which the attacker is fitted.
+    Our residual form of Jiang et al. (2021), see `ResidualAttacker`. Both players' gradients come from one evaluation
+    of the loss: on the batches on which the attacker is fitted, the answer carries the derivative in φ
+    (`through="rule"`).
     """
 
     summary = "learned attacker, residual: soft sign steps plus a learned correction (ours, after Jiang et al., 2021)"
@@ -35,9 +38,13 @@ class L2L(Method):
         )
         self.learns = self.rule.network is not None and not config.freeze_attacker
         # The attacker goes up the loss that the classifier goes down.
-        self.optimizer = torch.optim.Adam(
-            self.rule.parameters(), lr=config.attacker_rate, weight_decay=config.attacker_decay, maximize=True
-        ) if self.learns else None
+        self.optimizer = (
+            torch.optim.Adam(
+                self.rule.parameters(), lr=config.attacker_rate, weight_decay=config.attacker_decay, maximize=True
+            )
+            if self.learns
+            else None
+        )
         self.batches = 0
 
     @property
@@ -82,7 +89,10 @@ class L2L(Method):
 
     def state(self) -> tuple[dict, dict]:
         tensors, meta = optimizer_state(self.optimizer) if self.optimizer else ({}, None)
-        return {"rule": self.rule.state_dict(), "optimizer": tensors}, {"optimizer": meta, "batches": self.batches}
+        return {"rule": copy.deepcopy(self.rule.state_dict()), "optimizer": tensors}, {
+            "optimizer": meta,
+            "batches": self.batches,
+        }
 
     def restore(self, tensors: dict, meta: dict) -> None:
         self.rule.load_state_dict(tensors.get("rule", {}))

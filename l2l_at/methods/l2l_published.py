@@ -1,5 +1,6 @@
 """L2L in its published forms: naive, grad, 2-step and k-step (Jiang et al., 2021; details from the published code)."""
 
+import copy
 import math
 
 import torch
@@ -114,7 +115,7 @@ class L2LGrad(Method):
 
     def state(self) -> tuple[dict, dict]:
         tensors, meta = optimizer_state(self.follower.optimizer)
-        return {"rule": self.rule.state_dict(), "optimizer": tensors}, {
+        return {"rule": copy.deepcopy(self.rule.state_dict()), "optimizer": tensors}, {
             "optimizer": meta,
             "skipped": self.follower.skipped,
         }

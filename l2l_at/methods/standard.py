@@ -11,6 +11,7 @@ class Standard(Method):
     """min_θ CE(f(x), y)."""
 
     summary = "clean images, no defence"
+    defends = False
 
     def loss(self, model: nn.Module, batch: Batch) -> Answer:
         return Answer(cross_entropy(model(batch.images), batch.labels), batch.images.new_zeros(batch.images.shape), {})

@@ -48,7 +48,11 @@ def test_a_zero_gradient_stays_zero(scale, by):
 
 @pytest.mark.parametrize(
     "rule",
-    [PublishedAttacker(tiny(2, 1, zero_head=False), 0.1), ResidualAttacker(1, 0.1, 0.1), ResidualAttacker(1, 0.1, 0.1, sees=())],
+    [
+        PublishedAttacker(tiny(2, 1, zero_head=False), 0.1),
+        ResidualAttacker(1, 0.1, 0.1),
+        ResidualAttacker(1, 0.1, 0.1, sees=()),
+    ],
 )
 @pytest.mark.parametrize("size", [0.0, 1e-30, 1.0, 1e30])
 def test_steps_are_finite_and_bounded(rule, size):

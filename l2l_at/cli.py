@@ -1,0 +1,81 @@
+"""The command lines of `scripts/train_at.py` and `scripts/grade_at.py`."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+import tyro
+
+from l2l_at.config import tuned
+from l2l_at.grading import Tier, grade_folder
+from l2l_at.methods import METHODS
+from l2l_at.threat import Norm, parse_radius
+from l2l_at.trainer import resolve_device
+from l2l_at.training import KIND, TrainArgs, stored_args, train
+from l2l_experiment.errors import UserError, exit_on_user_error
+from l2l_experiment.flags import value_of
+from l2l_experiment.run import Run
+
+
+@exit_on_user_error
+def main(argv: list[str] | None = None) -> None:
+    """Parse the flags, over the data set's tuned settings as defaults, and train."""
+    argv = sys.argv[1:] if argv is None else argv
+    args = tyro.cli(TrainArgs, args=argv, default=TrainArgs(settings=tuned(value_of("--dataset", argv, "digits"))))
+    if args.list:
+        print("\n".join(f"{name:12} {method.summary}" for name, method in METHODS.items()))
+        return
+    run = None
+    if args.resume is not None:
+        given = {token.split("=")[0] for token in argv if token.startswith("--")}
+        if extra := sorted(given - {"--resume"}):
+            raise UserError(f"{', '.join(extra)} cannot be given with --resume: the run's own settings hold")
+        run = Run.open(args.resume, kind=KIND)
+        args = stored_args(run)
+    torch.set_num_threads(args.threads)
+    train(args, run)
+
+
+@dataclass(frozen=True)
+class GradeArgs:
+    """Attack a trained classifier with code that is not ours, on test images."""
+
+    path: Annotated[Path, tyro.conf.Positional]
+    """A run's folder (its best classifier), or a folder with model.safetensors and card.json."""
+    tier: Tier = "quick"
+    """quick: APGD-CE and APGD-T; standard: all four attacks of AutoAttack. Both with foolbox's PGD-50 beside them."""
+    images: int | None = None
+    """Only the first so many test images; by default all."""
+    norm: Norm | None = None
+    """Norm of the threat model; by default that of the training."""
+    eps: str | None = None
+    """Radius, a number or a fraction such as 8/255; by default that of the training."""
+    seed: int = 0
+    """Seed of the attacks."""
+    data_dir: Path | None = None
+    """Folder with the official CIFAR files; without it they are fetched into a cache."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to attack."""
+    threads: int = 1
+    """CPU threads of torch."""
+
+
+@exit_on_user_error
+def grade_main(argv: list[str] | None = None) -> None:
+    """Parse the flags and grade."""
+    args = tyro.cli(GradeArgs, args=argv)
+    if args.images is not None and args.images < 1:
+        raise UserError(f"--images must be at least 1, got {args.images}")
+    torch.set_num_threads(args.threads)
+    grade_folder(
+        args.path,
+        tier=args.tier,
+        images=args.images,
+        seed=args.seed,
+        norm=args.norm,
+        eps=None if args.eps is None else parse_radius(args.eps),
+        data_dir=args.data_dir,
+        device=resolve_device(args.device),
+    )

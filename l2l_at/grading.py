@@ -1,0 +1,238 @@
+"""Grading: robust accuracy under attacks that are not ours, image by image, resumable, as a record."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from l2l_at import export, graders
+from l2l_at.attacks import evaluating
+from l2l_at.data import load as load_data
+from l2l_at.threat import Threat
+from l2l_experiment import provenance
+from l2l_experiment.errors import UserError
+from l2l_experiment.files import write_atomically
+
+Tier = Literal["quick", "standard"]
+CLASSES_NEEDED = 10  # AutoAttack's targeted attacks aim at nine other classes
+
+
+@dataclass
+class Grade:
+    """Which test images withstood which attack; `flags[attack]` is True where the image is still classified right.
+
+    An attack of AutoAttack sees the images that withstood those before it; foolbox's PGD, the second opinion, sees all
+    that are classified right. `robust` counts images that withstood everything.
+    """
+
+    tier: Tier
+    threat: Threat
+    seed: int
+    count: int
+    flags: dict[str, list[bool]] = field(default_factory=dict)
+    messages: list[str] = field(default_factory=list)
+
+    @property
+    def attacks(self) -> tuple[str, ...]:
+        """The attacks of the tier, in their order."""
+        return (graders.FOOLBOX, *graders.AUTOATTACK[self.tier])
+
+    def accuracy(self, name: str) -> float:
+        """Share of all images that withstood an attack (or, for `clean`, are classified right)."""
+        return sum(self.flags[name]) / self.count
+
+    def summary(self) -> dict[str, Any]:
+        """The record: accuracies with what made them."""
+        last = graders.AUTOATTACK[self.tier][-1]
+        both = [a and b for a, b in zip(self.flags[last], self.flags[graders.FOOLBOX], strict=True)]
+        return {
+            "tier": self.tier,
+            "n": self.count,
+            "norm": self.threat.norm,
+            "radius": self.threat.radius,
+            "seed": self.seed,
+            "clean": self.accuracy("clean"),
+            "attacks": {name: self.accuracy(name) for name in self.attacks},
+            "autoattack": self.accuracy(last),
+            "robust": sum(both) / self.count,
+            "packages": sorted({graders.package_of(name) for name in self.attacks}),
+            "machine": provenance.machine(),
+            "warnings": [*suspicions(self), *self.messages],
+        }
+
+
+def suspicions(grade: Grade) -> list[str]:
+    """Ways in which attacks disagree that smell of masked gradients."""
+    found = []
+    clean, ce = grade.accuracy("clean"), grade.accuracy("apgd-ce")
+    targeted, second = grade.accuracy("apgd-t"), grade.accuracy(graders.FOOLBOX)
+    points = 1 / grade.count  # one image is no disagreement
+    if second < targeted - max(0.01, 2 * points):
+        found.append(f"foolbox's PGD breaks more ({second:.1%} left) than AutoAttack's gradients ({targeted:.1%} left)")
+    if ce - targeted > 0.1:
+        found.append(f"the targeted attack takes {100 * (ce - targeted):.1f} points more than cross-entropy does")
+    if grade.tier == "standard":
+        fab, square = grade.accuracy("fab-t"), grade.accuracy("square")
+        if fab - square > max(0.002, 1.5 * points):
+            found.append(f"Square, which sees no gradient, still breaks {100 * (fab - square):.1f} points")
+        if targeted - fab > max(0.01, 2 * points):
+            found.append(f"FAB still breaks {100 * (targeted - fab):.1f} points after the gradient attacks")
+    if clean > 0.5 and targeted > 0.98 * clean:
+        found.append("hardly any image falls: is the radius on the scale of [0, 1]?")
+    return [f"possible gradient masking: {text}" for text in found]
+
+
+def grade(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    threat: Threat,
+    *,
+    tier: Tier = "quick",
+    seed: int = 0,
+    shard: int = 100,
+    path: Path | None = None,
+    classes: int | None = None,
+) -> dict[str, Any]:
+    """Grade a classifier that takes images in [0, 1] and answers with logits; returns the record.
+
+    Images go through the attacks in shards; with `path`, what is done is kept there, and the same call goes on from it.
+    """
+    check(images, labels, threat, classes)
+    grade = Grade(tier, threat, seed, len(labels))
+    done = _Progress(path, {"tier": tier, "norm": threat.norm, "radius": threat.radius, "seed": seed, "n": len(labels)})
+    starts = range(0, len(labels), shard)
+    bar = tqdm(total=len(starts) * len(grade.attacks), unit=" shards", mininterval=1.0)
+    with evaluating(model), bar:
+        for start in starts:
+            x, y = images[start : start + shard], labels[start : start + shard]
+            with torch.no_grad():
+                right = model(x).argmax(1) == y
+            grade.flags.setdefault("clean", []).extend(right.tolist())
+            left = right
+            for name in grade.attacks:
+                before = right if name == graders.FOOLBOX else left
+                bar.set_postfix_str(name, refresh=False)
+                after, messages = done.look_up(
+                    f"{name}/{start}",
+                    before,
+                    lambda n=name, x=x, y=y, b=before, s=start: _withstand(n, model, x, y, b, threat, seed + s),
+                )
+                left = left if name == graders.FOOLBOX else after
+                grade.flags.setdefault(name, []).extend(after.tolist())
+                grade.messages.extend(m for m in messages if m not in grade.messages)
+                bar.update()
+    return grade.summary()
+
+
+def _withstand(
+    name: str, model: nn.Module, x: Tensor, y: Tensor, before: Tensor, threat: Threat, seed: int
+) -> tuple[Tensor, list[str]]:
+    """Which images of a shard are still right after an attack on those that were before it."""
+    if not before.any():
+        return before, []
+    attacked = graders.attack(name, model, x[before], y[before], threat, seed=seed)
+    after = before.clone()
+    after[before] = ~attacked.fooled
+    return after, list(attacked.messages)
+
+
+def check(images: Tensor, labels: Tensor, threat: Threat, classes: int | None) -> None:
+    """UserError for what no attack could make sense of."""
+    if len(images) != len(labels) or not len(labels):
+        raise UserError(f"grading needs as many labels as images, and some; got {len(images)} and {len(labels)}")
+    if not torch.isfinite(images).all() or images.min() < 0 or images.max() > 1:
+        raise UserError(
+            f"images must lie in [0, 1], these reach from {float(images.min()):g} to {float(images.max()):g}; "
+            "normalisation belongs inside the model"
+        )
+    if classes is not None:
+        if classes < CLASSES_NEEDED:
+            raise UserError(f"AutoAttack's targeted attacks need at least ten classes, this task has {classes}")
+        if labels.min() < 0 or labels.max() >= classes:
+            raise UserError(f"labels must lie in [0, {classes}), these reach from {labels.min()} to {labels.max()}")
+    threat.check(tuple(images.shape[1:]))
+
+
+class _Progress:
+    """Results of shards on disk, so that a grading that was cut off goes on; a change of what is graded starts anew."""
+
+    def __init__(self, path: Path | None, what: dict[str, Any]) -> None:
+        self.path, self.content = path, {"what": what, "shards": {}}
+        if path is not None and path.is_file():
+            try:
+                found = json.loads(path.read_text(encoding="utf-8"))
+            except ValueError:
+                found = {}  # cut off or damaged: nothing is lost but time
+            if found.get("what") == what:
+                self.content = found
+
+    def look_up(
+        self, key: str, before: Tensor, make: Callable[[], tuple[Tensor, list[str]]]
+    ) -> tuple[Tensor, list[str]]:
+        """The result of a shard, made if it is not there."""
+        stored = self.content["shards"].get(key)
+        if stored is not None:
+            return torch.tensor(stored["right"], device=before.device), stored["messages"]
+        after, messages = make()
+        self.content["shards"][key] = {"right": after.tolist(), "messages": messages}
+        if self.path is not None:
+            write_atomically(self.path, json.dumps(self.content).encode())
+        return after, messages
+
+
+def grade_folder(
+    path: Path,
+    *,
+    tier: Tier = "quick",
+    images: int | None = None,
+    seed: int = 0,
+    norm: str | None = None,
+    eps: float | None = None,
+    data_dir: Path | None = None,
+    device: torch.device | None = None,
+) -> dict[str, Any]:
+    """Grade an exported classifier on its data set's test images; writes `grade_TIER.json` beside its weights."""
+    folder = export.find(path)
+    card = export.read_card(folder)
+    threat = Threat(norm or card["threat"]["norm"], eps or card["threat"]["radius"])
+    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = export.load(folder).to(device)
+    test = load_data(card["dataset"], data_dir=data_dir).test
+    rows = slice(0, images)
+    x, y = test.subset(rows).to(device).take(slice(None))
+    where = f"{tier}_{threat.norm}_{threat.radius:.6g}_{len(y)}_{seed}"
+    shard = 100 if device.type == "cpu" and x[0].numel() > 1000 else 500
+    record = grade(
+        model,
+        x,
+        y,
+        threat,
+        tier=tier,
+        seed=seed,
+        shard=shard,
+        path=folder / f".grading_{where}.json",
+        classes=card["classes"],
+    )
+    write_atomically(folder / f"grade_{where}.json", (json.dumps(record, indent=2) + "\n").encode())
+    print(report(record, folder))
+    return record
+
+
+def report(record: dict[str, Any], folder: Path) -> str:
+    """A grade in a few lines."""
+    threat = Threat(record["norm"], record["radius"])
+    lines = [
+        f"\n  grade of {folder}: {threat}, {record['n']} test images, seed {record['seed']}",
+        f"    clean            {record['clean']:6.1%}",
+        *(f"    {name:16} {value:6.1%}" for name, value in record["attacks"].items()),
+        f"    AutoAttack       {record['autoattack']:6.1%}   ({record['tier']}; over all {record['robust']:.1%})",
+        f"    by {', '.join(record['packages'])}",
+    ]
+    lines += [f"    WARNING: {text}" for text in record["warnings"]]
+    return "\n".join(lines)

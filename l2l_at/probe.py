@@ -1,0 +1,81 @@
+"""What is measured while training goes on; cheap, by our own attacks, and never a reported robustness."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from l2l_at import attacks
+from l2l_at.attacks import accuracy, evaluating
+from l2l_at.data import Images
+from l2l_at.methods import Method
+from l2l_at.threat import Threat
+
+CHUNK = 1000  # images at a time
+
+
+def robust_accuracy(model: nn.Module, images: Images, threat: Threat) -> dict[str, float]:
+    """Clean and PGD-10 accuracy on a set, in evaluation mode; the random generators are left as they were."""
+    clean, robust = 0.0, 0.0
+    with evaluating(model), _own_randomness(images.labels.device):
+        for start in range(0, len(images), CHUNK):
+            x, y = images.take(slice(start, start + CHUNK))
+            delta = attacks.pgd(model, x, y, threat)
+            clean += accuracy(model, x, y) * len(y)
+            robust += accuracy(model, x + delta, y) * len(y)
+    return {"clean": clean / len(images), "pgd10": robust / len(images)}
+
+
+def follower_figures(model: nn.Module, method: Method, images: Tensor, labels: Tensor) -> dict[str, float]:
+    """The training attack beside PGD-10 and a plain sign step, on fixed images, in evaluation mode.
+
+    `strength` is the loss under the training attack over the loss under PGD-10, both beyond the clean loss: 0 for an
+    attack that does nothing, 1 for one as strong as PGD-10. `norm` is the perturbations' mean norm over the radius.
+    """
+    threat = method.threat
+    with evaluating(model), _own_randomness(images.device):
+        own = method.perturb(model, images, labels)
+        pgd = attacks.pgd(model, images, labels, threat)
+        sign = attacks.pgd(model, images, labels, threat, steps=1, size=1.0, random_start=False)
+        with torch.no_grad():
+            clean, reached, reference = (float(cross_entropy(model(images + d), labels)) for d in (0 * own, own, pgd))
+        figures = {
+            "train/fgsm": accuracy(model, images + sign, labels),
+            "train/pgd10": accuracy(model, images + pgd, labels),
+        }
+        if own.count_nonzero():
+            gain = (reached - clean) / (reference - clean) if reference > clean else float("nan")
+            figures |= {"follower/strength": gain, "follower/norm": float(threat.size(own).mean()) / threat.radius}
+    return figures
+
+
+@dataclass
+class CollapseAlarm:
+    """Tells when a model withstands the one-step attack but no longer the many-step one: catastrophic overfitting.
+
+    Wong et al. (2020) stop when the training images' PGD accuracy drops by 0.2; that, or a gap of 0.5 between one step
+    and ten, raises the alarm here.
+    """
+
+    best: float = 0.0
+    drop: float = 0.2
+    gap: float = 0.5
+
+    def __call__(self, figures: dict[str, float]) -> bool:
+        """Whether the figures of `follower_figures` show a collapse."""
+        one, ten = figures["train/fgsm"], figures["train/pgd10"]
+        self.best = max(self.best, ten)
+        return self.best - ten > self.drop or one - ten > self.gap
+
+
+def picture(images: Tensor, delta: Tensor, radius: float, count: int = 8) -> Tensor:
+    """Three rows of `count` images: clean, perturbation (grey is none), perturbed; shape (channels, height, width)."""
+    clean, noise = images[:count].float().cpu(), delta[:count].float().cpu()
+    rows = (clean, (0.5 + noise / (2 * radius)).clamp(0, 1), clean + noise)
+    return torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1).clamp(0, 1)
+
+
+def _own_randomness(device: torch.device):
+    """Draws inside change nothing outside: how often one measures must not change the training."""
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])

@@ -1,0 +1,274 @@
+"""One adversarial-training run from settings to report: folder, logs, checkpoints, probes, export."""
+
+import sys
+import time
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import tyro
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from l2l_at import export, probe
+from l2l_at.config import ATConfig, from_dict
+from l2l_at.data import Task
+from l2l_at.data import load as load_data
+from l2l_at.trainer import Trainer
+from l2l_experiment import checkpoint, events, provenance
+from l2l_experiment.errors import UserError
+from l2l_experiment.interrupt import StopRequest
+from l2l_experiment.run import Run, default_folder, plain
+
+KIND = "at"
+
+
+@dataclass(frozen=True)
+class TrainArgs:
+    """Train a classifier to withstand small perturbations of its input, with a learned or a hand-designed attacker."""
+
+    settings: Annotated[ATConfig, tyro.conf.arg(name="")] = field(default_factory=ATConfig)
+    list: bool = False
+    """Print the methods, a line each, and do nothing else."""
+    data_dir: Path | None = None
+    """Folder with the official CIFAR files, packed or unpacked; without it they are fetched into a cache."""
+    run_dir: Path | None = None
+    """Folder of the run; by default a new one in runs/."""
+    resume: Path | None = None
+    """Continue the run in this folder from its last checkpoint; no other flag may be given beside it."""
+    checkpoint_every: int = 1
+    """Epochs between two checkpoints."""
+    probe_every: int = 1
+    """Epochs between two measurements on held-out and training images."""
+    stop_on_collapse: bool = False
+    """End the run when catastrophic overfitting is seen, instead of only raising the alarm."""
+    grade: Literal["none", "quick", "standard"] | None = None
+    """Have the result attacked by others' code at the end; by default quick for digits, none for CIFAR."""
+    grade_images: int | None = None
+    """Grade on so many test images only; by default 100 of the digits, all of CIFAR."""
+    threads: int = 1
+    """CPU threads of torch."""
+
+    def __post_init__(self) -> None:
+        for name in ("checkpoint_every", "probe_every", "threads"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
+        if self.grade_images is not None and self.grade_images < 1:
+            raise UserError(f"--grade-images must be at least 1, got {self.grade_images}")
+
+
+def train(args: TrainArgs, resumed: Run | None = None) -> Run:
+    """Make a run, or continue `resumed`; train it to its end, export, grade, and write the result into its record."""
+    config, run = args.settings, resumed
+    task = load_data(
+        config.dataset, data_dir=args.data_dir, holdout=config.holdout, seed=config.seed, subset=config.subset
+    )
+    trainer = Trainer(config, task)
+    if run is None:
+        folder = args.run_dir or default_folder("runs", f"{config.dataset}_{config.method}_s{config.seed}")
+        run = Run.create(folder, kind=KIND, config=plain_args(args))
+        run.hold()
+        session = Session(trainer, task, run, args)
+    else:
+        run.hold()
+        session = Session(trainer, task, run, args)
+        session.restore(*checkpoint.latest(run.folder))  # first: one that does not fit leaves the logs alone
+        events.trim(run.folder, trainer.step_count)
+        run.update(status="running", resumed_at=[*run.record.get("resumed_at", []), trainer.step_count])
+    print(
+        f"{config.dataset}: {len(task.train):,} images to train on, {len(task.held_out):,} to choose by, "
+        f"{len(task.test):,} to report; {config.model} on {trainer.device}, method {config.method}, "
+        f"{config.threat}; run folder {run.folder}"
+    )
+    with StopRequest() as stop:
+        finished = session.learn(stop)
+    if not finished:
+        run.update(status="interrupted", steps=trainer.step_count)
+        print(f"Saved at step {trainer.step_count:,} of {trainer.total:,}. Continue with --resume {run.folder}")
+        return run
+    return session.finish()
+
+
+class Session:
+    """A trainer at work in a run's folder: what it logs, measures, saves and exports."""
+
+    def __init__(self, trainer: Trainer, task: Task, run: Run, args: TrainArgs) -> None:
+        self.trainer, self.task, self.run, self.args = trainer, task, run, args
+        self.held_out = task.held_out.to(trainer.device)
+        self.fixed = task.train.subset(slice(0, min(256, len(task.train)))).to(trainer.device)
+        self.alarm = probe.CollapseAlarm()
+        self.best: dict[str, float] = {}
+        self.seconds = 0.0  # of training alone: no probe, no saving
+        self.collapsed_at: float | None = None
+
+    def learn(self, stop: StopRequest) -> bool:
+        """Train to the end; False if asked to stop before."""
+        trainer, every = self.trainer, self.trainer.batches.per_epoch
+        with (
+            SummaryWriter(str(self.run.folder)) as board,
+            events.JsonLines(self.run.folder / events.METRICS) as rows,
+            tqdm(total=trainer.total, initial=trainer.step_count, unit=" steps", mininterval=1.0) as bar,
+        ):
+            sums: dict[str, Any] = {}
+            started = time.monotonic()
+            while trainer.step_count < trainer.total:
+                for name, value in trainer.step().items():
+                    sums.setdefault(name, []).append(value)
+                bar.update()
+                step = trainer.step_count
+                ending = step == trainer.total
+                if step % every and not stop.requested:
+                    continue
+                if trainer.device.type == "cuda":
+                    torch.cuda.synchronize(trainer.device)
+                self.seconds += time.monotonic() - started
+                if step % every == 0:
+                    figures = {name: float(sum(values) / len(values)) for name, values in sums.items()}
+                    figures["train/rate"] = trainer.optimizer.param_groups[0]["lr"]
+                    if (step // every) % self.args.probe_every == 0 or ending:
+                        figures |= self.measure(board)
+                        bar.set_postfix_str(
+                            f"clean {figures['robust/clean']:.1%}, PGD-10 {figures['robust/pgd10']:.1%}", refresh=False
+                        )
+                    for name, value in figures.items():
+                        board.add_scalar(name, value, step)
+                    rows.write(step, figures)
+                    sums = {}
+                if stop.requested or ending or (step // every) % self.args.checkpoint_every == 0:
+                    checkpoint.save(self.run.folder, *self.state(), step)
+                if stop.requested and not ending:
+                    return False
+                if self.args.stop_on_collapse and self.collapsed_at is not None:
+                    print("stopped: catastrophic overfitting", file=sys.stderr)
+                    break
+                started = time.monotonic()
+        return True
+
+    def measure(self, board: SummaryWriter) -> dict[str, float]:
+        """Held-out accuracy, the attacker's strength, the alarm, a picture; keeps the best classifier so far."""
+        trainer = self.trainer
+        held_out = probe.robust_accuracy(trainer.evaluated, self.held_out, self.trainer.method.threat)
+        figures = {f"robust/{name}": value for name, value in held_out.items()}
+        figures |= probe.follower_figures(trainer.model, trainer.method, *self.fixed.take(slice(None)))
+        collapsed = trainer.method.defends and self.alarm(figures)
+        if collapsed and self.collapsed_at is None:
+            self.collapsed_at = trainer.epoch
+            print(
+                f"\nALARM: catastrophic overfitting at epoch {trainer.epoch:.0f}: on training images the classifier "
+                f"withstands one step ({figures['train/fgsm']:.0%}) but not ten ({figures['train/pgd10']:.0%}). "
+                "Its robustness is an illusion; try more steps, a smaller radius or another method.",
+                file=sys.stderr,
+            )
+        figures["robust/collapsed"] = float(collapsed)
+        assert trainer.last is not None
+        batch, delta = trainer.last
+        board.add_image("images", probe.picture(batch.images, delta, trainer.method.threat.radius), trainer.step_count)
+        chosen = {"pgd10": held_out["pgd10"], "clean": held_out["clean"]}
+        if not self.best or tuple(chosen.values()) >= (self.best["pgd10"], self.best["clean"]):
+            self.best = chosen | {"epoch": trainer.epoch}
+            self.save_classifier("best", chosen)
+        return figures
+
+    def save_classifier(self, name: str, held_out: dict[str, float]) -> None:
+        """Export the classifier as it is into the run's folder `name`."""
+        config = self.trainer.config
+        card = {
+            "model": config.model,
+            "dataset": config.dataset,
+            "classes": self.task.classes,
+            "shape": list(self.task.shape),
+            "threat": {"norm": config.norm, "radius": config.threat.radius},
+            "method": config.method,
+            "seed": config.seed,
+            "epoch": self.trainer.epoch,
+            "held_out": {"n": len(self.task.held_out)} | held_out,
+            "data": data_note(self.task, self.args),
+            "versions": provenance.versions(),
+        }
+        export.save(self.run.folder / name, self.trainer.evaluated, plain(card, finite=True))
+
+    def finish(self) -> Run:
+        """Export the last classifier, write the record, report, and grade if asked to."""
+        rows = events.read(self.run.folder / events.METRICS)
+        last = next(row for row in reversed(rows) if "robust/pgd10" in row)
+        self.save_classifier("last", {"pgd10": last["robust/pgd10"], "clean": last["robust/clean"]})
+        result = {
+            "best": self.best,
+            "last": {name.split("/")[1]: last[name] for name in ("robust/pgd10", "robust/clean")},
+            "strength": last.get("follower/strength"),
+            "collapsed_at": self.collapsed_at,
+            "training_seconds": self.seconds,
+            "seconds_per_epoch": self.seconds / max(self.trainer.epoch, 1e-9),
+        }
+        self.run.update(status="finished", steps=self.trainer.step_count, result=result)
+        print(report(result, self.run, self.args.settings))
+        tier = self.args.grade or ("quick" if self.task.name == "digits" else "none")
+        if tier != "none":
+            from l2l_at.grading import grade_folder  # its packages load slowly, and not every run is graded
+
+            limit = self.args.grade_images or (100 if self.task.name == "digits" else None)
+            grade = grade_folder(self.run.folder, tier=tier, images=limit, data_dir=self.args.data_dir)
+            self.run.update(result=result | {"grade": grade})
+        return self.run
+
+    def state(self) -> tuple[dict, dict]:
+        """The trainer's state and what this session remembers."""
+        tensors, meta = self.trainer.state()
+        session = {"best": self.best, "seconds": self.seconds, "alarm": self.alarm.best, "collapsed": self.collapsed_at}
+        return tensors, {"trainer": meta, "session": session}
+
+    def restore(self, tensors: dict, meta: dict) -> None:
+        """Continue from a `state`."""
+        try:
+            session, inner = meta["session"], meta["trainer"]
+        except KeyError as error:
+            raise UserError(f"the checkpoint in {self.run.folder} is none of adversarial training ({error})") from error
+        self.trainer.restore(tensors, inner)
+        self.best, self.seconds = session["best"], session["seconds"]
+        self.alarm.best, self.collapsed_at = session["alarm"], session["collapsed"]
+
+
+def data_note(task: Task, args: TrainArgs) -> str:
+    """Where the images came from."""
+    if task.name == "digits":
+        return "scikit-learn's digits"
+    return f"{task.name}, " + (f"from {args.data_dir}" if args.data_dir else "the official binary archive")
+
+
+def report(result: dict[str, Any], run: Run, config: ATConfig) -> str:
+    """The end of training in a few lines."""
+    best, last = result["best"], result["last"]
+    lines = [
+        f"\n{config.dataset}, {config.method}, {config.threat}, {run.record['steps']:,} steps, seed {config.seed}",
+        "",
+        "  on held-out images, by our own PGD-10 (a probe, no grade):",
+        f"    best   clean {best['clean']:6.1%}   PGD-10 {best['pgd10']:6.1%}   epoch {best['epoch']:.0f}",
+        f"    last   clean {last['clean']:6.1%}   PGD-10 {last['pgd10']:6.1%}",
+        f"  training took {result['training_seconds']:.0f} s, {result['seconds_per_epoch']:.2f} s an epoch",
+    ]
+    if result["collapsed_at"] is not None:
+        lines.append(f"  ALARM: catastrophic overfitting was seen at epoch {result['collapsed_at']:.0f}")
+    lines += [
+        "",
+        f"  Everything is in {run.folder}: record.json, metrics.jsonl, checkpoints/, best/ and last/",
+        f"  Grade it:    python scripts/grade_at.py {run.folder} --tier standard",
+        f"  See curves:  tensorboard --logdir {run.folder.parent}",
+    ]
+    return "\n".join(lines)
+
+
+def plain_args(args: TrainArgs) -> dict[str, Any]:
+    """The arguments as nested plain values, for config.yaml."""
+    return {key: value for key, value in asdict(args).items() if key not in ("list", "resume")}
+
+
+def stored_args(run: Run) -> TrainArgs:
+    """The arguments that a run was started with."""
+    try:
+        values = dict(run.config)
+        settings = from_dict(values.pop("settings"))
+        paths = {name: Path(values.pop(name)) if values.get(name) else None for name in ("run_dir", "data_dir")}
+        return replace(TrainArgs(), settings=settings, **{**values, **paths})
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{run.folder}/config.yaml does not hold the settings of an AT run ({error})") from error

@@ -1,0 +1,11 @@
+"""A look at the command line before the real parser runs."""
+
+
+def value_of(flag: str, argv: list[str], default: str) -> str:
+    """What stands behind a flag: some flags (environment, data set) decide the defaults of all others."""
+    for index, token in enumerate(argv):
+        if token == flag and index + 1 < len(argv):
+            return argv[index + 1]
+        if token.startswith(flag + "="):
+            return token.removeprefix(flag + "=")
+    return default

@@ -1,0 +1,243 @@
+"""A run from settings to report: resume bit by bit, alarms, bad input."""
+
+import json
+
+import pytest
+import torch
+
+from l2l_at import cli, methods
+from l2l_at.config import ATConfig, from_dict, tuned
+from l2l_at.data import load
+from l2l_at.export import load as load_classifier
+from l2l_at.methods.base import Method
+from l2l_at.probe import CollapseAlarm, follower_figures, picture
+from l2l_at.trainer import Trainer
+from l2l_experiment import events
+from l2l_experiment.errors import UserError
+
+SMALL = ["--epochs", "2", "--subset", "256", "--grade", "none"]
+
+
+@pytest.mark.parametrize("name", ["pgd", "l2l", "l2l-grad"])
+@pytest.mark.parametrize("schedule", ["one-cycle", "multi-step"])
+def test_resume_is_bit_equal(name, schedule):
+    task = load("digits", subset=256)
+    config = ATConfig(method=name, schedule=schedule, epochs=4, batch_size=64)
+    straight = Trainer(config, task)
+    for _ in range(5):
+        straight.step()
+    tensors, meta = straight.state()
+    meta = json.loads(json.dumps(meta))
+    for _ in range(6):
+        straight.step()
+    resumed = Trainer(config, task)
+    resumed.restore(tensors, meta)
+    for _ in range(6):
+        resumed.step()
+    for mine, theirs in ((straight.model, resumed.model), (straight.evaluated, resumed.evaluated)):
+        for a, b in zip(mine.state_dict().values(), theirs.state_dict().values(), strict=True):
+            assert torch.equal(a, b)
+
+
+def test_a_run_leaves_everything_behind(tmp_path, capsys):
+    folder = tmp_path / "run"
+    cli.main([*SMALL, "--run-dir", str(folder)])
+    record = json.loads((folder / "record.json").read_text())
+    assert record["status"] == "finished"
+    assert record["kind"] == "at"
+    assert record["result"]["best"]["pgd10"] >= record["result"]["last"]["pgd10"]
+    rows = events.read(folder / events.METRICS)
+    assert {"train/loss", "robust/clean", "robust/pgd10", "follower/strength", "follower/norm"} <= set(rows[-1])
+    assert len(events.read_scalars(folder, "robust/pgd10")[0]) == 2
+    assert load_classifier(folder)(torch.rand(1, 1, 8, 8)).shape == (1, 10)
+    assert json.loads((folder / "best" / "card.json").read_text())["held_out"]["n"] == 144
+    assert "tensorboard" in capsys.readouterr().out
+
+
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path, monkeypatch):
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    cli.main([*SMALL, "--run-dir", str(straight)])
+    from l2l_at import training
+
+    class StopAfterThree:
+        def __init__(self):
+            self.looks = 0
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        @property
+        def requested(self):
+            self.looks += 1
+            return self.looks >= 3
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "StopRequest", StopAfterThree)
+        cli.main([*SMALL, "--run-dir", str(broken)])
+    assert json.loads((broken / "record.json").read_text())["status"] == "interrupted"
+    cli.main(["--resume", str(broken)])
+    assert (straight / "last" / "model.safetensors").read_bytes() == (
+        broken / "last" / "model.safetensors"
+    ).read_bytes()
+    assert [row["step"] for row in events.read(broken / events.METRICS)] == [2, 4]
+
+
+def test_the_last_checkpoint_of_a_killed_run_is_gone_on_from(tmp_path):
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    cli.main([*SMALL, "--run-dir", str(straight)])
+    cli.main([*SMALL, "--run-dir", str(killed)])
+    # As if killed in the second epoch: its checkpoint is not there, but some of its log.
+    newest = max((killed / "checkpoints").iterdir())
+    for file in newest.iterdir():
+        file.unlink()
+    newest.rmdir()
+    cli.main(["--resume", str(killed)])
+    assert (straight / "last" / "model.safetensors").read_bytes() == (
+        killed / "last" / "model.safetensors"
+    ).read_bytes()
+    assert list(events.read_scalars(killed, "robust/clean")[0]) == [2, 4]
+
+
+class Nothing(Method):
+    """Claims robustness and does nothing for it."""
+
+    summary = "nothing"
+
+
+def test_the_alarm_is_raised_and_stops(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(methods.METHODS, "nothing", Nothing)
+    monkeypatch.setattr(CollapseAlarm, "__call__", lambda self, figures: True)
+    folder = tmp_path / "run"
+    cli.main([*SMALL, "--method", "nothing", "--stop-on-collapse", "--run-dir", str(folder)])
+    assert "ALARM" in capsys.readouterr().err
+    record = json.loads((folder / "record.json").read_text())
+    assert record["result"]["collapsed_at"] == 1.0
+    assert record["steps"] == 2
+
+
+def test_the_alarm_by_its_rule():
+    alarm = CollapseAlarm()
+    assert not alarm({"train/fgsm": 0.5, "train/pgd10": 0.4})
+    assert not alarm({"train/fgsm": 0.8, "train/pgd10": 0.7})
+    assert alarm({"train/fgsm": 0.9, "train/pgd10": 0.45})
+    assert CollapseAlarm()({"train/fgsm": 0.9, "train/pgd10": 0.1})
+
+
+def test_strength_of_pgd_is_one_and_of_nothing_is_absent():
+    task = load("digits", subset=256)
+    for name, expected in (("pgd", 1.0), ("standard", None)):
+        trainer = Trainer(ATConfig(method=name, epochs=3, batch_size=64), task)
+        for _ in range(12):
+            trainer.step()
+        torch.manual_seed(3)
+        before = torch.get_rng_state()
+        figures = follower_figures(trainer.model, trainer.method, *task.train.take(slice(0, 64)))
+        assert torch.equal(before, torch.get_rng_state())
+        if expected is None:
+            assert "follower/strength" not in figures
+        else:
+            assert figures["follower/strength"] == pytest.approx(expected, abs=0.05)
+
+
+def test_picture_has_three_rows():
+    images = torch.rand(9, 1, 8, 8)
+    drawn = picture(images, torch.full_like(images, 0.1), 0.1)
+    assert drawn.shape == (1, 24, 64)
+    torch.testing.assert_close(drawn[:, 8:16], torch.ones(1, 8, 64))
+
+
+def test_averaged_weights_follow_their_formula():
+    task = load("digits", subset=128)
+    trainer = Trainer(ATConfig(method="standard", epochs=9, batch_size=64, ema=0.5), task)
+    name = "network.0.weight"
+    expected = None
+    for count in range(8):
+        trainer.step()
+        current = trainer.model.state_dict()[name]
+        decay = min(0.5, (1 + count) / (10 + count))
+        expected = current.clone() if expected is None else decay * expected + (1 - decay) * current
+    torch.testing.assert_close(trainer.evaluated.state_dict()[name], expected)
+
+
+def test_list_prints_every_method(capsys):
+    cli.main(["--list"])
+    printed = capsys.readouterr().out
+    assert all(name in printed and method.summary in printed for name, method in methods.METHODS.items())
+    assert all(method.summary for method in methods.METHODS.values())
+
+
+@pytest.mark.parametrize("dataset", ["digits", "cifar10", "cifar100"])
+def test_tuned_settings_are_settings(dataset):
+    config = tuned(dataset)
+    assert config.dataset == dataset
+    assert from_dict(json.loads(json.dumps(config.__dict__))) == config
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--eps", "8"], "grey"),
+        (["--eps", "eight"], "8/255"),
+        (["--method", "pgd11"], "--method must be one of"),
+        (["--model", "resnet18"], "does not fit digits"),
+        (["--epochs", "0"], "--epochs must be positive"),
+        (["--momentum", "1.5"], "--momentum"),
+        (["--batch-size", "100000"], "--batch-size"),
+        (["--holdout", "0"], "--holdout"),
+        (["--attacker-sees", "colour"], "image, gradient, delta"),
+        (["--method", "l2l-grad", "--norm", "l2"], "linf"),
+        (["--dataset", "cifar10", "--data-dir", "nowhere"], "nowhere"),
+        (["--resume", "nowhere"], "nowhere"),
+        (["--grade-images", "0"], "--grade-images"),
+        (["--threads", "0"], "--threads"),
+    ],
+)
+def test_bad_input_is_one_sentence(flags, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(flags)
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+def test_cuda_without_a_device_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["--device", "cuda"])
+    assert "no CUDA device" in capsys.readouterr().err
+
+
+def test_an_existing_folder_is_left_alone(tmp_path, capsys):
+    (tmp_path / "mine.txt").write_text("keep")
+    with pytest.raises(SystemExit):
+        cli.main([*SMALL, "--run-dir", str(tmp_path)])
+    assert "not empty" in capsys.readouterr().err
+    assert (tmp_path / "mine.txt").read_text() == "keep"
+
+
+def test_a_checkpoint_of_other_settings_is_refused(tmp_path):
+    folder = tmp_path / "run"
+    cli.main([*SMALL, "--method", "pgd", "--run-dir", str(folder)])
+    config = folder / "config.yaml"
+    config.write_text(config.read_text().replace("method: pgd", "method: l2l"))
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["--resume", str(folder)])
+    assert stopped.value.code == 2
+
+
+def test_grade_refuses_a_folder_without_a_classifier(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        cli.grade_main([str(tmp_path)])
+    assert "name a finished run" in capsys.readouterr().err
+
+
+def test_unknown_settings_are_refused():
+    with pytest.raises(UserError, match="epsilon"):
+        from_dict({"epsilon": 1})
