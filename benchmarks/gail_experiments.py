@@ -4,18 +4,14 @@ Runs that are finished or stand in docs/results/gail/EXPERIMENT.json are skipped
 the command can be given again at any time.
 """
 
-import json
-import os
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
+from campaign import ROOT, Experiments, run_all
 
-ROOT = Path(__file__).parents[1]
+RECORDS = ROOT / "docs" / "results" / "gail"
 SEEDS = range(3)
 RATES = ("3e-5", "3e-4", "3e-3")
 
@@ -27,7 +23,7 @@ def task(env: str, seed: int) -> list[str]:
     return ["--env", env, "--num-demos", "10", "--seed", str(seed)]
 
 
-def experiments() -> dict[str, dict[str, list[str]]]:
+def experiments() -> Experiments:
     """Flags of every run, by experiment and name of the run."""
     learned = ("adam", "l2l")
     few = ["--num-demos", "1", "--disc-updates", "20"]
@@ -59,8 +55,8 @@ def experiments() -> dict[str, dict[str, list[str]]]:
             for env in TASKS
             for follower in learned
         },
-        "cloning": {f"{env}_s{seed}": [*task(env, seed), "--steps", "0"] for seed in SEEDS for env in TASKS},
-        "constant": {f"{env}_s0": [*task(env, 0), "--reward", "constant"] for env in TASKS},
+        "cloning": {f"{env}_adam_s{seed}": [*task(env, seed), "--steps", "0"] for seed in SEEDS for env in TASKS},
+        "constant": {f"{env}_adam_s0": [*task(env, 0), "--reward", "constant"] for env in TASKS},
         "scratch": {f"{env}_adam_s0": [*task(env, 0), "--bc-epochs", "0"] for env in TASKS},
     }
 
@@ -84,44 +80,10 @@ class Args:
 def main() -> None:
     """Run what is not finished yet."""
     args = tyro.cli(Args)
-    todo = [
-        (args.out / name / run, flags)
-        for name in args.names
-        for run, flags in experiments()[name].items()
-        if args.only in run
-        and status(args.out / name / run) != "finished"
-        and (args.again or run not in recorded(name))
-    ]
-    print(f"{len(todo)} runs to make")
-    with ThreadPoolExecutor(args.jobs) as pool:
-        failed = [str(folder) for (folder, _), code in zip(todo, pool.map(make, todo), strict=True) if code]
-    if failed:
-        sys.exit(f"failed: {', '.join(failed)}")
-
-
-def recorded(experiment: str) -> list[str]:
-    """Names of the runs whose figures are kept."""
-    path = ROOT / "docs" / "results" / "gail" / f"{experiment}.json"
-    return list(json.loads(path.read_text())["runs"]) if path.is_file() else []
-
-
-def status(folder: Path) -> str:
-    """What a run's record says of it; 'none' if there is no record."""
-    record = folder / "record.json"
-    return json.loads(record.read_text())["status"] if record.is_file() else "none"
-
-
-def make(task: tuple[Path, list[str]]) -> int:
-    """Make or resume one run; its output goes into OUT/EXPERIMENT/RUN.log."""
-    folder, flags = task
-    resumable = any(folder.glob("checkpoints/step_*"))
-    arguments = ["--resume", str(folder)] if resumable else [*flags, "--run-dir", str(folder)]
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_suffix(folder.suffix + ".log").open("a") as log:
-        command = [sys.executable, str(ROOT / "scripts" / "train_gail.py"), *arguments]
-        code = subprocess.run(command, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"}).returncode
-    print(f"{folder}: {status(folder)}" + (f" (exit code {code}, see {log.name})" if code else ""), flush=True)
-    return code
+    chosen = {name: experiments()[name] for name in args.names}
+    run_all(
+        "train_gail.py", chosen, out=args.out, records=RECORDS, jobs=args.jobs, only=args.only, again=args.again
+    )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,119 @@
+"""What a training step of each method costs beside PGD-10: python benchmarks/at_cost.py [--dataset digits]
+
+All methods train the same classifier in turns within one process; a turn is a few steps of each. On the CPU the process's
+own time is measured, on CUDA the clock. Only the ratios mean something beyond this machine.
+"""
+
+import json
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+
+from l2l_at.config import tuned
+from l2l_at.data import Dataset
+from l2l_at.data import load as load_data
+from l2l_at.methods import METHODS
+from l2l_at.trainer import Trainer
+from l2l_experiment import provenance
+from l2l_experiment.errors import exit_on_user_error
+
+
+@dataclass(frozen=True)
+class Args:
+    """Measure the cost of a training step of every method."""
+
+    dataset: Dataset = "digits"
+    """Data set; its tuned settings are used."""
+    methods: tuple[str, ...] = tuple(METHODS)
+    """Methods to measure; pgd is always among them."""
+    model: str | None = None
+    """Classifier, if not the tuned one."""
+    attacker: str | None = None
+    """Network of the published L2L methods, if not the tuned one."""
+    batch_size: int | None = None
+    """Images in a step, if not the tuned number."""
+    repeats: int = 10
+    """How often each method has its turn."""
+    steps: int = 8
+    """Training steps in a turn."""
+    data_dir: Path | None = None
+    """Folder with the official CIFAR files."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    compile: bool = False
+    """Compile the classifier."""
+    out: Path | None = None
+    """Write the figures into this JSON file."""
+
+
+@exit_on_user_error
+def main() -> None:
+    """Measure in turns, print ratios with their spread."""
+    args = tyro.cli(Args)
+    torch.set_num_threads(1)
+    changes = {name: getattr(args, name) for name in ("model", "attacker", "batch_size") if getattr(args, name)}
+    config = replace(tuned(args.dataset), device=args.device, compile=args.compile, **changes)
+    task = load_data(config.dataset, data_dir=args.data_dir)
+    names = list(dict.fromkeys(("pgd", *args.methods)))
+    trainers = {name: Trainer(replace(config, method=name), task) for name in names}
+    clock = cuda_clock if trainers["pgd"].device.type == "cuda" else time.process_time
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for turn in range(args.repeats + 1):
+        for name, trainer in trainers.items():
+            taken = timed(trainer, args.steps, clock)
+            if turn:  # the first turn warms up
+                seconds[name].append(taken)
+    summary = report(seconds)
+    if args.out is not None:
+        record = {
+            "command": provenance.command_line(),
+            "machine": provenance.machine(),
+            "versions": provenance.versions(),
+            "device": str(trainers["pgd"].device),
+            "settings": {
+                name: getattr(config, name) for name in ("dataset", "model", "attacker", "batch_size", "compile")
+            },
+            "batches_per_epoch": trainers["pgd"].batches.per_epoch,
+            "seconds_a_step": seconds,
+            "summary": summary,
+        }
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def timed(trainer: Trainer, steps: int, clock: Callable[[], float]) -> float:
+    """Seconds of a training step, the mean over a turn."""
+    start = clock()
+    for _ in range(steps):
+        if trainer.step_count >= trainer.total:  # the schedule ends there; the cost of a step does not depend on it
+            trainer.schedule.last_epoch = trainer.step_count = 0
+        trainer.step()
+    return (clock() - start) / steps
+
+
+def cuda_clock() -> float:
+    """The clock, once the device has caught up."""
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def report(seconds: dict[str, list[float]]) -> dict[str, Any]:
+    """Print and return medians, and the ratio to PGD-10 of the same turn: median and quartiles."""
+    summary: dict[str, Any] = {}
+    print(f"{'':12}{'ms a step':>10}{'ratio to pgd':>15}{'quartiles':>16}{'n':>5}")
+    for name, values in seconds.items():
+        ratios = [value / base for value, base in zip(values, seconds["pgd"], strict=True)]
+        low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else [ratios[0]] * 3
+        summary[name] = {"milliseconds": 1000 * statistics.median(values), "ratio": middle, "quartiles": [low, high]}
+        print(f"{name:12}{summary[name]['milliseconds']:10.2f}{middle:15.2f}{low:9.2f}–{high:.2f}{len(values):6}")
+    return summary
+
+
+if __name__ == "__main__":
+    main()

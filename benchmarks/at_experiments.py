@@ -1,0 +1,85 @@
+"""The runs behind docs/results/at.md: python benchmarks/at_experiments.py --jobs 2
+
+Each run is trained and then graded with AutoAttack's standard tier on the whole test set. Runs that are finished or
+stand in docs/results/at/EXPERIMENT.json are skipped, runs that were cut off are resumed.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from campaign import ROOT, Experiments, run_all
+
+RECORDS = ROOT / "docs" / "results" / "at"
+SEEDS = range(5)
+RADII = ("0.1", "0.2")
+METHODS = ("standard", "fgsm-rs", "pgd", "l2l", "l2l-naive", "l2l-grad", "l2l-2step")
+
+# What is taken away from or changed in the learned attacker, at the radius at which one step is not enough.
+ABLATIONS = {
+    "as-it-is": [],
+    "frozen": ["--freeze-attacker"],
+    "no-gradient": ["--attacker-sees", "image", "delta"],
+    "no-image": ["--attacker-sees", "gradient", "delta"],
+    "no-delta": ["--attacker-sees", "image", "gradient"],
+    "no-random-start": ["--no-random-start"],
+    "no-random-start-frozen": ["--no-random-start", "--freeze-attacker"],
+    "1-step": ["--attack-steps", "1", "--attack-size", "1.25"],
+    "1-step-frozen": ["--attack-steps", "1", "--attack-size", "1.25", "--freeze-attacker"],
+    "3-steps": ["--attack-steps", "3", "--attack-size", "0.6"],
+    "3-steps-frozen": ["--attack-steps", "3", "--attack-size", "0.6", "--freeze-attacker"],
+    "every-batch": ["--attacker-every", "1"],
+    "every-16th": ["--attacker-every", "16"],
+    "batch-scale": ["--gradient-scale", "batch"],
+}
+
+
+def experiments() -> Experiments:
+    """Flags of every run, by experiment and name of the run."""
+    full = ["--dataset", "digits", "--grade", "standard", "--grade-images", "360"]
+    return {
+        "digits": {
+            f"{method}_{eps}_s{seed}": [*full, "--method", method, "--eps", eps, "--seed", str(seed)]
+            for seed in SEEDS
+            for eps in RADII
+            for method in METHODS
+        },
+        "frozen": {
+            f"frozen_{eps}_s{seed}": [*full, "--freeze-attacker", "--eps", eps, "--seed", str(seed)]
+            for seed in SEEDS
+            for eps in RADII
+        },
+        "ablation": {
+            f"{name}_s{seed}": [*full, "--eps", "0.2", *flags, "--seed", str(seed)]
+            for seed in range(3)
+            for name, flags in ABLATIONS.items()
+        },
+    }
+
+
+@dataclass(frozen=True)
+class Args:
+    """Make the runs of docs/results/at.md."""
+
+    names: Annotated[tuple[str, ...], tyro.conf.Positional] = tuple(experiments())
+    """Experiments to run, in this order."""
+    jobs: int = 2
+    """Runs side by side, one thread each."""
+    out: Path = Path("runs/at")
+    """Where the runs go: OUT/EXPERIMENT/RUN."""
+    only: str = ""
+    """Only runs whose name holds this."""
+    again: bool = False
+    """Make runs again that stand in docs/results/at/."""
+
+
+def main() -> None:
+    """Run what is not finished yet."""
+    args = tyro.cli(Args)
+    chosen = {name: experiments()[name] for name in args.names}
+    run_all("train_at.py", chosen, out=args.out, records=RECORDS, jobs=args.jobs, only=args.only, again=args.again)
+
+
+if __name__ == "__main__":
+    main()
