@@ -1,7 +1,7 @@
 """What a training step of each method costs beside PGD-10: python benchmarks/at_cost.py [--dataset digits]
 
-All methods train the same classifier in turns within one process; a turn is a few steps of each. On the CPU the process's
-own time is measured, on CUDA the clock. Only the ratios mean something beyond this machine.
+All methods train the same classifier in turns within one process; a turn is a few steps of each. On the CPU the
+process's own time is measured, on CUDA the clock. Only the ratios mean something beyond this machine.
 """
 
 import json

@@ -81,9 +81,7 @@ def main() -> None:
     """Run what is not finished yet."""
     args = tyro.cli(Args)
     chosen = {name: experiments()[name] for name in args.names}
-    run_all(
-        "train_gail.py", chosen, out=args.out, records=RECORDS, jobs=args.jobs, only=args.only, again=args.again
-    )
+    run_all("train_gail.py", chosen, out=args.out, records=RECORDS, jobs=args.jobs, only=args.only, again=args.again)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ Curve = tuple[ArrayLike, ArrayLike]  # steps, values
 # Okabe and Ito's palette without its yellow, which vanishes on white: told apart with any kind of colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 DASHES = ("-", (0, (6, 2)), (0, (2, 1.5)), (0, (6, 2, 1.5, 2)))
+MARKERS = ("o", "s", "^", "D")
 GRID_POINTS = 200
 MOST_TICKS = 7
 RUNS_FOR_BAND = 3
@@ -126,3 +127,43 @@ def _explanation(groups: Mapping[str, Sequence[Curve]]) -> str:
     if most >= RUNS_FOR_BAND:
         parts.append("band: 95 % bootstrap interval of that mean, at each step")
     return "; ".join(parts)
+
+
+def frontier(
+    points: Mapping[str, tuple[float, Sequence[float]]], path_stem: Path | str, *, title: str, xlabel: str, ylabel: str
+) -> tuple[Path, Path]:
+    """Scores against a cost, one point a method: `points[name] = (cost, scores of its runs)`; PNG and SVG as above.
+
+    A point is the mean over runs, its bar reaches from the worst run to the best.
+    """
+    if not points or any(not len(scores) for _, scores in points.values()):
+        raise ValueError("a figure needs at least one method, and every method at least one run")
+    png, svg = (Path(f"{path_stem}.{suffix}") for suffix in ("png", "svg"))
+    png.parent.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(9.0, 4.5), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.add_subplot()
+        for index, (name, (cost, scores)) in enumerate(points.items()):
+            colour = COLOURS[index % len(COLOURS)]
+            middle = float(np.mean(scores))
+            reach = [[middle - min(scores)], [max(scores) - middle]]
+            label = f"{name} (n = {len(scores)})"
+            axes.errorbar(
+                cost,
+                middle,
+                reach,
+                fmt=MARKERS[index // len(COLOURS) % len(MARKERS)],
+                color=colour,
+                capsize=3,
+                label=label,
+            )
+        _dress(axes, title, xlabel, ylabel)
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.margins(x=0.08, y=0.08)
+        figure.supxlabel(
+            "point: mean over runs; bar: worst to best run", fontsize=8, color="#666666", x=0.01, ha="left"
+        )
+        figure.savefig(png, dpi=160)
+        figure.savefig(svg, metadata={"Date": None})
+    return png, svg

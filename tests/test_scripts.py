@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import tyro
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = sorted([*ROOT.glob("scripts/*.py"), *ROOT.glob("benchmarks/*_*.py")])
@@ -18,13 +19,14 @@ def test_help(path):
     assert "--help" in result.stdout
 
 
-def test_every_listed_experiment_has_settings_that_exist():
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        import gail_experiments
-    finally:
-        sys.path.pop(0)
-    import tyro
+@pytest.fixture
+def benchmarks(monkeypatch):
+    """Benchmarks are scripts; this lets a test import them."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+
+
+def test_every_listed_imitation_has_settings_that_exist(benchmarks):
+    import gail_experiments
 
     from l2l_gail.config import tuned
     from l2l_gail.training import TrainArgs
@@ -36,14 +38,24 @@ def test_every_listed_experiment_has_settings_that_exist():
             assert args.settings.follower in name
 
 
-def test_page_of_results_follows_from_its_records(tmp_path):
+def test_every_listed_defence_has_settings_that_exist(benchmarks):
+    import at_experiments
+
+    from l2l_at.config import tuned
+    from l2l_at.training import TrainArgs
+
+    for runs in at_experiments.experiments().values():
+        for name, flags in runs.items():
+            args = tyro.cli(TrainArgs, args=flags, default=TrainArgs(settings=tuned("digits")))
+            assert name.endswith(f"_s{args.settings.seed}")
+            assert args.settings.freeze_attacker == ("frozen" in name)
+
+
+def test_page_of_imitation_follows_from_its_records(benchmarks):
     """The tables in docs/results/gail.md are those that the records give: nothing was typed by hand."""
+    import gail_report
+
     page = (ROOT / "docs" / "results" / "gail.md").read_text()
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        import gail_report
-    finally:
-        sys.path.pop(0)
     for path in (ROOT / "docs" / "results" / "gail").glob("*.json"):
         content = json.loads(path.read_text())
         if "runs" in content:
@@ -53,3 +65,33 @@ def test_page_of_results_follows_from_its_records(tmp_path):
         else:
             lines = gail_report.throughput_table(content)
         assert "\n".join(lines) in page, path.name
+
+
+def test_page_of_defences_follows_from_its_records(benchmarks):
+    """The same for docs/results/at.md."""
+    import at_report
+
+    page = (ROOT / "docs" / "results" / "at.md").read_text()
+    for path in (ROOT / "docs" / "results" / "at").glob("*.json"):
+        content = json.loads(path.read_text())
+        runs = content.get("runs")
+        lines = at_report.make_table(runs, at_report.read_costs()) if runs else at_report.cost_table(content)
+        assert "\n".join(lines) in page, path.name
+
+
+def test_finished_and_recorded_runs_are_not_made_again(benchmarks, tmp_path, monkeypatch):
+    import campaign
+
+    made = []
+    monkeypatch.setattr(campaign, "make", lambda script, folder, flags: made.append(folder.name) or 0)
+    (tmp_path / "out" / "e" / "finished").mkdir(parents=True)
+    (tmp_path / "out" / "e" / "finished" / "record.json").write_text('{"status": "finished"}')
+    (tmp_path / "e.json").write_text('{"runs": {"recorded": {}}}')
+    runs = {"e": {"finished": [], "recorded": [], "new": [], "other": []}}
+    campaign.run_all("x.py", runs, out=tmp_path / "out", records=tmp_path, jobs=1, only="e")
+    assert made == ["new", "other"]
+    campaign.run_all("x.py", runs, out=tmp_path / "out", records=tmp_path, jobs=1, only="recorded", again=True)
+    assert made[2:] == ["recorded"]
+    monkeypatch.setattr(campaign, "make", lambda *_: 1)
+    with pytest.raises(SystemExit, match="failed"):
+        campaign.run_all("x.py", runs, out=tmp_path / "out", records=tmp_path, jobs=1)

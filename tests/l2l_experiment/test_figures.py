@@ -95,3 +95,17 @@ def test_nothing_to_draw_is_refused(tmp_path):
     for groups in ({}, {"a": []}):
         with pytest.raises(ValueError, match="at least one"):
             figures.learning_curves(groups, tmp_path / "f", ylabel="y", title="T")
+
+
+def test_a_frontier_has_a_point_and_a_bar_a_method(tmp_path, axes):
+    points = {"cheap": (0.4, [60.0, 66.0]), "dear": (1.0, [70.0])}
+    first = figures.frontier(points, tmp_path / "f", title="t", xlabel="x", ylabel="y")
+    assert [container.get_label() for container in axes[0].containers] == ["cheap (n = 2)", "dear (n = 1)"]
+    line, _, (bars,) = axes[0].containers[0].lines
+    assert (line.get_xdata().tolist(), line.get_ydata().tolist()) == ([0.4], [63.0])
+    assert bars.get_segments()[0][:, 1].tolist() == [60.0, 66.0]
+    content = [path.read_bytes() for path in first]
+    again = figures.frontier(points, tmp_path / "g", title="t", xlabel="x", ylabel="y")
+    assert content == [path.read_bytes() for path in again]
+    with pytest.raises(ValueError, match="at least one"):
+        figures.frontier({"none": (1.0, [])}, tmp_path / "h", title="t", xlabel="x", ylabel="y")

@@ -1,0 +1,185 @@
+"""Tables and figures of docs/results/at.md: python benchmarks/at_report.py [--runs runs/at]
+
+With --runs, the finished and graded runs there are first condensed into docs/results/at/EXPERIMENT.json; those files
+are the record. Without it, the page is made from them again.
+"""
+
+import json
+import re
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+import yaml
+
+from l2l_experiment import events
+from l2l_experiment.figures import frontier
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "results" / "at.md"
+DATA = ROOT / "docs" / "results" / "at"
+SETTINGS = (
+    "dataset", "method", "model", "norm", "eps", "seed", "epochs", "subset", "attack_steps", "attack_size",
+    "random_start", "attacker_sees", "attacker_every", "gradient_scale", "freeze_attacker",
+)  # fmt: skip
+CURVES = ("train/loss", "robust/clean", "robust/pgd10", "train/pgd10", "follower/strength")
+SECOND_OPINION = "foolbox-pgd50"
+
+
+@dataclass(frozen=True)
+class Args:
+    """Build docs/results/at.md from its records."""
+
+    runs: Path | None = None
+    """Take in the finished runs of this folder (OUT of at_experiments.py) first."""
+
+
+def main() -> None:
+    """Condense, draw, write."""
+    args = tyro.cli(Args)
+    if args.runs is not None:
+        for folder in sorted(path for path in args.runs.iterdir() if path.is_dir()):
+            condense(folder)
+    page = PAGE.read_text()
+    costs = read_costs()
+    for path in sorted(DATA.glob("*.json")):
+        content = json.loads(path.read_text())
+        if "runs" in content:
+            table = "\n".join([*make_table(content["runs"], costs), *draw(path.stem, content["runs"], costs)])
+        else:
+            table = "\n".join(cost_table(content))
+        page, count = re.subn(
+            rf"(<!-- begin {path.stem} -->\n).*?(<!-- end {path.stem} -->)",
+            lambda match, table=table: f"{match[1]}{table}\n{match[2]}",
+            page,
+            flags=re.DOTALL,
+        )
+        print(path.stem + ("" if count else f": no place for it in {PAGE.name}"))
+    PAGE.write_text(page)
+
+
+def condense(folder: Path) -> None:
+    """Write what the page needs of an experiment's finished runs into one JSON file; earlier records stay."""
+    path = DATA / f"{folder.name}.json"
+    runs = json.loads(path.read_text())["runs"] if path.is_file() else {}
+    for run in sorted(folder.iterdir()):
+        record = json.loads((run / "record.json").read_text()) if (run / "record.json").is_file() else {}
+        if record.get("status") != "finished":
+            continue
+        settings = yaml.safe_load((run / "config.yaml").read_text())["settings"]
+        rows = events.read(run / events.METRICS)
+        runs[run.name] = {
+            "group": re.sub(r"_s\d+$", "", run.name),
+            "settings": {name: settings[name] for name in SETTINGS},
+            "result": record["result"],
+            "versions": record["versions"],
+            "machine": record["machine"],
+            "commit": (record.get("git") or {}).get("commit"),
+            "curves": {
+                tag: [[row["step"], float(f"{row[tag]:.4g}")] for row in rows if np.isfinite(row.get(tag, np.nan))]
+                for tag in CURVES
+            },
+        }
+    if runs:
+        DATA.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"runs": dict(sorted(runs.items()))}, separators=(",", ":")) + "\n")
+
+
+def read_costs() -> dict[str, float]:
+    """Cost of a training step over PGD-10's, by method, for digits."""
+    path = DATA / "cost.json"
+    return (
+        {name: row["ratio"] for name, row in json.loads(path.read_text())["summary"].items()} if path.is_file() else {}
+    )
+
+
+def grouped(runs: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Runs that differ in their seed only, under the name they share."""
+    groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for run in sorted(runs.values(), key=lambda run: (run["settings"]["eps"], run["group"], run["settings"]["seed"])):
+        groups[run["group"]].append(run)
+    return groups
+
+
+def make_table(runs: dict[str, Any], costs: dict[str, float]) -> list[str]:
+    """One row a group: clean, second opinion and AutoAttack, strength, alarms, cost."""
+    graded = all("grade" in run["result"] for run in runs.values())
+    lines = [
+        "| runs | n | ε | clean % | "
+        + ("foolbox PGD-50 % | AutoAttack %, mean ± sd over seeds (each) | " if graded else "held-out PGD-10 % | ")
+        + "strength | alarms | cost over pgd |",
+        "|---" * (9 if graded else 8) + "|",
+    ]
+    for name, members in grouped(runs).items():
+        settings = members[0]["settings"]
+        strength = [run["result"]["strength"] for run in members if run["result"]["strength"] is not None]
+        alarms = sum(run["result"]["collapsed_at"] is not None for run in members)
+        cost = costs.get(settings["method"]) if name.split("_")[0] == settings["method"] else None
+        if graded:
+            grades = [run["result"]["grade"] for run in members]
+            robust = np.array([100 * grade["autoattack"] for grade in grades])
+            spread = f" ± {robust.std(ddof=1):.1f}" if len(robust) > 1 else ""
+            each = ", ".join(f"{value:.1f}" for value in robust)
+            figures = [
+                f"{np.mean([100 * grade['clean'] for grade in grades]):.1f}",
+                f"{np.mean([100 * grade['attacks'][SECOND_OPINION] for grade in grades]):.1f}",
+                f"{robust.mean():.1f}{spread} ({each})",
+            ]
+        else:
+            last = [run["result"]["best"] for run in members]
+            figures = [f"{100 * np.mean([row[key] for row in last]):.1f}" for key in ("clean", "pgd10")]
+        cells = [
+            name.rsplit("_", 1)[0] if graded else name,
+            str(len(members)),
+            settings["eps"],
+            *figures,
+            f"{np.mean(strength):.2f}" if strength else "–",
+            str(alarms),
+            "–" if cost is None else f"{cost:.2f}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def cost_table(record: dict[str, Any]) -> list[str]:
+    """What benchmarks/at_cost.py measured."""
+    turns = len(record["seconds_a_step"]["pgd"])
+    lines = [f"| {record['device']}, n = {turns} turns | ms a step | ratio to pgd | quartiles |", "|---|---|---|---|"]
+    for name, row in record["summary"].items():
+        low, high = row["quartiles"]
+        lines.append(f"| {name} | {row['milliseconds']:.1f} | {row['ratio']:.2f} | {low:.2f}–{high:.2f} |")
+    settings, machine = record["settings"], record["machine"]
+    where = machine["gpu"] or f"{machine['cpu']}, one thread"
+    return [
+        *lines,
+        "",
+        f"{settings['dataset']}, {settings['model']}, batch {settings['batch_size']}. Machine: {where}.",
+    ]
+
+
+def draw(name: str, runs: dict[str, Any], costs: dict[str, float]) -> list[str]:
+    """Robustness against cost, a picture a radius; returns the lines that show them."""
+    lines = []
+    for eps in sorted({run["settings"]["eps"] for run in runs.values()}):
+        points = {}
+        for members in grouped({k: r for k, r in runs.items() if r["settings"]["eps"] == eps}).values():
+            method = members[0]["settings"]["method"]
+            if method in costs and all("grade" in run["result"] for run in members):
+                points[method] = (costs[method], [100 * run["result"]["grade"]["autoattack"] for run in members])
+        if len(points) > 2:
+            png, _ = frontier(
+                points,
+                DATA / f"{name}_{eps}",
+                title=f"Digits, linf, ε = {eps}: robustness against cost",
+                xlabel="cost of a training step over PGD-10's",
+                ylabel="AutoAttack accuracy on test images, %",
+            )
+            lines += ["", f"![robustness against cost, ε = {eps}](at/{png.name})"]
+    return lines
+
+
+if __name__ == "__main__":
+    main()
