@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, log_softmax, softmax
 
 from bilevel import SteepestStep, unroll
 from bilevel.response import Objective
@@ -37,6 +37,24 @@ def minus_loss(model: nn.Module, images: Tensor, labels: Tensor) -> Objective:
     return objective
 
 
+def minus_divergence(model: nn.Module, images: Tensor) -> Objective:
+    """δ ↦ −Σ KL(p(x) ‖ p(x + δ)), the inner objective of TRADES; p(x) is a constant, taken once."""
+    with torch.no_grad():
+        target = softmax(model(images).float(), dim=1)
+
+    def objective(delta: Tensor) -> Tensor:
+        # KL but for a constant of δ.
+        return (target * log_softmax(model(images + delta).float(), dim=1)).sum()
+
+    return objective
+
+
+def descend(objective: Objective, start: Tensor, images: Tensor, threat: Threat, *, steps: int, size: float) -> Tensor:
+    """Projected steepest steps of `size`·radius down an objective; no graph."""
+    rule = SteepestStep(threat.norm, size * threat.radius)
+    return unroll(objective, rule, start, steps=steps, project=lambda d: threat.project(d, images)).variable
+
+
 def pgd(
     model: nn.Module,
     images: Tensor,
@@ -47,14 +65,12 @@ def pgd(
     size: float = 0.25,
     random_start: bool = True,
 ) -> Tensor:
-    """Perturbations by projected gradient descent (Madry et al., 2018), steepest steps of `size`·radius; no graph.
+    """Perturbations by projected gradient descent (Madry et al., 2018) on the cross-entropy; no graph.
 
     The model is used in the mode it is in.
     """
     start = threat.random_start(images) if random_start else torch.zeros_like(images)
-    rule = SteepestStep(threat.norm, size * threat.radius)
-    objective = minus_loss(model, images, labels)
-    return unroll(objective, rule, start, steps=steps, project=lambda d: threat.project(d, images)).variable
+    return descend(minus_loss(model, images, labels), start, images, threat, steps=steps, size=size)
 
 
 @torch.no_grad()

@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     args = tyro.cli(TrainArgs, args=argv, default=TrainArgs(settings=tuned(value_of("--dataset", argv, "digits"))))
     if args.list:
-        print("\n".join(f"{name:12} {method.summary}" for name, method in METHODS.items()))
+        print("\n".join(f"{name:12} {recipe}" for name, recipe in METHODS.items()))
         return
     run = None
     if args.resume is not None:

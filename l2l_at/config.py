@@ -49,8 +49,12 @@ class ATConfig:
     """Weight decay of SGD."""
     clip_norm: float = 0.0
     """Clip the classifier's gradient to this norm; 0 does not."""
+    average: Literal["ema", "swa", "none"] = "ema"
+    """Average of the weights that is evaluated and exported: exponential, or equal (SWA) over the epochs of the end."""
     ema: float = 0.999
-    """Decay of the averaged weights that are evaluated and exported, warmed up from 0; 0 switches averaging off."""
+    """Decay of the exponential average, warmed up from 0.1."""
+    swa_from: float = 0.425
+    """Share of the run after which the equal average begins (the published ARoW: epoch 51 of 120)."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Training precision: auto is bf16 autocast on CUDA and fp32 on the CPU. Grading is always fp32."""
     compile: bool = False
@@ -63,6 +67,28 @@ class ATConfig:
     random_start: bool | None = None
     """Start the training attack at a random perturbation; by default as the method has it."""
 
+    inner: Literal["ce", "kl"] | None = None
+    """What the training attack raises: cross-entropy or divergence from the clean prediction; None: as the method."""
+    regularisation: float | None = None
+    """Weight of the regulariser: beta of trades (6) and mart (5); lambda of arow and cow (7, twice the paper's) and of
+    grad-align (by radius)."""
+    label_smoothing: float | None = None
+    """Labels are this far from certain; by default the method's own (arow, cow: 0.2)."""
+    clean_share: float = 0.0
+    """Share of the clean images' cross-entropy in the loss of methods that train on perturbed images only."""
+    replays: int | None = None
+    """How often free sees each batch in a row (8)."""
+    noise: float | None = None
+    """Reach of n-fgsm's noise over the radius (2)."""
+    bat_rate: float | None = None
+    """fast-bat's step eta on summed losses; by default 5000/255 up to a radius of 8/255, 2000/255 beyond."""
+    bat_lambda: float = 10.0
+    """fast-bat's lambda in the implicit gradient; 0 stands for 1/eta, which makes the derivative that of the step."""
+    awp: float = 0.0
+    """Adversarial weight perturbation of this relative size, on any method; 0 is none. Published: 0.005 to 0.01."""
+    awp_from: float = 0.1
+    """Share of the run after which the weights are perturbed."""
+
     attacker: AttackerName = "tiny"
     """Network of the published L2L methods (l2l-naive, l2l-grad, l2l-2step, l2l-kstep); wide is the published one."""
     attacker_width: int = 32
@@ -73,26 +99,26 @@ class ATConfig:
     """Learning rate of the attacker's Adam."""
     attacker_decay: float = 2e-4
     """Weight decay of the attacker, added to the gradient."""
-    attacker_every: int = 4
-    """Fit the residual attacker on every n-th batch; the published forms are fitted on every batch."""
+    attacker_every: int | None = None
+    """Fit the residual attacker on every n-th batch (l2l: 4, l2l-sdi: 20); the published forms are on every batch."""
     gradient_scale: Scale | None = None
     """Scale the attacker's gradient per sample or over the whole batch; by default as the method has it."""
     freeze_attacker: bool = False
     """Leave the attacker as it starts."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "rate", "attacker_rate", "attacker_every", "attacker_width"):
+        for name in ("epochs", "batch_size", "rate", "attacker_rate", "attacker_width"):
             if getattr(self, name) <= 0:
                 raise UserError(f"--{name.replace('_', '-')} must be positive, got {getattr(self, name)}")
-        for name in ("attack_steps", "attack_size", "subset"):
+        for name in ("attack_steps", "attack_size", "subset", "attacker_every", "replays", "noise", "bat_rate"):
             if getattr(self, name) is not None and getattr(self, name) <= 0:
                 raise UserError(f"--{name.replace('_', '-')} must be positive, got {getattr(self, name)}")
-        for name in ("weight_decay", "attacker_decay", "clip_norm"):
-            if getattr(self, name) < 0:
+        for name in ("weight_decay", "attacker_decay", "clip_norm", "regularisation", "bat_lambda", "awp"):
+            if (getattr(self, name) or 0) < 0:
                 raise UserError(f"--{name.replace('_', '-')} must not be negative, got {getattr(self, name)}")
-        for name in ("momentum", "ema"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UserError(f"--{name} must lie in [0, 1), got {getattr(self, name)}")
+        for name in ("momentum", "ema", "label_smoothing", "clean_share", "swa_from", "awp_from"):
+            if not 0 <= (getattr(self, name) or 0) < 1:
+                raise UserError(f"--{name.replace('_', '-')} must lie in [0, 1), got {getattr(self, name)}")
         if not 0 < self.holdout < 1:
             raise UserError(f"--holdout must lie strictly between 0 and 1, got {self.holdout}")
         if unknown := set(self.attacker_sees) - set(INPUTS):

@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 from l2l_at import attacks
 from l2l_at.attacks import accuracy, evaluating
 from l2l_at.data import Images
-from l2l_at.methods import Method
+from l2l_at.methods import Follower
 from l2l_at.threat import Threat
 
 CHUNK = 1000  # images at a time
@@ -27,15 +27,16 @@ def robust_accuracy(model: nn.Module, images: Images, threat: Threat) -> dict[st
     return {"clean": clean / len(images), "pgd10": robust / len(images)}
 
 
-def follower_figures(model: nn.Module, method: Method, images: Tensor, labels: Tensor) -> dict[str, float]:
+def follower_figures(model: nn.Module, follower: Follower, images: Tensor, labels: Tensor) -> dict[str, float]:
     """The training attack beside PGD-10 and a plain sign step, on fixed images, in evaluation mode.
 
-    `strength` is the loss under the training attack over the loss under PGD-10, both beyond the clean loss: 0 for an
-    attack that does nothing, 1 for one as strong as PGD-10. `norm` is the perturbations' mean norm over the radius.
+    `strength` is the loss under the training attack over the loss under PGD-10; `gain` is the same of what the attacks
+    add to the clean loss, 0 for an attack that does nothing and 1 for one as strong as PGD-10. `norm` is the
+    perturbations' mean norm over the radius.
     """
-    threat = method.threat
+    threat = follower.threat
     with evaluating(model), _own_randomness(images.device):
-        own = method.perturb(model, images, labels)
+        own = follower.perturb(model, images, labels)
         pgd = attacks.pgd(model, images, labels, threat)
         sign = attacks.pgd(model, images, labels, threat, steps=1, size=1.0, random_start=False)
         with torch.no_grad():
@@ -45,8 +46,11 @@ def follower_figures(model: nn.Module, method: Method, images: Tensor, labels: T
             "train/pgd10": accuracy(model, images + pgd, labels),
         }
         if own.count_nonzero():
-            gain = (reached - clean) / (reference - clean) if reference > clean else float("nan")
-            figures |= {"follower/strength": gain, "follower/norm": float(threat.size(own).mean()) / threat.radius}
+            figures |= {
+                "follower/strength": reached / reference,
+                "follower/gain": (reached - clean) / (reference - clean) if reference > clean else float("nan"),
+                "follower/norm": float(threat.size(own).mean()) / threat.radius,
+            }
     return figures
 
 

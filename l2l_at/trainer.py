@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from l2l_at import methods, models
+from l2l_at import awp, methods, models
 from l2l_at.config import ATConfig
 from l2l_at.data import Batch, Batches, Task
 from l2l_experiment.checkpoint import join, rng_state, set_rng_state, split
@@ -27,22 +27,23 @@ class Trainer:
         if task.name != "digits":
             self.model.to(memory_format=torch.channels_last)
         self.forward = torch.compile(self.model) if config.compile else self.model
-        self.method = methods.make(config, task.shape).to(self.device)
+        self.method = methods.make(config, task.shape[0])
+        self.method.follower.to(self.device)
         self.batches = Batches(task.train.to(self.device), config.batch_size, augment=task.augment)
         self.total = config.epochs * self.batches.per_epoch
         self.optimizer = torch.optim.SGD(
             self.model.parameters(), lr=config.rate, momentum=config.momentum, weight_decay=config.weight_decay
         )
         self.schedule = make_schedule(self.optimizer, config, self.total)
-        # The average takes in the buffers too: the running moments must fit the averaged weights.
-        self.average = AveragedModel(self.model, avg_fn=warmed_up(config.ema), use_buffers=True) if config.ema else None
+        self.average = make_average(self.model, config)
         self.step_count = 0
-        self.last: tuple[Batch, Tensor] | None = None
+        self.batch: Batch | None = None
+        self.delta: Tensor | None = None
 
     @property
     def evaluated(self) -> nn.Module:
         """The classifier to judge: averaged, if there is an average."""
-        return self.model if self.average is None else self.average.module
+        return self.average.module if self.average is not None and self.average.n_averaged else self.model
 
     @property
     def epoch(self) -> float:
@@ -50,25 +51,44 @@ class Trainer:
         return self.step_count / self.batches.per_epoch
 
     def step(self) -> dict[str, float | Tensor]:
-        """One batch: the classifier's step, then the attacker's learning; figures for the log."""
-        batch = self.batches.next()
+        """One step on a batch: the classifier's, then the follower's learning; figures for the log."""
+        if self.batch is None or self.step_count % self.method.replays == 0:
+            self.batch = self.batches.next()
+        batch, config = self.batch, self.config
         self.model.train()
         with self.autocast():
             answer = self.method.loss(self.forward, batch)
         self.optimizer.zero_grad(set_to_none=True)
         answer.loss.backward()
+        if config.awp and self.step_count >= config.awp_from * self.total:
+            with awp.perturbed(self.model, config.awp):
+                with self.autocast():
+                    loss = self.method.leader(self.forward, batch, answer.delta)
+                self.optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                self.descend()
+        else:
+            self.descend()
+        self.step_count += 1
+        if self.average is not None and self.averages_now():
+            self.average.update_parameters(self.model)
+        with self.autocast():
+            learned = self.method.follower.improve(self.forward, batch)
+        self.delta = answer.delta
+        return {"train/loss": answer.loss.detach()} | {f"follower/{name}": value for name, value in learned.items()}
+
+    def descend(self) -> None:
+        """The optimiser's step and the schedule's."""
         if self.config.clip_norm:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
         self.optimizer.step()
         self.schedule.step()
-        if self.average is not None:
-            self.average.update_parameters(self.model)
-        with self.autocast():
-            learned = self.method.improve(self.forward, batch)
-        self.step_count += 1
-        self.last = batch, answer.delta
-        own = {f"follower/{name}": value for name, value in (answer.figures | learned).items()}
-        return {"train/loss": answer.loss.detach()} | own
+
+    def averages_now(self) -> bool:
+        """Whether the weights enter the average now: after every step (EMA), or at the last epochs' ends (SWA)."""
+        if self.config.average == "ema":
+            return True
+        return self.step_count % self.batches.per_epoch == 0 and self.step_count > self.config.swa_from * self.total
 
     def autocast(self) -> AbstractContextManager:
         """Mixed precision as configured."""
@@ -78,20 +98,21 @@ class Trainer:
 
     def state(self) -> tuple[dict, dict]:
         """Everything a resumed run needs, as tensors and JSON values, between two steps."""
-        method, order = self.method.state(), self.batches.state()
+        follower, order = self.method.follower.state(), self.batches.state()
         tree = {
             "model": self.model.state_dict(),
             "average": {} if self.average is None else self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.last_epoch,  # the rates themselves stand in the optimiser's groups
+            "batch": self.batch._asdict() if self.batch and self.method.replays > 1 else {},
         }
         random = rng_state()
         tensors, meta = split(tree)
         return (
-            {"players": tensors, "method": method[0], "batches": order[0], "rng": random[0]},
+            {"players": tensors, "follower": follower[0], "batches": order[0], "rng": random[0]},
             {
                 "players": meta,
-                "method": method[1],
+                "follower": follower[1],
                 "batches": order[1],
                 "rng": random[1],
                 "step": self.step_count,
@@ -107,7 +128,10 @@ class Trainer:
                 self.average.load_state_dict(tree["average"])
             self.optimizer.load_state_dict(tree["optimizer"])
             self.schedule.last_epoch = tree["schedule"]
-            self.method.restore(tensors["method"], meta["method"])
+            self.method.follower.restore(tensors["follower"], meta["follower"])
+            self.method.follower.to(self.device)
+            if tree["batch"]:
+                self.batch = Batch(**{name: value.to(self.device) for name, value in tree["batch"].items()})
             self.batches.restore(tensors["batches"], meta["batches"])
             self.step_count = meta["step"]
         except (KeyError, RuntimeError, ValueError, TypeError) as error:
@@ -126,6 +150,14 @@ def make_schedule(
         return torch.optim.lr_scheduler.MultiStepLR(optimizer, [total // 2, total * 3 // 4], gamma=0.1)
     # torch cycles the momentum along with the rate unless told not to.
     return torch.optim.lr_scheduler.OneCycleLR(optimizer, config.rate, total_steps=total + 1, cycle_momentum=False)
+
+
+def make_average(model: nn.Module, config: ATConfig) -> AveragedModel | None:
+    """The average of a model's weights, and of its buffers: running moments must fit the averaged weights."""
+    if config.average == "none":
+        return None
+    function = warmed_up(config.ema) if config.average == "ema" else None
+    return AveragedModel(model, avg_fn=function, use_buffers=True)
 
 
 def warmed_up(decay: float):

@@ -148,9 +148,9 @@ class Session:
     def measure(self, board: SummaryWriter) -> dict[str, float]:
         """Held-out accuracy, the attacker's strength, the alarm, a picture; keeps the best classifier so far."""
         trainer = self.trainer
-        held_out = probe.robust_accuracy(trainer.evaluated, self.held_out, self.trainer.method.threat)
+        held_out = probe.robust_accuracy(trainer.evaluated, self.held_out, trainer.config.threat)
         figures = {f"robust/{name}": value for name, value in held_out.items()}
-        figures |= probe.follower_figures(trainer.model, trainer.method, *self.fixed.take(slice(None)))
+        figures |= probe.follower_figures(trainer.model, trainer.method.follower, *self.fixed.take(slice(None)))
         collapsed = trainer.method.defends and self.alarm(figures)
         if collapsed and self.collapsed_at is None:
             self.collapsed_at = trainer.epoch
@@ -161,9 +161,10 @@ class Session:
                 file=sys.stderr,
             )
         figures["robust/collapsed"] = float(collapsed)
-        assert trainer.last is not None
-        batch, delta = trainer.last
-        board.add_image("images", probe.picture(batch.images, delta, trainer.method.threat.radius), trainer.step_count)
+        assert trainer.batch is not None
+        assert trainer.delta is not None
+        drawn = probe.picture(trainer.batch.images, trainer.delta, trainer.config.threat.radius)
+        board.add_image("images", drawn, trainer.step_count)
         chosen = {"pgd10": held_out["pgd10"], "clean": held_out["clean"]}
         if not self.best or tuple(chosen.values()) >= (self.best["pgd10"], self.best["clean"]):
             self.best = chosen | {"epoch": trainer.epoch}
@@ -197,11 +198,12 @@ class Session:
             "best": self.best,
             "last": {name.split("/")[1]: last[name] for name in ("robust/pgd10", "robust/clean")},
             "strength": last.get("follower/strength"),
+            "gain": last.get("follower/gain"),
             "collapsed_at": self.collapsed_at,
             "training_seconds": self.seconds,
             "seconds_per_epoch": self.seconds / max(self.trainer.epoch, 1e-9),
         }
-        self.run.update(status="finished", steps=self.trainer.step_count, result=result)
+        self.run.update(steps=self.trainer.step_count, result=result)
         print(report(result, self.run, self.args.settings))
         tier = self.args.grade or ("quick" if self.task.name == "digits" else "none")
         if tier != "none":
@@ -210,6 +212,7 @@ class Session:
             limit = self.args.grade_images or (100 if self.task.name == "digits" else None)
             grade = grade_folder(self.run.folder, tier=tier, images=limit, data_dir=self.args.data_dir)
             self.run.update(result=result | {"grade": grade})
+        self.run.update(status="finished")  # last: a run whose grading was cut off is resumed, and then graded
         return self.run
 
     def state(self) -> tuple[dict, dict]:

@@ -1,30 +1,166 @@
-"""The methods by name; one short file each."""
+"""The methods by name: for each, a follower and a leader's loss. This page is the whole zoo."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from l2l_at.config import ATConfig
-from l2l_at.methods.base import Answer, Method
-from l2l_at.methods.fgsm_rs import FGSMRS
-from l2l_at.methods.l2l import L2L
-from l2l_at.methods.l2l_published import L2L2Step, L2LGrad, L2LKStep, L2LNaive
-from l2l_at.methods.pgd import PGD
-from l2l_at.methods.standard import Standard
+from l2l_at.methods import leaders
+from l2l_at.methods.base import Answer, Follower, Leader, Method
+from l2l_at.methods.fast_bat import FastBAT
+from l2l_at.methods.grad_align import GradAlign
+from l2l_at.methods.published import Published
+from l2l_at.methods.residual import Residual
+from l2l_at.methods.steepest import Free, Noisy, Nothing, Steepest
 from l2l_experiment.errors import UserError
 
-__all__ = ["METHODS", "Answer", "Method", "make"]
+__all__ = ["METHODS", "Answer", "Follower", "Leader", "Method", "Recipe", "make"]
 
-METHODS: dict[str, type[Method]] = {
-    "standard": Standard,
-    "pgd": PGD,
-    "fgsm-rs": FGSMRS,
-    "l2l": L2L,
-    "l2l-naive": L2LNaive,
-    "l2l-grad": L2LGrad,
-    "l2l-2step": L2L2Step,
-    "l2l-kstep": L2LKStep,
+
+@dataclass(frozen=True)
+class Recipe:
+    """A method's name in the world, and how it is put together for a configuration and a number of channels."""
+
+    summary: str
+    source: str
+    make: Callable[[ATConfig, int], Method]
+
+    def __str__(self) -> str:
+        return f"{self.summary} ({self.source})"
+
+
+def _ce(c: ATConfig, smoothing: float = 0.0) -> Leader:
+    return leaders.cross_entropy(_or(c.label_smoothing, smoothing), c.clean_share)
+
+
+def _or(value: float | None, default: float) -> float:
+    return default if value is None else value
+
+
+def _grad_align(c: ATConfig) -> Method:
+    player = GradAlign(c)
+    return Method(player, player.leader)
+
+
+OURS = "ours, after Jiang et al., 2021"
+JIANG = "Jiang et al., 2021"
+
+METHODS: dict[str, Recipe] = {
+    "standard": Recipe(
+        "clean images, no defence",
+        "the lower end of every table",
+        lambda c, _: Method(Nothing(c), leaders.clean, defends=False),
+    ),
+    "fgsm-rs": Recipe(
+        "one step of 1.25 ε from a random start",
+        "Wong et al., 2020",
+        lambda c, _: Method(Steepest(c, steps=1, size=1.25), _ce(c)),
+    ),
+    "pgd": Recipe(
+        "PGD-10, steps of ε/4 from a random start",
+        "Madry et al., 2018",
+        lambda c, _: Method(Steepest(c, steps=10, size=0.25), _ce(c)),
+    ),
+    "pgd-2": Recipe(
+        "PGD-2, steps of ε/2 from a random start",
+        "as FAST-BAT's authors compare",
+        lambda c, _: Method(Steepest(c, steps=2, size=0.5), _ce(c)),
+    ),
+    "l2l": Recipe(
+        "learned residual attacker: two soft sign steps plus a learned correction",
+        OURS,
+        lambda c, channels: Method(Residual(c, channels), _ce(c)),
+    ),
+    "l2l-naive": Recipe(
+        "learned attacker that sees the image only",
+        JIANG,
+        lambda c, channels: Method(Published(c, channels, sees_gradient=False), _ce(c)),
+    ),
+    "l2l-grad": Recipe(
+        "learned attacker that sees image and gradient, one step",
+        JIANG,
+        lambda c, channels: Method(Published(c, channels), _ce(c)),
+    ),
+    "l2l-2step": Recipe(
+        "the same, two steps, trained through both",
+        JIANG,
+        lambda c, channels: Method(Published(c, channels, steps=2), _ce(c)),
+    ),
+    "l2l-kstep": Recipe(
+        "the same, ten small steps, inputs detached",
+        JIANG,
+        # 0.007 for a radius of 0.031, as in the published code
+        lambda c, channels: Method(Published(c, channels, steps=10, size=0.007 / 0.031, detach_inputs=True), _ce(c)),
+    ),
+    "l2l-trades": Recipe(
+        "the residual attacker under TRADES' loss",
+        f"{OURS}, and Zhang et al., 2019",
+        lambda c, channels: Method(Residual(c, channels, inner="kl"), leaders.trades(_or(c.regularisation, 6.0))),
+    ),
+    "l2l-sdi": Recipe(
+        "learned start of one signed step, refreshed every 20 batches",
+        "in the style of FGSM-SDI, Jia et al., 2022",
+        lambda c, channels: Method(
+            Residual(c, channels, steps=1, size=1.0, start="zero", every=20, sign_step=1.0), _ce(c)
+        ),
+    ),
+    "fast-bat": Recipe(
+        "one gradient step with its derivative in the classifier's weights",
+        "Zhang et al., 2022",
+        lambda c, _: Method(FastBAT(c), _ce(c)),
+    ),
+    "trades": Recipe(
+        "clean CE plus β KL, attacked by KL",
+        "Zhang et al., 2019",
+        lambda c, _: Method(
+            Steepest(c, steps=10, size=0.25, start="noise", inner="kl"), leaders.trades(_or(c.regularisation, 6.0))
+        ),
+    ),
+    "mart": Recipe(
+        "margin CE plus β KL weighted by clean doubt",
+        "Wang et al., 2020",
+        lambda c, _: Method(Steepest(c, steps=10, size=0.25, start="noise"), leaders.mart(_or(c.regularisation, 5.0))),
+    ),
+    "arow": Recipe(
+        "smoothed clean CE plus λ KL weighted by doubt under attack",
+        "Yang et al., 2023",
+        lambda c, _: Method(
+            Steepest(c, steps=10, size=0.25, inner="kl"),
+            leaders.arow(_or(c.regularisation, 7.0), _or(c.label_smoothing, 0.2)),
+        ),
+    ),
+    "cow": Recipe(
+        "ARoW's variant with the clean confidence as weight",
+        "Yang et al., 2023",
+        lambda c, _: Method(
+            Steepest(c, steps=10, size=0.25, inner="kl"),
+            leaders.arow(_or(c.regularisation, 7.0), _or(c.label_smoothing, 0.2), weight="clean"),
+        ),
+    ),
+    "ro": Recipe(
+        "robust optimisation: one steepest step in the ball, perturbed batch only",
+        "Shaham et al., 2015",
+        lambda c, _: Method(Steepest(c, steps=1, size=1.0, start="zero", training=True), _ce(c)),
+    ),
+    "free": Recipe(
+        "each batch eight times, the perturbation steps along",
+        "Shafahi et al., 2019",
+        lambda c, _: Method(Free(c), _ce(c), replays=c.replays or 8),
+    ),
+    "n-fgsm": Recipe(
+        "noise of 2 ε, one step, no cut to the ball",
+        "de Jorge et al., 2022",
+        lambda c, _: Method(Noisy(c, noise=2.0), _ce(c)),
+    ),
+    "grad-align": Recipe(
+        "one step, and a price for gradients that turn inside the ball",
+        "Andriushchenko et al., 2020",
+        lambda c, _: _grad_align(c),
+    ),
 }
 
 
-def make(config: ATConfig, shape: tuple[int, int, int]) -> Method:
-    """The method that a configuration names, for images of this shape."""
+def make(config: ATConfig, channels: int) -> Method:
+    """The method that a configuration names, for images with so many channels."""
     if config.method not in METHODS:
         raise UserError(f"--method must be one of {', '.join(METHODS)}, got {config.method!r}")
-    return METHODS[config.method](config, shape)
+    return METHODS[config.method].make(config, channels)

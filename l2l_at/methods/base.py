@@ -1,74 +1,79 @@
-"""What a method is: how a batch becomes the classifier's loss."""
+"""What a method is: a follower that answers a batch with perturbations, and a leader's loss on them."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from l2l_at.attacks import evaluating
 from l2l_at.config import ATConfig
 from l2l_at.data import Batch
 
-
-class Answer(NamedTuple):
-    """A method's answer to a batch."""
-
-    loss: Tensor
-    """The classifier's loss, of shape (), to be differentiated in its weights."""
-    delta: Tensor
-    """The perturbations it was taken on, without a graph."""
-    figures: dict[str, float]
-    """Figures for the log."""
+Leader = Callable[[nn.Module, Batch, Tensor], Tensor]
+"""The classifier's loss, shape (), on a batch and the perturbations that were found for it."""
 
 
-class Method:
-    """A hand-designed attack and the cross-entropy under it; methods say what is different.
+class Follower:
+    """Finds perturbations. Followers that remember or learn something override what is below `respond`."""
 
-    A method does not change the classifier's weights; it may change its own attacker in `improve`.
-    """
+    attacker: nn.Module | None = None
+    """The learned attacker, if there is one."""
 
-    summary = ""
-    """One line for --list."""
-    defends = True
-    """Whether the method claims robustness, so that losing it is worth an alarm."""
-
-    def __init__(self, config: ATConfig, shape: tuple[int, int, int]) -> None:
-        self.config, self.shape, self.threat = config, shape, config.threat
-
-    def chosen(self, name: str, default: Any) -> Any:
-        """A setting of the configuration, or the method's own value where it is left open."""
-        value = getattr(self.config, name)
-        return default if value is None else value
+    def __init__(self, config: ATConfig) -> None:
+        self.config, self.threat = config, config.threat
 
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        """Perturbations of the training attack, without a graph; the model is used in the mode it is in."""
-        return torch.zeros_like(images)
+        """Perturbations without a graph, shape of the images; the model is used in the mode it is in."""
+        raise NotImplementedError
 
-    def loss(self, model: nn.Module, batch: Batch) -> Answer:
-        """The loss of a batch; the model comes in training mode and is left in it."""
+    def respond(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Perturbations for the classifier's step, with whatever derivative they carry.
+
+        The model comes in training mode and is left in it; the attack itself sees it in evaluation mode.
+        """
         with evaluating(model):
-            delta = self.perturb(model, batch.images, batch.labels)
-        return Answer(cross_entropy(model(batch.images + delta), batch.labels), delta, {})
+            return self.perturb(model, batch.images, batch.labels)
 
     def improve(self, model: nn.Module, batch: Batch) -> dict[str, float]:
-        """The attacker's own learning, after the classifier's step on the same batch; figures for the log."""
+        """The follower's own learning, after the classifier's step on the same batch; figures for the log."""
         return {}
 
-    @property
-    def attacker(self) -> nn.Module | None:
-        """The learned attacker, if there is one."""
-        return None
-
-    def state(self) -> tuple[dict, dict]:
+    def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Tensors and JSON values that `restore` takes."""
         return {}, {}
 
-    def restore(self, tensors: dict, meta: dict) -> None:
+    def restore(self, tensors: dict[str, Any], meta: dict[str, Any]) -> None:
         """Continue from a `state`."""
 
-    def to(self, device: torch.device) -> "Method":
-        """Move the attacker."""
+    def to(self, device: torch.device) -> None:
+        """Move what the follower holds."""
         if self.attacker is not None:
             self.attacker.to(device)
-        return self
+
+
+class Answer(NamedTuple):
+    """What a method makes of a batch."""
+
+    loss: Tensor
+    """The classifier's loss, shape (), to be differentiated."""
+    delta: Tensor
+    """The perturbations it was taken on, without a graph."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """Two players: how perturbations are found, and what the classifier's loss on them is."""
+
+    follower: Follower
+    leader: Leader
+    replays: int = 1
+    """How many steps in a row see the same batch."""
+    defends: bool = True
+    """Whether the method claims robustness, so that losing it is worth an alarm."""
+
+    def loss(self, model: nn.Module, batch: Batch) -> Answer:
+        """The loss of a batch; the model comes in training mode."""
+        delta = self.follower.respond(model, batch)
+        return Answer(self.leader(model, batch, delta), delta.detach())

@@ -38,7 +38,7 @@ def model():
 
 def method_named(name: str, **settings):
     torch.manual_seed(0)
-    return make(replace(ATConfig(eps=str(EPS)), method=name, **settings), (1, 8, 8))
+    return make(replace(ATConfig(eps=str(EPS)), method=name, **settings), 1)
 
 
 def test_pgd_is_bit_equal_to_one_written_by_hand(model, batch):
@@ -75,16 +75,16 @@ def published_two_steps(model, network, images, labels):
 def test_two_step_attacker_gradients_equal_the_published_algebra(model, batch):
     method = method_named("l2l-2step")
     model.eval()
-    attacked = published_two_steps(model, method.rule.network, batch.images, batch.labels)
+    attacked = published_two_steps(model, method.follower.attacker.network, batch.images, batch.labels)
     loss = -cross_entropy(model(attacked), batch.labels)
-    expected = torch.autograd.grad(loss, list(method.rule.parameters()))
+    expected = torch.autograd.grad(loss, list(method.follower.attacker.parameters()))
     found = {}
-    method.follower.optimizer.step = lambda: found.update(
-        {name: p.grad.clone() for name, p in method.rule.named_parameters()}
+    method.follower.learner.optimizer.step = lambda: found.update(
+        {name: p.grad.clone() for name, p in method.follower.attacker.named_parameters()}
     )
-    figures = method.improve(model, batch)
+    figures = method.follower.improve(model, batch)
     assert figures["loss"] == pytest.approx(-float(loss.detach()), rel=1e-6)
-    for gradient, (name, _) in zip(expected, method.rule.named_parameters(), strict=True):
+    for gradient, (name, _) in zip(expected, method.follower.attacker.named_parameters(), strict=True):
         assert (found[name] - gradient).norm() <= 1e-3 * gradient.norm(), name
         assert gradient.norm() > 0
 
@@ -96,11 +96,13 @@ def test_grad_attacker_learns_only_through_its_output(model, batch):
     clean = images.clone().requires_grad_()
     (g0,) = torch.autograd.grad(cross_entropy(model(clean), labels), clean)
     inputs = torch.cat([images, g0 / g0.abs().max()], 1)
-    attacked = (images + EPS * method.rule.network(inputs).tanh()).clamp(0, 1)
-    expected = torch.autograd.grad(-cross_entropy(model(attacked), labels), list(method.rule.parameters()))
+    attacked = (images + EPS * method.follower.attacker.network(inputs).tanh()).clamp(0, 1)
+    expected = torch.autograd.grad(-cross_entropy(model(attacked), labels), list(method.follower.attacker.parameters()))
     found = []
-    method.follower.optimizer.step = lambda: found.extend(p.grad.clone() for p in method.rule.parameters())
-    method.improve(model, batch)
+    method.follower.learner.optimizer.step = lambda: found.extend(
+        p.grad.clone() for p in method.follower.attacker.parameters()
+    )
+    method.follower.improve(model, batch)
     for mine, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-7)
 
@@ -114,12 +116,14 @@ def test_kstep_attacker_learns_from_what_its_steps_add(model, batch):
         point = moved.detach().requires_grad_()
         (gradient,) = torch.autograd.grad(cross_entropy(model(point), labels), point)
         inputs = torch.cat([point, gradient / gradient.abs().max()], 1).detach()
-        moved = (moved + 0.4 * EPS * method.rule.network(inputs).tanh()).clamp(0, 1)
+        moved = (moved + 0.4 * EPS * method.follower.attacker.network(inputs).tanh()).clamp(0, 1)
     attacked = (images + (moved - images).clamp(-EPS, EPS)).clamp(0, 1)
-    expected = torch.autograd.grad(-cross_entropy(model(attacked), labels), list(method.rule.parameters()))
+    expected = torch.autograd.grad(-cross_entropy(model(attacked), labels), list(method.follower.attacker.parameters()))
     found = []
-    method.follower.optimizer.step = lambda: found.extend(p.grad.clone() for p in method.rule.parameters())
-    method.improve(model, batch)
+    method.follower.learner.optimizer.step = lambda: found.extend(
+        p.grad.clone() for p in method.follower.attacker.parameters()
+    )
+    method.follower.improve(model, batch)
     for mine, theirs in zip(found, expected, strict=True):
         assert (mine - theirs).norm() <= 1e-3 * theirs.norm()
 
@@ -127,7 +131,7 @@ def test_kstep_attacker_learns_from_what_its_steps_add(model, batch):
 def test_residual_attacker_gets_the_gradient_of_the_shared_evaluation(model, batch):
     method = method_named("l2l", attack_steps=2, random_start=False, attacker_every=1)
     torch.manual_seed(4)
-    nn.init.normal_(method.rule.network[-1].weight, std=0.1)
+    nn.init.normal_(method.follower.attacker.network[-1].weight, std=0.1)
     images, labels, size = batch.images, batch.labels, 0.75 * EPS
     low, high = -torch.minimum(images, torch.tensor(EPS)), torch.minimum(1 - images, torch.tensor(EPS))
     twin = copy.deepcopy(model).train()  # its running moments must not see the evaluations below
@@ -138,17 +142,17 @@ def test_residual_attacker_gets_the_gradient_of_the_shared_evaluation(model, bat
         (gradient,) = torch.autograd.grad(cross_entropy(model(images + point), labels, reduction="sum"), point)
         unit = (gradient / gradient.abs().mean((1, 2, 3), keepdim=True)).clamp(-3, 3)
         seen = torch.cat([images + delta, unit, delta / EPS], 1)
-        delta = delta + size * torch.tanh(2 * unit + method.rule.network(seen))
+        delta = delta + size * torch.tanh(2 * unit + method.follower.attacker.network(seen))
         delta = torch.minimum(torch.maximum(delta.clamp(-EPS, EPS), low), high)
     model.train()
     loss = cross_entropy(model(images + delta), labels)
-    expected = torch.autograd.grad(loss, list(method.rule.parameters()), retain_graph=True)
+    expected = torch.autograd.grad(loss, list(method.follower.attacker.parameters()), retain_graph=True)
     weights = torch.autograd.grad(loss, list(model.parameters()))
     answer = method.loss(twin, batch)
     answer.loss.backward()
     torch.testing.assert_close(answer.loss, loss)
     torch.testing.assert_close(answer.delta, delta.detach())
-    for parameter, gradient in zip(method.rule.parameters(), expected, strict=True):
+    for parameter, gradient in zip(method.follower.attacker.parameters(), expected, strict=True):
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-7)
     for parameter, gradient in zip(twin.parameters(), weights, strict=True):
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-6)
@@ -160,7 +164,7 @@ def test_residual_attacker_goes_up_the_loss(model, batch):
     for _ in range(30):
         answer = method.loss(model, batch)
         answer.loss.backward()
-        method.improve(model, batch)
+        method.follower.improve(model, batch)
         losses.append(float(answer.loss.detach()))
     assert losses[-1] > losses[0] + 0.01
 
@@ -170,23 +174,23 @@ def test_attacker_is_fitted_every_nth_batch_only(model, batch):
     fitted = []
     for _ in range(7):
         method.loss(model, batch).loss.backward()
-        fitted.append(bool(method.improve(model, batch)))
+        fitted.append(bool(method.follower.improve(model, batch)))
     assert fitted == [True, False, False, True, False, False, True]
 
 
 def test_frozen_attacker_is_a_soft_sign_step(model, batch):
     method = method_named("l2l", freeze_attacker=True)
-    before = [p.clone() for p in method.rule.parameters()]
+    before = [p.clone() for p in method.follower.attacker.parameters()]
     method.loss(model, batch).loss.backward()
-    assert method.improve(model, batch) == {}
-    assert all(torch.equal(a, b) for a, b in zip(before, method.rule.parameters(), strict=True))
+    assert method.follower.improve(model, batch) == {}
+    assert all(torch.equal(a, b) for a, b in zip(before, method.follower.attacker.parameters(), strict=True))
 
 
 def test_fgsm_rs_is_one_long_step_from_a_random_start(model, batch):
     method = method_named("fgsm-rs")
     model.eval()
     torch.manual_seed(2)
-    delta = method.perturb(model, batch.images, batch.labels)
+    delta = method.follower.perturb(model, batch.images, batch.labels)
     torch.manual_seed(2)
     start = Threat("linf", EPS).random_start(batch.images).requires_grad_()
     (gradient,) = torch.autograd.grad(cross_entropy(model(batch.images + start), batch.labels), start)
@@ -203,10 +207,11 @@ def test_every_method_stays_in_the_threat_model_and_reaches_all_weights(name, mo
     assert model.training
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
     assert not answer.delta.requires_grad
-    assert (answer.delta.abs() <= EPS + 1e-6).all()
+    reach = 3 * EPS if name == "n-fgsm" else EPS  # noise of 2 ε and a step of ε, not cut to the ball
+    assert (answer.delta.abs() <= reach + 1e-6).all()
     assert (batch.images + answer.delta >= -1e-6).all()
     assert (batch.images + answer.delta <= 1 + 1e-6).all()
-    method.improve(model, batch)
+    method.follower.improve(model, batch)
     assert model.training
 
 
@@ -217,10 +222,10 @@ def test_a_zero_input_gradient_gives_no_nan(name, batch):
     method = method_named(name)
     answer = method.loss(constant, batch)
     answer.loss.backward()
-    method.improve(constant, batch)
+    method.follower.improve(constant, batch)
     assert torch.isfinite(answer.loss)
-    if method.attacker is not None:
-        assert all(torch.isfinite(p).all() for p in method.attacker.parameters())
+    if method.follower.attacker is not None:
+        assert all(torch.isfinite(p).all() for p in method.follower.attacker.parameters())
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -228,24 +233,24 @@ def test_state_continues_bit_by_bit(name, model, batch):
     def step(method, seed, model=model):
         torch.manual_seed(seed)
         method.loss(model, batch).loss.backward()
-        method.improve(model, batch)
+        method.follower.improve(model, batch)
         model.zero_grad()
 
     first, second = method_named(name, attacker_every=2), method_named(name, attacker_every=2)
     step(first, 1)
     step(first, 2)
-    second.restore(*first.state())
+    second.follower.restore(*first.follower.state())
     twin = copy.deepcopy(model)
     step(first, 3)
     step(second, 3, twin)
     model.eval()
     torch.manual_seed(9)
-    mine = first.perturb(model, batch.images, batch.labels)
+    mine = first.follower.perturb(model, batch.images, batch.labels)
     torch.manual_seed(9)
-    assert torch.equal(mine, second.perturb(model, batch.images, batch.labels))
+    assert torch.equal(mine, second.follower.perturb(model, batch.images, batch.labels))
 
 
-@pytest.mark.parametrize("name", ["pgd", "fgsm-rs", "l2l"])
+@pytest.mark.parametrize("name", ["pgd", "fgsm-rs", "l2l", "ro", "trades", "free"])
 @pytest.mark.parametrize("norm", ["l2", "l1"])
 def test_other_norms(name, norm, model, batch):
     method = method_named(name, norm=norm)
@@ -253,9 +258,10 @@ def test_other_norms(name, norm, model, batch):
     assert (Threat(norm, EPS).size(answer.delta) <= EPS * (1 + 1e-5)).all()
 
 
-def test_published_forms_refuse_other_norms():
+@pytest.mark.parametrize("name", ["l2l-grad", "fast-bat", "grad-align"])
+def test_forms_for_linf_refuse_other_norms(name):
     with pytest.raises(UserError, match="linf"):
-        method_named("l2l-grad", norm="l2")
+        method_named(name, norm="l2")
 
 
 def test_unknown_method():

@@ -1,0 +1,122 @@
+"""L2L's followers in their published forms: naive, grad, 2-step and k-step (Jiang et al., 2021)."""
+
+import copy
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from bilevel import LearnedFollower
+from bilevel.response import Objective
+from l2l_at.attackers import PUBLISHED, PublishedAttacker, tiny
+from l2l_at.attacks import evaluating
+from l2l_at.config import ATConfig
+from l2l_at.data import Batch
+from l2l_at.methods.base import Follower
+from l2l_experiment.checkpoint import load_optimizer_state, optimizer_state
+from l2l_experiment.errors import UserError
+
+
+class Published(Follower):
+    """δ_φ: `steps` steps ε·size·tanh(g_φ([x + δ, ∇/max|∇|])) from zero; their sum is cut to ball and box.
+
+    Order and modes as in the published code. The classifier steps first, in training mode (its input gradient too),
+    against the attacker in evaluation mode; then the attacker steps on the same batch, in training mode, against the
+    classifier in evaluation mode, with the gradient taken anew. The attacker is trained through all steps; gradients
+    are data. Naive: `sees_gradient=False`. k-step: `detach_inputs`, and each step is cut to the box.
+    Not inherited: gradients that are computed and discarded, and the division by a vanishing gradient.
+    """
+
+    def __init__(
+        self,
+        config: ATConfig,
+        channels: int,
+        *,
+        steps: int = 1,
+        size: float = 1.0,
+        sees_gradient: bool = True,
+        detach_inputs: bool = False,
+    ) -> None:
+        super().__init__(config)
+        if self.threat.norm != "linf":
+            raise UserError(f"--method {config.method} as published knows linf only; use l2l for {self.threat.norm}")
+        inputs = 2 * channels if sees_gradient else channels
+        if config.attacker == "tiny":
+            network = tiny(inputs, channels, config.attacker_width, zero_head=False)
+        else:
+            network = PUBLISHED[config.attacker](inputs, channels)
+        self.attacker = PublishedAttacker(
+            network,
+            (config.attack_size or size) * self.threat.radius,
+            sees_gradient=sees_gradient,
+            scale=config.gradient_scale or "batch",
+            detach_inputs=detach_inputs,
+        )
+        self.learner = LearnedFollower(
+            self.attacker,
+            torch.optim.Adam(self.attacker.parameters(), lr=config.attacker_rate, weight_decay=config.attacker_decay),
+            steps=config.attack_steps or steps,
+            clip_norm=math.inf,
+        )
+
+    def perturb(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        self.attacker.eval()
+        response = self.learner.respond(
+            self._inner(model, images, labels),
+            torch.zeros_like(images),
+            state={"images": images},
+            project=self._between_steps(images),
+        )
+        return self._attacked(images, response.variable) - images
+
+    def respond(self, model: nn.Module, batch: Batch) -> Tensor:
+        return self.perturb(model, batch.images, batch.labels)
+
+    def improve(self, model: nn.Module, batch: Batch) -> dict[str, float]:
+        if self.config.freeze_attacker:
+            return {}
+        images, labels = batch.images, batch.labels
+
+        def score(delta: Tensor) -> Tensor:
+            return -cross_entropy(model(self._attacked(images, delta)), labels)
+
+        self.attacker.train()
+        inner = self._inner(model, images, labels)
+        with evaluating(model):
+            _, figures = self.learner.fit(
+                [inner] * self.learner.steps + [score],
+                torch.zeros_like(images),
+                state={"images": images},
+                project=self._between_steps(images),
+            )
+        return {"loss": -figures["score"], "gradient_norm": figures["gradient_norm"]}
+
+    def _inner(self, model: nn.Module, images: Tensor, labels: Tensor) -> Objective:
+        """Minus the loss whose gradient the attacker sees: that of the image cut to [0, 1], but not through the cut."""
+
+        def objective(delta: Tensor) -> Tensor:
+            if not self.attacker.sees_gradient:
+                return delta.sum()  # nobody looks at its gradient
+            moved = images + delta
+            return -cross_entropy(model(moved + (moved.clamp(0, 1) - moved).detach()), labels)
+
+        return objective
+
+    def _between_steps(self, images: Tensor):
+        """What is done to the perturbation after each step; nothing but in the k-step form."""
+        return (lambda delta: (images + delta).clamp(0, 1) - images) if self.attacker.detach_inputs else None
+
+    def _attacked(self, images: Tensor, delta: Tensor) -> Tensor:
+        """The images the classifier is shown: the sum of all steps cut to ball and box, differentiably."""
+        return (images + delta.clamp(-self.threat.radius, self.threat.radius)).clamp(0, 1)
+
+    def state(self) -> tuple[dict, dict]:
+        tensors, meta = optimizer_state(self.learner.optimizer)
+        rule = copy.deepcopy(self.attacker.state_dict())
+        return {"rule": rule, "optimizer": tensors}, {"optimizer": meta, "skipped": self.learner.skipped}
+
+    def restore(self, tensors: dict, meta: dict) -> None:
+        self.attacker.load_state_dict(tensors["rule"])
+        load_optimizer_state(self.learner.optimizer, tensors["optimizer"], meta["optimizer"])
+        self.learner.skipped = meta["skipped"]

@@ -1,0 +1,108 @@
+"""The residual learned follower: steps that start as soft sign steps and learn a correction."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from bilevel import SignStep, unroll
+from l2l_at.attackers import ResidualAttacker
+from l2l_at.attacks import evaluating, minus_divergence, minus_loss
+from l2l_at.config import ATConfig
+from l2l_at.data import Batch
+from l2l_at.methods.base import Follower
+from l2l_experiment.checkpoint import load_optimizer_state, optimizer_state
+
+
+class Residual(Follower):
+    """δ_φ: `steps` steps of a `ResidualAttacker`, fitted to raise the very loss that the classifier lowers.
+
+    Our form of Jiang et al. (2021). Both players' gradients come from one evaluation of the leader's loss: on every
+    n-th batch (`--attacker-every`) the answer carries its derivative in φ (`through="rule"`), the classifier's backward
+    pass fills the attacker's gradients too, and `improve` goes up with them. With `sign_step` the learned part is only
+    the start of a signed step of that many radii, which is not learned (after FGSM-SDI, Jia et al., 2022).
+    """
+
+    def __init__(
+        self,
+        config: ATConfig,
+        channels: int,
+        *,
+        steps: int = 2,
+        size: float = 0.75,
+        start: str = "random",
+        inner: str = "ce",
+        every: int = 4,
+        sign_step: float = 0.0,
+    ) -> None:
+        super().__init__(config)
+        self.steps, self.inner, self.sign_step = config.attack_steps or steps, config.inner or inner, sign_step
+        self.every = config.attacker_every or every
+        self.random_start = start == "random" if config.random_start is None else config.random_start
+        self.attacker = ResidualAttacker(
+            channels,
+            self.threat.radius,
+            (config.attack_size or size) * self.threat.radius,
+            width=config.attacker_width,
+            sees=config.attacker_sees,
+            scale=config.gradient_scale or "sample",
+        )
+        self.batches = 0
+        self.optimizer = None
+        if self.attacker.network is not None and not config.freeze_attacker:
+            self.optimizer = torch.optim.Adam(
+                self.attacker.parameters(), lr=config.attacker_rate, weight_decay=config.attacker_decay, maximize=True
+            )
+
+    def perturb(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        return self._answer(model, images, labels, through="nothing")
+
+    def respond(self, model: nn.Module, batch: Batch) -> Tensor:
+        with evaluating(model):
+            return self._answer(model, batch.images, batch.labels, through="rule" if self._fits_now() else "nothing")
+
+    def improve(self, model: nn.Module, batch: Batch) -> dict[str, float]:
+        fitting = self._fits_now()
+        self.batches += 1
+        if not fitting:
+            return {}
+        norm = nn.utils.clip_grad_norm_(self.attacker.parameters(), max_norm=1.0)
+        if torch.isfinite(norm):
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return {"gradient_norm": float(norm)}
+
+    def _fits_now(self) -> bool:
+        return self.optimizer is not None and self.batches % self.every == 0
+
+    def _answer(self, model: nn.Module, images: Tensor, labels: Tensor, *, through: str) -> Tensor:
+        if self.random_start:
+            start = self.threat.random_start(images)
+        elif self.inner == "kl":  # at the clean image itself the divergence has no gradient
+            start = self.threat.project(0.001 * torch.randn_like(images), images)
+        else:
+            start = torch.zeros_like(images)
+        objective = minus_divergence(model, images) if self.inner == "kl" else minus_loss(model, images, labels)
+
+        def project(delta: Tensor) -> Tensor:
+            return self.threat.project(delta, images)
+
+        state = {"images": images}
+        response = unroll(
+            objective, self.attacker, start, steps=self.steps, state=state, project=project, through=through
+        )
+        if self.sign_step:
+            rule = SignStep(self.sign_step * self.threat.radius)
+            response = unroll(objective, rule, response.variable, steps=1, project=project, through=through)
+        return response.variable
+
+    def state(self) -> tuple[dict, dict]:
+        tensors, meta = optimizer_state(self.optimizer) if self.optimizer else ({}, None)
+        rule = copy.deepcopy(self.attacker.state_dict())
+        return {"rule": rule, "optimizer": tensors}, {"optimizer": meta, "batches": self.batches}
+
+    def restore(self, tensors: dict, meta: dict) -> None:
+        self.attacker.load_state_dict(tensors["rule"])
+        if self.optimizer:
+            load_optimizer_state(self.optimizer, tensors["optimizer"], meta["optimizer"])
+        self.batches = meta["batches"]

@@ -1,0 +1,117 @@
+"""Hand-designed followers: projected steepest steps (PGD and its one-step relatives)."""
+
+import torch
+from torch import Tensor, nn
+
+from bilevel import SignStep, unroll
+from l2l_at.attacks import descend, minus_divergence, minus_loss
+from l2l_at.config import ATConfig
+from l2l_at.data import Batch
+from l2l_at.methods.base import Follower
+
+
+class Steepest(Follower):
+    """`steps` projected steepest steps of `size`·radius, from a random point, from a little noise, or from zero.
+
+    `inner` is what the steps raise: the cross-entropy, or the divergence from the clean prediction. With `training` the
+    classifier stays in training mode while it is attacked. The configuration may change steps, size, start and `inner`.
+    """
+
+    def __init__(
+        self,
+        config: ATConfig,
+        *,
+        steps: int,
+        size: float,
+        start: str = "random",
+        inner: str = "ce",
+        training: bool = False,
+    ) -> None:
+        super().__init__(config)
+        self.steps, self.size = config.attack_steps or steps, config.attack_size or size
+        self.inner, self.training = config.inner or inner, training
+        self.start = start
+        if config.random_start is not None:
+            self.start = "random" if config.random_start else ("noise" if self.inner == "kl" else "zero")
+
+    def perturb(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        if self.start == "noise":  # TRADES: the divergence has no gradient at the clean image itself
+            begin = self.threat.project(0.001 * torch.randn_like(images), images)
+        else:
+            begin = self.threat.random_start(images) if self.start == "random" else torch.zeros_like(images)
+        objective = minus_divergence(model, images) if self.inner == "kl" else minus_loss(model, images, labels)
+        return descend(objective, begin, images, self.threat, steps=self.steps, size=self.size)
+
+    def respond(self, model: nn.Module, batch: Batch) -> Tensor:
+        if self.training:
+            return self.perturb(model, batch.images, batch.labels)
+        return super().respond(model, batch)
+
+
+class Nothing(Follower):
+    """No perturbation."""
+
+    def perturb(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        return torch.zeros_like(images)
+
+
+class Noisy(Follower):
+    """N-FGSM (de Jorge et al., 2022): uniform noise of k times the radius, then one signed step, not cut to the ball.
+
+    The gradient is taken at the noisy image. Perturbations reach (k + 1) radii; only the box [0, 1] cuts them.
+    """
+
+    def __init__(self, config: ATConfig, *, noise: float) -> None:
+        super().__init__(config)
+        self.noise, self.size = config.noise or noise, config.attack_size or 1.0
+
+    def perturb(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        reach = self.noise * self.threat.radius
+        noise = torch.empty_like(images).uniform_(-reach, reach)
+        return unroll(
+            minus_loss(model, images, labels),
+            SignStep(self.size * self.threat.radius),
+            noise,
+            steps=1,
+            project=lambda delta: (images + delta).clamp(0, 1) - images,
+        ).variable
+
+
+class Free(Follower):
+    """Free adversarial training (Shafahi et al., 2019): the perturbation steps on the classifier's own backward pass.
+
+    A batch is seen several times in a row; the perturbation lives on, over replays and over batches. It is projected
+    before the loss, not inside its graph (the published code cuts to [0, 1] inside, which hides gradients on the box).
+    """
+
+    def __init__(self, config: ATConfig) -> None:
+        super().__init__(config)
+        self.size = config.attack_size or 1.0
+        self.kept: Tensor | None = None
+        self.leaf: Tensor | None = None
+
+    def perturb(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        if self.kept is None or self.kept.shape != images.shape:
+            return torch.zeros_like(images)
+        return self.threat.project(self.kept, images)
+
+    def respond(self, model: nn.Module, batch: Batch) -> Tensor:
+        self.leaf = self.perturb(model, batch.images, batch.labels).requires_grad_()
+        return self.leaf
+
+    def improve(self, model: nn.Module, batch: Batch) -> dict[str, float]:
+        assert self.leaf is not None
+        assert self.leaf.grad is not None
+        moved = self.leaf.detach() + self.size * self.threat.radius * self.leaf.grad.sign()
+        self.kept, self.leaf = self.threat.project(moved, batch.images), None
+        return {}
+
+    def state(self) -> tuple[dict, dict]:
+        return ({} if self.kept is None else {"kept": self.kept}), {}
+
+    def restore(self, tensors: dict, meta: dict) -> None:
+        self.kept = tensors.get("kept")
+
+    def to(self, device: torch.device) -> None:
+        if self.kept is not None:
+            self.kept = self.kept.to(device)

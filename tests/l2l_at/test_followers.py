@@ -1,0 +1,245 @@
+"""Followers of the literature against their formulas: FAST-BAT, RO, Free, N-FGSM, GradAlign; and AWP."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from l2l_at import awp
+from l2l_at.config import ATConfig
+from l2l_at.data import Batch, load
+from l2l_at.methods import make
+from l2l_at.trainer import Trainer
+
+EPS = 0.1
+
+
+@pytest.fixture
+def game():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 12), nn.Softplus(), nn.Linear(12, 10)).double()
+    images = torch.rand(5, 1, 4, 4, dtype=torch.float64)
+    images = images.where(images > 0.3, torch.zeros((), dtype=torch.float64))
+    return model, Batch(images, torch.tensor([0, 3, 1, 9, 5]), torch.arange(5))
+
+
+def named(name, **settings):
+    return make(replace(ATConfig(eps=str(EPS)), method=name, **settings), 1)
+
+
+def cut(delta, images, eps=EPS):
+    return torch.minimum(torch.maximum(delta.clamp(-eps, eps), -images), 1 - images)
+
+
+def published_fast_bat(model, images, labels, start, rate, strength):
+    """Gradient of θ as the published code makes it: direct part plus the cross term, added to .grad."""
+
+    def summed(delta):
+        return -cross_entropy(model(images + delta), labels, reduction="sum")
+
+    z0 = start.clone().requires_grad_()
+    (g1,) = torch.autograd.grad(summed(z0), z0)
+    z = cut(z0.detach() - rate * g1, images).requires_grad_()
+    (g2,) = torch.autograd.grad(summed(z), z, create_graph=True)
+    delta = cut(z.detach() - rate * g2.detach(), images)
+    low, high = torch.maximum(-images, torch.tensor(-EPS)), torch.minimum(1 - images, torch.tensor(EPS))
+    inactive = (delta > low + 1e-7) & (delta < high - 1e-7)
+    d = delta.clone().requires_grad_()
+    (u,) = torch.autograd.grad(cross_entropy(model(images + d), labels, reduction="sum"), d)
+    parameters = list(model.parameters())
+    inner = (g2 * (inactive * u / strength).detach()).sum()
+    cross = torch.autograd.grad(inner, parameters, retain_graph=True)
+    direct = torch.autograd.grad(cross_entropy(model(images + delta), labels), parameters)
+    total = [a - b / len(images) for a, b in zip(direct, cross, strict=True)]
+    return delta, total, sum(float(c.norm()) for c in cross)
+
+
+@pytest.mark.parametrize(("strength", "setting"), [(10.0, 10.0), (1 / 0.02, 0.0), (1 / 0.02, 1 / 0.02)])
+def test_fast_bat_equals_the_published_cross_term(game, strength, setting):
+    model, batch = game
+    method = named("fast-bat", bat_rate=0.02, bat_lambda=setting)
+    torch.manual_seed(3)
+    answer = method.loss(model, batch)
+    gradients = torch.autograd.grad(answer.loss, list(model.parameters()))
+    torch.manual_seed(3)
+    start = cut(torch.empty_like(batch.images).uniform_(-EPS, EPS), batch.images)
+    delta, expected, cross = published_fast_bat(model, batch.images, batch.labels, start, 0.02, strength)
+    torch.testing.assert_close(answer.delta, delta, rtol=0, atol=1e-14)
+    assert cross > 1e-3
+    for mine, theirs in zip(gradients, expected, strict=True):
+        assert (mine - theirs).norm() <= 1e-10 * theirs.norm()
+
+
+def test_fast_bat_has_a_step_for_small_and_one_for_large_radii():
+    assert named("fast-bat", eps="8/255").follower.rate == pytest.approx(5000 / 255)
+    assert named("fast-bat", eps="9/255").follower.rate == pytest.approx(2000 / 255)
+    assert named("fast-bat", bat_rate=3.0).follower.rate == 3.0
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_robust_optimisation_is_one_steepest_step_from_the_image(game, norm):
+    model, batch = game
+    delta = named("ro", norm=norm).loss(model, Batch(batch.images * 0.4 + 0.3, *batch[1:])).delta
+    images = (batch.images * 0.4 + 0.3).requires_grad_()  # away from the box, which the paper does not know
+    (g,) = torch.autograd.grad(cross_entropy(model(images), batch.labels, reduction="sum"), images)
+    for mine, gradient in zip(delta, g, strict=True):
+        if norm == "linf":
+            expected = EPS * gradient.sign()
+        elif norm == "l2":
+            expected = EPS * gradient / gradient.norm()
+        else:
+            largest = gradient.abs().flatten().argmax()
+            expected = torch.zeros_like(gradient).flatten()
+            expected[largest] = EPS * gradient.flatten()[largest].sign()
+            expected = expected.view_as(gradient)
+        torch.testing.assert_close(mine, expected)
+
+
+def test_n_fgsm_is_noise_and_a_step_without_a_ball(game):
+    model, batch = game
+    images = batch.images * 0.2 + 0.4
+    torch.manual_seed(1)
+    delta = named("n-fgsm").follower.perturb(model, images, batch.labels)
+    torch.manual_seed(1)
+    noise = torch.empty_like(images).uniform_(-2 * EPS, 2 * EPS).requires_grad_()
+    (g,) = torch.autograd.grad(cross_entropy(model(images + noise), batch.labels), noise)
+    torch.testing.assert_close(delta, (noise + EPS * g.sign()).detach())
+
+
+def test_grad_align_by_its_formula(game):
+    model, batch = game
+    method = named("grad-align", regularisation=0.7)
+    torch.manual_seed(2)
+    answer = method.loss(model, batch)
+    gradients = torch.autograd.grad(answer.loss, list(model.parameters()))
+    images, labels = batch.images, batch.labels
+    x = images.clone().requires_grad_()
+    (g,) = torch.autograd.grad(cross_entropy(model(x), labels), x)
+    delta = cut(EPS * g.sign(), images)
+    torch.manual_seed(2)
+    noisy = (images + cut(torch.empty_like(images).uniform_(-EPS, EPS), images)).requires_grad_()
+    (turned,) = torch.autograd.grad(cross_entropy(model(noisy), labels), noisy, create_graph=True)
+    a, b = g.flatten(1), turned.flatten(1)
+    cosine = (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1))
+    loss = cross_entropy(model(images + delta), labels) + 0.7 * (1 - cosine.mean())
+    torch.testing.assert_close(answer.loss, loss)
+    for mine, theirs in zip(gradients, torch.autograd.grad(loss, list(model.parameters())), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize(("eps", "published"), [("4/255", 0.063), ("8/255", 0.2), ("12/255", 0.632), ("16/255", 2.0)])
+def test_grad_align_has_the_published_coefficients(eps, published):
+    assert named("grad-align", eps=eps).follower.strength == pytest.approx(published, rel=6e-3)
+    assert named("grad-align", eps="0.2").follower.strength == 2.0
+
+
+def test_free_steps_along_the_classifiers_own_backward_pass(game):
+    model, batch = game
+    method = named("free", replays=3)
+    assert method.replays == 3
+    expected = torch.zeros_like(batch.images)
+    for _ in range(3):
+        answer = method.loss(model, batch)
+        torch.testing.assert_close(answer.delta, expected)
+        answer.loss.backward()
+        point = expected.clone().requires_grad_()
+        (g,) = torch.autograd.grad(cross_entropy(model(batch.images + point), batch.labels), point)
+        expected = cut(expected + EPS * g.sign(), batch.images)
+        method.follower.improve(model, batch)
+    other = Batch(torch.rand_like(batch.images), *batch[1:])
+    torch.testing.assert_close(method.loss(model, other).delta, cut(expected, other.images))
+
+
+def test_free_counts_replays_as_steps():
+    task = load("digits", subset=256)
+    trainer = Trainer(ATConfig(method="free", replays=2, batch_size=64, epochs=2), task)
+    rows = []
+    for _ in range(trainer.total):
+        trainer.step()
+        rows.append(trainer.batch.rows.tolist())
+    assert trainer.total == 8
+    assert rows[0] == rows[1]
+    assert rows[1] != rows[2]
+    assert sorted(sum(rows[::2], [])) == list(range(256))
+
+
+def test_l2l_under_trades_shares_one_evaluation(game):
+    model, batch = game
+    model, batch = model.float(), Batch(batch.images.float(), *batch[1:])
+    method = named("l2l-trades", attacker_every=1)
+    torch.manual_seed(0)
+    nn.init.normal_(method.follower.attacker.network[-1].weight, std=0.1)
+    answer = method.loss(model, batch)
+    answer.loss.backward()
+    attacker = method.follower.attacker
+    assert all(p.grad is not None for p in attacker.parameters())
+    before = float(answer.loss.detach())
+    torch.manual_seed(5)
+    start = float(method.loss(model, batch).loss.detach())
+    for _ in range(40):
+        method.follower.improve(model, batch)
+        torch.manual_seed(5)
+        method.loss(model, batch).loss.backward()
+    torch.manual_seed(5)
+    assert float(method.loss(model, batch).loss.detach()) > start
+    assert before > 0
+
+
+def test_l2l_start_is_learned_through_the_signed_step(game):
+    model, batch = game
+    model, batch = model.float(), Batch(batch.images.float() * 0.4 + 0.3, *batch[1:])
+    method = named("l2l-sdi", attacker_every=1)
+    torch.manual_seed(0)
+    nn.init.normal_(method.follower.attacker.network[-1].bias, std=0.3)
+    answer = method.loss(model, batch)
+    gradients = torch.autograd.grad(answer.loss, list(method.follower.attacker.parameters()), allow_unused=True)
+    assert gradients[-1] is not None
+    assert (answer.delta.abs() <= EPS + 1e-6).all()
+
+
+def test_weights_move_up_the_loss_by_their_relative_size_and_back():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+    cross_entropy(model(torch.rand(5, 4)), torch.tensor([0, 1, 0, 1, 1])).backward()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    with awp.perturbed(model, 0.01):
+        for name, p in model.named_parameters():
+            shift = p.detach() - before[name]
+            if p.dim() == 1:
+                assert not shift.any()
+            else:
+                expected = 0.01 * before[name].norm() * p.grad / p.grad.norm()
+                torch.testing.assert_close(shift, expected, rtol=1e-3, atol=1e-7)
+        with torch.no_grad():
+            model[0].weight.add_(1.0)
+    torch.testing.assert_close(model[0].weight.detach(), before["0.weight"] + 1.0)
+    torch.testing.assert_close(model[1].weight.detach(), before["1.weight"])
+
+
+@pytest.mark.parametrize("name", ["pgd", "l2l", "fast-bat", "free", "trades", "grad-align"])
+def test_weight_perturbation_goes_with_any_method(name):
+    task = load("digits", subset=128)
+    plain, moved = (
+        Trainer(ATConfig(method=name, awp=size, awp_from=0.0, batch_size=64, epochs=1), task) for size in (0.0, 0.01)
+    )
+    for trainer in (plain, moved):
+        torch.manual_seed(1)
+        trainer.step()
+    key = "network.0.weight"
+    difference = (plain.model.state_dict()[key] - moved.model.state_dict()[key]).norm()
+    assert 0 < float(difference) < 1
+
+
+def test_equal_average_takes_the_last_epochs_ends():
+    task = load("digits", subset=128)
+    trainer = Trainer(ATConfig(method="standard", average="swa", swa_from=0.5, epochs=4, batch_size=64), task)
+    key, kept = "network.0.weight", []
+    for _ in range(trainer.total):
+        trainer.step()
+        if trainer.step_count in (6, 8):
+            kept.append(trainer.model.state_dict()[key].clone())
+        if trainer.step_count == 4:
+            assert trainer.evaluated is trainer.model
+    torch.testing.assert_close(trainer.evaluated.state_dict()[key], sum(kept) / 2)
