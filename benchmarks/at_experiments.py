@@ -11,10 +11,12 @@ from typing import Annotated
 import tyro
 from campaign import ROOT, Experiments, run_all
 
+from l2l_at.methods import METHODS
+
 RECORDS = ROOT / "docs" / "results" / "at"
 SEEDS = range(5)
 RADII = ("0.1", "0.2")
-METHODS = ("standard", "fgsm-rs", "pgd", "l2l", "l2l-naive", "l2l-grad", "l2l-2step")
+FIRST = ("standard", "fgsm-rs", "pgd", "l2l", "l2l-naive", "l2l-grad", "l2l-2step")
 
 # What is taken away from or changed in the learned attacker, at the radius at which one step is not enough.
 ABLATIONS = {
@@ -43,7 +45,14 @@ def experiments() -> Experiments:
             f"{method}_{eps}_s{seed}": [*full, "--method", method, "--eps", eps, "--seed", str(seed)]
             for seed in SEEDS
             for eps in RADII
+            for method in FIRST
+        },
+        "zoo": {
+            f"{method}_{eps}_s{seed}": [*full, "--method", method, "--eps", eps, "--seed", str(seed)]
+            for seed in SEEDS
+            for eps in RADII
             for method in METHODS
+            if method not in FIRST
         },
         "frozen": {
             f"frozen_{eps}_s{seed}": [*full, "--freeze-attacker", "--eps", eps, "--seed", str(seed)]

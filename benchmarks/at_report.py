@@ -15,11 +15,13 @@ import numpy as np
 import tyro
 import yaml
 
+from l2l_at.methods import METHODS
 from l2l_experiment import events
 from l2l_experiment.figures import frontier
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results" / "at.md"
+README = ROOT / "README.md"
 DATA = ROOT / "docs" / "results" / "at"
 SETTINGS = (
     "dataset", "method", "model", "norm", "eps", "seed", "epochs", "subset", "attack_steps", "attack_size",
@@ -51,14 +53,22 @@ def main() -> None:
             table = "\n".join([*make_table(content["runs"], costs), *draw(path.stem, content["runs"], costs)])
         else:
             table = "\n".join(cost_table(content))
-        page, count = re.subn(
-            rf"(<!-- begin {path.stem} -->\n).*?(<!-- end {path.stem} -->)",
-            lambda match, table=table: f"{match[1]}{table}\n{match[2]}",
-            page,
-            flags=re.DOTALL,
-        )
-        print(path.stem + ("" if count else f": no place for it in {PAGE.name}"))
+        page = fill(page, path.stem, table)
+        print(path.stem + ("" if table in page else f": no place for it in {PAGE.name}"))
     PAGE.write_text(page)
+    README.write_text(fill(README.read_text(), "methods", "\n".join(methods_table())))
+
+
+def fill(page: str, name: str, content: str) -> str:
+    """The page with new content between the marks of a name."""
+    pattern = rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)"
+    return re.sub(pattern, lambda match: f"{match[1]}{content}\n{match[2]}", page, flags=re.DOTALL)
+
+
+def methods_table() -> list[str]:
+    """The methods as `--list` has them."""
+    rows = [f"| `{name}` | {recipe.summary} | {recipe.source} |" for name, recipe in METHODS.items()]
+    return ["| `--method` | what | source |", "|---|---|---|", *rows]
 
 
 def condense(folder: Path) -> None:

@@ -79,6 +79,12 @@ def test_page_of_defences_follows_from_its_records(benchmarks):
         assert "\n".join(lines) in page, path.name
 
 
+def test_readme_lists_the_methods_that_there_are(benchmarks):
+    import at_report
+
+    assert "\n".join(at_report.methods_table()) in (ROOT / "README.md").read_text()
+
+
 def test_finished_and_recorded_runs_are_not_made_again(benchmarks, tmp_path, monkeypatch):
     import campaign
 
