@@ -8,6 +8,7 @@ import yaml
 
 from l2l_at.attackers import INPUTS, AttackerName, Scale
 from l2l_at.data import Dataset
+from l2l_at.models import MOMENTS
 from l2l_at.threat import Norm, Threat, parse_radius
 from l2l_experiment.errors import UserError
 
@@ -25,7 +26,8 @@ class ATConfig:
     norm: Norm = "linf"
     """Norm of the threat model."""
     eps: str = "0.1"
-    """Radius of the threat model on the scale of pixels in [0, 1]: a number, or a fraction such as 8/255."""
+    """Radius of the threat model on the scale of pixels in [0, 1]: a number, a fraction such as 8/255, or either with sd
+    behind it, in units of the data set's standard deviation (mean over channels)."""
     seed: int = 0
     """Seed of the split, the networks and every draw."""
     device: str = "auto"
@@ -128,7 +130,8 @@ class ATConfig:
     @property
     def threat(self) -> Threat:
         """The threat model that `norm` and `eps` name."""
-        return Threat(self.norm, parse_radius(self.eps))
+        deviations = MOMENTS[self.dataset][1]
+        return Threat(self.norm, parse_radius(self.eps, sum(deviations) / len(deviations)))
 
 
 def tuned(dataset: str) -> ATConfig:

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from l2l_experiment.errors import UserError
 
-# Mean and standard deviation of the training images, per channel (the values of the published FAST-BAT code).
+# Mean and standard deviation of the images, per channel; CIFAR's are the values of the published FAST-BAT code.
 MOMENTS = {
-    "digits": ((0.5,), (0.5,)),
+    "digits": ((0.3053,), (0.3760,)),
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
 }

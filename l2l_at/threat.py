@@ -118,10 +118,15 @@ def _shrink_l1(size: Tensor, room: Tensor, radius: float) -> Tensor:
     return torch.where(inside, boxed, torch.minimum((size - threshold).clamp(min=0), room))
 
 
-def parse_radius(text: str) -> float:
-    """A radius as a fraction ('8/255') or a number ('0.1'); UserError for anything else."""
-    numerator, slash, denominator = text.partition("/")
+def parse_radius(text: str, deviation: float = 1.0) -> float:
+    """A radius as a fraction ('8/255') or a number ('0.1'); UserError for anything else.
+
+    Behind either, 'sd' says that it is in units of the pixels' standard deviation, as in papers that standardise images
+    before they perturb them (Shaham et al., 2015); it is multiplied by `deviation`.
+    """
+    number, unit = (text.removesuffix("sd"), deviation) if text.endswith("sd") else (text, 1.0)
+    numerator, slash, denominator = number.partition("/")
     try:
-        return float(numerator) / float(denominator) if slash else float(numerator)
+        return unit * (float(numerator) / float(denominator) if slash else float(numerator))
     except (ValueError, ZeroDivisionError):
-        raise UserError(f"a radius is a number or a fraction such as 8/255, got {text!r}") from None
+        raise UserError(f"a radius is a number, or a fraction such as 8/255, got {text!r}") from None

@@ -41,6 +41,8 @@ class TrainArgs:
     """Epochs between two checkpoints."""
     probe_every: int = 1
     """Epochs between two measurements on held-out and training images."""
+    probe_images: int = 1000
+    """Measure on so many held-out images; the best classifier is chosen by them."""
     stop_on_collapse: bool = False
     """End the run when catastrophic overfitting is seen, instead of only raising the alarm."""
     grade: Literal["none", "quick", "standard"] | None = None
@@ -51,7 +53,7 @@ class TrainArgs:
     """CPU threads of torch."""
 
     def __post_init__(self) -> None:
-        for name in ("checkpoint_every", "probe_every", "threads"):
+        for name in ("checkpoint_every", "probe_every", "probe_images", "threads"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
         if self.grade_images is not None and self.grade_images < 1:
@@ -95,7 +97,7 @@ class Session:
 
     def __init__(self, trainer: Trainer, task: Task, run: Run, args: TrainArgs) -> None:
         self.trainer, self.task, self.run, self.args = trainer, task, run, args
-        self.held_out = task.held_out.to(trainer.device)
+        self.held_out = task.held_out.subset(slice(0, args.probe_images)).to(trainer.device)
         self.fixed = task.train.subset(slice(0, min(256, len(task.train)))).to(trainer.device)
         self.alarm = probe.CollapseAlarm()
         self.best: dict[str, float] = {}
@@ -183,7 +185,7 @@ class Session:
             "method": config.method,
             "seed": config.seed,
             "epoch": self.trainer.epoch,
-            "held_out": {"n": len(self.task.held_out)} | held_out,
+            "held_out": {"n": len(self.held_out)} | held_out,
             "data": data_note(self.task, self.args),
             "versions": provenance.versions(),
         }

@@ -1,5 +1,6 @@
 """A run is a folder: its settings, the record of what it came from and found, and everything it writes."""
 
+import atexit
 import copy
 import enum
 import json
@@ -79,6 +80,7 @@ class Run:
         except ImportError:
             return
         self._lock = (self.folder / ".lock").open("w")
+        atexit.register(self._lock.close)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -216,6 +216,22 @@ def test_every_method_stays_in_the_threat_model_and_reaches_all_weights(name, mo
 
 
 @pytest.mark.parametrize("name", METHODS)
+def test_every_method_is_safe_in_mixed_precision(name, model, batch):
+    method = method_named(name)
+    model.train()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        answer = method.loss(model, batch)
+    answer.loss.backward()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        method.follower.improve(model, batch)
+    assert answer.loss.dtype == torch.float32
+    assert answer.delta.dtype == torch.float32
+    for module in (model, method.follower.attacker or nn.Module()):
+        assert all(p.dtype == torch.float32 and torch.isfinite(p).all() for p in module.parameters())
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", METHODS)
 def test_a_zero_input_gradient_gives_no_nan(name, batch):
     constant = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     nn.init.zeros_(constant[1].weight)

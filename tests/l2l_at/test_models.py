@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from l2l_at import models
+from l2l_at.data import load
 from l2l_experiment.errors import UserError
 
 
@@ -39,3 +40,10 @@ def test_normalisation_is_inside():
 def test_unknown_or_unfit(name, dataset):
     with pytest.raises(UserError, match="--model"):
         models.build(name, dataset, 10)
+
+
+def test_moments_of_digits_are_those_of_the_images():
+    images = load("digits").train.take(slice(None))[0]
+    mean, deviation = models.MOMENTS["digits"]
+    assert float(images.mean()) == pytest.approx(mean[0], abs=0.005)
+    assert float(images.std()) == pytest.approx(deviation[0], abs=0.005)

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from l2l_at.config import ATConfig
 from l2l_at.threat import Threat, parse_radius
 from l2l_experiment.errors import UserError
 
@@ -81,6 +82,12 @@ def test_l2_projection_scales_what_is_not_at_the_box():
 @pytest.mark.parametrize(("text", "value"), [("8/255", 8 / 255), ("0.1", 0.1), ("4/255.0", 4 / 255)])
 def test_radius_as_fraction_or_number(text, value):
     assert parse_radius(text) == pytest.approx(value)
+
+
+def test_radius_in_standard_deviations():
+    assert parse_radius("0.5sd", 0.3) == pytest.approx(0.15)
+    assert parse_radius("8/255sd", 0.3) == pytest.approx(0.3 * 8 / 255)
+    assert ATConfig(dataset="cifar10", eps="0.2sd").threat.radius == pytest.approx(0.2 * (0.2470 + 0.2435 + 0.2616) / 3)
 
 
 @pytest.mark.parametrize("text", ["", "eight", "8/0", "1/2/3"])
