@@ -59,6 +59,12 @@ def experiments() -> Experiments:
             for seed in SEEDS
             for eps in RADII
         },
+        # A small network on few images of the real thing: shows that CIFAR trains on a CPU, not how well.
+        "cifar-cpu": {
+            f"{dataset}_l2l_s0": ["--dataset", dataset, "--model", "preact-tiny", "--subset", "4000", "--epochs", "5"]
+            + ["--probe-every", "5", "--probe-images", "200", "--seed", "0"]
+            for dataset in ("cifar10", "cifar100")
+        },
         "ablation": {
             f"{name}_s{seed}": [*full, "--eps", "0.2", *flags, "--seed", str(seed)]
             for seed in range(3)
@@ -77,6 +83,8 @@ class Args:
     """Runs side by side, one thread each."""
     out: Path = Path("runs/at")
     """Where the runs go: OUT/EXPERIMENT/RUN."""
+    data_dir: Path | None = None
+    """Folder with the official CIFAR files, for cifar-cpu."""
     only: str = ""
     """Only runs whose name holds this."""
     again: bool = False
@@ -86,7 +94,12 @@ class Args:
 def main() -> None:
     """Run what is not finished yet."""
     args = tyro.cli(Args)
-    chosen = {name: experiments()[name] for name in args.names}
+    data = [] if args.data_dir is None else ["--data-dir", str(args.data_dir)]
+    chosen = {
+        name: {run: [*flags, *data] for run, flags in runs.items()}
+        for name, runs in experiments().items()
+        if name in args.names
+    }
     run_all("train_at.py", chosen, out=args.out, records=RECORDS, jobs=args.jobs, only=args.only, again=args.again)
 
 

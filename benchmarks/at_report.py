@@ -28,6 +28,7 @@ SETTINGS = (
     "random_start", "attacker_sees", "attacker_every", "gradient_scale", "freeze_attacker",
 )  # fmt: skip
 CURVES = ("train/loss", "robust/clean", "robust/pgd10", "train/pgd10", "follower/strength")
+PUBLISHED = ("l2l-naive", "l2l-grad", "l2l-2step", "l2l-kstep")
 SECOND_OPINION = "foolbox-pgd50"
 
 
@@ -57,6 +58,8 @@ def main() -> None:
         print(path.stem + ("" if table in page else f": no place for it in {PAGE.name}"))
     PAGE.write_text(page)
     README.write_text(fill(README.read_text(), "methods", "\n".join(methods_table())))
+    for path in sorted((ROOT / "docs" / "methods").glob("*.md")):
+        path.write_text(fill(path.read_text(), "figures", "\n".join(method_figures(path.stem))))
 
 
 def fill(page: str, name: str, content: str) -> str:
@@ -67,8 +70,36 @@ def fill(page: str, name: str, content: str) -> str:
 
 def methods_table() -> list[str]:
     """The methods as `--list` has them."""
-    rows = [f"| `{name}` | {recipe.summary} | {recipe.source} |" for name, recipe in METHODS.items()]
+    rows = [
+        f"| [`{name}`](docs/methods/{page_of(name)}) | {recipe.summary} | {recipe.source} |"
+        for name, recipe in METHODS.items()
+    ]
     return ["| `--method` | what | source |", "|---|---|---|", *rows]
+
+
+def page_of(name: str) -> str:
+    """The page of documentation of a method."""
+    shared = {"standard": "../at.md", "pgd-2": "pgd.md", "cow": "arow.md"} | dict.fromkeys(
+        PUBLISHED, "l2l-published.md"
+    )
+    return shared.get(name, f"{name}.md")
+
+
+def method_figures(name: str) -> list[str]:
+    """What is recorded of a method on digits: rows of the tables of results, or that there is nothing yet."""
+    names = [method for method in METHODS if page_of(method) == f"{name}.md"]
+    runs = {}
+    for path in (DATA / "digits.json", DATA / "zoo.json"):
+        if path.is_file():
+            recorded = json.loads(path.read_text())["runs"]
+            runs |= {key: run for key, run in recorded.items() if run["settings"]["method"] in names}
+    if not runs:
+        return ["Nothing is recorded yet."]
+    return [
+        "Digits; what the columns mean and how to make them: [results](../results/at.md).",
+        "",
+        *make_table(runs, read_costs()),
+    ]
 
 
 def condense(folder: Path) -> None:

@@ -26,8 +26,8 @@ class ATConfig:
     norm: Norm = "linf"
     """Norm of the threat model."""
     eps: str = "0.1"
-    """Radius of the threat model on the scale of pixels in [0, 1]: a number, a fraction such as 8/255, or either with sd
-    behind it, in units of the data set's standard deviation (mean over channels)."""
+    """Radius of the threat model on the scale of pixels in [0, 1]: a number, a fraction such as 8/255, or either with
+    sd behind it, in units of the data set's standard deviation (mean over channels)."""
     seed: int = 0
     """Seed of the split, the networks and every draw."""
     device: str = "auto"

@@ -46,7 +46,8 @@ def test_every_listed_defence_has_settings_that_exist(benchmarks):
 
     for runs in at_experiments.experiments().values():
         for name, flags in runs.items():
-            args = tyro.cli(TrainArgs, args=flags, default=TrainArgs(settings=tuned("digits")))
+            dataset = flags[flags.index("--dataset") + 1]
+            args = tyro.cli(TrainArgs, args=flags, default=TrainArgs(settings=tuned(dataset)))
             assert name.endswith(f"_s{args.settings.seed}")
             assert args.settings.freeze_attacker == ("frozen" in name)
 
@@ -83,6 +84,11 @@ def test_readme_lists_the_methods_that_there_are(benchmarks):
     import at_report
 
     assert "\n".join(at_report.methods_table()) in (ROOT / "README.md").read_text()
+    for name in at_report.METHODS:
+        assert (ROOT / "docs" / "methods" / at_report.page_of(name)).is_file(), name
+    for path in (ROOT / "docs" / "methods").glob("*.md"):
+        if path.stem != "awp":
+            assert "\n".join(at_report.method_figures(path.stem)) in path.read_text(), path.name
 
 
 def test_finished_and_recorded_runs_are_not_made_again(benchmarks, tmp_path, monkeypatch):
