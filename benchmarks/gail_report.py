@@ -74,8 +74,9 @@ def condense(folder: Path) -> None:
         record = json.loads((run / "record.json").read_text()) if (run / "record.json").is_file() else {}
         if record.get("status") != "finished":
             continue
-        rows = events.read(run / events.METRICS)
-        grid = np.linspace(rows[0]["step"], rows[-1]["step"], POINTS)
+        # Behaviour cloning alone has no steps, and so no curves.
+        rows = events.read(run / events.METRICS) if (run / events.METRICS).is_file() else []
+        grid = np.linspace(rows[0]["step"], rows[-1]["step"], POINTS) if rows else np.empty(0)
         runs[run.name] = {
             "settings": settings_of(run),
             "result": record["result"],
@@ -153,6 +154,7 @@ def make_table(runs: dict[str, Any]) -> list[str]:
         stability = {
             key: np.mean([run["result"]["stability"][key] for run in members])
             for key in ("largest_fall", "drawdown_cvar")
+            if all("stability" in run["result"] for run in members)
         }
         last = {
             tag: np.mean([run["curves"][tag][-1] for run in members])
@@ -165,8 +167,7 @@ def make_table(runs: dict[str, Any]) -> list[str]:
             f"{returns.mean():.0f}{spread} ({each})",
             f"{percent.mean():.1f}",
             f"{percent.min():.1f}",
-            f"{stability['largest_fall']:.0f}",
-            f"{stability['drawdown_cvar']:.0f}",
+            *(f"{stability[key]:.0f}" if key in stability else "–" for key in ("largest_fall", "drawdown_cvar")),
             *(f"{last[tag]:.2f}" if tag in last else "–" for tag in list(CURVES)[1:4]),
             f"{last['follower/log_rate']:+.2f}" if "follower/log_rate" in last else "–",
         ]
@@ -204,6 +205,9 @@ def draw(name: str, runs: dict[str, Any]) -> list[str]:
     for old in [*DATA.glob(f"{name}*.png"), *DATA.glob(f"{name}*.svg")]:
         old.unlink()
     lines = []
+    runs = {key: run for key, run in runs.items() if run["curves"]}
+    if not runs:
+        return lines
     split = "env" if len({run["settings"]["env"] for run in runs.values()}) > 1 else "follower"
     panels = sorted({run["settings"][split] for run in runs.values()}) if len(runs) > 8 or split == "env" else [None]
     for panel in panels:
