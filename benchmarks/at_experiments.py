@@ -37,6 +37,12 @@ ABLATIONS = {
 }
 
 
+def cifar(model: str, eps: str) -> list[str]:
+    """Flags of a run on CIFAR-10; of the published attackers the slim one, for a network of this size."""
+    flags = ["--dataset", "cifar10", "--model", model, "--eps", eps, "--epochs", "30", "--attacker", "slim"]
+    return [*flags, "--probe-every", "5", "--grade", "quick", "--seed", "0"]
+
+
 def experiments() -> Experiments:
     """Flags of every run, by experiment and name of the run."""
     full = ["--dataset", "digits", "--grade", "standard", "--grade-images", "360"]
@@ -59,11 +65,28 @@ def experiments() -> Experiments:
             for seed in SEEDS
             for eps in RADII
         },
+        # For a GPU: 30 epochs, graded quick on all 10,000 test images.
+        "cifar10-resnet18": {
+            f"{method}_8_s0": [*cifar("resnet18", "8/255"), "--method", method]
+            for method in ("pgd", "fgsm-rs", "l2l", "l2l-grad", "l2l-2step")
+        },
+        "cifar10-preact": {
+            f"{method}_{eps}_s0": [*cifar("preactresnet18", f"{eps}/255"), "--method", method]
+            for eps in (8, 16)
+            for method in ("fgsm-rs", "n-fgsm", "fast-bat", "l2l", "l2l-grad", "pgd-2", "pgd", "trades", "arow")
+        },
         # A small network on few images of the real thing: shows that CIFAR trains on a CPU, not how well.
         "cifar-cpu": {
             f"{dataset}_l2l_s0": ["--dataset", dataset, "--model", "preact-tiny", "--subset", "4000", "--epochs", "5"]
             + ["--probe-every", "5", "--probe-images", "200", "--seed", "0"]
             for dataset in ("cifar10", "cifar100")
+        },
+        "norms": {
+            f"{method}_{norm}_{eps}_s{seed}": [*full, "--method", method, "--norm", norm, "--eps", eps]
+            + ["--seed", str(seed)]
+            for seed in range(3)
+            for norm, eps in (("l2", "0.5"), ("l1", "2"))
+            for method in ("ro", "pgd")
         },
         "ablation": {
             f"{name}_s{seed}": [*full, "--eps", "0.2", *flags, "--seed", str(seed)]
@@ -77,14 +100,14 @@ def experiments() -> Experiments:
 class Args:
     """Make the runs of docs/results/at.md."""
 
-    names: Annotated[tuple[str, ...], tyro.conf.Positional] = tuple(experiments())
+    names: Annotated[tuple[str, ...], tyro.conf.Positional] = ("digits", "frozen", "zoo", "norms", "ablation")
     """Experiments to run, in this order."""
     jobs: int = 2
     """Runs side by side, one thread each."""
     out: Path = Path("runs/at")
     """Where the runs go: OUT/EXPERIMENT/RUN."""
     data_dir: Path | None = None
-    """Folder with the official CIFAR files, for cifar-cpu."""
+    """Folder with the official CIFAR files, for the experiments on CIFAR."""
     only: str = ""
     """Only runs whose name holds this."""
     again: bool = False

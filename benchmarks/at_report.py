@@ -129,12 +129,17 @@ def condense(folder: Path) -> None:
         path.write_text(json.dumps({"runs": dict(sorted(runs.items()))}, separators=(",", ":")) + "\n")
 
 
-def read_costs() -> dict[str, float]:
-    """Cost of a training step over PGD-10's, by method, for digits."""
-    path = DATA / "cost.json"
-    return (
-        {name: row["ratio"] for name, row in json.loads(path.read_text())["summary"].items()} if path.is_file() else {}
-    )
+Costs = dict[tuple[str, str], float]  # of a training step over PGD-10's, by data set and method
+
+
+def read_costs() -> Costs:
+    """What the records of benchmarks/at_cost.py say; a data set's main record is cost.json or cost_DATASET.json."""
+    costs: Costs = {}
+    for path in (DATA / "cost.json", DATA / "cost_cifar10.json"):
+        if path.is_file():
+            record = json.loads(path.read_text())
+            costs |= {(record["settings"]["dataset"], name): row["ratio"] for name, row in record["summary"].items()}
+    return costs
 
 
 def grouped(runs: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
@@ -145,7 +150,7 @@ def grouped(runs: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     return groups
 
 
-def make_table(runs: dict[str, Any], costs: dict[str, float]) -> list[str]:
+def make_table(runs: dict[str, Any], costs: Costs) -> list[str]:
     """One row a group: clean, second opinion and AutoAttack, strength, alarms, cost."""
     graded = all("grade" in run["result"] for run in runs.values())
     lines = [
@@ -158,7 +163,7 @@ def make_table(runs: dict[str, Any], costs: dict[str, float]) -> list[str]:
         settings = members[0]["settings"]
         strength = [run["result"]["strength"] for run in members if run["result"]["strength"] is not None]
         alarms = sum(run["result"]["collapsed_at"] is not None for run in members)
-        cost = costs.get(settings["method"]) if name.split("_")[0] == settings["method"] else None
+        cost = costs.get((settings["dataset"], settings["method"])) if name.startswith(settings["method"]) else None
         if graded:
             grades = [run["result"]["grade"] for run in members]
             robust = np.array([100 * grade["autoattack"] for grade in grades])
@@ -201,20 +206,21 @@ def cost_table(record: dict[str, Any]) -> list[str]:
     ]
 
 
-def draw(name: str, runs: dict[str, Any], costs: dict[str, float]) -> list[str]:
+def draw(name: str, runs: dict[str, Any], costs: Costs) -> list[str]:
     """Robustness against cost, a picture a radius; returns the lines that show them."""
     lines = []
     for eps in sorted({run["settings"]["eps"] for run in runs.values()}):
         points = {}
         for members in grouped({k: r for k, r in runs.items() if r["settings"]["eps"] == eps}).values():
-            method = members[0]["settings"]["method"]
-            if method in costs and all("grade" in run["result"] for run in members):
-                points[method] = (costs[method], [100 * run["result"]["grade"]["autoattack"] for run in members])
+            settings = members[0]["settings"]
+            method, cost = settings["method"], costs.get((settings["dataset"], settings["method"]))
+            if cost is not None and all("grade" in run["result"] for run in members):
+                points[method] = (cost, [100 * run["result"]["grade"]["autoattack"] for run in members])
         if len(points) > 2:
             png, _ = frontier(
                 points,
-                DATA / f"{name}_{eps}",
-                title=f"Digits, linf, ε = {eps}: robustness against cost",
+                DATA / f"{name}_{eps.replace('/', '-')}",
+                title=f"{settings['dataset']}, {settings['norm']}, ε = {eps}: robustness against cost",
                 xlabel="cost of a training step over PGD-10's",
                 ylabel="AutoAttack accuracy on test images, %",
             )
