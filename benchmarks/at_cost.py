@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import tyro
 
+from l2l_at import methods
 from l2l_at.config import tuned
 from l2l_at.data import Dataset
 from l2l_at.data import load as load_data
@@ -61,6 +62,8 @@ def main() -> None:
     config = replace(tuned(args.dataset), device=args.device, compile=args.compile, **changes)
     task = load_data(config.dataset, data_dir=args.data_dir)
     names = list(dict.fromkeys(("pgd", *args.methods)))
+    if args.compile:  # what differentiates a gradient cannot be compiled
+        names = [name for name in names if not methods.make(replace(config, method=name), task.shape[0]).differentiates]
     trainers = {name: Trainer(replace(config, method=name), task) for name in names}
     clock = cuda_clock if trainers["pgd"].device.type == "cuda" else time.process_time
     seconds: dict[str, list[float]] = {name: [] for name in names}

@@ -4,6 +4,7 @@ Each run is trained and then graded with AutoAttack's standard tier on the whole
 stand in docs/results/at/EXPERIMENT.json are skipped, runs that were cut off are resumed.
 """
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -118,11 +119,10 @@ def main() -> None:
     """Run what is not finished yet."""
     args = tyro.cli(Args)
     data = [] if args.data_dir is None else ["--data-dir", str(args.data_dir)]
-    chosen = {
-        name: {run: [*flags, *data] for run, flags in runs.items()}
-        for name, runs in experiments().items()
-        if name in args.names
-    }
+    everything = experiments()
+    if unknown := set(args.names) - set(everything):
+        sys.exit(f"no experiment {', '.join(sorted(unknown))}; there are {', '.join(everything)}")
+    chosen = {name: {run: [*flags, *data] for run, flags in everything[name].items()} for name in args.names}
     run_all("train_at.py", chosen, out=args.out, records=RECORDS, jobs=args.jobs, only=args.only, again=args.again)
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -31,7 +32,7 @@ def run_all(
         codes = pool.map(partial(make, script), *zip(*todo, strict=True)) if todo else []
         failed = [str(folder) for (folder, _), code in zip(todo, codes, strict=True) if code]
     if failed:
-        sys.exit(f"failed: {', '.join(failed)}")
+        sys.exit(f"not finished: {', '.join(failed)}")
 
 
 def recorded(records: Path, experiment: str) -> list[str]:
@@ -49,10 +50,13 @@ def status(folder: Path) -> str:
 def make(script: str, folder: Path, flags: list[str]) -> int:
     """Make or resume one run; its output goes into FOLDER.log."""
     resumable = any(folder.glob("checkpoints/step_*"))
+    if not resumable and folder.exists():  # killed before its first checkpoint: out of the way, but not thrown away
+        folder.rename(folder.with_name(f"{folder.name}.cut-off-{time.time_ns()}"))
     arguments = ["--resume", str(folder)] if resumable else [*flags, "--run-dir", str(folder)]
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_suffix(folder.suffix + ".log").open("a") as log:
         command = [sys.executable, str(ROOT / "scripts" / script), *arguments]
         code = subprocess.run(command, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"}).returncode
-    print(f"{folder}: {status(folder)}" + (f" (exit code {code}, see {log.name})" if code else ""), flush=True)
-    return code
+    ended = status(folder)
+    print(f"{folder}: {ended}" + (f" (exit code {code}, see {log.name})" if code else ""), flush=True)
+    return code or int(ended != "finished")

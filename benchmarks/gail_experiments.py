@@ -4,6 +4,7 @@ Runs that are finished or stand in docs/results/gail/EXPERIMENT.json are skipped
 the command can be given again at any time.
 """
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -80,7 +81,10 @@ class Args:
 def main() -> None:
     """Run what is not finished yet."""
     args = tyro.cli(Args)
-    chosen = {name: experiments()[name] for name in args.names}
+    everything = experiments()
+    if unknown := set(args.names) - set(everything):
+        sys.exit(f"no experiment {', '.join(sorted(unknown))}; there are {', '.join(everything)}")
+    chosen = {name: everything[name] for name in args.names}
     run_all("train_gail.py", chosen, out=args.out, records=RECORDS, jobs=args.jobs, only=args.only, again=args.again)
 
 

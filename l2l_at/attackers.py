@@ -153,6 +153,7 @@ class ResidualAttacker(nn.Module):
     ĝ is the gradient of the loss over its mean absolute entry. The network's head starts at zero, so that training
     starts from the hand-designed step. Our design; what it keeps of Jiang et al. (2021) is an attacker that sees the
     gradient and learns with the classifier. `sees` names the network's inputs; without any the step stays as it starts.
+    With `soft_sign=False` the step is the network's alone, size·tanh(h), from a random head.
     """
 
     def __init__(
@@ -164,19 +165,21 @@ class ResidualAttacker(nn.Module):
         width: int = 32,
         sees: tuple[str, ...] = INPUTS,
         scale: Scale = "sample",
+        soft_sign: bool = True,
     ) -> None:
         super().__init__()
         if unknown := set(sees) - set(INPUTS):
             raise UserError(f"an attacker can see {', '.join(INPUTS)}, not {', '.join(sorted(unknown))}")
         self.radius, self.size, self.sees, self.scale = radius, size, sees, scale
-        self.network = tiny(channels * len(sees), channels, width) if sees else None
+        self.soft_sign = soft_sign
+        self.network = tiny(channels * len(sees), channels, width, zero_head=soft_sign) if sees else None
 
     def init(self, variable: Tensor) -> State:
         raise TypeError('an attacker needs to see the images: pass state={"images": images}')
 
     def update(self, gradient: Tensor, state: State, variable: Tensor) -> tuple[Tensor, State]:
         direction = normalised(-gradient, self.scale, by="mean").clamp(-3, 3)
-        raw = 2 * direction
+        raw = 2 * direction if self.soft_sign else torch.zeros_like(direction)
         if self.network is not None:
             seen = {"image": state["images"] + variable, "gradient": direction, "delta": variable / self.radius}
             raw = raw + self.network(torch.cat([seen[name] for name in self.sees], dim=1))

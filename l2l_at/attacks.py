@@ -24,6 +24,17 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
             module.training = training
 
 
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """CUDA's convolutions and matrix products in true single precision: by default they may round to TF32."""
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+
+
 def minus_loss(model: nn.Module, images: Tensor, labels: Tensor) -> Objective:
     """δ ↦ −Σ cross-entropy(model(x + δ), y): what an attacker goes down.
 

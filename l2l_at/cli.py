@@ -11,7 +11,7 @@ import tyro
 from l2l_at.config import tuned
 from l2l_at.grading import Tier, grade_folder
 from l2l_at.methods import METHODS
-from l2l_at.threat import Norm, parse_radius
+from l2l_at.threat import Norm
 from l2l_at.trainer import resolve_device
 from l2l_at.training import KIND, TrainArgs, stored_args, train
 from l2l_experiment.errors import UserError, exit_on_user_error
@@ -27,9 +27,11 @@ def main(argv: list[str] | None = None) -> None:
     if args.list:
         print("\n".join(f"{name:12} {recipe}" for name, recipe in METHODS.items()))
         return
+    given = {token.split("=")[0] for token in argv if token.startswith("--")}
+    if "--norm" in given and args.settings.norm != "linf" and not {"--eps", "--resume"} & given:
+        raise UserError(f"--norm {args.settings.norm} needs --eps: the default radius is one of linf")
     run = None
     if args.resume is not None:
-        given = {token.split("=")[0] for token in argv if token.startswith("--")}
         if extra := sorted(given - {"--resume"}):
             raise UserError(f"{', '.join(extra)} cannot be given with --resume: the run's own settings hold")
         run = Run.open(args.resume, kind=KIND)
@@ -66,8 +68,9 @@ class GradeArgs:
 def grade_main(argv: list[str] | None = None) -> None:
     """Parse the flags and grade."""
     args = tyro.cli(GradeArgs, args=argv)
-    if args.images is not None and args.images < 1:
-        raise UserError(f"--images must be at least 1, got {args.images}")
+    for name, value in (("images", args.images), ("threads", args.threads)):
+        if value is not None and value < 1:
+            raise UserError(f"--{name} must be at least 1, got {value}")
     torch.set_num_threads(args.threads)
     grade_folder(
         args.path,
@@ -75,7 +78,7 @@ def grade_main(argv: list[str] | None = None) -> None:
         images=args.images,
         seed=args.seed,
         norm=args.norm,
-        eps=None if args.eps is None else parse_radius(args.eps),
+        eps=args.eps,
         data_dir=args.data_dir,
         device=resolve_device(args.device),
     )

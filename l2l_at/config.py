@@ -8,7 +8,7 @@ import yaml
 
 from l2l_at.attackers import INPUTS, AttackerName, Scale
 from l2l_at.data import Dataset
-from l2l_at.models import MOMENTS
+from l2l_at.models import pixel_deviation
 from l2l_at.threat import Norm, Threat, parse_radius
 from l2l_experiment.errors import UserError
 
@@ -115,6 +115,8 @@ class ATConfig:
         for name in ("attack_steps", "attack_size", "subset", "attacker_every", "replays", "noise", "bat_rate"):
             if getattr(self, name) is not None and getattr(self, name) <= 0:
                 raise UserError(f"--{name.replace('_', '-')} must be positive, got {getattr(self, name)}")
+        if self.seed < 0:
+            raise UserError(f"--seed must not be negative, got {self.seed}")
         for name in ("weight_decay", "attacker_decay", "clip_norm", "regularisation", "bat_lambda", "awp"):
             if (getattr(self, name) or 0) < 0:
                 raise UserError(f"--{name.replace('_', '-')} must not be negative, got {getattr(self, name)}")
@@ -130,8 +132,7 @@ class ATConfig:
     @property
     def threat(self) -> Threat:
         """The threat model that `norm` and `eps` name."""
-        deviations = MOMENTS[self.dataset][1]
-        return Threat(self.norm, parse_radius(self.eps, sum(deviations) / len(deviations)))
+        return Threat(self.norm, parse_radius(self.eps, pixel_deviation(self.dataset)))
 
 
 def tuned(dataset: str) -> ATConfig:

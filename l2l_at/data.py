@@ -83,7 +83,7 @@ def load(
     rows = np.arange(len(train[1]))
     rows, held_rows = _split(rows, train[1], holdout, seed, "--holdout")
     if subset is not None and subset < len(rows):
-        rows, _ = _split(rows, train[1][rows], 1 - subset / len(rows), seed, "--subset")
+        rows = _some(rows, train[1][rows], subset, seed)
     return Task(
         name=name,
         classes=classes,
@@ -100,6 +100,17 @@ def _split(rows: np.ndarray, labels: np.ndarray, share: float, seed: int, flag: 
     except ValueError as error:
         raise UserError(f"{flag} leaves too few images of a class to split {len(rows):,} images by it") from error
     return kept, other
+
+
+def _some(rows: np.ndarray, labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """So many of the rows, with every class as often as any other as far as that goes."""
+    order = np.random.default_rng(seed).permutation(len(rows))
+    # The first of each class, then the second of each class, and so on.
+    turn = np.empty(len(rows), dtype=np.int64)
+    for label in np.unique(labels):
+        members = order[labels[order] == label]
+        turn[members] = np.arange(len(members))
+    return rows[order[np.argsort(turn[order], kind="stable")][:count]]
 
 
 def _images(arrays: tuple[np.ndarray, np.ndarray], rows: np.ndarray | slice, white: int) -> Images:

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from l2l_at.threat import Threat
-from l2l_experiment.errors import UserError
 
 AUTOATTACK = {"quick": ("apgd-ce", "apgd-t"), "standard": ("apgd-ce", "apgd-t", "fab-t", "square")}
 FOOLBOX = "foolbox-pgd50"
@@ -70,10 +69,8 @@ def _autoattack(name: str, model: nn.Module, images: Tensor, labels: Tensor, thr
 
 
 def _foolbox(name: str, model: nn.Module, images: Tensor, labels: Tensor, threat: Threat, seed: int) -> Tensor:
-    try:
-        import foolbox
-    except ImportError:
-        raise UserError("the second opinion needs foolbox: pip install foolbox, or --second-opinion False") from None
+    import foolbox
+
     kinds = {"linf": foolbox.attacks.LinfPGD, "l2": foolbox.attacks.L2PGD, "l1": foolbox.attacks.L1PGD}
     adversary = kinds[threat.norm](steps=50, rel_stepsize=2.5 / 50, random_start=True)
     wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device=images.device)

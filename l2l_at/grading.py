@@ -1,5 +1,6 @@
 """Grading: robust accuracy under attacks that are not ours, image by image, resumable, as a record."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,9 +12,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from l2l_at import export, graders
-from l2l_at.attacks import evaluating
+from l2l_at.attacks import evaluating, full_precision
 from l2l_at.data import load as load_data
-from l2l_at.threat import Threat
+from l2l_at.models import pixel_deviation
+from l2l_at.threat import Threat, parse_radius
 from l2l_experiment import provenance
 from l2l_experiment.errors import UserError
 from l2l_experiment.files import write_atomically
@@ -105,10 +107,11 @@ def grade(
     """
     check(images, labels, threat, classes)
     grade = Grade(tier, threat, seed, len(labels))
-    done = _Progress(path, {"tier": tier, "norm": threat.norm, "radius": threat.radius, "seed": seed, "n": len(labels)})
+    what = {"tier": tier, "norm": threat.norm, "radius": threat.radius, "seed": seed, "shard": shard}
+    done = _Progress(path, what | {"of": fingerprint(model, images, labels)})
     starts = range(0, len(labels), shard)
     bar = tqdm(total=len(starts) * len(grade.attacks), unit=" shards", mininterval=1.0)
-    with evaluating(model), bar:
+    with evaluating(model), full_precision(), bar:
         for start in starts:
             x, y = images[start : start + shard], labels[start : start + shard]
             with torch.no_grad():
@@ -127,7 +130,16 @@ def grade(
                 grade.flags.setdefault(name, []).extend(after.tolist())
                 grade.messages.extend(m for m in messages if m not in grade.messages)
                 bar.update()
+    assert all(len(flags) == len(labels) for flags in grade.flags.values())
     return grade.summary()
+
+
+def fingerprint(model: nn.Module, images: Tensor, labels: Tensor) -> str:
+    """A hash of weights, images and labels: what is graded, so that results are never taken for those of another."""
+    digest = hashlib.sha256()
+    for tensor in (*model.state_dict().values(), images, labels):
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _withstand(
@@ -193,14 +205,18 @@ def grade_folder(
     images: int | None = None,
     seed: int = 0,
     norm: str | None = None,
-    eps: float | None = None,
+    eps: str | None = None,
     data_dir: Path | None = None,
     device: torch.device | None = None,
 ) -> dict[str, Any]:
     """Grade an exported classifier on its data set's test images; writes `grade_TIER.json` beside its weights."""
     folder = export.find(path)
     card = export.read_card(folder)
-    threat = Threat(norm or card["threat"]["norm"], eps or card["threat"]["radius"])
+    trained = Threat(card["threat"]["norm"], card["threat"]["radius"])
+    if norm not in (None, trained.norm) and eps is None:
+        raise UserError(f"--norm {norm} needs --eps: a radius in {trained.norm} means something else in {norm}")
+    radius = trained.radius if eps is None else parse_radius(eps, pixel_deviation(card["dataset"]))
+    threat = Threat(norm or trained.norm, radius)
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = export.load(folder).to(device)
     test = load_data(card["dataset"], data_dir=data_dir).test
@@ -208,6 +224,7 @@ def grade_folder(
     x, y = test.subset(rows).to(device).take(slice(None))
     where = f"{tier}_{threat.norm}_{threat.radius:.6g}_{len(y)}_{seed}"
     shard = 100 if device.type == "cpu" and x[0].numel() > 1000 else 500
+    progress = folder / f".grading_{where}.json"
     record = grade(
         model,
         x,
@@ -216,10 +233,11 @@ def grade_folder(
         tier=tier,
         seed=seed,
         shard=shard,
-        path=folder / f".grading_{where}.json",
+        path=progress,
         classes=card["classes"],
     )
     write_atomically(folder / f"grade_{where}.json", (json.dumps(record, indent=2) + "\n").encode())
+    progress.unlink(missing_ok=True)
     print(report(record, folder))
     return record
 

@@ -18,6 +18,14 @@ MOMENTS = {
 }
 
 
+def pixel_deviation(dataset: str) -> float:
+    """The pixels' standard deviation, mean over channels; UserError for an unknown data set."""
+    if dataset not in MOMENTS:
+        raise UserError(f"--dataset must be one of {', '.join(MOMENTS)}, got {dataset!r}")
+    deviations = MOMENTS[dataset][1]
+    return sum(deviations) / len(deviations)
+
+
 class Normalised(nn.Module):
     """A network behind the normalisation of its input; called with images in [0, 1], answers with logits."""
 
@@ -163,6 +171,7 @@ def build(name: str, dataset: str, classes: int) -> Normalised:
     """A fresh classifier for a data set, convolutions after He et al. (2015); UserError for an unknown name."""
     if name not in NETWORKS:
         raise UserError(f"--model must be one of {', '.join(NETWORKS)}, got {name!r}")
+    pixel_deviation(dataset)  # refuses an unknown one
     if (name == "small-cnn") != (dataset == "digits"):
         raise UserError(f"--model {name} does not fit {dataset}: small-cnn is for digits, all others for CIFAR")
     mean, deviation = MOMENTS[dataset]

@@ -1,14 +1,17 @@
 """The two players and everything that changes while they train: one object that steps, saves and restores."""
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from l2l_at import awp, methods, models
+from l2l_at.attacks import full_precision
+from l2l_at.average import Average
 from l2l_at.config import ATConfig
 from l2l_at.data import Batch, Batches, Task
+from l2l_at.methods import Answer
 from l2l_experiment.checkpoint import join, rng_state, set_rng_state, split
 from l2l_experiment.errors import UserError
 
@@ -28,6 +31,8 @@ class Trainer:
             self.model.to(memory_format=torch.channels_last)
         self.forward = torch.compile(self.model) if config.compile else self.model
         self.method = methods.make(config, task.shape[0])
+        if config.compile and self.method.differentiates:
+            raise UserError(f"--compile does not go with --method {config.method}, which differentiates a gradient")
         self.method.follower.to(self.device)
         self.batches = Batches(task.train.to(self.device), config.batch_size, augment=task.augment)
         self.total = config.epochs * self.batches.per_epoch
@@ -35,7 +40,7 @@ class Trainer:
             self.model.parameters(), lr=config.rate, momentum=config.momentum, weight_decay=config.weight_decay
         )
         self.schedule = make_schedule(self.optimizer, config, self.total)
-        self.average = make_average(self.model, config)
+        self.average = None if config.average == "none" else Average(self.model, config.average, config.ema)
         self.step_count = 0
         self.batch: Batch | None = None
         self.delta: Tensor | None = None
@@ -43,7 +48,7 @@ class Trainer:
     @property
     def evaluated(self) -> nn.Module:
         """The classifier to judge: averaged, if there is an average."""
-        return self.average.module if self.average is not None and self.average.n_averaged else self.model
+        return self.average.module if self.average is not None and self.average.count else self.model
 
     @property
     def epoch(self) -> float:
@@ -54,28 +59,45 @@ class Trainer:
         """One step on a batch: the classifier's, then the follower's learning; figures for the log."""
         if self.batch is None or self.step_count % self.method.replays == 0:
             self.batch = self.batches.next()
-        batch, config = self.batch, self.config
+        batch, model = self.batch, self.forward
         self.model.train()
-        with self.autocast():
-            answer = self.method.loss(self.forward, batch)
-        self.optimizer.zero_grad(set_to_none=True)
-        answer.loss.backward()
-        if config.awp and self.step_count >= config.awp_from * self.total:
-            with awp.perturbed(self.model, config.awp):
-                with self.autocast():
-                    loss = self.method.leader(self.forward, batch, answer.delta)
+        weights_move = self.config.awp and self.step_count >= self.config.awp_from * self.total
+        with self.precision():
+            if weights_move:
+                answer = self.against_weights_too(batch)
+            else:
+                answer = self.method.loss(model, batch)
                 self.optimizer.zero_grad(set_to_none=True)
-                loss.backward()
+                answer.loss.backward()
                 self.descend()
-        else:
-            self.descend()
+            learned = self.method.follower.improve(model, batch)
         self.step_count += 1
         if self.average is not None and self.averages_now():
-            self.average.update_parameters(self.model)
-        with self.autocast():
-            learned = self.method.follower.improve(self.forward, batch)
+            self.average.update(self.model)
         self.delta = answer.delta
         return {"train/loss": answer.loss.detach()} | {f"follower/{name}": value for name, value in learned.items()}
+
+    def against_weights_too(self, batch: Batch) -> Answer:
+        """The classifier's step under adversarial weight perturbation; the answer is that of the unperturbed weights.
+
+        Batch normalisation's moments are those of the perturbed weights alone, as in the published code.
+        """
+        moments = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
+        answer = self.method.loss(self.forward, batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        answer.loss.backward()
+        with torch.no_grad():
+            for buffer, before in moments:
+                buffer.copy_(before)
+        with awp.perturbed(self.model, self.config.awp):
+            if self.method.differentiates:  # its perturbations are no constants: they must be found anew
+                loss = self.method.loss(self.forward, batch).loss
+            else:
+                loss = self.method.leader(self.forward, batch, answer.delta)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            self.descend()
+        return answer
 
     def descend(self) -> None:
         """The optimiser's step and the schedule's."""
@@ -90,18 +112,23 @@ class Trainer:
             return True
         return self.step_count % self.batches.per_epoch == 0 and self.step_count > self.config.swa_from * self.total
 
-    def autocast(self) -> AbstractContextManager:
-        """Mixed precision as configured."""
-        precision = self.config.precision
-        enabled = precision == "bf16" or (precision == "auto" and self.device.type == "cuda")
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
+    @contextmanager
+    def precision(self) -> Iterator[None]:
+        """Mixed or full precision, as configured."""
+        name, kind = self.config.precision, self.device.type
+        if name == "bf16" or (name == "auto" and kind == "cuda"):
+            with torch.autocast(kind, dtype=torch.bfloat16):
+                yield
+        else:
+            with full_precision():
+                yield
 
     def state(self) -> tuple[dict, dict]:
         """Everything a resumed run needs, as tensors and JSON values, between two steps."""
         follower, order = self.method.follower.state(), self.batches.state()
         tree = {
             "model": self.model.state_dict(),
-            "average": {} if self.average is None else self.average.state_dict(),
+            "average": {} if self.average is None else self.average.state(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.last_epoch,  # the rates themselves stand in the optimiser's groups
             "batch": self.batch._asdict() if self.batch and self.method.replays > 1 else {},
@@ -125,7 +152,7 @@ class Trainer:
             tree = join(tensors["players"], meta["players"])
             self.model.load_state_dict(tree["model"])
             if self.average is not None:
-                self.average.load_state_dict(tree["average"])
+                self.average.restore(tree["average"])
             self.optimizer.load_state_dict(tree["optimizer"])
             self.schedule.last_epoch = tree["schedule"]
             self.method.follower.restore(tensors["follower"], meta["follower"])
@@ -150,24 +177,6 @@ def make_schedule(
         return torch.optim.lr_scheduler.MultiStepLR(optimizer, [total // 2, total * 3 // 4], gamma=0.1)
     # torch cycles the momentum along with the rate unless told not to.
     return torch.optim.lr_scheduler.OneCycleLR(optimizer, config.rate, total_steps=total + 1, cycle_momentum=False)
-
-
-def make_average(model: nn.Module, config: ATConfig) -> AveragedModel | None:
-    """The average of a model's weights, and of its buffers: running moments must fit the averaged weights."""
-    if config.average == "none":
-        return None
-    function = warmed_up(config.ema) if config.average == "ema" else None
-    return AveragedModel(model, avg_fn=function, use_buffers=True)
-
-
-def warmed_up(decay: float):
-    """An averaging function whose decay rises from 0.1 to `decay`: early weights are forgotten soon."""
-
-    def average(averaged: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
-        now = min(decay, (1 + int(count)) / (10 + int(count)))
-        return averaged + (1 - now) * (current - averaged)
-
-    return average
 
 
 def resolve_device(name: str) -> torch.device:

@@ -101,6 +101,7 @@ class Session:
         self.fixed = task.train.subset(slice(0, min(256, len(task.train)))).to(trainer.device)
         self.alarm = probe.CollapseAlarm()
         self.best: dict[str, float] = {}
+        self.sums: dict[str, tuple[Any, int]] = {}  # of the figures of this epoch's steps, and their number
         self.seconds = 0.0  # of training alone: no probe, no saving
         self.collapsed_at: float | None = None
 
@@ -112,11 +113,11 @@ class Session:
             events.JsonLines(self.run.folder / events.METRICS) as rows,
             tqdm(total=trainer.total, initial=trainer.step_count, unit=" steps", mininterval=1.0) as bar,
         ):
-            sums: dict[str, Any] = {}
             started = time.monotonic()
-            while trainer.step_count < trainer.total:
+            while trainer.step_count < trainer.total and not self.gives_up:
                 for name, value in trainer.step().items():
-                    sums.setdefault(name, []).append(value)
+                    total, count = self.sums.get(name, (0.0, 0))
+                    self.sums[name] = (total + torch.as_tensor(value, dtype=torch.float64), count + 1)
                 bar.update()
                 step = trainer.step_count
                 ending = step == trainer.total
@@ -126,7 +127,7 @@ class Session:
                     torch.cuda.synchronize(trainer.device)
                 self.seconds += time.monotonic() - started
                 if step % every == 0:
-                    figures = {name: float(sum(values) / len(values)) for name, values in sums.items()}
+                    figures = {name: float(total) / count for name, (total, count) in self.sums.items()}
                     figures["train/rate"] = trainer.optimizer.param_groups[0]["lr"]
                     if (step // every) % self.args.probe_every == 0 or ending:
                         figures |= self.measure(board)
@@ -136,16 +137,21 @@ class Session:
                     for name, value in figures.items():
                         board.add_scalar(name, value, step)
                     rows.write(step, figures)
-                    sums = {}
-                if stop.requested or ending or (step // every) % self.args.checkpoint_every == 0:
+                    self.sums = {}
+                due = (step // every) % self.args.checkpoint_every == 0
+                if stop.requested or ending or due or self.gives_up:
                     checkpoint.save(self.run.folder, *self.state(), step)
                 if stop.requested and not ending:
                     return False
-                if self.args.stop_on_collapse and self.collapsed_at is not None:
-                    print("stopped: catastrophic overfitting", file=sys.stderr)
-                    break
                 started = time.monotonic()
+        if self.gives_up:
+            print("stopped: catastrophic overfitting", file=sys.stderr)
         return True
+
+    @property
+    def gives_up(self) -> bool:
+        """Whether the run ends here because its robustness collapsed."""
+        return self.args.stop_on_collapse and self.collapsed_at is not None
 
     def measure(self, board: SummaryWriter) -> dict[str, float]:
         """Held-out accuracy, the attacker's strength, the alarm, a picture; keeps the best classifier so far."""
@@ -212,7 +218,9 @@ class Session:
             from l2l_at.grading import grade_folder  # its packages load slowly, and not every run is graded
 
             limit = self.args.grade_images or (100 if self.task.name == "digits" else None)
-            grade = grade_folder(self.run.folder, tier=tier, images=limit, data_dir=self.args.data_dir)
+            grade = grade_folder(
+                self.run.folder, tier=tier, images=limit, data_dir=self.args.data_dir, device=self.trainer.device
+            )
             self.run.update(result=result | {"grade": grade})
         self.run.update(status="finished")  # last: a run whose grading was cut off is resumed, and then graded
         return self.run
@@ -220,7 +228,13 @@ class Session:
     def state(self) -> tuple[dict, dict]:
         """The trainer's state and what this session remembers."""
         tensors, meta = self.trainer.state()
-        session = {"best": self.best, "seconds": self.seconds, "alarm": self.alarm.best, "collapsed": self.collapsed_at}
+        session = {
+            "best": self.best,
+            "seconds": self.seconds,
+            "alarm": self.alarm.best,
+            "collapsed": self.collapsed_at,
+            "sums": {name: [float(total), count] for name, (total, count) in self.sums.items()},
+        }
         return tensors, {"trainer": meta, "session": session}
 
     def restore(self, tensors: dict, meta: dict) -> None:
@@ -232,6 +246,11 @@ class Session:
         self.trainer.restore(tensors, inner)
         self.best, self.seconds = session["best"], session["seconds"]
         self.alarm.best, self.collapsed_at = session["alarm"], session["collapsed"]
+        self.sums = {name: (total, count) for name, (total, count) in session["sums"].items()}
+        # A classifier exported after this checkpoint belongs to a future that was given up: the next one replaces it.
+        card = self.run.folder / "best" / export.CARD
+        if not card.is_file() or export.read_card(card.parent).get("epoch") != self.best.get("epoch"):
+            self.best = {}
 
 
 def data_note(task: Task, args: TrainArgs) -> str:

@@ -1,10 +1,10 @@
 """A run is a folder: its settings, the record of what it came from and found, and everything it writes."""
 
-import atexit
 import copy
 import enum
 import json
 import math
+import weakref
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -80,7 +80,7 @@ class Run:
         except ImportError:
             return
         self._lock = (self.folder / ".lock").open("w")
-        atexit.register(self._lock.close)
+        weakref.finalize(self, self._lock.close)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -105,5 +105,5 @@ def test_finished_and_recorded_runs_are_not_made_again(benchmarks, tmp_path, mon
     campaign.run_all("x.py", runs, out=tmp_path / "out", records=tmp_path, jobs=1, only="recorded", again=True)
     assert made[2:] == ["recorded"]
     monkeypatch.setattr(campaign, "make", lambda *_: 1)
-    with pytest.raises(SystemExit, match="failed"):
+    with pytest.raises(SystemExit, match="not finished"):
         campaign.run_all("x.py", runs, out=tmp_path / "out", records=tmp_path, jobs=1)

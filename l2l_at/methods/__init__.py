@@ -1,7 +1,7 @@
 """The methods by name: for each, a follower and a leader's loss. This page is the whole zoo."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from l2l_at.config import ATConfig
 from l2l_at.methods import leaders
@@ -23,6 +23,8 @@ class Recipe:
     summary: str
     source: str
     make: Callable[[ATConfig, int], Method]
+    takes: frozenset[str] = frozenset()
+    """The optional settings that the method looks at; any other one is refused."""
 
     def __str__(self) -> str:
         return f"{self.summary} ({self.source})"
@@ -38,8 +40,15 @@ def _or(value: float | None, default: float) -> float:
 
 def _grad_align(c: ATConfig) -> Method:
     player = GradAlign(c)
-    return Method(player, player.leader)
+    return Method(player, player.leader, differentiates=True)
 
+
+CE = frozenset({"label_smoothing", "clean_share"})
+STEPS = frozenset({"attack_steps", "attack_size", "random_start", "inner"})
+LEARNED = frozenset({"attack_steps", "attack_size", "gradient_scale"})
+RESIDUAL = LEARNED | STEPS | {"attacker_every"}
+PRICE = frozenset({"regularisation"})
+SMOOTHED = PRICE | {"label_smoothing"}
 
 OURS = "ours, after Jiang et al., 2021"
 JIANG = "Jiang et al., 2021"
@@ -54,59 +63,70 @@ METHODS: dict[str, Recipe] = {
         "one step of 1.25 ε from a random start",
         "Wong et al., 2020",
         lambda c, _: Method(Steepest(c, steps=1, size=1.25), _ce(c)),
+        STEPS | CE,
     ),
     "pgd": Recipe(
         "PGD-10, steps of ε/4 from a random start",
         "Madry et al., 2018",
         lambda c, _: Method(Steepest(c, steps=10, size=0.25), _ce(c)),
+        STEPS | CE,
     ),
     "pgd-2": Recipe(
         "PGD-2, steps of ε/2 from a random start",
         "as FAST-BAT's authors compare",
         lambda c, _: Method(Steepest(c, steps=2, size=0.5), _ce(c)),
+        STEPS | CE,
     ),
     "l2l": Recipe(
         "learned residual attacker: two soft sign steps plus a learned correction",
         OURS,
         lambda c, channels: Method(Residual(c, channels), _ce(c)),
+        RESIDUAL | CE,
     ),
     "l2l-naive": Recipe(
         "learned attacker that sees the image only",
         JIANG,
         lambda c, channels: Method(Published(c, channels, sees_gradient=False), _ce(c)),
+        LEARNED | CE,
     ),
     "l2l-grad": Recipe(
         "learned attacker that sees image and gradient, one step",
         JIANG,
         lambda c, channels: Method(Published(c, channels), _ce(c)),
+        LEARNED | CE,
     ),
     "l2l-2step": Recipe(
         "the same, two steps, trained through both",
         JIANG,
         lambda c, channels: Method(Published(c, channels, steps=2), _ce(c)),
+        LEARNED | CE,
     ),
     "l2l-kstep": Recipe(
         "the same, ten small steps, inputs detached",
         JIANG,
         # 0.007 for a radius of 0.031, as in the published code
         lambda c, channels: Method(Published(c, channels, steps=10, size=0.007 / 0.031, detach_inputs=True), _ce(c)),
+        LEARNED | CE,
     ),
     "l2l-trades": Recipe(
         "the residual attacker under TRADES' loss",
         f"{OURS}, and Zhang et al., 2019",
         lambda c, channels: Method(Residual(c, channels, inner="kl"), leaders.trades(_or(c.regularisation, 6.0))),
+        RESIDUAL | PRICE,
     ),
     "l2l-sdi": Recipe(
         "learned start of one signed step, refreshed every 20 batches",
         "in the style of FGSM-SDI, Jia et al., 2022",
         lambda c, channels: Method(
-            Residual(c, channels, steps=1, size=1.0, start="zero", every=20, sign_step=1.0), _ce(c)
+            Residual(c, channels, steps=1, size=1.0, start="zero", every=20, sign_step=1.0, soft_sign=False), _ce(c)
         ),
+        RESIDUAL | CE,
     ),
     "fast-bat": Recipe(
         "one gradient step with its derivative in the classifier's weights",
         "Zhang et al., 2022",
-        lambda c, _: Method(FastBAT(c), _ce(c)),
+        lambda c, _: Method(FastBAT(c), _ce(c), differentiates=True),
+        CE | {"bat_rate"},
     ),
     "trades": Recipe(
         "clean CE plus β KL, attacked by KL",
@@ -114,11 +134,13 @@ METHODS: dict[str, Recipe] = {
         lambda c, _: Method(
             Steepest(c, steps=10, size=0.25, start="noise", inner="kl"), leaders.trades(_or(c.regularisation, 6.0))
         ),
+        STEPS | PRICE,
     ),
     "mart": Recipe(
         "margin CE plus β KL weighted by clean doubt",
         "Wang et al., 2020",
         lambda c, _: Method(Steepest(c, steps=10, size=0.25, start="noise"), leaders.mart(_or(c.regularisation, 5.0))),
+        STEPS | PRICE,
     ),
     "arow": Recipe(
         "smoothed clean CE plus λ KL weighted by doubt under attack",
@@ -127,6 +149,7 @@ METHODS: dict[str, Recipe] = {
             Steepest(c, steps=10, size=0.25, inner="kl"),
             leaders.arow(_or(c.regularisation, 7.0), _or(c.label_smoothing, 0.2)),
         ),
+        STEPS | SMOOTHED,
     ),
     "cow": Recipe(
         "ARoW's variant with the clean confidence as weight",
@@ -135,26 +158,31 @@ METHODS: dict[str, Recipe] = {
             Steepest(c, steps=10, size=0.25, inner="kl"),
             leaders.arow(_or(c.regularisation, 7.0), _or(c.label_smoothing, 0.2), weight="clean"),
         ),
+        STEPS | SMOOTHED,
     ),
     "ro": Recipe(
         "robust optimisation: one steepest step in the ball, perturbed batch only",
         "Shaham et al., 2015",
         lambda c, _: Method(Steepest(c, steps=1, size=1.0, start="zero", training=True), _ce(c)),
+        STEPS | CE,
     ),
     "free": Recipe(
         "each batch eight times, the perturbation steps along",
         "Shafahi et al., 2019",
         lambda c, _: Method(Free(c), _ce(c), replays=c.replays or 8),
+        CE | {"attack_size", "replays"},
     ),
     "n-fgsm": Recipe(
         "noise of 2 ε, one step, no cut to the ball",
         "de Jorge et al., 2022",
         lambda c, _: Method(Noisy(c, noise=2.0), _ce(c)),
+        CE | {"attack_size", "noise"},
     ),
     "grad-align": Recipe(
         "one step, and a price for gradients that turn inside the ball",
         "Andriushchenko et al., 2020",
         lambda c, _: _grad_align(c),
+        PRICE,
     ),
 }
 
@@ -163,4 +191,12 @@ def make(config: ATConfig, channels: int) -> Method:
     """The method that a configuration names, for images with so many channels."""
     if config.method not in METHODS:
         raise UserError(f"--method must be one of {', '.join(METHODS)}, got {config.method!r}")
-    return METHODS[config.method].make(config, channels)
+    recipe = METHODS[config.method]
+    given = {
+        field.name for field in fields(ATConfig) if field.default is None and getattr(config, field.name) is not None
+    }
+    given |= {"clean_share"} if config.clean_share else set()
+    if idle := sorted(given - recipe.takes - {"subset"}):
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in idle)
+        raise UserError(f"{flags} would change nothing: --method {config.method} does not look at it")
+    return recipe.make(config, channels)

@@ -70,6 +70,8 @@ class Method:
     leader: Leader
     replays: int = 1
     """How many steps in a row see the same batch."""
+    differentiates: bool = False
+    """Whether the loss differentiates a gradient: the classifier then cannot be compiled."""
     defends: bool = True
     """Whether the method claims robustness, so that losing it is worth an alarm."""
 

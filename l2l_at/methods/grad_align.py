@@ -36,7 +36,7 @@ class GradAlign(Follower):
     def leader(self, model: nn.Module, batch: Batch, delta: Tensor) -> Tensor:
         """CE(x + δ) plus the price of misaligned gradients."""
         assert self.gradient is not None
-        noise = self.threat.random_start(batch.images)
+        noise = torch.empty_like(batch.images).uniform_(-self.threat.radius, self.threat.radius)  # not cut to the box
         turned = input_gradient(model, batch.images + noise, batch.labels, differentiable=True)
         aligned = functional.cosine_similarity(self.gradient.flatten(1), turned.flatten(1), dim=1)
         loss = functional.cross_entropy(model(batch.images + delta), batch.labels)

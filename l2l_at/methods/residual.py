@@ -20,7 +20,8 @@ class Residual(Follower):
     Our form of Jiang et al. (2021). Both players' gradients come from one evaluation of the leader's loss: on every
     n-th batch (`--attacker-every`) the answer carries its derivative in φ (`through="rule"`), the classifier's backward
     pass fills the attacker's gradients too, and `improve` goes up with them. With `sign_step` the learned part is only
-    the start of a signed step of that many radii, which is not learned (after FGSM-SDI, Jia et al., 2022).
+    the start of a signed step of that many radii, which is not learned (after FGSM-SDI, Jia et al., 2022); that start
+    is the network's alone (`soft_sign=False`), for a start that is a sign step itself leaves the second nothing to do.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class Residual(Follower):
         inner: str = "ce",
         every: int = 4,
         sign_step: float = 0.0,
+        soft_sign: bool = True,
     ) -> None:
         super().__init__(config)
         self.steps, self.inner, self.sign_step = config.attack_steps or steps, config.inner or inner, sign_step
@@ -46,6 +48,7 @@ class Residual(Follower):
             width=config.attacker_width,
             sees=config.attacker_sees,
             scale=config.gradient_scale or "sample",
+            soft_sign=soft_sign,
         )
         self.batches = 0
         self.optimizer = None

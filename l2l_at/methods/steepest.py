@@ -3,11 +3,12 @@
 import torch
 from torch import Tensor, nn
 
-from bilevel import SignStep, unroll
+from bilevel import SignStep, SteepestStep, unroll
 from l2l_at.attacks import descend, minus_divergence, minus_loss
 from l2l_at.config import ATConfig
 from l2l_at.data import Batch
 from l2l_at.methods.base import Follower
+from l2l_experiment.errors import UserError
 
 
 class Steepest(Follower):
@@ -63,6 +64,8 @@ class Noisy(Follower):
 
     def __init__(self, config: ATConfig, *, noise: float) -> None:
         super().__init__(config)
+        if self.threat.norm != "linf":
+            raise UserError(f"--method n-fgsm knows linf only, not {self.threat.norm}")
         self.noise, self.size = config.noise or noise, config.attack_size or 1.0
 
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
@@ -91,19 +94,21 @@ class Free(Follower):
         self.leaf: Tensor | None = None
 
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        if self.kept is None or self.kept.shape != images.shape:
-            return torch.zeros_like(images)
-        return self.threat.project(self.kept, images)
+        """One step from zero: for images that are not the batch at hand there is nothing to go on from."""
+        start, objective = torch.zeros_like(images), minus_loss(model, images, labels)
+        return descend(objective, start, images, self.threat, steps=1, size=self.size)
 
     def respond(self, model: nn.Module, batch: Batch) -> Tensor:
-        self.leaf = self.perturb(model, batch.images, batch.labels).requires_grad_()
+        kept = torch.zeros_like(batch.images) if self.kept is None else self.kept
+        self.leaf = self.threat.project(kept, batch.images).requires_grad_()
         return self.leaf
 
     def improve(self, model: nn.Module, batch: Batch) -> dict[str, float]:
         assert self.leaf is not None
         assert self.leaf.grad is not None
-        moved = self.leaf.detach() + self.size * self.threat.radius * self.leaf.grad.sign()
-        self.kept, self.leaf = self.threat.project(moved, batch.images), None
+        rule = SteepestStep(self.threat.norm, self.size * self.threat.radius)
+        up, _ = rule.update(-self.leaf.grad, {}, self.leaf)  # the leader goes down this loss
+        self.kept, self.leaf = self.threat.project(self.leaf.detach() + up, batch.images), None
         return {}
 
     def state(self) -> tuple[dict, dict]:

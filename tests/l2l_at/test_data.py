@@ -121,7 +121,12 @@ def test_subset_is_stratified(small):
     assert (task.train.labels.bincount() == 5).all()
 
 
-@pytest.mark.parametrize("settings", [{"holdout": 0.001}, {"holdout": 0.5, "subset": 3}])
+@pytest.mark.parametrize("count", [5, 276, 1290])
+def test_subset_has_just_so_many_images(count):
+    assert len(data.load("digits", subset=count).train) == count
+
+
+@pytest.mark.parametrize("settings", [{"holdout": 0.001}])
 def test_too_small_a_split_is_refused(small, settings):
     with pytest.raises(UserError, match="too few"):
         data.load("cifar10", data_dir=small, **settings)

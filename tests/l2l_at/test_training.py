@@ -7,7 +7,7 @@ import torch
 
 from l2l_at import cli, methods
 from l2l_at.config import ATConfig, from_dict, tuned
-from l2l_at.data import load
+from l2l_at.data import Images, Task, load
 from l2l_at.export import load as load_classifier
 from l2l_at.probe import CollapseAlarm, follower_figures, picture
 from l2l_at.trainer import Trainer
@@ -17,11 +17,32 @@ from l2l_experiment.errors import UserError
 SMALL = ["--epochs", "2", "--subset", "256", "--grade", "none"]
 
 
-@pytest.mark.parametrize("name", ["pgd", "l2l", "l2l-grad"])
-@pytest.mark.parametrize("schedule", ["one-cycle", "multi-step"])
-def test_resume_is_bit_equal(name, schedule):
-    task = load("digits", subset=256)
-    config = ATConfig(method=name, schedule=schedule, epochs=4, batch_size=64)
+def small_images():
+    """A task of CIFAR's shape, for networks with batch normalisation."""
+    generator = torch.Generator().manual_seed(0)
+    integers = torch.randint(0, 256, (64, 3, 32, 32), generator=generator, dtype=torch.uint8)
+    images = Images(integers, torch.arange(64) % 10, 255)
+    return Task("cifar10", 10, images, images, images, augment=True)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"method": "pgd"},
+        {"method": "l2l"},
+        {"method": "l2l-grad", "schedule": "multi-step"},
+        {"method": "free", "replays": 4},
+        {"method": "fast-bat", "average": "swa", "swa_from": 0.2},
+        {"method": "grad-align", "awp": 0.01, "awp_from": 0.0},
+        {"method": "pgd-2", "average": "none", "precision": "bf16"},
+        {"method": "l2l-grad", "dataset": "cifar10", "model": "preact-tiny", "attacker": "two-layer", "batch_size": 8},
+    ],
+    ids=lambda settings: " ".join(map(str, settings.values())),
+)
+def test_resume_is_bit_equal(settings):
+    cifar = settings.get("dataset") == "cifar10"
+    task = small_images() if cifar else load("digits", subset=256)
+    config = ATConfig(**{"epochs": 4, "batch_size": 64, "eps": "8/255" if cifar else "0.1"} | settings)
     straight = Trainer(config, task)
     for _ in range(5):
         straight.step()
@@ -71,7 +92,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path, monkeypatch):
         @property
         def requested(self):
             self.looks += 1
-            return self.looks >= 3
+            return self.looks >= 4
 
     with monkeypatch.context() as patch:
         patch.setattr(training, "StopRequest", StopAfterThree)
@@ -81,7 +102,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path, monkeypatch):
     assert (straight / "last" / "model.safetensors").read_bytes() == (
         broken / "last" / "model.safetensors"
     ).read_bytes()
-    assert [row["step"] for row in events.read(broken / events.METRICS)] == [2, 4]
+    assert (straight / events.METRICS).read_text() == (broken / events.METRICS).read_text()
 
 
 def test_the_last_checkpoint_of_a_killed_run_is_gone_on_from(tmp_path):
@@ -184,6 +205,11 @@ def test_tuned_settings_are_settings(dataset):
         (["--dataset", "cifar10", "--data-dir", "nowhere"], "nowhere"),
         (["--resume", "nowhere"], "nowhere"),
         (["--grade-images", "0"], "--grade-images"),
+        (["--dataset", "mnist"], "--dataset"),
+        (["--seed", "-1"], "--seed"),
+        (["--norm", "l2"], "--eps"),
+        (["--compile", "--method", "fast-bat"], "--compile"),
+        (["--method", "standard", "--label-smoothing", "0.1"], "--label-smoothing"),
         (["--threads", "0"], "--threads"),
     ],
 )
@@ -228,6 +254,9 @@ def test_grade_refuses_a_folder_without_a_classifier(tmp_path, capsys):
     with pytest.raises(SystemExit):
         cli.grade_main([str(tmp_path)])
     assert "name a finished run" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stopped:
+        cli.grade_main([str(tmp_path), "--threads", "0"])
+    assert stopped.value.code == 2
 
 
 def test_unknown_settings_are_refused():
@@ -238,26 +267,26 @@ def test_unknown_settings_are_refused():
 # The training loss after 14 steps from seed 0: a change of a method, of the data or of the order of draws shows here.
 # Signs of vanishing gradients differ from processor to processor, so the figures are not exact.
 AFTER_14_STEPS = {
-    "standard": 1.0899,
-    "fgsm-rs": 1.4324,
-    "pgd": 1.5710,
-    "pgd-2": 1.3571,
-    "l2l": 1.4708,
-    "l2l-naive": 1.9157,
-    "l2l-grad": 1.1824,
-    "l2l-2step": 1.2152,
-    "l2l-kstep": 1.2583,
-    "l2l-trades": 1.2427,
-    "l2l-sdi": 1.4218,
-    "fast-bat": 1.5027,
-    "trades": 1.6330,
-    "mart": 2.1744,
-    "arow": 1.7045,
-    "cow": 1.6033,
-    "ro": 1.4608,
-    "free": 1.3169,
-    "n-fgsm": 1.5649,
-    "grad-align": 1.6204,
+    "standard": 1.2311,
+    "fgsm-rs": 1.3865,
+    "pgd": 1.5373,
+    "pgd-2": 1.3445,
+    "l2l": 1.4954,
+    "l2l-naive": 0.5802,
+    "l2l-grad": 0.8733,
+    "l2l-2step": 0.8731,
+    "l2l-kstep": 0.8787,
+    "l2l-trades": 1.1374,
+    "l2l-sdi": 1.5620,
+    "fast-bat": 1.4885,
+    "trades": 1.6617,
+    "mart": 2.1564,
+    "arow": 1.6552,
+    "cow": 1.5673,
+    "ro": 1.6095,
+    "free": 1.2492,
+    "n-fgsm": 1.5995,
+    "grad-align": 1.5553,
 }
 
 
@@ -266,4 +295,4 @@ def test_every_method_learns_digits_as_before(name):
     trainer = Trainer(ATConfig(method=name, epochs=4, batch_size=64, rate=0.3), load("digits", subset=256))
     for _ in range(14):
         figures = trainer.step()
-    assert float(figures["train/loss"]) == pytest.approx(AFTER_14_STEPS[name], rel=0.02)
+    assert float(figures["train/loss"]) == pytest.approx(AFTER_14_STEPS[name], rel=0.05)
