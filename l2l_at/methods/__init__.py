@@ -30,8 +30,8 @@ class Recipe:
         return f"{self.summary} ({self.source})"
 
 
-def _ce(c: ATConfig, smoothing: float = 0.0) -> Leader:
-    return leaders.cross_entropy(_or(c.label_smoothing, smoothing), c.clean_share)
+def _ce(c: ATConfig) -> Leader:
+    return leaders.cross_entropy(_or(c.label_smoothing, 0.0), c.clean_share)
 
 
 def _or(value: float | None, default: float) -> float:

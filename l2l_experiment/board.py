@@ -1,0 +1,50 @@
+"""Groups of runs on one TensorBoard chart: their interquartile means with bands, by the custom-scalars plugin."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike
+from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+from tensorboard.compat.proto.tensor_pb2 import TensorProto
+from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
+from tensorboard.plugins.custom_scalar import layout_pb2, metadata
+from torch.utils.tensorboard import SummaryWriter
+
+from l2l_experiment.comparison import Curve
+from l2l_experiment.stability import bootstrap_interval, interquartile_mean, on_grid
+
+
+def write(folder: Path, groups: Mapping[str, Sequence[Curve]], grid: ArrayLike, tag: str) -> None:
+    """Write aggregated curves and a layout into `folder`, in place of what an earlier call left there.
+
+    For each group three scalars GROUP/mean, GROUP/low and GROUP/high; the chart "TAG" of the custom-scalars tab shows
+    all groups with their bands. A band is the 95 % bootstrap interval of the interquartile mean, from two runs on.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    steps, middle = np.asarray(grid), partial(interquartile_mean, axis=0)
+    series = []
+    with SummaryWriter(str(folder)) as writer:
+        for name, curves in groups.items():
+            values = np.stack([on_grid(curve.steps, curve.values, steps) for curve in curves])
+            mean = middle(values)
+            low, high = bootstrap_interval([values], middle) if len(curves) > 1 else (mean, mean)
+            tags = {part: f"{name}/{part}" for part in ("mean", "low", "high")}
+            for part, line in (("mean", mean), ("low", low), ("high", high)):
+                for step, value in zip(steps, line, strict=True):
+                    writer.add_scalar(tags[part], value, round(step))
+            series.append(
+                layout_pb2.MarginChartContent.Series(value=tags["mean"], lower=tags["low"], upper=tags["high"])
+            )
+        chart = layout_pb2.Chart(title=tag, margin=layout_pb2.MarginChartContent(series=series))
+        layout = layout_pb2.Layout(category=[layout_pb2.Category(title="comparison", chart=[chart])])
+        writer.file_writer.add_summary(_summary(layout))
+
+
+def _summary(layout: layout_pb2.Layout) -> Summary:
+    """A layout as the plugin looks for it (TensorBoard's helper needs TensorFlow, PyTorch's has one band a chart)."""
+    content = TensorProto(dtype="DT_STRING", string_val=[layout.SerializeToString()], tensor_shape=TensorShapeProto())
+    kind = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name=metadata.PLUGIN_NAME))
+    return Summary(value=[Summary.Value(tag=metadata.CONFIG_SUMMARY_TAG, tensor=content, metadata=kind)])

@@ -1,0 +1,61 @@
+"""Compare runs, ours or anybody's TensorBoard folders: python scripts/compare.py runs/* --by follower"""
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from l2l_experiment import board, comparison
+from l2l_experiment.errors import UserError, exit_on_user_error
+from l2l_experiment.figures import learning_curves
+from l2l_experiment.files import write_atomically
+
+
+@dataclass(frozen=True)
+class Args:
+    """Curves, reliability and probability of improvement of groups of runs, with intervals."""
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Folders of runs; one that cannot be read is named and left out."""
+    by: tuple[str, ...] = ()
+    """Settings that make a group, e.g. follower, or env follower; by default the folder's name without its seed."""
+    tag: str | None = None
+    """The figure to compare, as TensorBoard names it; by default the return, or the held-out PGD-10 accuracy."""
+    unfinished: bool = False
+    """Take in runs of ours that are not finished, as far as they reach."""
+    out: Path = Path("comparison")
+    """Folder for table.md, comparison.json, curves.png, curves.svg and tensorboard/."""
+
+
+@exit_on_user_error
+def main() -> None:
+    """Read, compare, write."""
+    args = tyro.cli(Args)
+    curves = []
+    for folder in args.runs:
+        try:
+            curves.append(comparison.read(folder, tag=args.tag, by=args.by, unfinished=args.unfinished))
+        except UserError as error:
+            print(f"left out: {error}", file=sys.stderr)
+    if not curves:
+        raise UserError("there is no run to compare; name the folders of runs")
+    if len(tags := sorted({curve.tag for curve in curves})) > 1:
+        raise UserError(f"the runs log different figures ({', '.join(tags)}); choose one with --tag")
+    groups, grid = comparison.grouped(curves), comparison.shared_grid(curves)
+    content = {"tag": tags[0], "steps": [float(grid[0]), float(grid[-1])]} | comparison.table(groups, grid)
+    text = comparison.markdown(content)
+    args.out.mkdir(parents=True, exist_ok=True)
+    write_atomically(args.out / "table.md", text.encode())
+    write_atomically(args.out / "comparison.json", (json.dumps(content, indent=1) + "\n").encode())
+    drawn = {name: [(curve.steps, curve.values) for curve in members] for name, members in groups.items()}
+    learning_curves(drawn, args.out / "curves", ylabel=tags[0], title=tags[0])
+    board.write(args.out / "tensorboard", groups, grid, tags[0])
+    print(text)
+    print(f"{args.out}: table.md, comparison.json, curves.png, curves.svg; tensorboard --logdir {args.out}/tensorboard")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""Comparison of runs: what is read, and the figures by hand."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import yaml
+from tensorboard.plugins.custom_scalar import layout_pb2, metadata
+from torch.utils.tensorboard import SummaryWriter
+
+from l2l_experiment import board, comparison, events
+from l2l_experiment.comparison import Curve
+from l2l_experiment.errors import UserError
+
+TAG = "rollout/ep_rew_mean"
+
+
+def our_run(folder, values, settings=None):
+    with events.JsonLines(folder / events.METRICS) as rows:
+        for index, value in enumerate(values):
+            rows.write(10 * index, {TAG: value})
+    (folder / "config.yaml").write_text(yaml.safe_dump({"settings": settings or {}, "steps": 100}))
+    return folder
+
+
+def foreign_run(folder, points, tag=TAG):
+    with SummaryWriter(str(folder)) as writer:
+        for step, value in points:
+            writer.add_scalar(tag, value, step)
+    return folder
+
+
+def curve(values, name="r", group="g"):
+    values = np.asarray(values, dtype=np.float64)
+    return Curve(name, group, TAG, 10.0 * np.arange(len(values)), values)
+
+
+def test_our_runs_and_foreign_folders_are_read_alike(tmp_path):
+    ours = comparison.read(our_run(tmp_path / "a_s3", [1.0, 2.0, 4.0]))
+    theirs = comparison.read(foreign_run(tmp_path / "b", [(0, 1.0), (10, 2.0), (20, 4.0)]))
+    assert ours.steps.tolist() == theirs.steps.tolist() == [0, 10, 20]
+    assert ours.values.tolist() == theirs.values.tolist() == [1, 2, 4]
+    assert (ours.group, theirs.group) == ("a", "b")
+
+
+def test_doubled_and_missing_values(tmp_path):
+    folder = foreign_run(tmp_path / "a", [(0, 1.0), (10, 2.0), (10, 3.0), (20, np.nan)])
+    assert comparison.read(folder).values.tolist() == [1, 3]
+    ours = our_run(tmp_path / "b", [1.0, np.nan, 4.0])
+    assert comparison.read(ours).steps.tolist() == [0, 20]
+
+
+def test_groups_by_settings(tmp_path):
+    folder = our_run(tmp_path / "x", [1.0, 2.0], {"follower": "l2l", "disc_rate": 0.1})
+    assert comparison.read(folder, by=("follower",)).group == "l2l"
+    assert comparison.read(folder, by=("follower", "disc_rate")).group == "l2l, disc_rate 0.1"
+    with pytest.raises(UserError, match="--by nothing"):
+        comparison.read(folder, by=("nothing",))
+
+
+def test_what_cannot_be_read_says_why(tmp_path):
+    with pytest.raises(UserError, match="no folder"):
+        comparison.read(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="another --tag"):
+        comparison.read(our_run(tmp_path / "a", [1.0]))
+    with pytest.raises(UserError, match="loss"):
+        comparison.read(our_run(tmp_path / "b", [1.0, 2.0]), tag="loss")
+
+
+def test_a_run_that_was_cut_off_is_left_out_unless_asked_for(tmp_path):
+    folder = our_run(tmp_path / "a", [1.0, 2.0])
+    (folder / "record.json").write_text('{"status": "interrupted"}')
+    with pytest.raises(UserError, match="interrupted, not finished"):
+        comparison.read(folder)
+    assert comparison.read(folder, unfinished=True).values.tolist() == [1, 2]
+
+
+def test_reliability_by_hand():
+    curves = [curve([0, 10, 4, 12], "a"), curve([0, 20, 20, 20], "b")]
+    grid = np.array([0.0, 10.0, 20.0, 30.0])
+    found = comparison.reliability(curves, grid)
+    assert found["final"].value == 16
+    assert found["largest_fall"].value == 3  # 6 and 0
+    assert found["final"].low == 12
+    assert found["final"].high == 20
+    assert found["risk_across_runs"].value == 12
+    # Two runs: the interquartile range is half of their distance, here 0, 10, 16 and 8.
+    assert found["dispersion_across_runs"].value == pytest.approx(np.mean([0, 10, 16, 8]) / 2)
+
+
+def test_one_run_has_no_interval():
+    found = comparison.reliability([curve([0, 1, 2])], np.array([0.0, 10.0, 20.0]))
+    assert found["final"] == (2.0, None, None)
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "expected"),
+    [([2, 3], [0, 1], 1.0), ([0, 1], [2, 3], 0.0), ([1, 1], [1, 1], 0.5), ([0, 2], [1, 2], 0.375)],
+)
+def test_probability_of_improvement_by_counting(left, right, expected):
+    found = comparison.probability_of_improvement(left, right)
+    assert found.value == expected
+    assert found.low <= expected <= found.high
+
+
+def test_curves_without_a_common_stretch_are_refused():
+    late = Curve("r", "g", TAG, np.array([100.0, 200.0]), np.array([1.0, 2.0]))
+    with pytest.raises(UserError, match="share no stretch"):
+        comparison.shared_grid([curve([1, 2, 3]), late])
+
+
+def test_board_has_all_groups_on_one_chart(tmp_path):
+    groups = {"a": [curve([0, 1, 2]), curve([0, 3, 4])], "b": [curve([1, 1, 1])]}
+    board.write(tmp_path / "tb", groups, np.array([0.0, 10.0, 20.0]), TAG)
+    steps, values = events.read_scalars(tmp_path / "tb", "a/mean")
+    assert steps.tolist() == [0, 10, 20]
+    assert values.tolist() == [0, 2, 3]
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    accumulator = EventAccumulator(str(tmp_path / "tb"))
+    accumulator.Reload()
+    (content,) = accumulator.Tensors(metadata.CONFIG_SUMMARY_TAG)
+    layout = layout_pb2.Layout.FromString(content.tensor_proto.string_val[0])
+    (chart,) = layout.category[0].chart
+    assert [series.value for series in chart.margin.series] == ["a/mean", "b/mean"]
+    assert chart.title == TAG
+
+
+def test_command_leaves_out_what_it_cannot_read(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend("scripts")
+    import compare
+
+    runs = [our_run(tmp_path / f"{name}_s{i}", [0, 1, 2 + i], {"follower": name}) for name in "ab" for i in range(2)]
+    flags = [str(run) for run in (*runs, tmp_path / "gone")]
+    monkeypatch.setattr(sys, "argv", ["compare", *flags, "--by", "follower", "--out", str(tmp_path / "out")])
+    compare.main()
+    printed = capsys.readouterr()
+    assert "left out" in printed.err
+    assert "| a | 2 |" in printed.out
+    first = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()}
+    assert set(first) == {"table.md", "comparison.json", "curves.png", "curves.svg"}
+    assert json.loads(first["comparison.json"])["improvement"]["a over b"][0] == 0.5
+    compare.main()
+    assert first == {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()}
+
+
+def test_command_refuses_figures_of_two_kinds(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend("scripts")
+    import compare
+
+    other = foreign_run(tmp_path / "b", [(0, 1.0), (10, 2.0)], tag="robust/pgd10")
+    flags = [str(our_run(tmp_path / "a", [1.0, 2.0])), str(other)]
+    monkeypatch.setattr(sys, "argv", ["compare", *flags, "--out", str(tmp_path / "out")])
+    with pytest.raises(SystemExit) as stopped:
+        compare.main()
+    assert stopped.value.code == 2
+    assert "--tag" in capsys.readouterr().err
