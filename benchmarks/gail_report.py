@@ -122,7 +122,9 @@ def group_of(run: dict[str, Any], runs: dict[str, Any]) -> str:
         "num_demos": demonstrations(settings["num_demos"]),
         "gradient_penalty": f"GP {settings['gradient_penalty']:g}",
     }
-    return ", ".join([words[name] for name in varied] + [settings["follower"]])
+    # Without a step nobody but behaviour cloning was at work.
+    who = settings["follower"] if settings["steps"] else "cloning alone"
+    return ", ".join([words[name] for name in varied] + [who])
 
 
 def in_order(runs: dict[str, Any]) -> list[dict[str, Any]]:
