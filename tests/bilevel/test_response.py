@@ -1,7 +1,5 @@
 """Each estimator's value against closed forms and finite differences; what a response keeps and leaves alone."""
 
-import gc
-import weakref
 from itertools import pairwise
 
 import pytest
@@ -10,10 +8,8 @@ import torch
 from bilevel import (
     Adam,
     GradientStep,
-    Response,
     SignStep,
     conjugate_gradient,
-    detach,
     implicit,
     neumann,
     scaled_identity,
@@ -333,69 +329,3 @@ def test_implicit_backward_reaches_the_leader_once_and_nothing_else(game):
     torch.testing.assert_close(game.theta.grad, game.true_hypergradient())
     assert torch.equal(bystander.grad, torch.full_like(bystander, 7.0))
     assert solution.grad is None
-
-
-def test_detach_cuts_every_graph_and_is_idempotent(game):
-    start = {"w": game.target.clone().requires_grad_()}
-    once = detach(unroll(lambda t: game.objective(t["w"]), Adam(0.1), start, steps=2, through="everything"))
-    twice = detach(once)
-    for response in (once, twice):
-        assert isinstance(response, Response)
-        tensors = [response.variable["w"], response.state["mean"]["w"], response.state["square"]["w"], response.trace]
-        assert not any(tensor.requires_grad for tensor in tensors)
-    torch.testing.assert_close(twice, once, rtol=0, atol=0)
-
-
-class Probe(torch.autograd.Function):
-    """The identity, whose node in the graph keeps a token alive."""
-
-    @staticmethod
-    def forward(ctx, x, token):
-        ctx.token = token
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx, cotangent):
-        return cotangent, None
-
-
-class Token:
-    pass
-
-
-@pytest.fixture
-def probed(game):
-    """An objective that leaves a weak reference to every graph it makes, and a count of those still alive."""
-    tokens = []
-
-    def objective(w):
-        token = Token()
-        tokens.append(weakref.ref(token))
-        return game.objective(Probe.apply(w, token))
-
-    gc.disable()  # the engine must make no reference cycles: its memory has to go at once, not at the next collection
-    yield objective, lambda: sum(token() is not None for token in tokens)
-    gc.enable()
-
-
-def test_no_graph_survives_a_round(game, probed):
-    objective, alive = probed
-    start, state = game.start, None
-    for through in THROUGH * 2:
-        response = unroll(objective, Adam(0.1), start, steps=3, state=state, through=through)
-        assert alive() == (3 if through == "everything" else 0)
-        (game.leader(response.variable) + 0 * game.theta.sum()).backward()
-        response = detach(response)
-        start, state = response.variable, response.state
-        assert alive() == 0
-
-
-def test_no_graph_survives_an_implicit_round(game, probed):
-    objective, alive = probed
-    for _ in range(3):
-        answer = implicit(objective, game.best_response(), conjugate_gradient(6))
-        assert alive() == 1
-        loss = game.leader(answer)
-        loss.backward()
-        del answer, loss
-        assert alive() == 0

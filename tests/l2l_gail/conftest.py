@@ -1,6 +1,7 @@
 """Small tasks that the tests of GAIL share."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from l2l_gail.config import GAILConfig
 from l2l_gail.demonstrations import Demonstrations, Episode
+from l2l_gail.recording import save_minari
 
 
 @pytest.fixture(autouse=True)
@@ -56,3 +58,14 @@ def make_demonstrations(observations: int, actions: int, *, episodes: int = 3, l
 def cheetah() -> Demonstrations:
     """Random demonstrations in HalfCheetah's shapes."""
     return make_demonstrations(17, 6)
+
+
+@pytest.fixture
+def demonstrations() -> Demonstrations:
+    random = make_demonstrations(17, 6, episodes=3, length=12)
+    return Demonstrations("HalfCheetah-v4", random.episodes, "random")
+
+
+@pytest.fixture
+def folder(tmp_path, demonstrations) -> Path:
+    return save_minari(tmp_path / "data", "test/cheetah-v0", demonstrations, seeds=[5, 6, 7])
