@@ -5,15 +5,14 @@ process's own time is measured, on CUDA the clock. Only the ratios mean somethin
 """
 
 import json
-import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 import tyro
+from turns import compare
 
 from l2l_at import methods
 from l2l_at.config import tuned
@@ -72,7 +71,8 @@ def main() -> None:
             taken = timed(trainer, args.steps, clock)
             if turn:  # the first turn warms up
                 seconds[name].append(taken)
-    summary = report(seconds)
+    milliseconds = {name: [1000 * value for value in values] for name, values in seconds.items()}
+    summary = compare(milliseconds, "pgd", "milliseconds")
     if args.out is not None:
         record = {
             "command": provenance.command_line(),
@@ -104,18 +104,6 @@ def cuda_clock() -> float:
     """The clock, once the device has caught up."""
     torch.cuda.synchronize()
     return time.perf_counter()
-
-
-def report(seconds: dict[str, list[float]]) -> dict[str, Any]:
-    """Print and return medians, and the ratio to PGD-10 of the same turn: median and quartiles."""
-    summary: dict[str, Any] = {}
-    print(f"{'':12}{'ms a step':>10}{'ratio to pgd':>15}{'quartiles':>16}{'n':>5}")
-    for name, values in seconds.items():
-        ratios = [value / base for value, base in zip(values, seconds["pgd"], strict=True)]
-        low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else [ratios[0]] * 3
-        summary[name] = {"milliseconds": 1000 * statistics.median(values), "ratio": middle, "quartiles": [low, high]}
-        print(f"{name:12}{summary[name]['milliseconds']:10.2f}{middle:15.2f}{low:9.2f}–{high:.2f}{len(values):6}")
-    return summary
 
 
 if __name__ == "__main__":

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import tyro
 import yaml
+from campaign import ROOT
+from pages import README, condense, update
 
 from l2l_at.methods import METHODS
 from l2l_experiment import events
 from l2l_experiment.figures import frontier
 
-ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results" / "at.md"
-README = ROOT / "README.md"
 DATA = ROOT / "docs" / "results" / "at"
 SETTINGS = (
     "dataset", "method", "model", "norm", "eps", "seed", "epochs", "subset", "attack_steps", "attack_size",
@@ -44,50 +44,40 @@ def main() -> None:
     """Condense, draw, write."""
     args = tyro.cli(Args)
     if args.runs is not None:
-        for folder in sorted(path for path in args.runs.iterdir() if path.is_dir()):
-            condense(folder)
-    page = PAGE.read_text()
+        condense(args.runs, DATA, extract)
     costs = read_costs()
+    contents = {}
     for path in sorted(DATA.glob("*.json")):
         content = json.loads(path.read_text())
         if "runs" in content:
-            table = "\n".join([*make_table(content["runs"], costs), *draw(path.stem, content["runs"], costs)])
+            contents[path.stem] = [*make_table(content["runs"], costs), *draw(path.stem, content["runs"], costs)]
         else:
-            table = "\n".join(cost_table(content))
-        page = fill(page, path.stem, table)
-        print(path.stem + ("" if table in page else f": no place for it in {PAGE.name}"))
-    PAGE.write_text(page)
-    README.write_text(fill(README.read_text(), "methods", "\n".join(methods_table())))
-    for path in sorted((ROOT / "docs" / "methods").glob("*.md")):
-        path.write_text(fill(path.read_text(), "figures", "\n".join(method_figures(path.stem))))
-
-
-def fill(page: str, name: str, content: str) -> str:
-    """The page with new content between the marks of a name."""
-    pattern = rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)"
-    return re.sub(pattern, lambda match: f"{match[1]}{content}\n{match[2]}", page, flags=re.DOTALL)
+            contents[path.stem] = cost_table(content)
+    update(PAGE, contents)
+    update(README, {"methods": methods_table()})
+    for page in sorted({page_of(name) for name in METHODS} - {page_of("standard")}):
+        path = ROOT / "docs" / page
+        update(path, {"figures": method_figures(path.stem)})
 
 
 def methods_table() -> list[str]:
     """The methods as `--list` has them."""
     rows = [
-        f"| [`{name}`](docs/methods/{page_of(name)}) | {recipe.summary} | {recipe.source} |"
-        for name, recipe in METHODS.items()
+        f"| [`{name}`](docs/{page_of(name)}) | {recipe.summary} | {recipe.source} |" for name, recipe in METHODS.items()
     ]
     return ["| `--method` | what | source |", "|---|---|---|", *rows]
 
 
 def page_of(name: str) -> str:
-    """The page of documentation of a method."""
-    shared = {"standard": "../at.md", "pgd-2": "pgd.md", "cow": "arow.md"} | dict.fromkeys(
-        PUBLISHED, "l2l-published.md"
-    )
-    return shared.get(name, f"{name}.md")
+    """The page of documentation of a method, in docs/."""
+    shared = {"standard": "at", "pgd-2": "methods/pgd", "cow": "methods/arow"}
+    shared |= dict.fromkeys(PUBLISHED, "methods/l2l-published")
+    return shared.get(name, f"methods/{name}") + ".md"
 
 
 def method_figures(name: str) -> list[str]:
     """What is recorded of a method on digits: rows of the tables of results, or that there is nothing yet."""
-    names = [method for method in METHODS if page_of(method) == f"{name}.md"]
+    names = [method for method in METHODS if page_of(method) == f"methods/{name}.md"]
     runs = {}
     for path in (DATA / "digits.json", DATA / "zoo.json"):
         if path.is_file():
@@ -102,31 +92,18 @@ def method_figures(name: str) -> list[str]:
     ]
 
 
-def condense(folder: Path) -> None:
-    """Write what the page needs of an experiment's finished runs into one JSON file; earlier records stay."""
-    path = DATA / f"{folder.name}.json"
-    runs = json.loads(path.read_text())["runs"] if path.is_file() else {}
-    for run in sorted(folder.iterdir()):
-        record = json.loads((run / "record.json").read_text()) if (run / "record.json").is_file() else {}
-        if record.get("status") != "finished":
-            continue
-        settings = yaml.safe_load((run / "config.yaml").read_text())["settings"]
-        rows = events.read(run / events.METRICS)
-        runs[run.name] = {
-            "group": re.sub(r"_s\d+$", "", run.name),
-            "settings": {name: settings[name] for name in SETTINGS},
-            "result": record["result"],
-            "versions": record["versions"],
-            "machine": record["machine"],
-            "commit": (record.get("git") or {}).get("commit"),
-            "curves": {
-                tag: [[row["step"], float(f"{row[tag]:.4g}")] for row in rows if np.isfinite(row.get(tag, np.nan))]
-                for tag in CURVES
-            },
-        }
-    if runs:
-        DATA.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"runs": dict(sorted(runs.items()))}, separators=(",", ":")) + "\n")
+def extract(run: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """What the page needs of a finished run beside its result."""
+    settings = yaml.safe_load((run / "config.yaml").read_text())["settings"]
+    rows = events.read(run / events.METRICS)
+    return {
+        "group": re.sub(r"_s\d+$", "", run.name),
+        "settings": {name: settings[name] for name in SETTINGS},
+        "curves": {
+            tag: [[row["step"], float(f"{row[tag]:.4g}")] for row in rows if np.isfinite(row.get(tag, np.nan))]
+            for tag in CURVES
+        },
+    }
 
 
 Costs = dict[tuple[str, str], float]  # of a training step over PGD-10's, by data set and method

@@ -5,7 +5,6 @@ result, curves on a grid of 100 points); those files are the record. Without it,
 """
 
 import json
-import re
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +12,14 @@ from typing import Any
 
 import numpy as np
 import tyro
+import yaml
+from campaign import ROOT
+from pages import README, condense, update
 
 from l2l_experiment import events
 from l2l_experiment.figures import learning_curves
 from l2l_experiment.stability import interquartile_mean, on_grid
 
-ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results" / "gail.md"
 DATA = ROOT / "docs" / "results" / "gail"
 POINTS = 100
@@ -45,56 +46,34 @@ def main() -> None:
     """Condense, draw, write."""
     args = tyro.cli(Args)
     if args.runs is not None:
-        for folder in sorted(path for path in args.runs.iterdir() if path.is_dir()):
-            condense(folder)
-    page = PAGE.read_text()
+        condense(args.runs, DATA, extract)
+    contents = {}
     for path in sorted(DATA.glob("*.json")):
         content = json.loads(path.read_text())
         if "rows" in content:
-            table = "\n".join(plain_table(content["rows"]))
+            contents[path.stem] = plain_table(content["rows"])
         elif "runs" in content:
-            table = "\n".join([*make_table(content["runs"]), "", *draw(path.stem, content["runs"])])
+            contents[path.stem] = [*make_table(content["runs"]), "", *draw(path.stem, content["runs"])]
         else:
-            table = "\n".join(throughput_table(content))
-        page, count = re.subn(
-            rf"(<!-- begin {path.stem} -->\n).*?(<!-- end {path.stem} -->)",
-            lambda match, table=table: f"{match[1]}{table}\n{match[2]}",
-            page,
-            flags=re.DOTALL,
-        )
-        print(path.stem + ("" if count else f": no place for it in {PAGE.name}"))
-    PAGE.write_text(page)
+            contents[path.stem] = throughput_table(content)
+    update(PAGE, contents)
+    update(README, readme_tables())
 
 
-def condense(folder: Path) -> None:
-    """Write what the page needs of an experiment's finished runs into one JSON file; earlier records stay."""
-    path = DATA / f"{folder.name}.json"
-    runs = json.loads(path.read_text())["runs"] if path.is_file() else {}
-    for run in sorted(folder.iterdir()):
-        record = json.loads((run / "record.json").read_text()) if (run / "record.json").is_file() else {}
-        if record.get("status") != "finished":
-            continue
-        # Behaviour cloning alone has no steps, and so no curves.
-        rows = events.read(run / events.METRICS) if (run / events.METRICS).is_file() else []
-        grid = np.linspace(rows[0]["step"], rows[-1]["step"], POINTS) if rows else np.empty(0)
-        runs[run.name] = {
-            "settings": settings_of(run),
-            "result": record["result"],
-            "versions": record["versions"],
-            "machine": record["machine"],
-            "commit": (record.get("git") or {}).get("commit"),
-            "grid": [round(float(step)) for step in grid],
-            "curves": {tag: curve(rows, tag, grid) for tag in CURVES if any(tag in row for row in rows)},
-        }
-    if runs:
-        DATA.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"runs": dict(sorted(runs.items()))}, separators=(",", ":")) + "\n")
+def extract(run: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """What the page needs of a finished run beside its result."""
+    # Behaviour cloning alone has no steps, and so no curves.
+    rows = events.read(run / events.METRICS) if (run / events.METRICS).is_file() else []
+    grid = np.linspace(rows[0]["step"], rows[-1]["step"], POINTS) if rows else np.empty(0)
+    return {
+        "settings": settings_of(run),
+        "grid": [round(float(step)) for step in grid],
+        "curves": {tag: curve(rows, tag, grid) for tag in CURVES if any(tag in row for row in rows)},
+    }
 
 
 def settings_of(run: Path) -> dict[str, Any]:
     """The settings of a run that the experiments vary."""
-    import yaml
-
     config = yaml.safe_load((run / "config.yaml").read_text())
     settings = config["settings"]
     names = ("env", "follower", "seed", "disc_rate", "disc_updates", "gradient_penalty", "disc_hidden", "log_rate_rate")
@@ -175,6 +154,37 @@ def make_table(runs: dict[str, Any]) -> list[str]:
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
+
+
+def readme_tables() -> dict[str, list[str]]:
+    """The short tables of the README: the main job with its cost, and the rate that nobody tuned."""
+    main, rates = (json.loads((DATA / f"{name}.json").read_text())["runs"].values() for name in ("main", "rates"))
+    cost = json.loads((DATA / "throughput.json").read_text())["summary"]
+    job = [
+        "| follower | n | return, mean ± sd over seeds | % of the demonstrations | largest fall of the training return "
+        "| steps/s over plain PPO's |",
+        "|---|---|---|---|---|---|",
+    ]
+    table = ["| % of the demonstrations, mean (worst seed) | 3e-5 | 3e-4 | 3e-3 |", "|---|---|---|---|"]
+    for follower, title, key in (("adam", "Adam", "gail"), ("l2l", "L2L", "l2l-gail")):
+        results = [run["result"] for run in main if run["settings"]["follower"] == follower]
+        returns = np.array([result["return"]["mean"] for result in results])
+        percent = np.mean([result["percent_of_expert"] for result in results])
+        fall = np.mean([result["stability"]["largest_fall"] for result in results])
+        job.append(
+            f"| {title} | {len(results)} | {returns.mean():.0f} ± {returns.std(ddof=1):.0f} | {percent:.1f} "
+            f"| {fall:.0f} | {cost[key]['ratio']:.2f} |"
+        )
+        cells = []
+        for rate in (3e-5, 3e-4, 3e-3):
+            percents = [
+                run["result"]["percent_of_expert"]
+                for run in rates
+                if run["settings"]["follower"] == follower and run["settings"]["disc_rate"] == rate
+            ]
+            cells.append(f"{np.mean(percents):.1f} ({min(percents):.1f})")
+        table.append(f"| {title} | " + " | ".join(cells) + " |")
+    return {"main-job": job, "rates": table}
 
 
 def throughput_table(record: dict[str, Any]) -> list[str]:

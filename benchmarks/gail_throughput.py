@@ -5,7 +5,6 @@ environments and one thread, in turns within one process. Only the ratios mean s
 """
 
 import json
-import statistics
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 import torch
 import tyro
+from turns import compare
 
 from l2l_experiment import provenance
 from l2l_gail.config import GAILConfig, tuned
@@ -59,7 +59,7 @@ def main() -> None:
             run(steps)
             if turn:  # the first turn warms up
                 speeds[name].append(steps / (time.perf_counter() - start))
-    figures = report(speeds)
+    summary = compare(speeds, "ppo", "steps_per_second")
     if args.out is not None:
         record = {
             "command": provenance.command_line(),
@@ -69,7 +69,7 @@ def main() -> None:
             "settings": {name: getattr(config, name) for name in ("disc_hidden", "disc_updates", "disc_batch")},
             "steps_a_turn": steps,
             "steps_per_second": speeds,
-            "summary": figures,
+            "summary": summary,
         }
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(json.dumps(record, indent=1) + "\n")
@@ -87,18 +87,6 @@ def imitation(config: GAILConfig) -> Any:
     demonstrations, _ = find_demonstrations(TrainArgs(settings=config))
     gail = GAIL(config, demonstrations)
     return lambda steps: gail.learn(gail.ppo.num_timesteps + steps)
-
-
-def report(speeds: dict[str, list[float]]) -> dict[str, Any]:
-    """Print and return medians, and the ratio to PPO of the same turn: median and quartiles."""
-    figures: dict[str, Any] = {}
-    print(f"{'':10}{'steps/s':>10}{'ratio to PPO':>15}{'quartiles':>16}{'n':>5}")
-    for name, values in speeds.items():
-        ratios = [value / base for value, base in zip(values, speeds["ppo"], strict=True)]
-        low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else [ratios[0]] * 3
-        figures[name] = {"steps_per_second": statistics.median(values), "ratio": middle, "quartiles": [low, high]}
-        print(f"{name:10}{statistics.median(values):10.0f}{middle:15.2f}{low:9.2f}–{high:.2f}{len(values):6}")
-    return figures
 
 
 if __name__ == "__main__":

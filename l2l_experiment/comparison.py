@@ -4,18 +4,17 @@ Reliability after Chan et al. (2020), interquartile means, intervals and probabi
 (2021); the single figures are those of `l2l_experiment.stability`.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import yaml
 from numpy.typing import ArrayLike, NDArray
 
 from l2l_experiment import events
 from l2l_experiment.errors import UserError
+from l2l_experiment.run import read_mapping
 from l2l_experiment.stability import (
     GRID_POINTS,
     bootstrap_interval,
@@ -60,7 +59,7 @@ def read(folder: Path, *, tag: str | None = None, by: Sequence[str] = (), unfini
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}; name the folder of a run")
     record = folder / "record.json"
-    status = json.loads(record.read_text(encoding="utf-8")).get("status") if record.is_file() else "finished"
+    status = read_mapping(record).get("status") if record.is_file() else "finished"
     if status != "finished" and not unfinished:
         raise UserError(f"{folder} is {status}, not finished; resume it, or add --unfinished")
     for candidate in (tag,) if tag else TAGS:
@@ -85,8 +84,9 @@ def _group(folder: Path, by: Sequence[str]) -> str:
     config = folder / "config.yaml"
     if not by or not config.is_file():
         return folder.name.rsplit("_s", 1)[0] if folder.name.rsplit("_s", 1)[-1].isdigit() else folder.name
-    content = yaml.safe_load(config.read_text(encoding="utf-8"))
-    known = {**content, **content.get("settings", {})}
+    content = read_mapping(config)
+    settings = content.get("settings")
+    known = {**content, **(settings if isinstance(settings, dict) else {})}
     if missing := [name for name in by if name not in known]:
         raise UserError(f"--by {missing[0]}: {config} has no such setting; it has {', '.join(sorted(known))}")
     return ", ".join(str(known[name]) if isinstance(known[name], str) else f"{name} {known[name]}" for name in by)

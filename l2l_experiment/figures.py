@@ -1,6 +1,6 @@
 """Learning curves of several runs in one picture, for papers (SVG) and for looking at (PNG)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -58,21 +58,17 @@ def learning_curves(
     """
     if not groups or any(not curves for curves in groups.values()):
         raise ValueError("a figure needs at least one group, and every group at least one run")
-    png, svg = (Path(f"{path_stem}.{suffix}") for suffix in ("png", "svg"))
-    png.parent.mkdir(parents=True, exist_ok=True)
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(9.0, 4.5), layout="constrained")
-        FigureCanvasAgg(figure)
-        axes = figure.add_subplot()
+
+    def draw(axes: Axes) -> None:
         for index, (name, curves) in enumerate(groups.items()):
             _draw_group(axes, name, curves, index)
         for index, (name, value) in enumerate((reference or {}).items()):
             axes.axhline(value, color="#777777", linewidth=1.2, linestyle=DASHES[1 + index % 3], zorder=1.5, label=name)
-        _dress(axes, title, xlabel, ylabel)
-        figure.supxlabel(_explanation(groups), fontsize=8, color="#666666", x=0.01, ha="left")
-        figure.savefig(png, dpi=160)
-        figure.savefig(svg, metadata={"Date": None})
-    return png, svg
+        axes.xaxis.set_major_locator(MaxNLocator(MOST_TICKS, steps=[1, 2, 2.5, 5, 10]))
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.margins(x=0.01)
+
+    return _save(draw, path_stem, title, xlabel, ylabel, _explanation(groups))
 
 
 def _draw_group(axes: Axes, name: str, curves: Sequence[Curve], index: int) -> None:
@@ -105,20 +101,6 @@ def _shared_grid(curves: Sequence[Curve]) -> np.ndarray | None:
     return np.linspace(first, last, GRID_POINTS) if last > first else None
 
 
-def _dress(axes: Axes, title: str, xlabel: str, ylabel: str) -> None:
-    axes.set_title(title)
-    axes.set_xlabel(xlabel)
-    axes.set_ylabel(ylabel)
-    axes.xaxis.set_major_locator(MaxNLocator(MOST_TICKS, steps=[1, 2, 2.5, 5, 10]))
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axes.margins(x=0.01)
-    axes.grid(color="#DDDDDD", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    # Beside the axes: inside them a legend covers some curve sooner or later.
-    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, borderaxespad=0, handlelength=2.4)
-
-
 def _explanation(groups: Mapping[str, Sequence[Curve]]) -> str:
     most = max(len(curves) for curves in groups.values())
     parts = []
@@ -138,32 +120,44 @@ def frontier(
     """
     if not points or any(not len(scores) for _, scores in points.values()):
         raise ValueError("a figure needs at least one method, and every method at least one run")
+
+    def draw(axes: Axes) -> None:
+        for index, (name, (cost, scores)) in enumerate(points.items()):
+            middle = float(np.mean(scores))
+            axes.errorbar(
+                cost,
+                middle,
+                [[middle - min(scores)], [max(scores) - middle]],
+                fmt=MARKERS[index // len(COLOURS) % len(MARKERS)],
+                color=COLOURS[index % len(COLOURS)],
+                capsize=3,
+                label=f"{name} (n = {len(scores)})",
+            )
+        axes.margins(x=0.08, y=0.08)
+
+    return _save(draw, path_stem, title, xlabel, ylabel, "point: mean over runs; bar: worst to best run")
+
+
+def _save(
+    draw: Callable[[Axes], None], path_stem: Path | str, title: str, xlabel: str, ylabel: str, explanation: str
+) -> tuple[Path, Path]:
+    """Make the two files of a figure whose content `draw` draws, in the style of all figures."""
     png, svg = (Path(f"{path_stem}.{suffix}") for suffix in ("png", "svg"))
     png.parent.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.0, 4.5), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
-        for index, (name, (cost, scores)) in enumerate(points.items()):
-            colour = COLOURS[index % len(COLOURS)]
-            middle = float(np.mean(scores))
-            reach = [[middle - min(scores)], [max(scores) - middle]]
-            label = f"{name} (n = {len(scores)})"
-            axes.errorbar(
-                cost,
-                middle,
-                reach,
-                fmt=MARKERS[index // len(COLOURS) % len(MARKERS)],
-                color=colour,
-                capsize=3,
-                label=label,
-            )
-        _dress(axes, title, xlabel, ylabel)
-        axes.xaxis.set_major_formatter("{x:g}")
-        axes.margins(x=0.08, y=0.08)
-        figure.supxlabel(
-            "point: mean over runs; bar: worst to best run", fontsize=8, color="#666666", x=0.01, ha="left"
-        )
+        draw(axes)
+        axes.set_title(title)
+        axes.set_xlabel(xlabel)
+        axes.set_ylabel(ylabel)
+        axes.grid(color="#DDDDDD", linewidth=0.6)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+        # Beside the axes: inside them a legend covers some curve sooner or later.
+        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, borderaxespad=0, handlelength=2.4)
+        figure.supxlabel(explanation, fontsize=8, color="#666666", x=0.01, ha="left")
         figure.savefig(png, dpi=160)
         figure.savefig(svg, metadata={"Date": None})
     return png, svg

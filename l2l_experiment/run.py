@@ -64,8 +64,8 @@ class Run:
         folder = Path(folder)
         if not folder.is_dir():
             raise UserError(f"there is no folder {folder}; name the folder of a run")
-        record = _read(folder / "record.json", json.loads)
-        config = _read(folder / "config.yaml", yaml.safe_load)
+        record = read_mapping(folder / "record.json")
+        config = read_mapping(folder / "config.yaml")
         if record.get("kind") != kind:
             raise UserError(f"{folder} holds a run of kind {record.get('kind')!r}, but this needs one of kind {kind!r}")
         return cls(folder, config, record)
@@ -129,8 +129,9 @@ def plain(value: Any, *, finite: bool = False) -> Any:
     raise TypeError(f"cannot write a {type(value).__name__} into a run's settings or record: {value!r}")
 
 
-def _read(path: Path, parse: Any) -> dict[str, Any]:
-    """A mapping from a JSON or YAML file, or a UserError that says what is wrong with the file."""
+def read_mapping(path: Path) -> dict[str, Any]:
+    """A mapping from a JSON (.json) or YAML file, or a UserError that says what is wrong with the file."""
+    parse = json.loads if path.suffix == ".json" else yaml.safe_load
     try:
         content = parse(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -66,6 +66,9 @@ def test_page_of_imitation_follows_from_its_records(benchmarks):
         else:
             lines = gail_report.throughput_table(content)
         assert "\n".join(lines) in page, path.name
+    readme = (ROOT / "README.md").read_text()
+    for name, lines in gail_report.readme_tables().items():
+        assert "\n".join(lines) in readme, name
 
 
 def test_page_of_defences_follows_from_its_records(benchmarks):
@@ -85,7 +88,7 @@ def test_readme_lists_the_methods_that_there_are(benchmarks):
 
     assert "\n".join(at_report.methods_table()) in (ROOT / "README.md").read_text()
     for name in at_report.METHODS:
-        assert (ROOT / "docs" / "methods" / at_report.page_of(name)).is_file(), name
+        assert (ROOT / "docs" / at_report.page_of(name)).is_file(), name
     for path in (ROOT / "docs" / "methods").glob("*.md"):
         if path.stem != "awp":
             assert "\n".join(at_report.method_figures(path.stem)) in path.read_text(), path.name

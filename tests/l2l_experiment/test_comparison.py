@@ -68,6 +68,14 @@ def test_what_cannot_be_read_says_why(tmp_path):
         comparison.read(our_run(tmp_path / "b", [1.0, 2.0]), tag="loss")
 
 
+@pytest.mark.parametrize(("name", "content"), [("record.json", '{"status": "fin'), ("config.yaml", "settings: [")])
+def test_a_damaged_file_is_named(tmp_path, name, content):
+    folder = our_run(tmp_path / "a", [1.0, 2.0])
+    (folder / name).write_text(content)
+    with pytest.raises(UserError, match=f"{name} is damaged"):
+        comparison.read(folder, by=("follower",))
+
+
 def test_a_run_that_was_cut_off_is_left_out_unless_asked_for(tmp_path):
     folder = our_run(tmp_path / "a", [1.0, 2.0])
     (folder / "record.json").write_text('{"status": "interrupted"}')

@@ -18,8 +18,9 @@ def runs(count, slope=1.0):
 def axes(monkeypatch):
     """The axes of the figure that is drawn next."""
     caught = []
-    dress = figures._dress
-    monkeypatch.setattr(figures, "_dress", lambda axes, *rest: (caught.append(axes), dress(axes, *rest)))
+    save = figures._save
+    watched = lambda draw, *rest: save(lambda axes: (caught.append(axes), draw(axes)), *rest)  # noqa: E731
+    monkeypatch.setattr(figures, "_save", watched)
     return caught
 
 

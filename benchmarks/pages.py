@@ -1,0 +1,48 @@
+"""Pages of results, made from their records: what the reports of imitation and of adversarial training share."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from campaign import ROOT
+
+README = ROOT / "README.md"
+
+
+def fill(page: str, name: str, lines: list[str]) -> str:
+    """The page with new content between the marks of a name."""
+    content = "\n".join(lines)
+    pattern = rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)"
+    return re.sub(pattern, lambda match: f"{match[1]}{content}\n{match[2]}", page, flags=re.DOTALL)
+
+
+def update(path: Path, contents: dict[str, list[str]]) -> None:
+    """Write new content between a page's marks; a name without marks is told."""
+    page = path.read_text()
+    for name, lines in contents.items():
+        if f"<!-- begin {name} -->" not in page:
+            print(f"{name}: no place for it in {path.name}")
+        page = fill(page, name, lines)
+    path.write_text(page)
+
+
+def condense(runs: Path, data: Path, extract: Callable[[Path, dict[str, Any]], dict[str, Any]]) -> None:
+    """Write what `extract(run's folder, its record)` keeps of the finished runs in RUNS/EXPERIMENT/RUN into
+    DATA/EXPERIMENT.json; earlier records stay."""
+    for experiment in sorted(path for path in runs.iterdir() if path.is_dir()):
+        path = data / f"{experiment.name}.json"
+        kept = json.loads(path.read_text())["runs"] if path.is_file() else {}
+        for run in sorted(experiment.iterdir()):
+            record = json.loads((run / "record.json").read_text()) if (run / "record.json").is_file() else {}
+            if record.get("status") == "finished":
+                origin = {
+                    "versions": record["versions"],
+                    "machine": record["machine"],
+                    "commit": (record.get("git") or {}).get("commit"),
+                }
+                kept[run.name] = extract(run, record) | {"result": record["result"]} | origin
+        if kept:
+            data.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps({"runs": dict(sorted(kept.items()))}, separators=(",", ":")) + "\n")
