@@ -168,7 +168,10 @@ NETWORKS: dict[str, Callable[[int, int], nn.Module]] = {
 
 
 def build(name: str, dataset: str, classes: int) -> Normalised:
-    """A fresh classifier for a data set, convolutions after He et al. (2015); UserError for an unknown name."""
+    """A fresh classifier for a data set, convolutions after He et al. (2015); UserError for an unknown name.
+
+    Its weights are laid out channels-last, which makes the same numbers up to rounding in less time, on CPU and CUDA.
+    """
     if name not in NETWORKS:
         raise UserError(f"--model must be one of {', '.join(NETWORKS)}, got {name!r}")
     pixel_deviation(dataset)  # refuses an unknown one
@@ -179,4 +182,4 @@ def build(name: str, dataset: str, classes: int) -> Normalised:
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-    return Normalised(network, mean, deviation)
+    return Normalised(network, mean, deviation).to(memory_format=torch.channels_last)

@@ -27,8 +27,6 @@ class Trainer:
         self.config, self.device = config, resolve_device(config.device)
         torch.manual_seed(config.seed)
         self.model = models.build(config.model, task.name, task.classes).to(self.device)
-        if task.name != "digits":
-            self.model.to(memory_format=torch.channels_last)
         self.forward = torch.compile(self.model) if config.compile else self.model
         self.method = methods.make(config, task.shape[0])
         if config.compile and self.method.differentiates:
