@@ -1,6 +1,7 @@
 """A run from settings to report: resume bit by bit, alarms, bad input."""
 
 import json
+from functools import partial
 
 import pytest
 import torch
@@ -57,6 +58,21 @@ def test_resume_is_bit_equal(settings):
     for mine, theirs in ((straight.model, resumed.model), (straight.evaluated, resumed.evaluated)):
         for a, b in zip(mine.state_dict().values(), theirs.state_dict().values(), strict=True):
             assert torch.equal(a, b)
+
+
+def test_the_compiled_classifier_trains_the_same_weights(monkeypatch):
+    """The graph that --compile captures, run without a code generator, which not every machine has a compiler for."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    task = load("digits", subset=128)
+    trained = []
+    for flag in (False, True):
+        trainer = Trainer(ATConfig(method="l2l", batch_size=64, compile=flag), task)
+        assert (trainer.forward is not trainer.model) == flag
+        for _ in range(4):
+            trainer.step()
+        trained.append(list(trainer.model.parameters()))
+    for plain, compiled in zip(*trained, strict=True):
+        torch.testing.assert_close(plain, compiled)
 
 
 def test_a_run_leaves_everything_behind(tmp_path, capsys):
