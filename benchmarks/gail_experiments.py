@@ -24,6 +24,12 @@ def task(env: str, seed: int) -> list[str]:
     return ["--env", env, "--num-demos", "10", "--seed", str(seed)]
 
 
+def stress(few: list[str], follower: str, seed: int) -> list[str]:
+    """Flags of a long run without gradient penalty."""
+    unpenalised = ["--disc-rate", "1e-3", "--gradient-penalty", "0", "--steps", "2000000"]
+    return [*few, *unpenalised, "--follower", follower, "--seed", str(seed)]
+
+
 def experiments() -> Experiments:
     """Flags of every run, by experiment and name of the run."""
     learned = ("adam", "l2l")
@@ -45,11 +51,11 @@ def experiments() -> Experiments:
             for seed in SEEDS
         },
         "stress": {
-            f"{follower}_s{seed}": [*few, "--follower", follower, "--disc-rate", "1e-3", "--gradient-penalty", "0"]
-            + ["--steps", "2000000", "--seed", str(seed)]
+            f"{follower}_s{seed}": stress(few, follower, seed)
             for seed in SEEDS
             for follower in learned
-        },
+        }
+        | {"l2l-unpenalised_s0": [*stress(few, "l2l", 0), "--score-penalty", "0"]},
         "tasks": {
             f"{env}_{follower}_s{seed}": [*task(env, seed), "--follower", follower]
             for seed in SEEDS

@@ -77,7 +77,10 @@ def settings_of(run: Path) -> dict[str, Any]:
     config = yaml.safe_load((run / "config.yaml").read_text())
     settings = config["settings"]
     names = ("env", "follower", "seed", "disc_rate", "disc_updates", "gradient_penalty", "disc_hidden", "log_rate_rate")
-    return {name: settings[name] for name in names} | {name: config[name] for name in ("steps", "num_demos")}
+    kept = {name: settings[name] for name in names} | {name: config[name] for name in ("steps", "num_demos")}
+    if settings["follower"] != "adam":
+        kept["score_penalty"] = settings.get("score_penalty", settings["gradient_penalty"])
+    return kept
 
 
 def curve(rows: list[dict[str, Any]], tag: str, grid: np.ndarray) -> list[float | None]:
@@ -91,8 +94,8 @@ def group_of(run: dict[str, Any], runs: dict[str, Any]) -> str:
     """What a run is called in table and figure: follower, and whatever else the experiment varies but the seed."""
     varied = [
         name
-        for name in ("env", "disc_rate", "num_demos", "gradient_penalty")
-        if len({json.dumps(other["settings"][name]) for other in runs.values()}) > 1
+        for name in ("env", "disc_rate", "num_demos", "gradient_penalty", "score_penalty")
+        if len({json.dumps(other["settings"][name]) for other in runs.values() if name in other["settings"]}) > 1
     ]
     settings = run["settings"]
     words = {
@@ -103,7 +106,9 @@ def group_of(run: dict[str, Any], runs: dict[str, Any]) -> str:
     }
     # Without a step nobody but behaviour cloning was at work.
     who = settings["follower"] if settings["steps"] else "cloning alone"
-    return ", ".join([words[name] for name in varied] + [who])
+    if "score_penalty" in varied and settings.get("score_penalty") == 0:
+        who += ", scored without penalty"
+    return ", ".join([words[name] for name in varied if name in words] + [who])
 
 
 def in_order(runs: dict[str, Any]) -> list[dict[str, Any]]:

@@ -92,16 +92,25 @@ class GAILConfig:
     """Learning rate of the learned rule's log rate."""
     holdout: float = 0.25
     """Share of every demonstration and rollout, its end, on which the learned rule is scored and never trained."""
+    score_penalty: float | None = None
+    """Weight of the gradient penalty in the rule's score; if None, that of its steps, or 1 if they have none."""
     freeze_follower: bool = False
     """Keep the learned rule as it is."""
+
+    @property
+    def scoring(self) -> "GAILConfig":
+        """The settings of the objective that the learned rule is scored on."""
+        penalty = self.score_penalty if self.score_penalty is not None else self.gradient_penalty or 1.0
+        return replace(self, gradient_penalty=penalty)
 
     def __post_init__(self) -> None:
         positive = ("num_envs", "round_steps", "policy_batch", "policy_epochs", "disc_batch", "disc_updates")
         for name in (*positive, "follower_steps", "policy_rate", "disc_rate"):
             if getattr(self, name) <= 0:
                 raise UserError(f"--{name.replace('_', '-')} must be positive, got {getattr(self, name)}")
-        for name in ("gradient_penalty", "gradient_target", "entropy_bonus", "policy_kl", "replay_rounds", "bc_epochs"):
-            if getattr(self, name) < 0:
+        penalties = ("gradient_penalty", "gradient_target", "score_penalty", "entropy_bonus")
+        for name in (*penalties, "policy_kl", "replay_rounds", "bc_epochs"):
+            if (getattr(self, name) or 0) < 0:
                 raise UserError(f"--{name.replace('_', '-')} must not be negative, got {getattr(self, name)}")
         for name, limit in (("holdout", 1.0), ("label_smoothing", 0.5), ("gamma", 1.0)):
             if not 0 <= getattr(self, name) <= limit:

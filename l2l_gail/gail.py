@@ -41,7 +41,7 @@ class GAIL:
     def __init__(
         self, config: GAILConfig, demonstrations: Demonstrations | None, *, monitor: Demonstrations | None = None
     ) -> None:
-        self.config = config
+        self.config, self.scoring = config, config.scoring
         check(config.env)
         device = resolve_device(config.device)
         self.envs = make_envs(config.env, config.num_envs, config.seed)
@@ -133,9 +133,9 @@ class GAIL:
         held = 0 if self.config.follower == "adam" else round(self.config.holdout * len(rollout[0]))
         seen, unseen = (policy[:-held], policy[-held:]) if held else (policy, policy)
 
-        def batch(expert: Tensor, imitator: Tensor) -> Callable:
-            sample: Batch = draw(expert, imitator, self.config.disc_batch, self.generator)
-            return objective(self.discriminator, sample, self.config)
+        def batch(expert: Tensor, imitator: Tensor, config: GAILConfig) -> Callable:
+            sample: Batch = draw(expert, imitator, config.disc_batch, self.generator)
+            return objective(self.discriminator, sample, config)
 
         self.discriminator.refresh()
         fresh = policy[-len(rollout[0]) :]
@@ -143,7 +143,9 @@ class GAIL:
         if self.monitor_pairs is not None:
             other = health(self.discriminator, self.transitions(self.monitor_pairs), fresh)
             figures |= {"disc/heldout_loss": other["disc_loss"], "disc/heldout_acc": other["disc_acc_expert"]}
-        answer = self.follower.respond(lambda: batch(train, seen), lambda: batch(score, unseen), progress)
+        answer = self.follower.respond(
+            lambda: batch(train, seen, self.config), lambda: batch(score, unseen, self.scoring), progress
+        )
         return figures | {f"follower/{key}": value for key, value in answer.items()}
 
 

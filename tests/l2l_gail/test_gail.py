@@ -166,6 +166,20 @@ def test_policy_opens_in_plain_stable_baselines3(config, cheetah, tmp_path):
     np.testing.assert_array_equal(action[0], gail.predict(observations))
 
 
+@pytest.mark.parametrize(
+    ("steps", "score", "expected"), [(2.0, None, 2.0), (0.0, None, 1.0), (0.0, 0.0, 0.0), (1.0, 4.0, 4.0)]
+)
+def test_the_rule_is_scored_with_a_penalty_even_if_its_steps_have_none(
+    config, cheetah, monkeypatch, steps, score, expected
+):
+    gail = GAIL(replace(config, follower="l2l", gradient_penalty=steps, score_penalty=score), cheetah)
+    penalties = []
+    monkeypatch.setattr("l2l_gail.gail.objective", lambda _, batch, config: penalties.append(config.gradient_penalty))
+    gail.follower.respond = lambda train, score, progress: {"drawn": len([train(), score()])}
+    gail.learn(1)
+    assert penalties == [steps, expected]
+
+
 def test_split_holds_out_a_stretch_of_every_episode():
     demonstrations = make_demonstrations(3, 2, episodes=2, length=40)
     train, held = split(demonstrations, 0.25)
