@@ -50,11 +50,7 @@ def experiments() -> Experiments:
             f"adam_running_s{seed}": ["--filter", "running", "--follower", "adam", "--seed", str(seed)]
             for seed in SEEDS
         },
-        "stress": {
-            f"{follower}_s{seed}": stress(few, follower, seed)
-            for seed in SEEDS
-            for follower in learned
-        }
+        "stress": {f"{follower}_s{seed}": stress(few, follower, seed) for seed in SEEDS for follower in learned}
         | {"l2l-unpenalised_s0": [*stress(few, "l2l", 0), "--score-penalty", "0"]},
         "tasks": {
             f"{env}_{follower}_s{seed}": [*task(env, seed), "--follower", follower]

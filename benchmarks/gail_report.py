@@ -19,6 +19,7 @@ from pages import README, condense, update
 from l2l_experiment import events
 from l2l_experiment.figures import learning_curves
 from l2l_experiment.stability import interquartile_mean, on_grid
+from l2l_gail.config import from_dict
 
 PAGE = ROOT / "docs" / "results" / "gail.md"
 DATA = ROOT / "docs" / "results" / "gail"
@@ -79,7 +80,8 @@ def settings_of(run: Path) -> dict[str, Any]:
     names = ("env", "follower", "seed", "disc_rate", "disc_updates", "gradient_penalty", "disc_hidden", "log_rate_rate")
     kept = {name: settings[name] for name in names} | {name: config[name] for name in ("steps", "num_demos")}
     if settings["follower"] != "adam":
-        kept["score_penalty"] = settings.get("score_penalty", settings["gradient_penalty"])
+        penalty = settings.get("score_penalty", settings["gradient_penalty"])  # older runs: that of the steps
+        kept["score_penalty"] = from_dict(settings).scoring.gradient_penalty if penalty is None else penalty
     return kept
 
 
