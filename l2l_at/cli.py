@@ -1,6 +1,7 @@
 """The command lines of `scripts/train_at.py` and `scripts/grade_at.py`."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -19,20 +20,30 @@ from l2l_experiment.flags import value_of
 from l2l_experiment.run import Run
 
 
+def parse(argv: Sequence[str]) -> TrainArgs:
+    """The settings that flags give, over the data set's tuned ones; exits with a message if one is wrong."""
+    args = tyro.cli(TrainArgs, args=argv, default=TrainArgs(settings=tuned(value_of("--dataset", argv, "digits"))))
+    given = _named(argv)
+    if "--norm" in given and args.settings.norm != "linf" and not {"--eps", "--resume"} & given:
+        raise UserError(f"--norm {args.settings.norm} needs --eps: the default radius is one of linf")
+    return args
+
+
+def _named(argv: Sequence[str]) -> set[str]:
+    return {token.split("=")[0] for token in argv if token.startswith("--")}
+
+
 @exit_on_user_error
 def main(argv: list[str] | None = None) -> None:
-    """Parse the flags, over the data set's tuned settings as defaults, and train."""
+    """Train by the flags."""
     argv = sys.argv[1:] if argv is None else argv
-    args = tyro.cli(TrainArgs, args=argv, default=TrainArgs(settings=tuned(value_of("--dataset", argv, "digits"))))
+    args = parse(argv)
     if args.list:
         print("\n".join(f"{name:12} {recipe}" for name, recipe in METHODS.items()))
         return
-    given = {token.split("=")[0] for token in argv if token.startswith("--")}
-    if "--norm" in given and args.settings.norm != "linf" and not {"--eps", "--resume"} & given:
-        raise UserError(f"--norm {args.settings.norm} needs --eps: the default radius is one of linf")
     run = None
     if args.resume is not None:
-        if extra := sorted(given - {"--resume"}):
+        if extra := sorted(_named(argv) - {"--resume"}):
             raise UserError(f"{', '.join(extra)} cannot be given with --resume: the run's own settings hold")
         run = Run.open(args.resume, kind=KIND)
         args = stored_args(run)

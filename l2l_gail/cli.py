@@ -1,6 +1,7 @@
 """The command line of `scripts/train_gail.py`."""
 
 import sys
+from collections.abc import Sequence
 
 import torch
 import tyro
@@ -12,11 +13,17 @@ from l2l_gail.config import tuned
 from l2l_gail.training import KIND, TrainArgs, stored_args, train
 
 
+def parse(argv: Sequence[str]) -> TrainArgs:
+    """The settings that flags give, over the environment's tuned ones; exits with a message if one is wrong."""
+    env = value_of("--env", argv, "HalfCheetah-v4")
+    return tyro.cli(TrainArgs, args=argv, default=TrainArgs(settings=tuned(env)))
+
+
 @exit_on_user_error
 def main(argv: list[str] | None = None) -> None:
-    """Parse the flags, over the environment's tuned settings as defaults, and train."""
+    """Train by the flags."""
     argv = sys.argv[1:] if argv is None else argv
-    args = tyro.cli(TrainArgs, args=argv, default=TrainArgs(settings=tuned(value_of("--env", argv, "HalfCheetah-v4"))))
+    args = parse(argv)
     run = None
     if args.resume is not None:
         given = {token.split("=")[0] for token in argv if token.startswith("--")}

@@ -97,8 +97,10 @@ def test_readme_lists_the_methods_that_there_are(benchmarks):
 def test_finished_and_recorded_runs_are_not_made_again(benchmarks, tmp_path, monkeypatch):
     import campaign
 
+    from l2l_experiment import sweeps
+
     made = []
-    monkeypatch.setattr(campaign, "make", lambda script, folder, flags: made.append(folder.name) or 0)
+    monkeypatch.setattr(sweeps, "make", lambda job: (job, made.append(job.folder.name) or 0))
     (tmp_path / "out" / "e" / "finished").mkdir(parents=True)
     (tmp_path / "out" / "e" / "finished" / "record.json").write_text('{"status": "finished"}')
     (tmp_path / "e.json").write_text('{"runs": {"recorded": {}}}')
@@ -107,6 +109,46 @@ def test_finished_and_recorded_runs_are_not_made_again(benchmarks, tmp_path, mon
     assert made == ["new", "other"]
     campaign.run_all("x.py", runs, out=tmp_path / "out", records=tmp_path, jobs=1, only="recorded", again=True)
     assert made[2:] == ["recorded"]
-    monkeypatch.setattr(campaign, "make", lambda *_: 1)
+    monkeypatch.setattr(sweeps, "make", lambda job: (job, 1))
     with pytest.raises(SystemExit, match="not finished"):
         campaign.run_all("x.py", runs, out=tmp_path / "out", records=tmp_path, jobs=1)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nowhere.yaml"], "no file nowhere.yaml"),
+        (["bad.yaml"], "must hold `script`"),
+        (["gail", "stray"], "stray"),
+        (["gail", "--run-dir", "x"], "--run-dir cannot be swept"),
+        (["gail", "--folower", "l2l"], "--folower"),
+        (["gail", "--disc-rate", "1e-3", "-1"], "--disc-rate must be positive"),
+        (["at", "--norm", "l2"], "needs --eps"),
+        (["gail", "--seed", "5:2"], "5:2 holds no number"),
+    ],
+)
+def test_a_sweep_refuses_what_makes_no_sense_before_it_trains(words, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    monkeypatch.chdir(tmp_path)
+    import sweep
+
+    (tmp_path / "bad.yaml").write_text("script: other\n")
+    monkeypatch.setattr(sys, "argv", ["sweep.py", *words])
+    with pytest.raises(SystemExit) as stopped:
+        sweep.main()
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_sweep_from_a_file_with_flags_over_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    import sweep
+
+    spec = tmp_path / "mine.yaml"
+    spec.write_text("script: gail\ngrid:\n  follower: [adam, l2l]\n  disc-hidden: [[64, 64]]\n  steps: 4096\n")
+    monkeypatch.setattr(sys, "argv", ["sweep.py", str(spec), "--seed", "0:2", "--steps=2048", "--l2l", "--dry-run"])
+    sweep.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4
+    assert lines[0] == "runs/mine/adam_s0: --follower adam --disc-hidden 64 64 --steps 2048 --seed 0 --l2l"

@@ -1,0 +1,224 @@
+"""Many runs of one training script: what is finished is skipped, what was cut off is resumed.
+
+Each run is a process of its own with one thread; joblib hands them out, on this machine or over a Ray cluster whose
+machines share the folder.
+"""
+
+import contextlib
+import itertools
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import joblib
+from tqdm import tqdm
+
+from l2l_experiment.errors import UserError
+
+Backend = Literal["local", "ray"]
+Grid = Mapping[str, Sequence[Any]]  # values by flag, without its dashes
+POLL = 1.0  # seconds between two looks at the runs
+_running: set[subprocess.Popen] = set()
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: a training script, its flags, and the folder it goes into."""
+
+    script: Path
+    folder: Path
+    flags: tuple[str, ...]
+
+
+def expand(grid: Grid, script: Path, out: Path) -> list[Job]:
+    """A job for every combination of the grid's values; what varies names the run's folder in `out`.
+
+    `2:5` stands for 2, 3, 4; a value that is itself a list goes behind its flag as several values; no value at all
+    stands for a flag that takes none. UserError if two combinations would have one name.
+    """
+    values = {name: [item for value in given for item in _span(value)] or [()] for name, given in grid.items()}
+    varied = [name for name, options in values.items() if len(options) > 1]
+    jobs = {}
+    for combination in itertools.product(*values.values()):
+        chosen = dict(zip(values, combination, strict=True))
+        name = _name({key: chosen[key] for key in varied}, chosen.get("seed", ("0",)))
+        if name in jobs:
+            raise UserError(f"two runs would be called {name}; each value may stand once in a sweep")
+        flags = [token for key, value in chosen.items() for token in (f"--{key}", *value)]
+        jobs[name] = Job(script, out / name, tuple(flags))
+    return list(jobs.values())
+
+
+def _span(value: Any) -> list[tuple[str, ...]]:
+    """The options that one value of a grid stands for, each as the words behind its flag."""
+    if isinstance(value, str) and (found := re.fullmatch(r"(\d+):(\d+)", value)):
+        if int(found[1]) >= int(found[2]):
+            raise UserError(f"{value} holds no number; 0:5 stands for 0, 1, 2, 3, 4")
+        return [(str(number),) for number in range(int(found[1]), int(found[2]))]
+    return [tuple(str(item) for item in value) if isinstance(value, list | tuple) else (str(value),)]
+
+
+def _name(varied: Mapping[str, tuple[str, ...]], seed: tuple[str, ...]) -> str:
+    """`adam_disc-rate-3e-5_s0`: words as they are, numbers behind their setting, the seed at the end."""
+    parts = []
+    for key, value in varied.items():
+        word = "-".join(value).replace("/", "-") or key
+        if key != "seed":
+            parts.append(word if word[0].isalpha() and word.lower() not in ("true", "false") else f"{key}-{word}")
+    return "_".join([*parts, f"s{'-'.join(seed)}"])
+
+
+def run(jobs: Sequence[Job], *, workers: int = -1, backend: Backend = "local", address: str | None = None) -> list[Job]:
+    """Make every job that is not finished, `workers` at a time (-1: one a core); returns those that failed.
+
+    On Ctrl-C every run saves and stops, and KeyboardInterrupt is raised once they have; a second Ctrl-C kills them.
+    """
+    todo = [job for job in jobs if status(job.folder) != "finished"]
+    failed = []
+    with _handed_out(backend, address), _Progress(todo, len(jobs)) as progress:
+        calls = (joblib.delayed(make)(job) for job in todo)
+        results = joblib.Parallel(n_jobs=workers, return_as="generator_unordered", pre_dispatch="n_jobs")(calls)
+        try:
+            for job, code in results:
+                progress.ended(job, code)
+                if code:
+                    failed.append(job)
+        except KeyboardInterrupt:
+            _stop_children()
+            raise
+    return failed
+
+
+@contextlib.contextmanager
+def _handed_out(backend: Backend, address: str | None) -> Iterator[None]:
+    """The joblib backend: threads that wait for processes, or Ray's workers."""
+    if backend == "local":
+        with joblib.parallel_config(backend="threading"):
+            yield
+        return
+    try:
+        import ray
+        from ray.util.joblib import register_ray
+    except ImportError as error:
+        raise UserError('--backend ray needs Ray: pip install -c constraints.txt -e ".[ray]"') from error
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+    except (ConnectionError, ValueError) as error:
+        raise UserError(f"there is no Ray cluster at {address}: {str(error).splitlines()[0]}") from error
+    register_ray()
+    try:
+        with joblib.parallel_config(backend="ray"):
+            yield
+    finally:
+        ray.shutdown()
+
+
+def make(job: Job) -> tuple[Job, int]:
+    """Make or resume one run, with its output in FOLDER.log; returns the exit code, 1 if it left no finished run."""
+    folder = job.folder
+    resumable = any(folder.glob("checkpoints/step_*"))
+    if not resumable and folder.exists():  # killed before its first checkpoint: out of the way, but not thrown away
+        folder.rename(folder.with_name(f"{folder.name}.cut-off-{time.time_ns()}"))
+    arguments = ["--resume", str(folder)] if resumable else [*job.flags, "--run-dir", str(folder)]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # A session of its own keeps the terminal's Ctrl-C from the run: it comes from here, once. If this process is killed
+    # itself, the kernel asks the run to stop (Linux).
+    guard = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
+    command = [*guard, sys.executable, str(job.script), *arguments]
+    with log_of(folder).open("a") as log:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
+        _running.add(process)
+        try:
+            code = process.wait()
+        finally:
+            _running.discard(process)
+    return job, code or int(status(folder) != "finished")
+
+
+def _stop_children() -> None:
+    """Ask the runs of this process to save and stop, and wait; a second Ctrl-C kills them."""
+    children = list(_running)
+    for child in children:
+        child.send_signal(signal.SIGINT)
+    print(f"\n{len(children)} runs save and stop; the same command goes on from there", file=sys.stderr)
+    try:
+        for child in children:
+            child.wait()
+    except KeyboardInterrupt:
+        for child in children:
+            child.kill()
+
+
+def status(folder: Path) -> str:
+    """What a run's record says of it; 'none' if there is no record that can be read."""
+    try:
+        return json.loads((folder / "record.json").read_text())["status"]
+    except (OSError, ValueError, KeyError):
+        return "none"
+
+
+def log_of(folder: Path) -> Path:
+    """Where a run's output goes."""
+    return folder.with_name(folder.name + ".log")
+
+
+class _Progress:
+    """One bar over all runs, which moves with the runs' own bars."""
+
+    def __init__(self, todo: Sequence[Job], total: int) -> None:
+        self.bar = tqdm(total=total, initial=total - len(todo), unit=" runs", bar_format="{l_bar}{bar}| {postfix}")
+        self.open = {job.folder: 0.0 for job in todo}
+        self.done, self.total, self.failed = total - len(todo), total, 0
+        self.closing = threading.Event()
+        self.thread = threading.Thread(target=self._follow, daemon=True)
+
+    def __enter__(self) -> "_Progress":
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.closing.set()
+        self.thread.join()
+        self.bar.close()
+
+    def ended(self, job: Job, code: int) -> None:
+        """A run has ended."""
+        self.open.pop(job.folder)
+        self.done += 1
+        if code:
+            self.failed += 1
+            tqdm.write(f"failed: {job.folder} (exit code {code}, see {log_of(job.folder)})")
+        self._show()
+
+    def _follow(self) -> None:
+        while not self.closing.wait(POLL):
+            self._show()
+
+    def _show(self) -> None:
+        shares = {folder: share for folder in list(self.open) if (share := _share(log_of(folder)))}
+        self.bar.n = self.done + sum(shares.values())
+        under_way = ", ".join(f"{folder.name} {share:.0%}" for folder, share in list(shares.items())[:4])
+        failed = f", {self.failed} failed" if self.failed else ""
+        self.bar.set_postfix_str(f"{self.done}/{self.total} runs{failed}" + (f"; {under_way}" if under_way else ""))
+
+
+def _share(log: Path) -> float:
+    """How far a run has come by the last bar in its log, in [0, 1]; 0 if it has not begun."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 2000))
+            found = re.findall(rb"(\d+)%\|", file.read())
+    except OSError:
+        return 0.0
+    return int(found[-1]) / 100 if found else 0.0

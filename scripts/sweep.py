@@ -1,0 +1,102 @@
+"""Train many runs, on all cores: python scripts/sweep.py gail --follower adam l2l --seed 0:5 --out runs/mine"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from l2l_experiment import sweeps
+from l2l_experiment.errors import UserError, exit_on_user_error
+from l2l_experiment.run import read_mapping
+
+SCRIPTS = {name: Path(__file__).with_name(f"train_{name}.py").resolve() for name in ("gail", "at")}
+
+
+@dataclass(frozen=True)
+class Args:
+    """Train every combination of settings; whatever is finished is skipped, whatever was cut off is resumed.
+
+    All other flags are those of the training script, with any number of values each: --seed 0:5 stands for 0 to 4,
+    --disc-hidden 64,64 256,256 for two settings of two numbers.
+    """
+
+    spec: Annotated[str, tyro.conf.Positional]
+    """gail, at, or a YAML file with `script` (gail or at) and `grid` (values by flag)."""
+    out: Path | None = None
+    """Folder for the runs; by default runs/SPEC."""
+    jobs: int = -1
+    """Runs side by side, one thread each; -1: one a core."""
+    backend: sweeps.Backend = "local"
+    """local, or ray for all machines of a Ray cluster, which must share OUT."""
+    address: str | None = None
+    """Address of the Ray cluster; by default one on this machine."""
+    dry_run: bool = False
+    """Print the runs and make none."""
+
+
+@exit_on_user_error
+def main() -> None:
+    """Read the grid, check every combination, run."""
+    args, rest = tyro.cli(Args, return_unknown_args=True)
+    script, grid = read(args.spec, rest)
+    out = args.out or Path("runs") / Path(args.spec).stem
+    jobs = sweeps.expand(grid, SCRIPTS[script], out)
+    for job in jobs:
+        parser(script)(job.flags)
+    if args.dry_run:
+        print("\n".join(f"{job.folder}: {' '.join(job.flags)}" for job in jobs))
+        return
+    failed = sweeps.run(jobs, workers=args.jobs, backend=args.backend, address=args.address)
+    print(
+        f"{len(jobs) - len(failed)} of {len(jobs)} runs are finished; compare them: python scripts/compare.py {out}/*/"
+    )
+    if failed:
+        sys.exit(1)
+
+
+def read(spec: str, rest: Sequence[str]) -> tuple[str, dict[str, list[Any]]]:
+    """The name of the training script and the grid, from a file and from flags; flags stand over the file."""
+    grid: dict[str, list[Any]] = {}
+    script = spec
+    if spec not in SCRIPTS:
+        content = read_spec(Path(spec))
+        script = content["script"]
+        grid = {key: value if isinstance(value, list) else [value] for key, value in content["grid"].items()}
+    name = None
+    for token in rest:
+        if token.startswith("--"):
+            name, _, value = token[2:].partition("=")
+            grid[name] = [value] if value else []
+        elif name is None:
+            raise UserError(f"{token} stands behind no flag; write e.g. --seed 0:5")
+        else:
+            grid[name].append(token)
+    for forbidden in {"run-dir", "resume", "list"} & set(grid):
+        raise UserError(f"--{forbidden} cannot be swept; the runs go into --out, and are resumed by the same command")
+    return script, {key: [v.split(",") if isinstance(v, str) and "," in v else v for v in grid[key]] for key in grid}
+
+
+def read_spec(path: Path) -> dict[str, Any]:
+    """The content of a sweep's file."""
+    if not path.is_file():
+        raise UserError(f"there is no file {path}; name one, or one of {', '.join(SCRIPTS)}")
+    content = read_mapping(path)
+    if content.get("script") not in SCRIPTS or not isinstance(content.get("grid"), dict):
+        raise UserError(f"{path} must hold `script` ({' or '.join(SCRIPTS)}) and `grid`, a list of values by flag")
+    return content
+
+
+def parser(script: str) -> Any:
+    """What reads a training script's flags, and refuses wrong ones."""
+    if script == "gail":
+        from l2l_gail.cli import parse
+    else:
+        from l2l_at.cli import parse
+    return parse
+
+
+if __name__ == "__main__":
+    main()

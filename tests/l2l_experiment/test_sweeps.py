@@ -1,0 +1,130 @@
+"""Sweeps, with a script in the place of a training: names, what is skipped, resumed and reported, Ctrl-C."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from l2l_experiment import sweeps
+from l2l_experiment.errors import UserError
+from l2l_experiment.sweeps import Job
+
+# Writes what it was given into its folder. With --slow it saves when it is asked to stop, and does not finish.
+FAKE = """
+import json, pathlib, signal, sys, time
+words = sys.argv[1:]
+flag = "--resume" if "--resume" in words else "--run-dir"
+folder = pathlib.Path(words[words.index(flag) + 1])
+folder.mkdir(exist_ok=True, parents=True)
+print(" 50%|#####     |", flush=True)
+if "--fail" in words:
+    sys.exit(3)
+def end(status):
+    (folder / "record.json").write_text(json.dumps({"status": status, "words": words}))
+    sys.exit(0 if status == "finished" else 130)
+if "--slow" in words:
+    (folder / "checkpoints" / "step_1").mkdir(parents=True)
+    signal.signal(signal.SIGINT, lambda *_: end("interrupted"))
+    (folder / "ready").touch()
+    time.sleep(60)
+end("finished")
+"""
+
+
+@pytest.fixture
+def script(tmp_path):
+    path = tmp_path / "fake.py"
+    path.write_text(FAKE)
+    return path
+
+
+def names(grid):
+    return [job.folder.name for job in sweeps.expand(grid, Path("x.py"), Path("out"))]
+
+
+def test_what_varies_names_the_run():
+    assert names({"follower": ["adam", "l2l"], "seed": ["0:2"]}) == ["adam_s0", "adam_s1", "l2l_s0", "l2l_s1"]
+    assert names({"follower": ["adam"], "disc-rate": ["3e-5", 1e-3]}) == ["disc-rate-3e-5_s0", "disc-rate-0.001_s0"]
+    assert names({"eps": ["8/255", "0.1"], "seed": ["7"]}) == ["eps-8-255_s7", "eps-0.1_s7"]
+    assert names({"disc-hidden": [["64", "64"], [256, 256]]}) == ["disc-hidden-64-64_s0", "disc-hidden-256-256_s0"]
+    assert names({"mixup": [True, False]}) == ["mixup-True_s0", "mixup-False_s0"]
+
+
+def test_flags_are_those_of_the_combination():
+    grid = {"l2l": [], "disc-hidden": [[64, 64]], "seed": ["3:5"]}
+    jobs = sweeps.expand(grid, Path("x.py"), Path("out"))
+    assert jobs[1].flags == ("--l2l", "--disc-hidden", "64", "64", "--seed", "4")
+
+
+def test_grids_that_make_no_sense():
+    with pytest.raises(UserError, match="called adam_s0"):
+        names({"follower": ["adam", "adam"]})
+    with pytest.raises(UserError, match="5:5 holds no number"):
+        names({"seed": ["5:5"]})
+
+
+def test_finished_is_skipped_cut_off_is_resumed_and_failures_are_named(script, tmp_path, capsys):
+    out = tmp_path / "out"
+    (out / "done").mkdir(parents=True)
+    (out / "done" / "record.json").write_text('{"status": "finished"}')
+    (out / "interrupted" / "checkpoints" / "step_5").mkdir(parents=True)
+    (out / "early").mkdir()  # killed before its first checkpoint
+    (out / "early" / "record.json").write_text('{"sta')
+    flags = {"done": (), "interrupted": (), "early": ("--a", "1"), "failing": ("--fail",), "fresh": ()}
+    jobs = [Job(script, out / name, words) for name, words in flags.items()]
+    failed = sweeps.run(jobs, workers=2)
+    assert [job.folder.name for job in failed] == ["failing"]
+    assert "exit code 3" in capsys.readouterr().out
+    words = {
+        name: json.loads((out / name / "record.json").read_text()).get("words") for name in flags if name != "failing"
+    }
+    assert words["done"] is None
+    assert words["interrupted"] == ["--resume", str(out / "interrupted")]
+    assert words["early"] == ["--a", "1", "--run-dir", str(out / "early")]
+    assert len(list(out.glob("early.cut-off-*"))) == 1
+    assert (out / "fresh.log").read_text().startswith(" 50%|")
+    assert [job.folder.name for job in sweeps.run(jobs[:-2], workers=2)] == []
+
+
+def test_a_run_that_ends_well_but_is_not_finished_counts_as_failed(tmp_path):
+    path = tmp_path / "nothing.py"
+    path.write_text("")
+    assert sweeps.run([Job(path, tmp_path / "a", ())], workers=1) != []
+
+
+def test_ctrl_c_lets_every_run_save(script, tmp_path):
+    code = f"""
+from pathlib import Path
+from l2l_experiment import sweeps
+from l2l_experiment.errors import exit_on_user_error
+jobs = [sweeps.Job(Path({str(script)!r}), Path({str(tmp_path)!r}) / name, ("--slow",)) for name in "abc"]
+exit_on_user_error(sweeps.run)(jobs, workers=2)
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 30
+    while not all((tmp_path / name / "ready").exists() for name in "ab") and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "2 runs save and stop" in errors
+    assert [sweeps.status(tmp_path / name) for name in "abc"] == ["interrupted", "interrupted", "none"]
+
+
+def test_share_is_the_last_bar_of_the_log(tmp_path):
+    log = tmp_path / "a.log"
+    assert sweeps._share(log) == 0
+    log.write_text("  3%|   | 12%|#  |")
+    assert sweeps._share(log) == 0.12
+
+
+def test_ray_that_is_not_there_is_one_sentence(tmp_path, script):
+    try:
+        import ray  # noqa: F401
+    except ImportError:
+        with pytest.raises(UserError, match="needs Ray"):
+            sweeps.run([Job(script, tmp_path / "a", ())], backend="ray")
