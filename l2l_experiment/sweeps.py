@@ -18,17 +18,17 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import joblib
 from tqdm import tqdm
 
 from l2l_experiment.errors import UserError
+from l2l_experiment.interrupt import StopRequest
 
 Backend = Literal["local", "ray"]
 Grid = Mapping[str, Sequence[Any]]  # values by flag, without its dashes
 POLL = 1.0  # seconds between two looks at the runs
-_running: set[subprocess.Popen] = set()
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,11 @@ class Job:
     script: Path
     folder: Path
     flags: tuple[str, ...]
+
+    @property
+    def stop_file(self) -> Path:
+        """While this exists, runs beside this one are asked to stop; it reaches all machines that share the folder."""
+        return self.folder.with_name(".stop")
 
 
 def expand(grid: Grid, script: Path, out: Path) -> list[Job]:
@@ -81,22 +86,20 @@ def _name(varied: Mapping[str, tuple[str, ...]], seed: tuple[str, ...]) -> str:
 def run(jobs: Sequence[Job], *, workers: int = -1, backend: Backend = "local", address: str | None = None) -> list[Job]:
     """Make every job that is not finished, `workers` at a time (-1: one a core); returns those that failed.
 
-    On Ctrl-C every run saves and stops, and KeyboardInterrupt is raised once they have; a second Ctrl-C kills them.
+    On Ctrl-C or SIGTERM every run saves and stops, and then the process exits with code 130.
     """
     todo = [job for job in jobs if status(job.folder) != "finished"]
-    failed = []
-    with _handed_out(backend, address), _Progress(todo, len(jobs)) as progress:
-        calls = (joblib.delayed(make)(job) for job in todo)
-        results = joblib.Parallel(n_jobs=workers, return_as="generator_unordered", pre_dispatch="n_jobs")(calls)
-        try:
-            for job, code in results:
-                progress.ended(job, code)
-                if code:
-                    failed.append(job)
-        except KeyboardInterrupt:
-            _stop_children()
-            raise
-    return failed
+    for job in todo:
+        job.stop_file.unlink(missing_ok=True)
+    with StopRequest() as stop, _handed_out(backend, address), _Progress(todo, len(jobs), stop):
+        codes = joblib.Parallel(n_jobs=workers, pre_dispatch="n_jobs")(joblib.delayed(make)(job) for job in todo)
+    if stop.requested:
+        print("stopped; the same command goes on from there", file=sys.stderr)
+        sys.exit(130)
+    failed = [(job, code) for job, code in zip(todo, codes, strict=True) if code]
+    for job, code in failed:
+        print(f"failed: {job.folder} (exit code {code}, see {log_of(job.folder)})")
+    return [job for job, _ in failed]
 
 
 @contextlib.contextmanager
@@ -123,41 +126,39 @@ def _handed_out(backend: Backend, address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
-def make(job: Job) -> tuple[Job, int]:
-    """Make or resume one run, with its output in FOLDER.log; returns the exit code, 1 if it left no finished run."""
+def make(job: Job) -> int:
+    """Make or resume one run, with its output in FOLDER.log; returns the exit code, 1 if it left no finished run.
+
+    While there is a stop file the run is asked to stop, or not begun.
+    """
+    if job.stop_file.exists():
+        return 1
     folder = job.folder
     resumable = any(folder.glob("checkpoints/step_*"))
     if not resumable and folder.exists():  # killed before its first checkpoint: out of the way, but not thrown away
         folder.rename(folder.with_name(f"{folder.name}.cut-off-{time.time_ns()}"))
     arguments = ["--resume", str(folder)] if resumable else [*job.flags, "--run-dir", str(folder)]
     folder.parent.mkdir(parents=True, exist_ok=True)
-    # A session of its own keeps the terminal's Ctrl-C from the run: it comes from here, once. If this process is killed
-    # itself, the kernel asks the run to stop (Linux).
+    # A session of its own keeps the terminal's Ctrl-C from the run: it is asked to stop here, once. If this process is
+    # killed, the kernel asks (Linux).
     guard = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
     command = [*guard, sys.executable, str(job.script), *arguments]
     with log_of(folder).open("a") as log:
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        # Ray's workers block signals, and a child inherits that.
+        blocked = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
-        _running.add(process)
-        try:
-            code = process.wait()
-        finally:
-            _running.discard(process)
-    return job, code or int(status(folder) != "finished")
-
-
-def _stop_children() -> None:
-    """Ask the runs of this process to save and stop, and wait; a second Ctrl-C kills them."""
-    children = list(_running)
-    for child in children:
-        child.send_signal(signal.SIGINT)
-    print(f"\n{len(children)} runs save and stop; the same command goes on from there", file=sys.stderr)
-    try:
-        for child in children:
-            child.wait()
-    except KeyboardInterrupt:
-        for child in children:
-            child.kill()
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        asked = False
+        while True:
+            try:
+                code = process.wait(POLL)
+                break
+            except subprocess.TimeoutExpired:
+                if job.stop_file.exists() and not asked:
+                    process.send_signal(signal.SIGINT)
+                    asked = True
+    return code or int(status(folder) != "finished")
 
 
 def status(folder: Path) -> str:
@@ -174,43 +175,41 @@ def log_of(folder: Path) -> Path:
 
 
 class _Progress:
-    """One bar over all runs, which moves with the runs' own bars."""
+    """One bar over all runs, which moves with the runs' own bars; it reads their folders, wherever they are made."""
 
-    def __init__(self, todo: Sequence[Job], total: int) -> None:
-        self.bar = tqdm(total=total, initial=total - len(todo), unit=" runs", bar_format="{l_bar}{bar}| {postfix}")
-        self.open = {job.folder: 0.0 for job in todo}
-        self.done, self.total, self.failed = total - len(todo), total, 0
+    def __init__(self, todo: Sequence[Job], total: int, stop: StopRequest) -> None:
+        self.open, self.total, self.stop = {job.folder for job in todo}, total, stop
+        self.stop_files = {job.stop_file for job in todo}
+        self.bar = tqdm(
+            total=total, initial=total - len(todo), bar_format="{percentage:3.0f}%|{bar}| {desc} [{elapsed}]"
+        )
         self.closing = threading.Event()
         self.thread = threading.Thread(target=self._follow, daemon=True)
 
-    def __enter__(self) -> "_Progress":
+    def __enter__(self) -> Self:
         self.thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.closing.set()
         self.thread.join()
-        self.bar.close()
-
-    def ended(self, job: Job, code: int) -> None:
-        """A run has ended."""
-        self.open.pop(job.folder)
-        self.done += 1
-        if code:
-            self.failed += 1
-            tqdm.write(f"failed: {job.folder} (exit code {code}, see {log_of(job.folder)})")
         self._show()
+        self.bar.close()
 
     def _follow(self) -> None:
         while not self.closing.wait(POLL):
+            if self.stop.requested:
+                for path in self.stop_files:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.touch()
             self._show()
 
     def _show(self) -> None:
-        shares = {folder: share for folder in list(self.open) if (share := _share(log_of(folder)))}
-        self.bar.n = self.done + sum(shares.values())
-        under_way = ", ".join(f"{folder.name} {share:.0%}" for folder, share in list(shares.items())[:4])
-        failed = f", {self.failed} failed" if self.failed else ""
-        self.bar.set_postfix_str(f"{self.done}/{self.total} runs{failed}" + (f"; {under_way}" if under_way else ""))
+        self.open = {folder for folder in self.open if status(folder) != "finished"}
+        shares = {folder: share for folder in sorted(self.open) if 0 < (share := _share(log_of(folder))) < 1}
+        self.bar.n = self.total - len(self.open) + sum(shares.values())
+        names = [f"{folder.name} {share:.0%}" for folder, share in list(shares.items())[:4]]
+        self.bar.set_description_str("; ".join([f"{self.total - len(self.open)} of {self.total} runs", *names]))
 
 
 def _share(log: Path) -> float:

@@ -100,7 +100,7 @@ def test_finished_and_recorded_runs_are_not_made_again(benchmarks, tmp_path, mon
     from l2l_experiment import sweeps
 
     made = []
-    monkeypatch.setattr(sweeps, "make", lambda job: (job, made.append(job.folder.name) or 0))
+    monkeypatch.setattr(sweeps, "make", lambda job: made.append(job.folder.name) or 0)
     (tmp_path / "out" / "e" / "finished").mkdir(parents=True)
     (tmp_path / "out" / "e" / "finished" / "record.json").write_text('{"status": "finished"}')
     (tmp_path / "e.json").write_text('{"runs": {"recorded": {}}}')
@@ -109,7 +109,7 @@ def test_finished_and_recorded_runs_are_not_made_again(benchmarks, tmp_path, mon
     assert made == ["new", "other"]
     campaign.run_all("x.py", runs, out=tmp_path / "out", records=tmp_path, jobs=1, only="recorded", again=True)
     assert made[2:] == ["recorded"]
-    monkeypatch.setattr(sweeps, "make", lambda job: (job, 1))
+    monkeypatch.setattr(sweeps, "make", lambda job: 1)
     with pytest.raises(SystemExit, match="not finished"):
         campaign.run_all("x.py", runs, out=tmp_path / "out", records=tmp_path, jobs=1)
 

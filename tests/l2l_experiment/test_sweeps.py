@@ -1,5 +1,6 @@
 """Sweeps, with a script in the place of a training: names, what is skipped, resumed and reported, Ctrl-C."""
 
+import importlib.util
 import json
 import signal
 import subprocess
@@ -111,7 +112,7 @@ exit_on_user_error(sweeps.run)(jobs, workers=2)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert "2 runs save and stop" in errors
+    assert "the same command goes on" in errors
     assert [sweeps.status(tmp_path / name) for name in "abc"] == ["interrupted", "interrupted", "none"]
 
 
@@ -122,9 +123,14 @@ def test_share_is_the_last_bar_of_the_log(tmp_path):
     assert sweeps._share(log) == 0.12
 
 
+@pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="Ray is installed")
 def test_ray_that_is_not_there_is_one_sentence(tmp_path, script):
-    try:
-        import ray  # noqa: F401
-    except ImportError:
-        with pytest.raises(UserError, match="needs Ray"):
-            sweeps.run([Job(script, tmp_path / "a", ())], backend="ray")
+    with pytest.raises(UserError, match="needs Ray"):
+        sweeps.run([Job(script, tmp_path / "a", ())], backend="ray")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray: the extra [ray]")
+def test_ray_makes_the_same_runs(tmp_path, script):
+    jobs = [Job(script, tmp_path / name, flags) for name, flags in {"a": (), "b": ("--fail",)}.items()]
+    assert [job.folder.name for job in sweeps.run(jobs, backend="ray")] == ["b"]
+    assert sweeps.status(tmp_path / "a") == "finished"
