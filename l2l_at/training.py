@@ -129,6 +129,7 @@ class Session:
                 if step % every == 0:
                     figures = {name: float(total) / count for name, (total, count) in self.sums.items()}
                     figures["train/rate"] = trainer.optimizer.param_groups[0]["lr"]
+                    figures[events.SECONDS] = self.seconds
                     if (step // every) % self.args.probe_every == 0 or ending:
                         figures |= self.measure(board)
                         bar.set_postfix_str(

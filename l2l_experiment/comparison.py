@@ -38,6 +38,8 @@ class Curve:
     tag: str
     steps: NDArray[np.float64]
     values: NDArray[np.float64]
+    hours: NDArray[np.float64]
+    """Of training until each value, NaN where nothing says so."""
 
 
 class Estimate(NamedTuple):
@@ -63,21 +65,41 @@ def read(folder: Path, *, tag: str | None = None, by: Sequence[str] = (), unfini
     if status != "finished" and not unfinished:
         raise UserError(f"{folder} is {status}, not finished; resume it, or add --unfinished")
     for candidate in (tag,) if tag else TAGS:
-        steps, values = _points(folder, candidate)
+        steps, values, hours = _points(folder, candidate)
         if len(steps) > 1:
-            return Curve(folder.name, _group(folder, by), candidate, steps, values)
+            return Curve(folder.name, _group(folder, by), candidate, steps, values, hours)
     wanted = tag or " or ".join(TAGS)
     raise UserError(f"{folder} holds fewer than two values of {wanted}; name another --tag, or leave the run out")
 
 
-def _points(folder: Path, tag: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _points(folder: Path, tag: str) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Steps, values and hours of a curve, without what is not finite."""
     if (folder / events.METRICS).is_file():
-        rows = [row for row in events.read(folder / events.METRICS) if np.isfinite(row.get(tag, np.nan))]
-        points = {float(row["step"]): row[tag] for row in rows}
+        rows = events.read(folder / events.METRICS)
+        points = {
+            float(row["step"]): (row[tag], hours)
+            for row, hours in zip(rows, _hours(rows), strict=True)
+            if np.isfinite(row.get(tag, np.nan))
+        }
         steps = sorted(points)
-        return np.array(steps), np.array([points[step] for step in steps])
-    steps, values = events.read_scalars(folder, tag)
-    return steps[np.isfinite(values)].astype(np.float64), values[np.isfinite(values)]
+        values, hours = (np.array([points[step][part] for step in steps]) for part in (0, 1))
+        return np.array(steps), values, hours
+    steps, values, seconds = events.read_timed(folder, tag)
+    finite = np.isfinite(values)
+    return steps[finite].astype(np.float64), values[finite], seconds[finite] / 3600
+
+
+def _hours(rows: Sequence[Mapping[str, float]]) -> list[float]:
+    """Hours of training at each row. A clock that starts anew is that of a resumed run: it goes on from there."""
+    before = last = 0.0
+    found = []
+    for row in rows:
+        now = row.get(events.SECONDS, np.nan)
+        if now < last:
+            before += last
+        last = now if np.isfinite(now) else last
+        found.append((before + now) / 3600)
+    return found
 
 
 def _group(folder: Path, by: Sequence[str]) -> str:

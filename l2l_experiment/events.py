@@ -2,20 +2,23 @@
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-from tensorboard.backend.event_processing.event_file_loader import EventFileLoader, RawEventFileLoader
+from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.util.tensor_util import make_ndarray
 
 from l2l_experiment.errors import UserError
 from l2l_experiment.files import write_atomically
 
 METRICS = "metrics.jsonl"
+SECONDS = "time/time_elapsed"  # as Stable-Baselines3 has it: since the process began to train
 
 
 def trim(folder: Path | str, last_step: int) -> None:
@@ -44,14 +47,39 @@ def read_scalars(folder: Path | str, tag: str) -> tuple[np.ndarray, np.ndarray]:
 
     Of two values for one step the one written later counts.
     """
-    points: dict[int, float] = {}
+    return read_timed(folder, tag)[:2]
+
+
+def read_timed(folder: Path | str, tag: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The same with the seconds of writing at each value; the time between two event files, when nobody wrote, is not
+    counted."""
+    points: dict[int, tuple[float, float]] = {}
+    before, name = 0.0, tag.encode()
     for path in _event_files(folder):
-        for event in EventFileLoader(str(path)).Load():
+        first = last = None
+        plugin = ""  # a writer may name it at a tag's first value only
+        for data in RawEventFileLoader(str(path)).Load():
+            if first is not None and name not in data:  # other figures: most of the file, and slow to take apart
+                continue
+            event = Event.FromString(data)
+            first, last = first or event.wall_time, event.wall_time
             for value in event.summary.value:
-                if value.tag == tag and value.metadata.plugin_data.plugin_name == "scalars":
-                    points[event.step] = float(make_ndarray(value.tensor).item())
+                if value.tag != tag:
+                    continue
+                plugin = value.metadata.plugin_data.plugin_name or plugin
+                if (number := _number(value, plugin)) is not None:
+                    points[event.step] = (number, before + event.wall_time - first)
+        before += (last or 0.0) - (first or 0.0)
     steps = sorted(points)
-    return np.array(steps, dtype=np.int64), np.array([points[step] for step in steps], dtype=np.float64)
+    values, seconds = (np.array([points[step][part] for step in steps], dtype=np.float64) for part in (0, 1))
+    return np.array(steps, dtype=np.int64), values, seconds
+
+
+def _number(value: Summary.Value, plugin: str) -> float | None:
+    """The number that a value holds, if it is a scalar; PyTorch and TensorFlow write it differently."""
+    if value.HasField("simple_value"):
+        return value.simple_value
+    return float(make_ndarray(value.tensor).item()) if plugin == "scalars" and value.HasField("tensor") else None
 
 
 class JsonLines:
@@ -116,8 +144,12 @@ def _whole(path: Path) -> bytes:
 
 
 def _event_files(folder: Path | str) -> list[Path]:
-    """Event files in `folder` and below, in the order in which TensorBoard reads those of one folder: oldest first."""
-    return sorted(Path(folder).rglob("events.out.tfevents.*"))
+    """Event files in `folder` and below, those of one folder oldest first: a name holds time, process and number."""
+
+    def age(path: Path) -> tuple[Path, list[int | str]]:
+        return path.parent, [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]
+
+    return sorted(Path(folder).rglob("events.out.tfevents.*"), key=age)
 
 
 def _events_up_to(path: Path, content: bytes, last_step: int) -> bytes:

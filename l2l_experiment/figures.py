@@ -48,40 +48,45 @@ def learning_curves(
     title: str,
     reference: Mapping[str, float] | None = None,
     xlabel: str = "steps",
+    worst: bool = False,
 ) -> tuple[Path, Path]:
     """Draw `path_stem.png` and `path_stem.svg` and return their paths.
 
-    A group is what one method's runs are called; each of its runs is a thin line. Its thick line is the interquartile
-    mean over the runs, as far as all of them reach, and from three runs on the band around it is the mean's 95 %
-    bootstrap interval at each step. `reference` draws named horizontal lines (an expert's return, say). The same input
-    gives the same files, byte for byte, under one version of matplotlib.
+    A group is what one method's runs are called; each of its runs is a thin line, with `worst` the one that ends lowest
+    a dotted one. Its thick line is the interquartile mean over the runs, as far as all of them reach, and from three
+    runs on the band around it is the mean's 95 % bootstrap interval at each step. `reference` draws named horizontal
+    lines (an expert's return, say). The same input gives the same files, byte for byte, under one version of
+    matplotlib.
     """
     if not groups or any(not curves for curves in groups.values()):
         raise ValueError("a figure needs at least one group, and every group at least one run")
 
     def draw(axes: Axes) -> None:
         for index, (name, curves) in enumerate(groups.items()):
-            _draw_group(axes, name, curves, index)
+            _draw_group(axes, name, curves, index, worst)
         for index, (name, value) in enumerate((reference or {}).items()):
             axes.axhline(value, color="#777777", linewidth=1.2, linestyle=DASHES[1 + index % 3], zorder=1.5, label=name)
         axes.xaxis.set_major_locator(MaxNLocator(MOST_TICKS, steps=[1, 2, 2.5, 5, 10]))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.margins(x=0.01)
 
-    return _save(draw, path_stem, title, xlabel, ylabel, _explanation(groups))
+    return _save(draw, path_stem, title, xlabel, ylabel, _explanation(groups, worst))
 
 
-def _draw_group(axes: Axes, name: str, curves: Sequence[Curve], index: int) -> None:
+def _draw_group(axes: Axes, name: str, curves: Sequence[Curve], index: int, worst: bool) -> None:
     colour, dash = COLOURS[index % len(COLOURS)], DASHES[index // len(COLOURS) % len(DASHES)]
     label = f"{name} (n = {len(curves)})"
     grid = _shared_grid(curves)
     # One run has no spread to show, and runs that never overlap have no mean: then the runs themselves carry the name.
     alone = len(curves) == 1 or grid is None
+    lowest = min(range(len(curves)), key=lambda number: _last(curves[number])) if worst else None
     for number, (steps, values) in enumerate(curves):
         order = np.argsort(np.asarray(steps), kind="stable")
         line = axes.plot(np.asarray(steps)[order], np.asarray(values)[order], color=colour, linewidth=0.7, alpha=0.35)[
             0
         ]
+        if number == lowest:
+            line.set(linewidth=1.2, alpha=0.9, linestyle=DASHES[2], zorder=2.8)
         if alone:
             line.set(linewidth=1.5, alpha=1.0, linestyle=dash, zorder=3, label=label if number == 0 else None)
     if alone:
@@ -101,11 +106,19 @@ def _shared_grid(curves: Sequence[Curve]) -> np.ndarray | None:
     return np.linspace(first, last, GRID_POINTS) if last > first else None
 
 
-def _explanation(groups: Mapping[str, Sequence[Curve]]) -> str:
+def _last(curve: Curve) -> float:
+    """The value at the highest step."""
+    steps, values = (np.asarray(part) for part in curve)
+    return float(values[np.argmax(steps)])
+
+
+def _explanation(groups: Mapping[str, Sequence[Curve]], worst: bool) -> str:
     most = max(len(curves) for curves in groups.values())
     parts = []
     if most > 1:
         parts.append("thick: interquartile mean over runs; thin: single runs")
+    if most > 1 and worst:
+        parts.append("dotted: the run that ends lowest")
     if most >= RUNS_FOR_BAND:
         parts.append("band: 95 % bootstrap interval of that mean, at each step")
     return "; ".join(parts)

@@ -1,11 +1,14 @@
 """Compare runs, ours or anybody's TensorBoard folders: python scripts/compare.py runs/* --by follower"""
 
 import json
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import joblib
+import numpy as np
 import tyro
 
 from l2l_experiment import board, comparison
@@ -13,12 +16,15 @@ from l2l_experiment.errors import UserError, exit_on_user_error
 from l2l_experiment.figures import learning_curves
 from l2l_experiment.files import write_atomically
 
+REPORTS = Path(__file__).parents[1] / "benchmarks"
+MANY = 20
+
 
 @dataclass(frozen=True)
 class Args:
     """Curves, reliability and probability of improvement of groups of runs, with intervals."""
 
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
     """Folders of runs; one that cannot be read is named and left out."""
     by: tuple[str, ...] = ()
     """Settings that make a group, e.g. follower, or env follower; by default the folder's name without its seed."""
@@ -26,20 +32,25 @@ class Args:
     """The figure to compare, as TensorBoard names it; by default the return, or the held-out PGD-10 accuracy."""
     unfinished: bool = False
     """Take in runs of ours that are not finished, as far as they reach."""
+    records: Annotated[Path | None, tyro.conf.arg(name="from")] = None
+    """Make the tables and figures of README and docs anew from this project's records: --from docs/results."""
     out: Path = Path("comparison")
-    """Folder for table.md, comparison.json, curves.png, curves.svg and tensorboard/."""
+    """Folder for table.md, comparison.json, curves and curves_hours (.png, .svg) and tensorboard/."""
 
 
 @exit_on_user_error
 def main() -> None:
     """Read, compare, write."""
     args = tyro.cli(Args)
-    curves = []
-    for folder in args.runs:
-        try:
-            curves.append(comparison.read(folder, tag=args.tag, by=args.by, unfinished=args.unfinished))
-        except UserError as error:
-            print(f"left out: {error}", file=sys.stderr)
+    if args.records is not None:
+        return remake(args.records)
+    # Event files are slow to read: many of them on all cores.
+    cores = -1 if len(args.runs) >= MANY else 1
+    found = joblib.Parallel(n_jobs=cores)(joblib.delayed(attempt)(folder, args) for folder in args.runs)
+    curves = [curve for curve in found if isinstance(curve, comparison.Curve)]
+    for reason in found:
+        if isinstance(reason, str):
+            print(f"left out: {reason}", file=sys.stderr)
     if not curves:
         raise UserError("there is no run to compare; name the folders of runs")
     if len(tags := sorted({curve.tag for curve in curves})) > 1:
@@ -51,10 +62,32 @@ def main() -> None:
     write_atomically(args.out / "table.md", text.encode())
     write_atomically(args.out / "comparison.json", (json.dumps(content, indent=1) + "\n").encode())
     drawn = {name: [(curve.steps, curve.values) for curve in members] for name, members in groups.items()}
-    learning_curves(drawn, args.out / "curves", ylabel=tags[0], title=tags[0])
+    learning_curves(drawn, args.out / "curves", ylabel=tags[0], title=tags[0], worst=True)
+    timed = {name: [(curve.hours, curve.values) for curve in members] for name, members in groups.items()}
+    if all(np.isfinite(curve.hours).all() for curve in curves):
+        learning_curves(timed, args.out / "curves_hours", ylabel=tags[0], title=tags[0], xlabel="hours", worst=True)
     board.write(args.out / "tensorboard", groups, grid, tags[0])
     print(text)
     print(f"{args.out}: table.md, comparison.json, curves.png, curves.svg; tensorboard --logdir {args.out}/tensorboard")
+
+
+def attempt(folder: Path, args: Args) -> comparison.Curve | str:
+    """A run's curve, or why there is none."""
+    try:
+        return comparison.read(folder, tag=args.tag, by=args.by, unfinished=args.unfinished)
+    except UserError as error:
+        return str(error)
+
+
+def remake(records: Path) -> None:
+    """Make the tables and figures of README and docs anew, each page by the report in benchmarks/ that knows it."""
+    reports = [REPORTS / f"{folder.name}_report.py" for folder in sorted(records.iterdir()) if folder.is_dir()]
+    if not reports or not all(report.is_file() for report in reports):
+        raise UserError(
+            f"{records} does not hold this project's records; they are in {REPORTS.parent / 'docs/results'}"
+        )
+    for report in reports:
+        subprocess.run([sys.executable, str(report)], check=True)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ def foreign_run(folder, points, tag=TAG):
 
 def curve(values, name="r", group="g"):
     values = np.asarray(values, dtype=np.float64)
-    return Curve(name, group, TAG, 10.0 * np.arange(len(values)), values)
+    return Curve(name, group, TAG, 10.0 * np.arange(len(values)), values, np.full(len(values), np.nan))
 
 
 def test_our_runs_and_foreign_folders_are_read_alike(tmp_path):
@@ -42,6 +43,21 @@ def test_our_runs_and_foreign_folders_are_read_alike(tmp_path):
     assert ours.steps.tolist() == theirs.steps.tolist() == [0, 10, 20]
     assert ours.values.tolist() == theirs.values.tolist() == [1, 2, 4]
     assert (ours.group, theirs.group) == ("a", "b")
+
+
+def test_hours_go_on_where_a_resumed_run_starts_its_clock_anew(tmp_path):
+    with events.JsonLines(tmp_path / events.METRICS) as rows:
+        for step, seconds in enumerate((1800, 3600, 1800, 5400)):
+            rows.write(step, {TAG: 1.0, events.SECONDS: seconds})
+    assert comparison.read(tmp_path).hours.tolist() == [0.5, 1.0, 1.5, 2.5]
+
+
+def test_hours_of_event_files_leave_out_the_time_between_two_of_them(tmp_path):
+    for session in (0, 1):
+        with SummaryWriter(str(tmp_path), filename_suffix=f".{session}") as writer:
+            for step in (1, 2):
+                writer.add_scalar(TAG, 1.0, 2 * session + step, walltime=time.time() + 3600 * step)
+    assert comparison.read(tmp_path).hours == pytest.approx([1, 2, 3, 4], abs=0.01)
 
 
 def test_doubled_and_missing_values(tmp_path):
@@ -113,7 +129,7 @@ def test_probability_of_improvement_by_counting(left, right, expected):
 
 
 def test_curves_without_a_common_stretch_are_refused():
-    late = Curve("r", "g", TAG, np.array([100.0, 200.0]), np.array([1.0, 2.0]))
+    late = Curve("r", "g", TAG, np.array([100.0, 200.0]), np.array([1.0, 2.0]), np.array([0.1, 0.2]))
     with pytest.raises(UserError, match="share no stretch"):
         comparison.shared_grid([curve([1, 2, 3]), late])
 

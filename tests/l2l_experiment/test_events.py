@@ -7,6 +7,8 @@ import os
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from torch.utils.tensorboard import SummaryWriter
 
 from l2l_experiment import events
@@ -39,6 +41,20 @@ def test_scalars_are_read_back(tmp_path):
     assert values.tolist() == [0.0, 2.0, 4.0, 6.0, 8.0]
     assert (steps.dtype, values.dtype) == (np.int64, np.float64)
     assert [len(part) for part in events.read_scalars(tmp_path, "other")] == [0, 0]
+
+
+def test_scalars_as_tensorflow_writes_them(tmp_path):
+    """As tensors, of which the first alone says what it is."""
+    kind = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="scalars"))
+    with SummaryWriter(str(tmp_path)) as writer:
+        for step in range(3):
+            tensor = TensorProto(dtype="DT_FLOAT", float_val=[2.0 * step])
+            value = Summary.Value(tag="loss", tensor=tensor, metadata=None if step else kind)
+            writer.file_writer.add_summary(Summary(value=[value]), step)
+        writer.add_text("loss", "no number", 7)
+        writer.add_scalar("loss/other", 5.0, 8)
+    steps, values = events.read_scalars(tmp_path, "loss")
+    assert (steps.tolist(), values.tolist()) == ([0, 1, 2], [0.0, 2.0, 4.0])
 
 
 def test_of_two_values_for_a_step_the_later_counts(tmp_path):

@@ -69,6 +69,12 @@ def test_two_runs_have_no_band_and_one_has_no_mean(tmp_path, axes):
     assert list(labelled(axes[0])) == ["two (n = 2)", "one (n = 1)"]
 
 
+def test_the_worst_run_is_dotted(tmp_path, axes):
+    figures.learning_curves({"a": runs(4)}, tmp_path / "f", ylabel="y", title="T", worst=True)
+    (dotted,) = [line for line in axes[0].get_lines() if line.is_dashed()]
+    assert np.allclose(dotted.get_ydata(), dotted.get_xdata())  # the lowest of the four
+
+
 def test_the_mean_ends_where_the_shortest_run_does(tmp_path, axes):
     short = (STEPS[2:6], STEPS[2:6] * 1.0)
     figures.learning_curves({"a": [*runs(2), short]}, tmp_path / "f", ylabel="y", title="T")

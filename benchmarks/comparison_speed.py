@@ -1,0 +1,69 @@
+"""How long a comparison of many runs takes: python benchmarks/comparison_speed.py [--runs 100]
+
+Writes runs of 1M steps as `train_gail.py` logs them (one row of 34 figures a round of 2048 steps), half of them as our
+folders and half as TensorBoard event files alone, and compares them.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tyro
+from campaign import ROOT
+from torch.utils.tensorboard import SummaryWriter
+
+from l2l_experiment import events, provenance
+
+ROUNDS, ROUND_STEPS, FIGURES = 488, 2048, 33
+TAG = "rollout/ep_rew_mean"
+
+
+@dataclass(frozen=True)
+class Args:
+    """Time scripts/compare.py on synthetic runs."""
+
+    runs: int = 100
+    """How many runs."""
+    out: Path | None = None
+    """Write the figures into this JSON file."""
+
+
+def main() -> None:
+    """Write runs, compare them, print the seconds."""
+    args = tyro.cli(Args)
+    with tempfile.TemporaryDirectory() as folder:
+        for index in range(args.runs):
+            write(Path(folder) / f"{'ab'[index % 2]}_s{index}", index, ours=index % 4 < 2)
+        start = time.perf_counter()
+        command = [sys.executable, str(ROOT / "scripts" / "compare.py"), *map(str, sorted(Path(folder).iterdir()))]
+        subprocess.run([*command, "--out", str(Path(folder) / "out")], check=True, stdout=subprocess.DEVNULL)
+        seconds = time.perf_counter() - start
+    print(f"{args.runs} runs of {ROUNDS * ROUND_STEPS:,} steps, half of them event files: {seconds:.1f} s")
+    if args.out is not None:
+        record = {"runs": args.runs, "seconds": seconds, "machine": provenance.machine()}
+        args.out.write_text(json.dumps(record | {"versions": provenance.versions()}, indent=1) + "\n")
+
+
+def write(folder: Path, seed: int, *, ours: bool) -> None:
+    """One run: a noisy curve that rises, and figures beside it."""
+    generator = np.random.default_rng(seed)
+    values = 6000 * (1 - np.exp(-np.arange(ROUNDS) / 100)) + generator.normal(0, 100, ROUNDS)
+    rows = [{TAG: value} | {f"other/{i}": generator.normal() for i in range(FIGURES)} for value in values]
+    if ours:
+        with events.JsonLines(folder / events.METRICS) as lines:
+            for index, row in enumerate(rows):
+                lines.write(index * ROUND_STEPS, row)
+        return
+    with SummaryWriter(str(folder)) as board:
+        for index, row in enumerate(rows):
+            for tag, value in row.items():
+                board.add_scalar(tag, value, index * ROUND_STEPS)
+
+
+if __name__ == "__main__":
+    main()
