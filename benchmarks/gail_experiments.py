@@ -51,7 +51,7 @@ def experiments() -> Experiments:
             for seed in SEEDS
         },
         "stress": {f"{follower}_s{seed}": stress(few, follower, seed) for seed in SEEDS for follower in learned}
-        | {"l2l-unpenalised_s0": [*stress(few, "l2l", 0), "--score-penalty", "0"]},
+        | {"l2l-unsmoothed_s0": [*stress(few, "l2l", 0), "--score-smoothing", "0"]},
         "tasks": {
             f"{env}_{follower}_s{seed}": [*task(env, seed), "--follower", follower]
             for seed in SEEDS

@@ -80,8 +80,9 @@ def settings_of(run: Path) -> dict[str, Any]:
     names = ("env", "follower", "seed", "disc_rate", "disc_updates", "gradient_penalty", "disc_hidden", "log_rate_rate")
     kept = {name: settings[name] for name in names} | {name: config[name] for name in ("steps", "num_demos")}
     if settings["follower"] != "adam":
-        penalty = settings.get("score_penalty", settings["gradient_penalty"])  # older runs: that of the steps
-        kept["score_penalty"] = from_dict(settings).scoring.gradient_penalty if penalty is None else penalty
+        scoring = from_dict(settings).scoring
+        # Runs that are older than the setting were scored on the objective of their steps.
+        kept["score_smoothing"] = scoring.label_smoothing if "score_smoothing" in settings else 0.0
     return kept
 
 
@@ -96,7 +97,7 @@ def group_of(run: dict[str, Any], runs: dict[str, Any]) -> str:
     """What a run is called in table and figure: follower, and whatever else the experiment varies but the seed."""
     varied = [
         name
-        for name in ("env", "disc_rate", "num_demos", "gradient_penalty", "score_penalty")
+        for name in ("env", "disc_rate", "num_demos", "gradient_penalty", "score_smoothing")
         if len({json.dumps(other["settings"][name]) for other in runs.values() if name in other["settings"]}) > 1
     ]
     settings = run["settings"]
@@ -108,8 +109,8 @@ def group_of(run: dict[str, Any], runs: dict[str, Any]) -> str:
     }
     # Without a step nobody but behaviour cloning was at work.
     who = settings["follower"] if settings["steps"] else "cloning alone"
-    if "score_penalty" in varied and settings.get("score_penalty") == 0:
-        who += ", scored without penalty"
+    if "score_smoothing" in varied and "score_smoothing" in settings:
+        who += f", score smoothed {settings['score_smoothing']:g}"
     return ", ".join([words[name] for name in varied if name in words] + [who])
 
 

@@ -50,13 +50,15 @@ class LearnedFollower:
         Whatever history `start` and `state` bring is cut: the fit sees its own steps only. The returned response is
         detached, made with the rule as it was before this fit, and can be committed as it is; after a skipped fit look
         first whether it is finite itself.
-        The figures are `score`, `gradient_norm` (before clipping) and `skipped` (1.0 if the fit was not applied).
+        The figures are `score`, `gradient_norm` (before clipping), `skipped` (1.0 if the fit was not applied) and
+        `last_step`, the Euclidean length of the last step.
         """
         if len(objectives) != self.steps + 1:
             raise ValueError(f"fit needs steps + 1 = {self.steps + 1} objectives, got {len(objectives)}")
         state = self.rule.init(start) if state is None else state
         response, trace, scores = detach(Response(start, state, torch.empty(0))), [], []
         for step, objective in enumerate(objectives[:-1]):
+            before = response.variable
             response = unroll(
                 objective, self.rule, response.variable, steps=1, state=response.state, project=project, through="rule"
             )
@@ -65,7 +67,9 @@ class LearnedFollower:
                 scores.append(objectives[step + 1](response.variable))
         total = torch.stack(scores).mean()
         norm, applied = self._improve(total)
+        moved = map_tensors(lambda new, old: (new - old).detach(), response.variable, before)
         figures = {"score": float(total.detach()), "gradient_norm": norm, "skipped": float(not applied)}
+        figures["last_step"] = float(flatten(moved).norm())
         return detach(response._replace(trace=torch.cat(trace))), figures
 
     def _improve(self, score: Tensor) -> tuple[float, bool]:

@@ -92,16 +92,22 @@ class GAILConfig:
     """Learning rate of the learned rule's log rate."""
     holdout: float = 0.25
     """Share of every demonstration and rollout, its end, on which the learned rule is scored and never trained."""
+    score_smoothing: float | None = None
+    """Label smoothing in the rule's score; if None, that of its steps, or 0.2 if nothing there keeps logits finite."""
     score_penalty: float | None = None
-    """Weight of the gradient penalty in the rule's score; if None, that of its steps, or 1 if they have none."""
+    """Weight of the gradient penalty in the rule's score; if None, that of its steps."""
     freeze_follower: bool = False
     """Keep the learned rule as it is."""
 
     @property
     def scoring(self) -> "GAILConfig":
         """The settings of the objective that the learned rule is scored on."""
-        penalty = self.score_penalty if self.score_penalty is not None else self.gradient_penalty or 1.0
-        return replace(self, gradient_penalty=penalty)
+        penalty = self.gradient_penalty if self.score_penalty is None else self.score_penalty
+        smoothing = self.score_smoothing
+        if smoothing is None:
+            # Without either, the best score is a discriminator that has won, whose reward is flat.
+            smoothing = self.label_smoothing or (0.0 if self.gradient_penalty else 0.2)
+        return replace(self, gradient_penalty=penalty, label_smoothing=smoothing)
 
     def __post_init__(self) -> None:
         positive = ("num_envs", "round_steps", "policy_batch", "policy_epochs", "disc_batch", "disc_updates")
@@ -112,8 +118,8 @@ class GAILConfig:
         for name in (*penalties, "policy_kl", "replay_rounds", "bc_epochs"):
             if (getattr(self, name) or 0) < 0:
                 raise UserError(f"--{name.replace('_', '-')} must not be negative, got {getattr(self, name)}")
-        for name, limit in (("holdout", 1.0), ("label_smoothing", 0.5), ("gamma", 1.0)):
-            if not 0 <= getattr(self, name) <= limit:
+        for name, limit in (("holdout", 1.0), ("label_smoothing", 0.5), ("score_smoothing", 0.5), ("gamma", 1.0)):
+            if not 0 <= (getattr(self, name) or 0) <= limit:
                 raise UserError(f"--{name.replace('_', '-')} must lie in [0, {limit:g}], got {getattr(self, name)}")
         if self.follower != "adam" and not 0 < self.holdout < 1:
             raise UserError(f"--holdout must lie strictly between 0 and 1 for a learned follower, got {self.holdout}")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from bilevel import Adam, Coordinatewise, LearnedFollower, unroll
+from bilevel.rules import adam_direction
 from l2l_experiment.checkpoint import load_optimizer_state, optimizer_state
 from l2l_experiment.errors import UserError
 from l2l_gail.config import GAILConfig
@@ -88,7 +89,16 @@ class L2LFollower:
         figures = {key: sum(fit[key] for fit in fits) / len(fits) for key in (fits[0] if fits else ())}
         log_rate = float(self.rule.log_rate.detach())
         rate = self.rule.rate * float(self.rule.log_rate.detach().exp())
+        if fits:
+            figures["step_over_adam"] = fits[-1]["last_step"] / self.adam_step()
         return figures | {"update_norm": distance(before, self.weights), "log_rate": log_rate, "rate": rate}
+
+    def adam_step(self) -> float:
+        """Length of the step that Adam would have made last, at the rate that the rule started from."""
+        rule, memory = self.rule, self.memory
+        mean, square = memory["momenta"][str(rule.betas[0])], memory["square"]
+        direction = adam_direction(mean, square, float(memory["count"]), rule.betas, rule.eps)
+        return rule.rate * float(torch.cat([leaf.flatten() for leaf in direction.values()]).norm())
 
     def state(self) -> tuple[dict, dict]:
         """Tensors and JSON values that `restore` takes."""

@@ -61,7 +61,8 @@ def test_fit_by_hand(score):
     torch.testing.assert_close(response.variable, w2)
     torch.testing.assert_close(response.trace, torch.stack([0.5 * (START - 1).square().sum(), s1]))
     assert response.state["calls"] == 2
-    assert figures == pytest.approx({"score": float(total), "gradient_norm": abs(float(derivative)), "skipped": 0.0})
+    expected = {"score": total, "gradient_norm": abs(derivative), "skipped": 0.0, "last_step": rate * g1.norm()}
+    assert figures == pytest.approx({name: float(value) for name, value in expected.items()})
     assert follower.rule.rate.item() == pytest.approx(rate - 0.01 * float(derivative))
 
 

@@ -70,6 +70,14 @@ def test_fitting_changes_the_rule_and_freezing_does_not(config):
         assert ("score" in figures) == (not frozen)
 
 
+def test_step_over_adam_is_one_for_a_rule_that_is_adam_and_twice_that_at_twice_the_rate(config):
+    _, follower, train, score = task(replace(config, follower="l2l", follower_rate=0.0, log_rate_rate=0.0))
+    assert follower.respond(train, score, 0.0)["step_over_adam"] == pytest.approx(1.0, rel=1e-4)
+    with torch.no_grad():
+        follower.rule.log_rate.fill_(torch.tensor(2.0).log())
+    assert follower.respond(train, score, 0.0)["step_over_adam"] == pytest.approx(2.0, rel=1e-4)
+
+
 def test_log_rate_rises_from_a_rate_far_too_low(config):
     slow = replace(config, follower="l2l-rate", disc_rate=1e-6, log_rate_rate=0.05)
     _, follower, train, score = task(slow)

@@ -167,17 +167,25 @@ def test_policy_opens_in_plain_stable_baselines3(config, cheetah, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("steps", "score", "expected"), [(2.0, None, 2.0), (0.0, None, 1.0), (0.0, 0.0, 0.0), (1.0, 4.0, 4.0)]
+    ("settings", "penalty", "smoothing"),
+    [
+        ({}, 1.0, 0.0),
+        ({"gradient_penalty": 0.0}, 0.0, 0.2),
+        ({"gradient_penalty": 0.0, "label_smoothing": 0.1}, 0.0, 0.1),
+        ({"gradient_penalty": 0.0, "score_smoothing": 0.0}, 0.0, 0.0),
+        ({"score_penalty": 4.0, "score_smoothing": 0.3}, 4.0, 0.3),
+    ],
 )
-def test_the_rule_is_scored_with_a_penalty_even_if_its_steps_have_none(
-    config, cheetah, monkeypatch, steps, score, expected
+def test_the_rule_is_scored_on_an_objective_with_a_finite_optimum(
+    config, cheetah, monkeypatch, settings, penalty, smoothing
 ):
-    gail = GAIL(replace(config, follower="l2l", gradient_penalty=steps, score_penalty=score), cheetah)
-    penalties = []
-    monkeypatch.setattr("l2l_gail.gail.objective", lambda _, batch, config: penalties.append(config.gradient_penalty))
+    gail = GAIL(replace(config, follower="l2l", **({"gradient_penalty": 1.0} | settings)), cheetah)
+    drawn = []
+    monkeypatch.setattr("l2l_gail.gail.objective", lambda _, batch, config: drawn.append(config))
     gail.follower.respond = lambda train, score, progress: {"drawn": len([train(), score()])}
     gail.learn(1)
-    assert penalties == [steps, expected]
+    assert drawn[0] == gail.config
+    assert drawn[1] == replace(gail.config, gradient_penalty=penalty, label_smoothing=smoothing)
 
 
 def test_split_holds_out_a_stretch_of_every_episode():

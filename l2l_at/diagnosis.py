@@ -1,0 +1,83 @@
+"""Why a run went as it did: what the training attack is worth beside PGD of 1 to 50 steps, over the radius too."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn.functional import cross_entropy
+
+from l2l_at import attacks
+from l2l_at.attacks import accuracy, evaluating
+from l2l_at.data import load as load_data
+from l2l_at.trainer import Trainer
+from l2l_at.training import stored_args
+from l2l_experiment import checkpoint, events
+from l2l_experiment.figures import learning_curves
+from l2l_experiment.run import Run
+
+STEPS = (1, 2, 3, 5, 7, 10, 20, 50)
+IMAGES = 256
+CURVES = {
+    "strength": ("over PGD-10", {"loss": "follower/strength", "added loss": "follower/gain", "norm": "follower/norm"}),
+    "accuracy": (
+        "accuracy",
+        {
+            "held out, clean": "robust/clean",
+            "held out, PGD-10": "robust/pgd10",
+            "training, one step": "train/fgsm",
+            "training, PGD-10": "train/pgd10",
+        },
+    ),
+}
+
+
+def diagnose(run: Run, out: Path) -> list[Path]:
+    """Draw the figures of a finished or running adversarial training into a folder; returns the pictures."""
+    rows = events.read(run.folder / events.METRICS)
+    pictures = []
+    for stem, (label, tags) in CURVES.items():
+        curves = {}
+        for title, tag in tags.items():
+            points = [(row["step"], row[tag]) for row in rows if np.isfinite(row.get(tag, np.nan))]
+            if points:
+                curves[title] = [tuple(np.array(points).T)]
+        if curves:
+            pictures.append(learning_curves(curves, out / stem, ylabel=label, title=f"{run.folder.name}: {stem}")[0])
+    args = stored_args(run)
+    config = args.settings
+    task = load_data(
+        config.dataset, data_dir=args.data_dir, holdout=config.holdout, seed=config.seed, subset=config.subset
+    )
+    trainer = Trainer(config, task)
+    tensors, meta = checkpoint.latest(run.folder)
+    trainer.restore(tensors, meta["trainer"])
+    return [*pictures, draw_ladder(trainer, *task.held_out.subset(slice(0, IMAGES)).take(slice(None)), out)]
+
+
+def ladder(trainer: Trainer, x: torch.Tensor, y: torch.Tensor) -> tuple[dict[int, float], float]:
+    """The loss under PGD by its number of steps, and under the training attack, in evaluation mode."""
+    model, threat = trainer.model, trainer.config.threat
+
+    @torch.no_grad()
+    def loss(delta: torch.Tensor) -> float:
+        return float(cross_entropy(model(x + delta), y))
+
+    with evaluating(model):
+        # Steps of 2.5 radii in all, as Madry et al. (2018) choose them; one step goes all the way.
+        pgd = {k: loss(attacks.pgd(model, x, y, threat, steps=k, size=min(1.0, 2.5 / k))) for k in STEPS}
+        return pgd, loss(trainer.method.follower.perturb(model, x, y))
+
+
+def draw_ladder(trainer: Trainer, x: torch.Tensor, y: torch.Tensor, out: Path) -> Path:
+    """The training attack as a level among PGD's."""
+    pgd, own = ladder(trainer, x.to(trainer.device), y.to(trainer.device))
+    with evaluating(trainer.model):
+        clean = accuracy(trainer.model, x.to(trainer.device), y.to(trainer.device))
+    return learning_curves(
+        {"PGD": [(list(pgd), list(pgd.values()))]},
+        out / "ladder",
+        ylabel="loss on held-out images",
+        title=f"{trainer.config.method} beside PGD, last checkpoint (clean accuracy {clean:.0%})",
+        xlabel="steps of PGD",
+        reference={trainer.config.method: own},
+    )[0]

@@ -1,0 +1,154 @@
+"""Why a run went as it did: figures of the discriminator, of its reward, and of the rule that moves it."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bilevel import Coordinatewise, unroll
+from bilevel._tree import flatten
+from l2l_experiment import events
+from l2l_experiment.errors import UserError
+from l2l_experiment.figures import learning_curves
+from l2l_experiment.run import Run
+from l2l_gail.config import GAILConfig
+from l2l_gail.discriminator import draw, objective
+from l2l_gail.gail import GAIL, Pairs
+from l2l_gail.training import find_demonstrations, stored_args
+
+# Curves of a run by figure: title of the axis, and what is drawn by its name in TensorBoard.
+CURVES: dict[str, tuple[str, dict[str, str]]] = {
+    "discriminator": (
+        "accuracy before each round's update",
+        {
+            "demonstrations": "disc/disc_acc_expert",
+            "other demonstrations": "disc/heldout_acc",
+            "policy": "disc/disc_acc_gen",
+        },
+    ),
+    "reward": ("standard deviation over a rollout", {"learned reward": "reward/std", "logits": "disc/logit_std"}),
+    "step": (
+        "length of the last step of a round over Adam's, log10",
+        {"learned rule": "follower/step_over_adam", "its log rate alone": "follower/log_rate"},
+    ),
+}
+BATCHES = 4  # of the scored objective, so that a curve over steps is not the noise of one batch
+MOST_STEPS = 50
+BINS = np.linspace(-3, 3, 25)
+
+
+def diagnose(run: Run, out: Path) -> list[Path]:
+    """Draw the figures of a finished or running GAIL run into a folder; returns the pictures.
+
+    Of runs with a learned rule the last checkpoint is loaded too: the policy makes one rollout, on which the rule and
+    Adam answer from the same weights with the same memory.
+    """
+    pictures = draw_curves(events.read(run.folder / events.METRICS), out, run.folder.name)
+    args = stored_args(run, steps=None)
+    if args.settings.follower == "adam":
+        return pictures
+    demonstrations, _ = find_demonstrations(args)
+    gail = GAIL.load(run.folder, demonstrations, device="cpu")
+    policy = gail.transitions(rollout(gail))
+    train, held = (gail.transitions(pairs) for pairs in (gail.train_pairs, gail.score_pairs))
+
+    def objectives(expert: torch.Tensor, config: GAILConfig) -> Callable:
+        batch = draw(expert, policy, config.disc_batch, gail.generator)
+        return objective(gail.discriminator, batch, config)
+
+    steps = [objectives(train, gail.config) for _ in range(MOST_STEPS)]
+    scores = [objectives(held, gail.scoring) for _ in range(BATCHES)]
+    return [*pictures, draw_strength(gail, steps, scores, out), draw_response(gail, steps[0], out)]
+
+
+def draw_curves(rows: list[dict[str, float]], out: Path, name: str) -> list[Path]:
+    """The figures that the run's own log gives; those it does not log are left out."""
+    pictures = []
+    for stem, (label, tags) in CURVES.items():
+        curves = {}
+        for title, tag in tags.items():
+            points = [(row["step"], row[tag]) for row in rows if np.isfinite(row.get(tag, np.nan))]
+            if points:
+                steps, values = np.array(points).T
+                if stem == "step":
+                    values = values / np.log(10) if tag.endswith("log_rate") else np.log10(np.maximum(values, 1e-6))
+                curves[title] = [(steps, values)]
+        if curves:
+            pictures.append(learning_curves(curves, out / stem, ylabel=label, title=f"{name}: {stem}")[0])
+    return pictures
+
+
+def rollout(gail: GAIL) -> Pairs:
+    """Observations and clipped actions of one round of the policy, with its noise."""
+    envs, config = gail.envs, gail.config
+    filtered = envs.reset()
+    observations, actions = [], []
+    for _ in range(config.round_steps):
+        observations.append(envs.get_original_obs())
+        action, _ = gail.ppo.predict(filtered, deterministic=False)
+        actions.append(np.clip(action, envs.action_space.low, envs.action_space.high))
+        filtered, *_ = envs.step(actions[-1])
+    return np.concatenate(observations), np.concatenate(actions)
+
+
+def answers(gail: GAIL, steps: list[Callable], scores: list[Callable]) -> dict[str, list[float]]:
+    """The scored objective after 0, 1, … steps of Adam and of the learned rule, from the same weights and memory."""
+    config, follower = gail.config, gail.follower
+    adam = Coordinatewise(config.disc_rate, hidden=0)  # its log rate is zero: Adam, with the rule's memory
+    reached = {}
+    for name, rule in (("Adam", adam), ("learned rule", follower.rule)):
+        weights, memory, values = follower.weights, follower.memory, []
+        for step in [None, *steps]:
+            if step is not None:
+                answer = unroll(step, rule, weights, steps=1, state=memory)
+                weights, memory = answer.variable, answer.state
+            values.append(float(torch.stack([score(weights).detach() for score in scores]).mean()))
+        reached[name] = values
+    return reached
+
+
+def draw_strength(gail: GAIL, steps: list[Callable], scores: list[Callable], out: Path) -> Path:
+    """How far the rule gets in k steps, and Adam."""
+    reached = answers(gail, steps, scores)
+    curves = {name: [(np.arange(len(values)), values)] for name, values in reached.items()}
+    title = "answers from the last checkpoint"
+    return learning_curves(
+        curves,
+        out / "strength",
+        ylabel="objective on held-out demonstrations",
+        title=title,
+        xlabel="discriminator steps",
+    )[0]
+
+
+def response(gail: GAIL, step: Callable) -> Mapping[str, tuple[np.ndarray, np.ndarray]]:
+    """Median step over the rate, by the gradient over its running root mean square: the rule's and Adam's."""
+    config, follower = gail.config, gail.follower
+    weights = {name: weight.detach().requires_grad_() for name, weight in follower.weights.items()}
+    gradient = dict(zip(weights, torch.autograd.grad(step(weights), list(weights.values())), strict=True))
+    weights = {name: weight.detach() for name, weight in weights.items()}
+    curves = {}
+    for name, rule in (("Adam", Coordinatewise(config.disc_rate, hidden=0)), ("learned rule", follower.rule)):
+        moved, memory = rule.update(gradient, follower.memory, weights)
+        scale = (flatten(memory["square"]) / (1 - rule.betas[1] ** float(memory["count"]))).sqrt() + rule.eps
+        x, y = (flatten(gradient) / scale).numpy(), (flatten(moved) / config.disc_rate).detach().numpy()
+        bins = np.digitize(x, BINS)
+        filled = [index for index in range(1, len(BINS)) if (bins == index).sum() >= 5]
+        centres = (BINS[:-1] + BINS[1:]) / 2
+        curves[name] = centres[[i - 1 for i in filled]], np.array([np.median(y[bins == i]) for i in filled])
+    return curves
+
+
+def draw_response(gail: GAIL, step: Callable, out: Path) -> Path:
+    """What the rule does to a gradient of given size."""
+    curves = {name: [curve] for name, curve in response(gail, step).items()}
+    if any(len(curve[0]) == 0 for (curve,) in curves.values()):
+        raise UserError("the discriminator's gradients are all zero or infinite; there is no response to draw")
+    return learning_curves(
+        curves,
+        out / "response",
+        ylabel="median step over the rate",
+        title="what a weight's gradient does, last checkpoint",
+        xlabel="gradient over its running root mean square",
+    )[0]
