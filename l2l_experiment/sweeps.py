@@ -183,7 +183,7 @@ class _Progress:
         self.bar = tqdm(
             total=total, initial=total - len(todo), bar_format="{percentage:3.0f}%|{bar}| {desc} [{elapsed}]"
         )
-        self.closing = threading.Event()
+        self.shown, self.closing = "", threading.Event()
         self.thread = threading.Thread(target=self._follow, daemon=True)
 
     def __enter__(self) -> Self:
@@ -208,8 +208,12 @@ class _Progress:
         self.open = {folder for folder in self.open if status(folder) != "finished"}
         shares = {folder: share for folder in sorted(self.open) if 0 < (share := _share(log_of(folder))) < 1}
         self.bar.n = self.total - len(self.open) + sum(shares.values())
+        done = f"{self.total - len(self.open)} of {self.total} runs"
         names = [f"{folder.name} {share:.0%}" for folder, share in list(shares.items())[:4]]
-        self.bar.set_description_str("; ".join([f"{self.total - len(self.open)} of {self.total} runs", *names]))
+        self.bar.set_description_str("; ".join([done, *names]), refresh=False)
+        if sys.stderr.isatty() or done != self.shown:  # a log file gets a line a run
+            self.bar.refresh()
+            self.shown = done
 
 
 def _share(log: Path) -> float:
