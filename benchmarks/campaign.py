@@ -16,10 +16,13 @@ def run_all(
 ) -> None:
     """Make every run whose name holds `only` in OUT/EXPERIMENT/RUN; exits with a message if one fails.
 
-    Runs that stand in RECORDS/EXPERIMENT.json are skipped, unless `again`.
+    `{out}` in a flag stands for OUT, for runs that take something from another one. Runs that stand in
+    RECORDS/EXPERIMENT.json are skipped, unless `again`.
     """
     todo = [
-        sweeps.Job(ROOT / "scripts" / script, out / name / run, tuple(flags))
+        sweeps.Job(
+            ROOT / "scripts" / script, out / name / run, tuple(flag.replace("{out}", str(out)) for flag in flags)
+        )
         for name, runs in experiments.items()
         for run, flags in runs.items()
         if only in run and (again or run not in recorded(records, name))

@@ -15,8 +15,9 @@ from campaign import ROOT, Experiments, run_all
 RECORDS = ROOT / "docs" / "results" / "gail"
 SEEDS = range(3)
 RATES = ("3e-5", "3e-4", "3e-3")
-
 TASKS = ("Hopper-v4", "Walker2d-v4")
+FOLLOWERS = ("adam", "l2l")
+FEW = ["--num-demos", "1", "--disc-updates", "20"]
 
 
 def task(env: str, seed: int) -> list[str]:
@@ -24,42 +25,90 @@ def task(env: str, seed: int) -> list[str]:
     return ["--env", env, "--num-demos", "10", "--seed", str(seed)]
 
 
-def stress(few: list[str], follower: str, seed: int) -> list[str]:
+def stress(follower: str, seed: int, steps: int = 2_000_000) -> list[str]:
     """Flags of a long run without gradient penalty."""
-    unpenalised = ["--disc-rate", "1e-3", "--gradient-penalty", "0", "--steps", "2000000"]
-    return [*few, *unpenalised, "--follower", follower, "--seed", str(seed)]
+    unpenalised = ["--disc-rate", "1e-3", "--gradient-penalty", "0", "--steps", str(steps)]
+    return [*FEW, *unpenalised, "--follower", follower, "--seed", str(seed)]
+
+
+def sensitivity() -> dict[str, list[str]]:
+    """Five rates, with and without penalty, one demonstration and four; what `rates` has is not listed again."""
+    return {
+        f"{follower}_{demos}_gp{penalty}_{rate}_s{seed}": ["--num-demos", demos, "--disc-updates", "20"]
+        + ["--gradient-penalty", penalty, "--follower", follower, "--disc-rate", rate, "--seed", str(seed)]
+        for seed in SEEDS
+        for penalty in ("1", "0")
+        for demos in ("1", "4")
+        for rate in ("3e-5", "1e-4", "3e-4", "1e-3", "3e-3")
+        for follower in FOLLOWERS
+        if not (demos == "1" and penalty == "1" and rate in RATES)
+    }
+
+
+def grid() -> dict[str, list[str]]:
+    """Tasks by demonstrations, penalty and follower, five seeds; what `main` and `tasks` have is not listed again."""
+    return {
+        f"{env}_{follower}_{demos}_gp{penalty}_s{seed}": ["--env", env, "--num-demos", demos, "--seed", str(seed)]
+        + ["--gradient-penalty", penalty, "--follower", follower]
+        for seed in range(5)
+        for demos in ("4", "1", "10")
+        for env in ("HalfCheetah-v4", *TASKS)
+        for penalty in ("1", "0")
+        for follower in FOLLOWERS
+        if not (seed in SEEDS and penalty == "1" and demos == ("4" if env == "HalfCheetah-v4" else "10"))
+    }
+
+
+def ablation() -> dict[str, list[str]]:
+    """The learned rule with parts taken away, where it has something to learn: at a rate that is too small."""
+    start = [*FEW, "--follower", "l2l", "--disc-rate", "3e-5"]
+    changes = {
+        "l2l-zero-head": ["--freeze-follower"],
+        "l2l-no-holdout": ["--holdout", "0"],
+        "l2l-every-step": ["--follower-steps", "1"],
+        "l2l-every-10": ["--follower-steps", "10"],
+    }
+    runs = {
+        f"{name}_s{seed}": [*start, *flags, "--seed", str(seed)] for seed in SEEDS for name, flags in changes.items()
+    }
+    carried = ["--follower-from", "{out}/rates/l2l_3e-5_s0", "--freeze-follower", "--follower", "l2l"]
+    return runs | {f"{env}_l2l-carried_s{seed}": [*task(env, seed), *carried] for seed in SEEDS for env in TASKS}
 
 
 def experiments() -> Experiments:
     """Flags of every run, by experiment and name of the run."""
-    learned = ("adam", "l2l")
-    few = ["--num-demos", "1", "--disc-updates", "20"]
     return {
         "main": {
             f"{follower}_s{seed}": ["--env", "HalfCheetah-v4", "--follower", follower, "--seed", str(seed)]
             for seed in SEEDS
-            for follower in learned
+            for follower in FOLLOWERS
         },
         "rates": {
-            f"{follower}_{rate}_s{seed}": [*few, "--follower", follower, "--disc-rate", rate, "--seed", str(seed)]
+            f"{follower}_{rate}_s{seed}": [*FEW, "--follower", follower, "--disc-rate", rate, "--seed", str(seed)]
             for seed in SEEDS
             for rate in RATES
-            for follower in (*learned, "l2l-rate")
+            for follower in (*FOLLOWERS, "l2l-rate")
         },
         "filter": {
             f"adam_running_s{seed}": ["--filter", "running", "--follower", "adam", "--seed", str(seed)]
             for seed in SEEDS
         },
-        "stress": {f"{follower}_s{seed}": stress(few, follower, seed) for seed in SEEDS for follower in learned}
-        | {"l2l-unsmoothed_s0": [*stress(few, "l2l", 0), "--score-smoothing", "0"]},
+        "stress": {f"{follower}_s{seed}": stress(follower, seed) for seed in SEEDS for follower in FOLLOWERS}
+        | {"l2l-unsmoothed_s0": [*stress("l2l", 0), "--score-smoothing", "0"]},
         "tasks": {
             f"{env}_{follower}_s{seed}": [*task(env, seed), "--follower", follower]
             for seed in SEEDS
             for env in TASKS
-            for follower in learned
+            for follower in FOLLOWERS
         },
         "cloning": {f"{env}_adam_s{seed}": [*task(env, seed), "--steps", "0"] for seed in SEEDS for env in TASKS},
         "constant": {f"{env}_adam_s0": [*task(env, 0), "--reward", "constant"] for env in TASKS},
+        "sensitivity": sensitivity(),
+        "boundary": {
+            f"{follower}_s{seed}": stress(follower, seed, 3_000_000) for seed in SEEDS for follower in FOLLOWERS
+        },
+        "grid": grid(),
+        "ablation": ablation(),
         "scratch": {f"{env}_adam_s0": [*task(env, 0), "--bc-epochs", "0"] for env in TASKS},
     }
 

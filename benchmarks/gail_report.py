@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import sensitivity
 import tyro
 import yaml
 from campaign import ROOT
@@ -25,6 +26,7 @@ PAGE = ROOT / "docs" / "results" / "gail.md"
 DATA = ROOT / "docs" / "results" / "gail"
 POINTS = 100
 RETURN = "rollout/ep_rew_mean"
+RULE = ("holdout", "follower_steps", "freeze_follower")
 CURVES = {
     RETURN: "training return",
     "disc/disc_acc": "discriminator accuracy",
@@ -48,15 +50,18 @@ def main() -> None:
     args = tyro.cli(Args)
     if args.runs is not None:
         condense(args.runs, DATA, extract)
-    contents = {}
+    contents, swept = {}, []
     for path in sorted(DATA.glob("*.json")):
         content = json.loads(path.read_text())
         if "rows" in content:
             contents[path.stem] = plain_table(content["rows"])
         elif "runs" in content:
             contents[path.stem] = [*make_table(content["runs"]), "", *draw(path.stem, content["runs"])]
+            swept += content["runs"].values() if path.stem in ("rates", "sensitivity") else []
         else:
             contents[path.stem] = throughput_table(content)
+    found = sensitivity.collect(swept)
+    contents["merit"] = [*sensitivity.table(found), "", *sensitivity.draw(found, DATA / "merit")]
     update(PAGE, contents)
     update(README, readme_tables())
 
@@ -78,7 +83,8 @@ def settings_of(run: Path) -> dict[str, Any]:
     config = yaml.safe_load((run / "config.yaml").read_text())
     settings = config["settings"]
     names = ("env", "follower", "seed", "disc_rate", "disc_updates", "gradient_penalty", "disc_hidden", "log_rate_rate")
-    kept = {name: settings[name] for name in names} | {name: config[name] for name in ("steps", "num_demos")}
+    kept = {name: settings[name] for name in (*names, *RULE)}
+    kept |= {name: config[name] for name in ("steps", "num_demos")} | {"carried": bool(config["follower_from"])}
     if settings["follower"] != "adam":
         scoring = from_dict(settings).scoring
         # Runs that are older than the setting were scored on the objective of their steps.
@@ -97,7 +103,7 @@ def group_of(run: dict[str, Any], runs: dict[str, Any]) -> str:
     """What a run is called in table and figure: follower, and whatever else the experiment varies but the seed."""
     varied = [
         name
-        for name in ("env", "disc_rate", "num_demos", "gradient_penalty", "score_smoothing")
+        for name in ("env", "disc_rate", "num_demos", "gradient_penalty", "score_smoothing", "follower_steps")
         if len({json.dumps(other["settings"][name]) for other in runs.values() if name in other["settings"]}) > 1
     ]
     settings = run["settings"]
@@ -111,6 +117,13 @@ def group_of(run: dict[str, Any], runs: dict[str, Any]) -> str:
     who = settings["follower"] if settings["steps"] else "cloning alone"
     if "score_smoothing" in varied and "score_smoothing" in settings:
         who += f", score smoothed {settings['score_smoothing']:g}"
+    if settings.get("carried"):
+        who += ", carried"
+    else:
+        who += ", never fitted" * settings.get("freeze_follower", False)
+    who += ", no hold-out" * (settings["follower"] != "adam" and settings.get("holdout") == 0)
+    if "follower_steps" in varied and settings["follower"] != "adam":
+        who += f", K = {settings['follower_steps']}"
     return ", ".join([words[name] for name in varied if name in words] + [who])
 
 

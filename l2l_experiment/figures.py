@@ -151,8 +151,48 @@ def frontier(
     return _save(draw, path_stem, title, xlabel, ylabel, "point: mean over runs; bar: worst to best run")
 
 
+def heat_map(
+    cells: Mapping[tuple[str, str], Sequence[float]],
+    path_stem: Path | str,
+    *,
+    title: str,
+    xlabel: str,
+    ylabel: str,
+    limits: tuple[float, float],
+) -> tuple[Path, Path]:
+    """Scores over two settings: `cells[row, column]` are those of its runs; PNG and SVG as above.
+
+    Rows and columns come in the order in which they first appear. A cell shows the mean over runs and the worst run
+    below it, coloured by the mean between `limits`; one without runs is left blank.
+    """
+    if not any(len(scores) for scores in cells.values()):
+        raise ValueError("a figure needs at least one cell with a run")
+    rows, columns = (list(dict.fromkeys(key[part] for key in cells)) for part in (0, 1))
+    means = np.full((len(rows), len(columns)), np.nan)
+
+    def draw(axes: Axes) -> None:
+        for (row, column), scores in cells.items():
+            if len(scores):
+                i, j = rows.index(row), columns.index(column)
+                means[i, j] = np.mean(scores)
+                dark = means[i, j] < limits[0] + 0.6 * (limits[1] - limits[0])
+                text = f"{means[i, j]:.1f}\n({min(scores):.1f}, n = {len(scores)})"
+                axes.text(j, i, text, ha="center", va="center", color="white" if dark else "black", fontsize=9)
+        axes.imshow(means, cmap="cividis", vmin=limits[0], vmax=limits[1], aspect="auto")
+        axes.set_xticks(range(len(columns)), columns)
+        axes.set_yticks(range(len(rows)), rows)
+
+    return _save(draw, path_stem, title, xlabel, ylabel, "mean over runs (worst run, number of runs)", grid=False)
+
+
 def _save(
-    draw: Callable[[Axes], None], path_stem: Path | str, title: str, xlabel: str, ylabel: str, explanation: str
+    draw: Callable[[Axes], None],
+    path_stem: Path | str,
+    title: str,
+    xlabel: str,
+    ylabel: str,
+    explanation: str,
+    grid: bool = True,
 ) -> tuple[Path, Path]:
     """Make the two files of a figure whose content `draw` draws, in the style of all figures."""
     png, svg = (Path(f"{path_stem}.{suffix}") for suffix in ("png", "svg"))
@@ -165,11 +205,13 @@ def _save(
         axes.set_title(title)
         axes.set_xlabel(xlabel)
         axes.set_ylabel(ylabel)
-        axes.grid(color="#DDDDDD", linewidth=0.6)
+        if grid:
+            axes.grid(color="#DDDDDD", linewidth=0.6)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
-        # Beside the axes: inside them a legend covers some curve sooner or later.
-        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, borderaxespad=0, handlelength=2.4)
+        if axes.get_legend_handles_labels()[0]:
+            # Beside the axes: inside them a legend covers some curve sooner or later.
+            axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, borderaxespad=0, handlelength=2.4)
         figure.supxlabel(explanation, fontsize=8, color="#666666", x=0.01, ha="left")
         figure.savefig(png, dpi=160)
         figure.savefig(svg, metadata={"Date": None})

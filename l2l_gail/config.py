@@ -91,7 +91,8 @@ class GAILConfig:
     log_rate_rate: float = 0.05
     """Learning rate of the learned rule's log rate."""
     holdout: float = 0.25
-    """Share of every demonstration and rollout, its end, on which the learned rule is scored and never trained."""
+    """Share of every demonstration and rollout, its end, on which the learned rule is scored and never trained; with 0
+    it is scored on what its steps have seen."""
     score_smoothing: float | None = None
     """Label smoothing in the rule's score; if None, that of its steps, or 0.2 if nothing there keeps logits finite."""
     score_penalty: float | None = None
@@ -121,8 +122,8 @@ class GAILConfig:
         for name, limit in (("holdout", 1.0), ("label_smoothing", 0.5), ("score_smoothing", 0.5), ("gamma", 1.0)):
             if not 0 <= (getattr(self, name) or 0) <= limit:
                 raise UserError(f"--{name.replace('_', '-')} must lie in [0, {limit:g}], got {getattr(self, name)}")
-        if self.follower != "adam" and not 0 < self.holdout < 1:
-            raise UserError(f"--holdout must lie strictly between 0 and 1 for a learned follower, got {self.holdout}")
+        if self.follower != "adam" and self.holdout == 1:
+            raise UserError("--holdout 1 leaves a learned follower nothing to train on; it must be below 1")
         if self.follower != "adam" and self.disc_updates % self.follower_steps:
             raise UserError(
                 f"--follower-steps {self.follower_steps} must divide --disc-updates, which is {self.disc_updates}"

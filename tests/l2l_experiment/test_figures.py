@@ -19,7 +19,7 @@ def axes(monkeypatch):
     """The axes of the figure that is drawn next."""
     caught = []
     save = figures._save
-    watched = lambda draw, *rest: save(lambda axes: (caught.append(axes), draw(axes)), *rest)  # noqa: E731
+    watched = lambda draw, *rest, **more: save(lambda axes: (caught.append(axes), draw(axes)), *rest, **more)  # noqa: E731
     monkeypatch.setattr(figures, "_save", watched)
     return caught
 
@@ -116,3 +116,16 @@ def test_a_frontier_has_a_point_and_a_bar_a_method(tmp_path, axes):
     assert content == [path.read_bytes() for path in again]
     with pytest.raises(ValueError, match="at least one"):
         figures.frontier({"none": (1.0, [])}, tmp_path / "h", title="t", xlabel="x", ylabel="y")
+
+
+def test_a_heat_map_has_mean_and_worst_in_every_cell_that_has_runs(tmp_path, axes):
+    cells = {("adam", "3e-5"): [10.0, 50.0], ("adam", "3e-3"): [90.0], ("l2l", "3e-5"): []}
+    labels = {"title": "T", "xlabel": "rate", "ylabel": "follower"}
+    png, _ = figures.heat_map(cells, tmp_path / "m", limits=(0, 100), **labels)
+    assert png.is_file()
+    assert [text.get_text() for text in axes[0].texts] == ["30.0\n(10.0, n = 2)", "90.0\n(90.0, n = 1)"]
+    (image,) = axes[0].get_images()
+    assert np.array_equal(np.isnan(image.get_array().filled(np.nan)), [[False, False], [True, True]])
+    assert [label.get_text() for label in axes[0].get_yticklabels()] == ["adam", "l2l"]
+    with pytest.raises(ValueError, match="one cell"):
+        figures.heat_map({("a", "b"): []}, tmp_path / "n", limits=(0, 1), **labels)
