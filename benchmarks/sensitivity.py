@@ -47,11 +47,12 @@ def table(found: dict[Key, dict[float, list[float]]]) -> list[str]:
 
 def draw(found: dict[Key, dict[float, list[float]]], path_stem: Path) -> list[str]:
     """The heat map; returns the line that shows it."""
-    cells = {(words(key), _rate(rate)): values for key, by_rate in found.items() for rate, values in by_rate.items()}
+    measured = [rate for rate in RATES if any(by_rate[rate] for by_rate in found.values())]
+    cells = {(words(key), _rate(rate)): by_rate[rate] for key, by_rate in found.items() for rate in measured}
     png, _ = heat_map(
         cells,
         path_stem,
-        title="HalfCheetah-v4, 1M steps, 20 discriminator steps a round: % of the demonstrations' return",
+        title="HalfCheetah-v4: % of the demonstrations' return",
         xlabel="the discriminator's rate; for L2L the one that it starts from",
         ylabel="",
         limits=(0, 100),
