@@ -1,7 +1,8 @@
 """The runs behind docs/results/at.md: python benchmarks/at_experiments.py --jobs 2
 
-Each run is trained and then graded with AutoAttack's standard tier on the whole test set. Runs that are finished or
-stand in docs/results/at/EXPERIMENT.json are skipped, runs that were cut off are resumed.
+Each run is trained and then graded on the whole test set, with AutoAttack's standard tier for the tables of methods
+and its quick one for ablations. Runs that are finished or stand in docs/results/at/EXPERIMENT.json are skipped, runs
+that were cut off are resumed.
 """
 
 import sys
@@ -47,6 +48,7 @@ def cifar(model: str, eps: str) -> list[str]:
 def experiments() -> Experiments:
     """Flags of every run, by experiment and name of the run."""
     full = ["--dataset", "digits", "--grade", "standard", "--grade-images", "360"]
+    quick = ["--dataset", "digits", "--grade", "quick", "--grade-images", "360"]
     return {
         "digits": {
             f"{method}_{eps}_s{seed}": [*full, "--method", method, "--eps", eps, "--seed", str(seed)]
@@ -90,9 +92,18 @@ def experiments() -> Experiments:
             for method in ("ro", "pgd")
         },
         "ablation": {
-            f"{name}_s{seed}": [*full, "--eps", "0.2", *flags, "--seed", str(seed)]
+            f"{name}_s{seed}": [*quick, "--eps", "0.2", *flags, "--seed", str(seed)]
             for seed in range(3)
             for name, flags in ABLATIONS.items()
+        },
+        "attacker-rate": {
+            f"{name}_{eps}_s{seed}": [*quick, "--eps", eps, *flags, "--seed", str(seed)]
+            for seed in range(3)
+            for eps in RADII
+            for name, flags in (
+                ("frozen", ["--freeze-attacker"]),
+                *((f"rate-{rate}", ["--attacker-rate", rate]) for rate in ("3e-4", "1e-3", "5e-3", "2e-2")),
+            )
         },
     }
 
@@ -101,7 +112,14 @@ def experiments() -> Experiments:
 class Args:
     """Make the runs of docs/results/at.md."""
 
-    names: Annotated[tuple[str, ...], tyro.conf.Positional] = ("digits", "frozen", "zoo", "norms", "ablation")
+    names: Annotated[tuple[str, ...], tyro.conf.Positional] = (
+        "digits",
+        "frozen",
+        "zoo",
+        "norms",
+        "ablation",
+        "attacker-rate",
+    )
     """Experiments to run, in this order."""
     jobs: int = 2
     """Runs side by side, one thread each."""

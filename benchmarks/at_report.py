@@ -130,9 +130,14 @@ def grouped(runs: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
 def make_table(runs: dict[str, Any], costs: Costs) -> list[str]:
     """One row a group: clean, second opinion and AutoAttack, strength, alarms, cost."""
     graded = all("grade" in run["result"] for run in runs.values())
+    tier = " (quick)" if graded and any(run["result"]["grade"]["tier"] == "quick" for run in runs.values()) else ""
     lines = [
         "| runs | n | ε | clean % | "
-        + ("foolbox PGD-50 % | AutoAttack %, mean ± sd over seeds (each) | " if graded else "held-out PGD-10 % | ")
+        + (
+            f"foolbox PGD-50 % | AutoAttack{tier} %, mean ± sd over seeds (each) | "
+            if graded
+            else "held-out PGD-10 % | "
+        )
         + "strength | alarms | cost over pgd |",
         "|---" * (9 if graded else 8) + "|",
     ]
