@@ -25,7 +25,7 @@ PAGE = ROOT / "docs" / "results" / "at.md"
 DATA = ROOT / "docs" / "results" / "at"
 SETTINGS = (
     "dataset", "method", "model", "norm", "eps", "seed", "epochs", "subset", "attack_steps", "attack_size",
-    "random_start", "attacker_sees", "attacker_every", "gradient_scale", "freeze_attacker",
+    "random_start", "attacker_sees", "attacker_every", "attacker_rate", "gradient_scale", "freeze_attacker",
 )  # fmt: skip
 CURVES = ("train/loss", "robust/clean", "robust/pgd10", "train/pgd10", "follower/strength")
 PUBLISHED = ("l2l-naive", "l2l-grad", "l2l-2step", "l2l-kstep")

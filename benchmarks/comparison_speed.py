@@ -53,7 +53,11 @@ def write(folder: Path, seed: int, *, ours: bool) -> None:
     """One run: a noisy curve that rises, and figures beside it."""
     generator = np.random.default_rng(seed)
     values = 6000 * (1 - np.exp(-np.arange(ROUNDS) / 100)) + generator.normal(0, 100, ROUNDS)
-    rows = [{TAG: value} | {f"other/{i}": generator.normal() for i in range(FIGURES)} for value in values]
+    clock = 0.5 * np.arange(ROUNDS)
+    rows = [
+        {TAG: value, events.SECONDS: now} | {f"other/{i}": generator.normal() for i in range(FIGURES)}
+        for value, now in zip(values, clock, strict=True)
+    ]
     if ours:
         with events.JsonLines(folder / events.METRICS) as lines:
             for index, row in enumerate(rows):

@@ -60,7 +60,10 @@ def grid() -> dict[str, list[str]]:
 
 
 def ablation() -> dict[str, list[str]]:
-    """The learned rule with parts taken away, where it has something to learn: at a rate that is too small."""
+    """The learned rule with parts taken away, where it has something to learn: at a rate that is too small.
+
+    The carried rule comes from `l2l-source_s3` in the same folder, which must still be there (else: --again).
+    """
     start = [*FEW, "--follower", "l2l", "--disc-rate", "3e-5"]
     changes = {
         "l2l-zero-head": ["--freeze-follower"],
@@ -71,8 +74,11 @@ def ablation() -> dict[str, list[str]]:
     runs = {
         f"{name}_s{seed}": [*start, *flags, "--seed", str(seed)] for seed in SEEDS for name, flags in changes.items()
     }
-    carried = ["--follower-from", "{out}/rates/l2l_3e-5_s0", "--freeze-follower", "--follower", "l2l"]
-    return runs | {f"{env}_l2l-carried_s{seed}": [*task(env, seed), *carried] for seed in SEEDS for env in TASKS}
+    source = {"l2l-source_s3": [*start, "--seed", "3"]}  # first in the list: the last runs take its rule
+    carried = ["--follower-from", "{out}/ablation/l2l-source_s3", "--freeze-follower", "--follower", "l2l"]
+    return (
+        source | runs | {f"{env}_l2l-carried_s{seed}": [*task(env, seed), *carried] for seed in SEEDS for env in TASKS}
+    )
 
 
 def experiments() -> Experiments:

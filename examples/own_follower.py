@@ -30,3 +30,7 @@ def main(steps=100_000, **settings):
     follower = gail.follower = AdamFollower(gail.discriminator, config)
     follower.rule, follower.memory = Momentum(), Momentum().init(follower.weights)
     return gail.learn(steps)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,4 @@
-"""Why a run went as it did: what the training attack is worth beside PGD of 1 to 50 steps, over the radius too."""
+"""Why a run went as it did: what the training attack is worth beside PGD of 1 to 50 steps."""
 
 from pathlib import Path
 
@@ -18,7 +18,14 @@ from l2l_experiment.run import Run
 STEPS = (1, 2, 3, 5, 7, 10, 20, 50)
 IMAGES = 256
 CURVES = {
-    "strength": ("over PGD-10", {"loss": "follower/strength", "added loss": "follower/gain", "norm": "follower/norm"}),
+    "strength": (
+        "the training attack's share",
+        {
+            "of PGD-10's loss": "follower/strength",
+            "of what PGD-10 adds to the loss": "follower/gain",
+            "of the radius": "follower/norm",
+        },
+    ),
     "accuracy": (
         "accuracy",
         {

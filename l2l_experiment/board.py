@@ -1,6 +1,5 @@
 """Groups of runs on one TensorBoard chart: their interquartile means with bands, by the custom-scalars plugin."""
 
-import shutil
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,17 +15,21 @@ from torch.utils.tensorboard import SummaryWriter
 from l2l_experiment.comparison import Curve
 from l2l_experiment.stability import bootstrap_interval, interquartile_mean, on_grid
 
+SUFFIX = ".l2l-comparison"
+
 
 def write(folder: Path, groups: Mapping[str, Sequence[Curve]], grid: ArrayLike, tag: str) -> None:
-    """Write aggregated curves and a layout into `folder`, in place of what an earlier call left there.
+    """Write aggregated curves and a layout into `folder`, in place of what an earlier call left there; others' files
+    stay.
 
     For each group three scalars GROUP/mean, GROUP/low and GROUP/high; the chart "TAG" of the custom-scalars tab shows
     all groups with their bands. A band is the 95 % bootstrap interval of the interquartile mean, from two runs on.
     """
-    shutil.rmtree(folder, ignore_errors=True)
+    for old in folder.glob(f"*{SUFFIX}"):
+        old.unlink()
     steps, middle = np.asarray(grid), partial(interquartile_mean, axis=0)
     series = []
-    with SummaryWriter(str(folder)) as writer:
+    with SummaryWriter(str(folder), filename_suffix=SUFFIX) as writer:
         for name, curves in groups.items():
             values = np.stack([on_grid(curve.steps, curve.values, steps) for curve in curves])
             mean = middle(values)

@@ -4,6 +4,7 @@ Reliability after Chan et al. (2020), interquartile means, intervals and probabi
 (2021); the single figures are those of `l2l_experiment.stability`.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,9 @@ from l2l_experiment.stability import (
     summarise,
 )
 
-TAGS = ("rollout/ep_rew_mean", "robust/pgd10")  # of imitation and of adversarial training; Stable-Baselines3's too
+# The return (Stable-Baselines3's and ours, then the package imitation's), and that of adversarial training.
+TAGS = ("rollout/ep_rew_mean", "raw/gen/rollout/ep_rew_mean", "robust/pgd10")
+SEED = re.compile(r"(^|_)s\d+(_\d{8}-\d{6}(-\d+)?)?$")  # the end of a run's name that tells it from its group's others
 FIGURES = ("final", "best", "largest_fall", "drawdown_cvar", "dispersion", "short_term_risk")
 
 
@@ -55,8 +58,8 @@ def read(folder: Path, *, tag: str | None = None, by: Sequence[str] = (), unfini
 
     Ours are read from metrics.jsonl, others from their event files; of doubled steps the later value counts. Without
     `tag` the first of `TAGS` that is there is taken. The group is what the settings named in `by` say (config.yaml), or
-    the folder's name without the seed at its end. UserError if there is nothing to read, and for a run of ours that was
-    cut off, unless `unfinished`.
+    the folder's name without seed and time at its end, or that of the folder it lies in if nothing is left. UserError
+    if there is nothing to read, and for a run of ours that was cut off, unless `unfinished`.
     """
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}; name the folder of a run")
@@ -67,7 +70,7 @@ def read(folder: Path, *, tag: str | None = None, by: Sequence[str] = (), unfini
     for candidate in (tag,) if tag else TAGS:
         steps, values, hours = _points(folder, candidate)
         if len(steps) > 1:
-            return Curve(folder.name, _group(folder, by), candidate, steps, values, hours)
+            return Curve(str(folder), _group(folder, by), candidate, steps, values, hours)
     wanted = tag or " or ".join(TAGS)
     raise UserError(f"{folder} holds fewer than two values of {wanted}; name another --tag, or leave the run out")
 
@@ -105,7 +108,7 @@ def _hours(rows: Sequence[Mapping[str, float]]) -> list[float]:
 def _group(folder: Path, by: Sequence[str]) -> str:
     config = folder / "config.yaml"
     if not by or not config.is_file():
-        return folder.name.rsplit("_s", 1)[0] if folder.name.rsplit("_s", 1)[-1].isdigit() else folder.name
+        return SEED.sub("", folder.name) or folder.resolve().parent.name
     content = read_mapping(config)
     settings = content.get("settings")
     known = {**content, **(settings if isinstance(settings, dict) else {})}
@@ -129,16 +132,27 @@ def shared_grid(curves: Sequence[Curve]) -> NDArray[np.float64]:
     return np.linspace(first, last, GRID_POINTS)
 
 
+def within(curve: Curve, grid: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Steps and values as measured, of the grid's stretch alone; on the grid itself if nothing was measured inside."""
+    first, last = np.asarray(grid)[[0, -1]]
+    inside = (curve.steps >= first) & (curve.steps <= last)
+    if not inside.any():
+        return np.asarray(grid), on_grid(curve.steps, curve.values, grid)
+    return curve.steps[inside], curve.values[inside]
+
+
 def reliability(curves: Sequence[Curve], grid: ArrayLike) -> dict[str, Estimate]:
-    """Of one group: interquartile mean over runs of each single-run figure, and two figures of the runs together.
+    """Of one group, on the stretch that all groups' runs cover: interquartile mean over runs of each single-run figure,
+    and two figures of the runs together.
 
     `dispersion_across_runs` is the interquartile range over runs, mean over the grid; `risk_across_runs` the mean of
     the worst 5 % of final values, which is the worst run where there are fewer than twenty.
     """
-    rows = [summarise(curve.steps, curve.values, np.asarray(grid)) for curve in curves]
-    found = {name: estimate([row[name] for row in rows], interquartile_mean) for name in FIGURES}
     resampled = np.stack([on_grid(curve.steps, curve.values, grid) for curve in curves])
-    found["dispersion_across_runs"] = estimate(resampled, lambda drawn: float(dispersion_across_runs(drawn).mean()))
+    rows = [summarise(*within(curve, grid), np.asarray(grid)) for curve in curves]
+    found = {name: estimate([row[name] for row in rows], interquartile_mean) for name in FIGURES}
+    if len(curves) > 1:
+        found["dispersion_across_runs"] = estimate(resampled, lambda drawn: float(dispersion_across_runs(drawn).mean()))
     found["risk_across_runs"] = estimate([row["final"] for row in rows], risk_across_runs)
     return found
 
@@ -172,9 +186,14 @@ def probability_of_improvement(left: ArrayLike, right: ArrayLike, n: int = 2000,
 
 def table(groups: Mapping[str, Sequence[Curve]], grid: ArrayLike) -> dict[str, Any]:
     """Everything that is said of the groups, as plain values for JSON."""
-    finals = {name: [float(curve.values[-1]) for curve in curves] for name, curves in groups.items()}
+    last = np.asarray(grid)[-1:]
+    finals = {
+        name: [float(on_grid(curve.steps, curve.values, last)[0]) for curve in curves]
+        for name, curves in groups.items()
+    }
     names = list(groups)
     return {
+        "steps": [float(step) for step in np.asarray(grid)[[0, -1]]],
         "groups": {
             name: {
                 "n": len(curves),
@@ -198,12 +217,17 @@ def markdown(content: Mapping[str, Any]) -> str:
     head = ["group", "n", *(key.replace("_", " ") for key in keys), "worst run"]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for name, row in content["groups"].items():
-        cells = [_cell(row["figures"][key]) for key in keys]
+        cells = [_cell(row["figures"][key]) if key in row["figures"] else "–" for key in keys]
         lines.append("| " + " | ".join([name, str(row["n"]), *cells, row["worst"]]) + " |")
     if content["improvement"]:
         lines += ["", "| a run of | ends higher with probability |", "|---|---|"]
         lines += [f"| {pair} | {_cell(value)} |" for pair, value in content["improvement"].items()]
-    lines += ["", "Interquartile means over runs, 95 % stratified bootstrap intervals in brackets; none where n = 1."]
+    first, last = content["steps"]
+    lines += [
+        "",
+        f"Steps {first:,.0f} to {last:,.0f}, which all runs cover. Interquartile means over runs; in brackets 95 % "
+        "intervals, runs drawn with replacement; none where n = 1.",
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -52,9 +52,9 @@ def read_scalars(folder: Path | str, tag: str) -> tuple[np.ndarray, np.ndarray]:
 
 def read_timed(folder: Path | str, tag: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The same with the seconds of writing at each value; the time between two event files, when nobody wrote, is not
-    counted."""
+    counted. UserError if the scalar lies in several folders below `folder`: those are several runs."""
     points: dict[int, tuple[float, float]] = {}
-    before, name = 0.0, tag.encode()
+    before, name, holder = 0.0, tag.encode(), None
     for path in _event_files(folder):
         first = last = None
         plugin = ""  # a writer may name it at a tag's first value only
@@ -68,6 +68,11 @@ def read_timed(folder: Path | str, tag: str) -> tuple[np.ndarray, np.ndarray, np
                     continue
                 plugin = value.metadata.plugin_data.plugin_name or plugin
                 if (number := _number(value, plugin)) is not None:
+                    if holder not in (None, path.parent):
+                        raise UserError(
+                            f"{folder} holds several runs ({holder} and {path.parent}); name them one by one"
+                        )
+                    holder = path.parent
                     points[event.step] = (number, before + event.wall_time - first)
         before += (last or 0.0) - (first or 0.0)
     steps = sorted(points)
@@ -119,6 +124,9 @@ def read(path: Path | str) -> list[dict[str, Any]]:
     if not path.is_file():
         raise UserError(f"there is no file {path}; name a run's {METRICS}")
     rows = [row for _, row in _rows(path, path.read_bytes())]
+    for row in rows:
+        if "step" not in row or not all(isinstance(value, int | float | None) for value in row.values()):
+            raise UserError(f"{path} is damaged: a row without a step, or with a value that is no number; restore it")
     return [{name: math.nan if value is None else value for name, value in row.items()} for row in rows]
 
 

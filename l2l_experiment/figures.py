@@ -67,7 +67,8 @@ def learning_curves(
         for index, (name, value) in enumerate((reference or {}).items()):
             axes.axhline(value, color="#777777", linewidth=1.2, linestyle=DASHES[1 + index % 3], zorder=1.5, label=name)
         axes.xaxis.set_major_locator(MaxNLocator(MOST_TICKS, steps=[1, 2, 2.5, 5, 10]))
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        if xlabel.endswith("steps"):
+            axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.margins(x=0.01)
 
     return _save(draw, path_stem, title, xlabel, ylabel, _explanation(groups, worst))

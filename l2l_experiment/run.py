@@ -7,6 +7,7 @@ import math
 import weakref
 from collections.abc import Mapping
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -129,9 +130,9 @@ def plain(value: Any, *, finite: bool = False) -> Any:
     raise TypeError(f"cannot write a {type(value).__name__} into a run's settings or record: {value!r}")
 
 
-def read_mapping(path: Path) -> dict[str, Any]:
+def read_mapping(path: Path, loader: type = yaml.SafeLoader) -> dict[str, Any]:
     """A mapping from a JSON (.json) or YAML file, or a UserError that says what is wrong with the file."""
-    parse = json.loads if path.suffix == ".json" else yaml.safe_load
+    parse = json.loads if path.suffix == ".json" else partial(yaml.load, Loader=loader)
     try:
         content = parse(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

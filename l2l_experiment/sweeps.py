@@ -28,6 +28,7 @@ from l2l_experiment.interrupt import StopRequest
 
 Backend = Literal["local", "ray"]
 Grid = Mapping[str, Sequence[Any]]  # values by flag, without its dashes
+SWITCHES = (("true",), ("false",))
 POLL = 1.0  # seconds between two looks at the runs
 
 
@@ -49,7 +50,8 @@ def expand(grid: Grid, script: Path, out: Path) -> list[Job]:
     """A job for every combination of the grid's values; what varies names the run's folder in `out`.
 
     `2:5` stands for 2, 3, 4; a value that is itself a list goes behind its flag as several values; no value at all
-    stands for a flag that takes none. UserError if two combinations would have one name.
+    stands for a flag that takes none, and true and false for a switch and its opposite (`--mixup`, `--no-mixup`).
+    UserError if two combinations would have one name.
     """
     values = {name: [item for value in given for item in _span(value)] or [()] for name, given in grid.items()}
     varied = [name for name, options in values.items() if len(options) > 1]
@@ -59,9 +61,16 @@ def expand(grid: Grid, script: Path, out: Path) -> list[Job]:
         name = _name({key: chosen[key] for key in varied}, chosen.get("seed", ("0",)))
         if name in jobs:
             raise UserError(f"two runs would be called {name}; each value may stand once in a sweep")
-        flags = [token for key, value in chosen.items() for token in (f"--{key}", *value)]
+        flags = [token for key, value in chosen.items() for token in _flag(key, value)]
         jobs[name] = Job(script, out / name, tuple(flags))
     return list(jobs.values())
+
+
+def _flag(key: str, value: tuple[str, ...]) -> tuple[str, ...]:
+    """A setting as the command line has it."""
+    if value in SWITCHES:
+        return (f"--{key}" if value == ("true",) else f"--no-{key}",)
+    return (f"--{key}", *value)
 
 
 def _span(value: Any) -> list[tuple[str, ...]]:
@@ -70,6 +79,8 @@ def _span(value: Any) -> list[tuple[str, ...]]:
         if int(found[1]) >= int(found[2]):
             raise UserError(f"{value} holds no number; 0:5 stands for 0, 1, 2, 3, 4")
         return [(str(number),) for number in range(int(found[1]), int(found[2]))]
+    if isinstance(value, bool):
+        return [(str(value).lower(),)]
     return [tuple(str(item) for item in value) if isinstance(value, list | tuple) else (str(value),)]
 
 
@@ -88,6 +99,8 @@ def run(jobs: Sequence[Job], *, workers: int = -1, backend: Backend = "local", a
 
     On Ctrl-C or SIGTERM every run saves and stops, and then the process exits with code 130.
     """
+    if workers == 0:
+        raise UserError("0 runs side by side make none; give a number of runs, or -1 for one a core")
     todo = [job for job in jobs if status(job.folder) != "finished"]
     for job in todo:
         job.stop_file.unlink(missing_ok=True)
@@ -134,6 +147,10 @@ def make(job: Job) -> int:
     if job.stop_file.exists():
         return 1
     folder = job.folder
+    if _in_use(folder):
+        with log_of(folder).open("a") as log:
+            print(f"{folder} is being trained by another process", file=log)
+        return 2
     resumable = any(folder.glob("checkpoints/step_*"))
     if not resumable and folder.exists():  # killed before its first checkpoint: out of the way, but not thrown away
         folder.rename(folder.with_name(f"{folder.name}.cut-off-{time.time_ns()}"))
@@ -159,6 +176,22 @@ def make(job: Job) -> int:
                     process.send_signal(signal.SIGINT)
                     asked = True
     return code or int(status(folder) != "finished")
+
+
+def _in_use(folder: Path) -> bool:
+    """Whether another process holds a run's lock (see `Run.hold`)."""
+    try:
+        import fcntl
+    except ImportError:
+        return False
+    try:
+        with (folder / ".lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
 
 
 def status(folder: Path) -> str:
@@ -206,7 +239,8 @@ class _Progress:
 
     def _show(self) -> None:
         self.open = {folder for folder in self.open if status(folder) != "finished"}
-        shares = {folder: share for folder in sorted(self.open) if 0 < (share := _share(log_of(folder))) < 1}
+        # A run whose own bar is full may still be evaluated or graded for minutes.
+        shares = {folder: min(share, 0.99) for folder in sorted(self.open) if (share := _share(log_of(folder)))}
         self.bar.n = self.total - len(self.open) + sum(shares.values())
         done = f"{self.total - len(self.open)} of {self.total} runs"
         names = [f"{folder.name} {share:.0%}" for folder, share in list(shares.items())[:4]]

@@ -94,7 +94,7 @@ class GAILConfig:
     """Share of every demonstration and rollout, its end, on which the learned rule is scored and never trained; with 0
     it is scored on what its steps have seen."""
     score_smoothing: float | None = None
-    """Label smoothing in the rule's score; if None, that of its steps, or 0.2 if nothing there keeps logits finite."""
+    """Label smoothing in the rule's score; if None, that of its steps, or 0.2 if the score has no penalty either."""
     score_penalty: float | None = None
     """Weight of the gradient penalty in the rule's score; if None, that of its steps."""
     freeze_follower: bool = False
@@ -107,7 +107,7 @@ class GAILConfig:
         smoothing = self.score_smoothing
         if smoothing is None:
             # Without either, the best score is a discriminator that has won, whose reward is flat.
-            smoothing = self.label_smoothing or (0.0 if self.gradient_penalty else 0.2)
+            smoothing = self.label_smoothing or (0.0 if penalty else 0.2)
         return replace(self, gradient_penalty=penalty, label_smoothing=smoothing)
 
     def __post_init__(self) -> None:

@@ -52,13 +52,16 @@ def diagnose(run: Run, out: Path) -> list[Path]:
     gail = GAIL.load(run.folder, demonstrations, device="cpu")
     policy = gail.transitions(rollout(gail))
     train, held = (gail.transitions(pairs) for pairs in (gail.train_pairs, gail.score_pairs))
+    # As in training, the score is taken on transitions that the steps have not seen.
+    end = len(policy) - round(gail.config.holdout * len(policy))
+    seen, unseen = (policy[:end], policy[end:]) if end < len(policy) else (policy, policy)
 
-    def objectives(expert: torch.Tensor, config: GAILConfig) -> Callable:
-        batch = draw(expert, policy, config.disc_batch, gail.generator)
+    def objectives(expert: torch.Tensor, imitator: torch.Tensor, config: GAILConfig) -> Callable:
+        batch = draw(expert, imitator, config.disc_batch, gail.generator)
         return objective(gail.discriminator, batch, config)
 
-    steps = [objectives(train, gail.config) for _ in range(MOST_STEPS)]
-    scores = [objectives(held, gail.scoring) for _ in range(BATCHES)]
+    steps = [objectives(train, seen, gail.config) for _ in range(MOST_STEPS)]
+    scores = [objectives(held, unseen, gail.scoring) for _ in range(BATCHES)]
     return [*pictures, draw_strength(gail, steps, scores, out), draw_response(gail, steps[0], out)]
 
 
@@ -116,7 +119,7 @@ def draw_strength(gail: GAIL, steps: list[Callable], scores: list[Callable], out
     return learning_curves(
         curves,
         out / "strength",
-        ylabel="objective on held-out demonstrations",
+        ylabel="objective of the rule's score",
         title=title,
         xlabel="discriminator steps",
     )[0]

@@ -16,7 +16,8 @@ from l2l_experiment.errors import UserError, exit_on_user_error
 from l2l_experiment.figures import learning_curves
 from l2l_experiment.files import write_atomically
 
-REPORTS = Path(__file__).parents[1] / "benchmarks"
+REPORTS = Path(__file__).resolve().parents[1] / "benchmarks"
+RECORDS = REPORTS.parent / "docs" / "results"
 MANY = 20
 
 
@@ -45,8 +46,9 @@ def main() -> None:
     if args.records is not None:
         return remake(args.records)
     # Event files are slow to read: many of them on all cores.
-    cores = -1 if len(args.runs) >= MANY else 1
-    found = joblib.Parallel(n_jobs=cores)(joblib.delayed(attempt)(folder, args) for folder in args.runs)
+    folders = list({folder.resolve(): folder for folder in args.runs}.values())
+    cores = -1 if len(folders) >= MANY else 1
+    found = joblib.Parallel(n_jobs=cores)(joblib.delayed(attempt)(folder, args) for folder in folders)
     curves = [curve for curve in found if isinstance(curve, comparison.Curve)]
     for reason in found:
         if isinstance(reason, str):
@@ -56,7 +58,7 @@ def main() -> None:
     if len(tags := sorted({curve.tag for curve in curves})) > 1:
         raise UserError(f"the runs log different figures ({', '.join(tags)}); choose one with --tag")
     groups, grid = comparison.grouped(curves), comparison.shared_grid(curves)
-    content = {"tag": tags[0], "steps": [float(grid[0]), float(grid[-1])]} | comparison.table(groups, grid)
+    content = {"tag": tags[0]} | comparison.table(groups, grid)
     text = comparison.markdown(content)
     args.out.mkdir(parents=True, exist_ok=True)
     write_atomically(args.out / "table.md", text.encode())
@@ -64,7 +66,11 @@ def main() -> None:
     drawn = {name: [(curve.steps, curve.values) for curve in members] for name, members in groups.items()}
     learning_curves(drawn, args.out / "curves", ylabel=tags[0], title=tags[0], worst=True)
     timed = {name: [(curve.hours, curve.values) for curve in members] for name, members in groups.items()}
-    if all(np.isfinite(curve.hours).all() for curve in curves):
+    for old in args.out.glob("curves_hours.*"):
+        old.unlink()
+    if timeless := [curve.name for curve in curves if not np.isfinite(curve.hours).all()]:
+        print(f"no figure over hours: {timeless[0]} does not say when its values were written", file=sys.stderr)
+    else:
         learning_curves(timed, args.out / "curves_hours", ylabel=tags[0], title=tags[0], xlabel="hours", worst=True)
     board.write(args.out / "tensorboard", groups, grid, tags[0])
     print(text)
@@ -81,13 +87,10 @@ def attempt(folder: Path, args: Args) -> comparison.Curve | str:
 
 def remake(records: Path) -> None:
     """Make the tables and figures of README and docs anew, each page by the report in benchmarks/ that knows it."""
-    reports = [REPORTS / f"{folder.name}_report.py" for folder in sorted(records.iterdir()) if folder.is_dir()]
-    if not reports or not all(report.is_file() for report in reports):
-        raise UserError(
-            f"{records} does not hold this project's records; they are in {REPORTS.parent / 'docs/results'}"
-        )
-    for report in reports:
-        subprocess.run([sys.executable, str(report)], check=True)
+    if records.resolve() != RECORDS:
+        raise UserError(f"{records} does not hold this project's records; they are in {RECORDS}")
+    for folder in sorted(path for path in records.iterdir() if path.is_dir()):
+        subprocess.run([sys.executable, str(REPORTS / f"{folder.name}_report.py")], check=True)
 
 
 if __name__ == "__main__":

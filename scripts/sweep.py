@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
+import yaml
 
 from l2l_experiment import sweeps
 from l2l_experiment.errors import UserError, exit_on_user_error
-from l2l_experiment.run import read_mapping
+from l2l_experiment.run import plain, read_mapping
 
 SCRIPTS = {name: Path(__file__).with_name(f"train_{name}.py").resolve() for name in ("gail", "at")}
 
@@ -43,9 +44,11 @@ def main() -> None:
     args, rest = tyro.cli(Args, return_unknown_args=True)
     script, grid = read(args.spec, rest)
     out = args.out or Path("runs") / Path(args.spec).stem
-    jobs = sweeps.expand(grid, SCRIPTS[script], out)
+    jobs = sweeps.expand(grid, SCRIPTS[script], out.resolve())  # a Ray worker has a working folder of its own
     for job in jobs:
-        parser(script)(job.flags)
+        settings = settings_of(script, job.flags)
+        if (job.folder / "config.yaml").is_file():
+            refuse_another(job.folder, settings)
     if args.dry_run:
         print("\n".join(f"{job.folder}: {' '.join(job.flags)}" for job in jobs))
         return
@@ -83,19 +86,36 @@ def read_spec(path: Path) -> dict[str, Any]:
     """The content of a sweep's file."""
     if not path.is_file():
         raise UserError(f"there is no file {path}; name one, or one of {', '.join(SCRIPTS)}")
-    content = read_mapping(path)
+    content = read_mapping(path, loader=yaml.BaseLoader)  # else 3:5 is 185, in base 60
     if content.get("script") not in SCRIPTS or not isinstance(content.get("grid"), dict):
         raise UserError(f"{path} must hold `script` ({' or '.join(SCRIPTS)}) and `grid`, a list of values by flag")
     return content
 
 
-def parser(script: str) -> Any:
-    """What reads a training script's flags, and refuses wrong ones."""
+def settings_of(script: str, flags: Sequence[str]) -> dict[str, Any]:
+    """What a run's config.yaml says if it is made with these flags; wrong ones are refused."""
     if script == "gail":
         from l2l_gail.cli import parse
+        from l2l_gail.training import plain_args
     else:
+        from l2l_at import methods
         from l2l_at.cli import parse
-    return parse
+        from l2l_at.training import plain_args
+
+        methods.make(parse(flags).settings, 1)  # refuses settings that the method does not look at
+    return plain(plain_args(parse(flags)))
+
+
+def refuse_another(folder: Path, wanted: dict[str, Any]) -> None:
+    """UserError if a folder holds a run with other settings: what varies names a run, the rest does not."""
+    found = read_mapping(folder / "config.yaml")
+    for ours, theirs in ((wanted, found), (wanted["settings"], found.get("settings", {}))):
+        for name in sorted(set(ours) & set(theirs) - {"settings", "run_dir"}):
+            if ours[name] != theirs[name]:
+                raise UserError(
+                    f"{folder} holds a run with {name} {theirs[name]}, but this sweep wants {ours[name]}; "
+                    "name another --out"
+                )
 
 
 if __name__ == "__main__":

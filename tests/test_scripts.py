@@ -60,7 +60,7 @@ def test_page_of_imitation_follows_from_its_records(benchmarks):
     for path in (ROOT / "docs" / "results" / "gail").glob("*.json"):
         content = json.loads(path.read_text())
         if "runs" in content:
-            lines = gail_report.make_table(content["runs"])
+            lines = gail_report.make_table(gail_report.with_related(path.stem, content["runs"]))
         elif "rows" in content:
             lines = gail_report.plain_table(content["rows"])
         else:
@@ -124,6 +124,7 @@ def test_finished_and_recorded_runs_are_not_made_again(benchmarks, tmp_path, mon
         (["gail", "--folower", "l2l"], "--folower"),
         (["gail", "--disc-rate", "1e-3", "-1"], "--disc-rate must be positive"),
         (["at", "--norm", "l2"], "needs --eps"),
+        (["at", "--method", "foo"], "--method must be one of"),
         (["gail", "--seed", "5:2"], "5:2 holds no number"),
     ],
 )
@@ -146,9 +147,28 @@ def test_a_sweep_from_a_file_with_flags_over_it(tmp_path, monkeypatch, capsys):
     import sweep
 
     spec = tmp_path / "mine.yaml"
-    spec.write_text("script: gail\ngrid:\n  follower: [adam, l2l]\n  disc-hidden: [[64, 64]]\n  steps: 4096\n")
-    monkeypatch.setattr(sys, "argv", ["sweep.py", str(spec), "--seed", "0:2", "--steps=2048", "--l2l", "--dry-run"])
+    spec.write_text("script: gail\ngrid:\n  follower: [adam, l2l]\n  disc-hidden: [[64, 64]]\n  seed: 3:5\n")
+    monkeypatch.setattr(sys, "argv", ["sweep.py", str(spec), "--steps=2048", "--mixup", "--dry-run"])
     sweep.main()
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4
-    assert lines[0] == "runs/mine/adam_s0: --follower adam --disc-hidden 64 64 --steps 2048 --seed 0 --l2l"
+    flags = "--follower adam --disc-hidden 64 64 --seed 3 --steps 2048 --mixup"
+    assert lines[0] == f"{Path.cwd()}/runs/mine/adam_s3: {flags}"
+
+
+def test_a_sweep_does_not_take_other_settings_for_its_own(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    import sweep
+
+    folder = tmp_path / "s0"
+    folder.mkdir()
+    settings = sweep.settings_of("gail", ["--env", "Hopper-v4", "--run-dir", str(folder)])
+    (folder / "config.yaml").write_text(json.dumps(settings))
+    words = ["sweep.py", "gail", "--seed", "0", "--out", str(tmp_path), "--dry-run"]
+    monkeypatch.setattr(sys, "argv", [*words, "--env", "Hopper-v4"])
+    sweep.main()
+    for other in (["--env", "Walker2d-v4"], ["--env", "Hopper-v4", "--steps", "7"]):
+        monkeypatch.setattr(sys, "argv", [*words, *other])
+        with pytest.raises(SystemExit):
+            sweep.main()
+        assert "name another --out" in capsys.readouterr().err

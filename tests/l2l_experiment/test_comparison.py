@@ -45,6 +45,46 @@ def test_our_runs_and_foreign_folders_are_read_alike(tmp_path):
     assert (ours.group, theirs.group) == ("a", "b")
 
 
+@pytest.mark.parametrize(
+    ("name", "group"),
+    [("adam_s12", "adam"), ("s3", "sweep"), ("Hopper-v4_l2l_s0_20260101-120000-2", "Hopper-v4_l2l"), ("last", "last")],
+)
+def test_the_name_without_its_seed_is_the_group(tmp_path, name, group):
+    assert comparison.read(our_run(tmp_path / "sweep" / name, [1.0, 2.0])).group == group
+
+
+def test_the_return_of_imitation_is_found(tmp_path):
+    folder = foreign_run(tmp_path / "log", [(0, 1.0), (10, 2.0)], tag="raw/gen/rollout/ep_rew_mean")
+    assert comparison.read(folder).values.tolist() == [1, 2]
+
+
+def test_a_folder_of_runs_is_no_run(tmp_path):
+    for name in "ab":
+        foreign_run(tmp_path / name, [(0, 1.0), (10, 2.0)])
+    with pytest.raises(UserError, match="several runs"):
+        comparison.read(tmp_path)
+
+
+def test_runs_of_different_lengths_are_compared_where_both_are(tmp_path):
+    short, long = curve([0, 1, 2], "short", "a"), curve([0, 1, 2, 3, 9], "long", "b")
+    groups = comparison.grouped([short, long])
+    grid = comparison.shared_grid([short, long])
+    content = comparison.table(groups, grid)
+    assert content["steps"] == [0, 20]
+    assert content["improvement"]["a over b"][0] == 0.5
+    assert content["groups"]["b"]["figures"]["final"][0] == 2
+    assert "| – |" in comparison.markdown(content)
+
+
+@pytest.mark.parametrize("row", ['{"rollout/ep_rew_mean": 1.0}', '{"step": 1, "rollout/ep_rew_mean": "high"}'])
+def test_a_row_that_is_none_is_named(tmp_path, row):
+    folder = our_run(tmp_path / "a", [1.0, 2.0])
+    with (folder / events.METRICS).open("a") as rows:
+        rows.write(row + "\n")
+    with pytest.raises(UserError, match="damaged"):
+        comparison.read(folder)
+
+
 def test_hours_go_on_where_a_resumed_run_starts_its_clock_anew(tmp_path):
     with events.JsonLines(tmp_path / events.METRICS) as rows:
         for step, seconds in enumerate((1800, 3600, 1800, 5400)):
@@ -149,6 +189,11 @@ def test_board_has_all_groups_on_one_chart(tmp_path):
     (chart,) = layout.category[0].chart
     assert [series.value for series in chart.margin.series] == ["a/mean", "b/mean"]
     assert chart.title == TAG
+    other = tmp_path / "tb" / "events.out.tfevents.1.somebody"
+    other.touch()
+    board.write(tmp_path / "tb", groups, np.array([0.0, 10.0, 20.0]), TAG)
+    assert other.exists()
+    assert len(list((tmp_path / "tb").iterdir())) == 2
 
 
 def test_command_leaves_out_what_it_cannot_read(tmp_path, monkeypatch, capsys):

@@ -12,6 +12,7 @@ import pytest
 
 from l2l_experiment import sweeps
 from l2l_experiment.errors import UserError
+from l2l_experiment.run import Run
 from l2l_experiment.sweeps import Job
 
 # Writes what it was given into its folder. With --slow it saves when it is asked to stop, and does not finish.
@@ -52,7 +53,7 @@ def test_what_varies_names_the_run():
     assert names({"follower": ["adam"], "disc-rate": ["3e-5", 1e-3]}) == ["disc-rate-3e-5_s0", "disc-rate-0.001_s0"]
     assert names({"eps": ["8/255", "0.1"], "seed": ["7"]}) == ["eps-8-255_s7", "eps-0.1_s7"]
     assert names({"disc-hidden": [["64", "64"], [256, 256]]}) == ["disc-hidden-64-64_s0", "disc-hidden-256-256_s0"]
-    assert names({"mixup": [True, False]}) == ["mixup-True_s0", "mixup-False_s0"]
+    assert names({"mixup": [True, False]}) == ["mixup-true_s0", "mixup-false_s0"]
 
 
 def test_flags_are_those_of_the_combination():
@@ -61,11 +62,18 @@ def test_flags_are_those_of_the_combination():
     assert jobs[1].flags == ("--l2l", "--disc-hidden", "64", "64", "--seed", "4")
 
 
+def test_switches_are_turned_on_and_off():
+    jobs = sweeps.expand({"mixup": [True, "false"]}, Path("x.py"), Path("out"))
+    assert [job.flags for job in jobs] == [("--mixup",), ("--no-mixup",)]
+
+
 def test_grids_that_make_no_sense():
     with pytest.raises(UserError, match="called adam_s0"):
         names({"follower": ["adam", "adam"]})
     with pytest.raises(UserError, match="5:5 holds no number"):
         names({"seed": ["5:5"]})
+    with pytest.raises(UserError, match="0 runs"):
+        sweeps.run([], workers=0)
 
 
 def test_finished_is_skipped_cut_off_is_resumed_and_failures_are_named(script, tmp_path, capsys):
@@ -95,6 +103,16 @@ def test_a_run_that_ends_well_but_is_not_finished_counts_as_failed(tmp_path):
     path = tmp_path / "nothing.py"
     path.write_text("")
     assert sweeps.run([Job(path, tmp_path / "a", ())], workers=1) != []
+
+
+def test_a_run_that_another_process_trains_is_left_alone(script, tmp_path):
+    folder = tmp_path / "a"
+    Run.create(folder, kind="gail", config={})
+    holder = Run.open(folder, kind="gail")
+    holder.hold()
+    assert len(sweeps.run([Job(script, folder, ())], workers=1)) == 1
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["a"]
+    assert "another process" in sweeps.log_of(folder).read_text()
 
 
 def test_ctrl_c_lets_every_run_save(script, tmp_path):

@@ -174,6 +174,8 @@ def test_policy_opens_in_plain_stable_baselines3(config, cheetah, tmp_path):
         ({"gradient_penalty": 0.0, "label_smoothing": 0.1}, 0.0, 0.1),
         ({"gradient_penalty": 0.0, "score_smoothing": 0.0}, 0.0, 0.0),
         ({"score_penalty": 4.0, "score_smoothing": 0.3}, 4.0, 0.3),
+        ({"score_penalty": 0.0}, 0.0, 0.2),
+        ({"gradient_penalty": 0.0, "score_penalty": 1.0}, 1.0, 0.0),
     ],
 )
 def test_the_rule_is_scored_on_an_objective_with_a_finite_optimum(
