@@ -5,16 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from l2l_gail.config import GAILConfig
 from l2l_gail.demonstrations import Demonstrations, Episode
 from l2l_gail.recording import save_minari
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    torch.set_num_threads(1)
 
 
 @pytest.fixture
