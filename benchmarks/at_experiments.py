@@ -5,13 +5,12 @@ and its quick one for ablations. Runs that are finished or stand in docs/results
 that were cut off are resumed.
 """
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
-from campaign import ROOT, Experiments, run_all
+from campaign import ROOT, Experiments, choose, run_all
 
 from l2l_at.methods import METHODS
 
@@ -137,10 +136,8 @@ def main() -> None:
     """Run what is not finished yet."""
     args = tyro.cli(Args)
     data = [] if args.data_dir is None else ["--data-dir", str(args.data_dir)]
-    everything = experiments()
-    if unknown := set(args.names) - set(everything):
-        sys.exit(f"no experiment {', '.join(sorted(unknown))}; there are {', '.join(everything)}")
-    chosen = {name: {run: [*flags, *data] for run, flags in everything[name].items()} for name in args.names}
+    everything = choose(experiments(), args.names)
+    chosen = {name: {run: [*flags, *data] for run, flags in runs.items()} for name, runs in everything.items()}
     run_all("train_at.py", chosen, out=args.out, records=RECORDS, jobs=args.jobs, only=args.only, again=args.again)
 
 

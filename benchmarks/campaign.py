@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from l2l_experiment import sweeps
@@ -9,6 +10,13 @@ from l2l_experiment import sweeps
 ROOT = Path(__file__).parents[1]
 
 Experiments = dict[str, dict[str, list[str]]]  # flags of every run, by experiment and name of the run
+
+
+def choose(experiments: Experiments, names: Sequence[str]) -> Experiments:
+    """The named experiments, in this order; exits with a message if there is none of a name."""
+    if unknown := set(names) - set(experiments):
+        sys.exit(f"no experiment {', '.join(sorted(unknown))}; there are {', '.join(experiments)}")
+    return {name: experiments[name] for name in names}
 
 
 def run_all(

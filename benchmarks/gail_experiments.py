@@ -4,13 +4,12 @@ Runs that are finished or stand in docs/results/gail/EXPERIMENT.json are skipped
 the command can be given again at any time.
 """
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
-from campaign import ROOT, Experiments, run_all
+from campaign import ROOT, Experiments, choose, run_all
 
 RECORDS = ROOT / "docs" / "results" / "gail"
 SEEDS = range(3)
@@ -138,10 +137,7 @@ class Args:
 def main() -> None:
     """Run what is not finished yet."""
     args = tyro.cli(Args)
-    everything = experiments()
-    if unknown := set(args.names) - set(everything):
-        sys.exit(f"no experiment {', '.join(sorted(unknown))}; there are {', '.join(everything)}")
-    chosen = {name: everything[name] for name in args.names}
+    chosen = choose(experiments(), args.names)
     run_all("train_gail.py", chosen, out=args.out, records=RECORDS, jobs=args.jobs, only=args.only, again=args.again)
 
 

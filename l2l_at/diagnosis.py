@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
@@ -43,12 +42,7 @@ def diagnose(run: Run, out: Path) -> list[Path]:
     rows = events.read(run.folder / events.METRICS)
     pictures = []
     for stem, (label, tags) in CURVES.items():
-        curves = {}
-        for title, tag in tags.items():
-            points = [(row["step"], row[tag]) for row in rows if np.isfinite(row.get(tag, np.nan))]
-            if points:
-                curves[title] = [tuple(np.array(points).T)]
-        if curves:
+        if curves := {title: [curve] for title, curve in events.curves_of(rows, tags).items()}:
             pictures.append(learning_curves(curves, out / stem, ylabel=label, title=f"{run.folder.name}: {stem}")[0])
     args = stored_args(run)
     config = args.settings

@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -128,6 +128,17 @@ def read(path: Path | str) -> list[dict[str, Any]]:
         if "step" not in row or not all(isinstance(value, int | float | None) for value in row.values()):
             raise UserError(f"{path} is damaged: a row without a step, or with a value that is no number; restore it")
     return [{name: math.nan if value is None else value for name, value in row.items()} for row in rows]
+
+
+def curves_of(rows: Sequence[Mapping[str, float]], tags: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """Steps and values, shape (2, n), of each figure that rows hold, by the title that `tags` gives it; without those
+    that never have a finite value."""
+    found = {}
+    for title, tag in tags.items():
+        points = [(row["step"], row[tag]) for row in rows if np.isfinite(row.get(tag, np.nan))]
+        if points:
+            found[title] = np.array(points, dtype=np.float64).T
+    return found
 
 
 def _rows(path: Path, content: bytes) -> list[tuple[bytes, dict[str, Any]]]:

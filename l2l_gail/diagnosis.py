@@ -70,13 +70,11 @@ def draw_curves(rows: list[dict[str, float]], out: Path, name: str) -> list[Path
     pictures = []
     for stem, (label, tags) in CURVES.items():
         curves = {}
-        for title, tag in tags.items():
-            points = [(row["step"], row[tag]) for row in rows if np.isfinite(row.get(tag, np.nan))]
-            if points:
-                steps, values = np.array(points).T
-                if stem == "step":
-                    values = values / np.log(10) if tag.endswith("log_rate") else np.log10(np.maximum(values, 1e-6))
-                curves[title] = [(steps, values)]
+        for title, (steps, values) in events.curves_of(rows, tags).items():
+            if stem == "step":
+                logged = tags[title].endswith("log_rate")
+                values = values / np.log(10) if logged else np.log10(np.maximum(values, 1e-6))
+            curves[title] = [(steps, values)]
         if curves:
             pictures.append(learning_curves(curves, out / stem, ylabel=label, title=f"{name}: {stem}")[0])
     return pictures
