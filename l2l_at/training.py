@@ -62,34 +62,34 @@ class TrainArgs:
 
 def train(args: TrainArgs, resumed: Run | None = None) -> Run:
     """Make a run, or continue `resumed`; train it to its end, export, grade, and write the result into its record."""
-    config, run = args.settings, resumed
+    config = args.settings
     task = load_data(
         config.dataset, data_dir=args.data_dir, holdout=config.holdout, seed=config.seed, subset=config.subset
     )
     trainer = Trainer(config, task)
-    if run is None:
+    if resumed is None:
         folder = args.run_dir or default_folder("runs", f"{config.dataset}_{config.method}_s{config.seed}")
         run = Run.create(folder, kind=KIND, config=plain_args(args))
-        run.hold()
-        session = Session(trainer, task, run, args)
     else:
-        run.hold()
+        run = resumed
+    with run.held():
         session = Session(trainer, task, run, args)
-        session.restore(*checkpoint.latest(run.folder))  # first: one that does not fit leaves the logs alone
-        events.trim(run.folder, trainer.step_count)
-        run.update(status="running", resumed_at=[*run.record.get("resumed_at", []), trainer.step_count])
-    print(
-        f"{config.dataset}: {len(task.train):,} images to train on, {len(task.held_out):,} to choose by, "
-        f"{len(task.test):,} to report; {config.model} on {trainer.device}, method {config.method}, "
-        f"{config.threat}; run folder {run.folder}"
-    )
-    with StopRequest() as stop:
-        finished = session.learn(stop)
-    if not finished:
-        run.update(status="interrupted", steps=trainer.step_count)
-        print(f"Saved at step {trainer.step_count:,} of {trainer.total:,}. Continue with --resume {run.folder}")
-        return run
-    return session.finish()
+        if resumed is not None:
+            session.restore(*checkpoint.latest(run.folder))  # first: one that does not fit leaves the logs alone
+            events.trim(run.folder, trainer.step_count)
+            run.update(status="running", resumed_at=[*run.record.get("resumed_at", []), trainer.step_count])
+        print(
+            f"{config.dataset}: {len(task.train):,} images to train on, {len(task.held_out):,} to choose by, "
+            f"{len(task.test):,} to report; {config.model} on {trainer.device}, method {config.method}, "
+            f"{config.threat}; run folder {run.folder}"
+        )
+        with StopRequest() as stop:
+            finished = session.learn(stop)
+        if not finished:
+            run.update(status="interrupted", steps=trainer.step_count)
+            print(f"Saved at step {trainer.step_count:,} of {trainer.total:,}. Continue with --resume {run.folder}")
+            return run
+        return session.finish()
 
 
 class Session:

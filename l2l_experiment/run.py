@@ -4,8 +4,8 @@ import copy
 import enum
 import json
 import math
-import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -71,21 +71,23 @@ class Run:
             raise UserError(f"{folder} holds a run of kind {record.get('kind')!r}, but this needs one of kind {kind!r}")
         return cls(folder, config, record)
 
-    def hold(self) -> None:
-        """Keep other processes from training in this folder until this one has ended; UserError if one does so now.
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep others from training in this folder within the block; UserError if somebody does so now.
 
         Without file locks (Windows) this does nothing.
         """
         try:
             import fcntl
         except ImportError:
+            yield
             return
-        self._lock = (self.folder / ".lock").open("w")
-        weakref.finalize(self, self._lock.close)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{self.folder} is being trained by another process; wait for it, or stop it") from None
+        with (self.folder / ".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(f"{self.folder} is being trained by another process; wait for it, or stop it") from None
+            yield
 
     def update(self, **figures: Any) -> None:
         """Merge figures into the record, in memory and on disk; a number that is not finite becomes null."""

@@ -66,41 +66,47 @@ class TrainArgs:
 
 def train(args: TrainArgs, resumed: Run | None = None) -> Run:
     """Make a run, or continue `resumed`; train it to its end, evaluate it and write the result into its record."""
-    run = resumed
     config = args.settings
     check(config.env)
     resolve_device(config.device)
     demonstrations, monitor = find_demonstrations(args)
     gail = GAIL(config, demonstrations, monitor=monitor)
-    if run is None:
+    if resumed is None:
         if args.follower_from is not None:
             carry_follower(gail, args.follower_from)
         folder = args.run_dir or default_folder("runs", f"{config.env}_{config.follower}_s{config.seed}")
         run = Run.create(folder, kind=KIND, config=plain_args(args))
-        run.hold()
-        gail.set_logger(make_logger(run.folder))
-        if config.bc_epochs:
-            run.update(bc_loss=cloning.clone(gail, demonstrations, epochs=config.bc_epochs))
     else:
-        run.hold()
-        gail.restore(*checkpoint.latest(run.folder))  # first: a checkpoint that does not fit leaves the logs alone
-        done = gail.ppo.num_timesteps
-        if done >= args.steps + config.num_envs * config.round_steps:
-            raise UserError(f"{run.folder} has made {done:,} steps already, more than --steps {args.steps:,}")
-        events.trim(run.folder, gail.ppo.num_timesteps)
-        gail.set_logger(make_logger(run.folder))
-        run.update(status="running", resumed_at=[*run.record.get("resumed_at", []), gail.ppo.num_timesteps])
-    say_what_to_expect(gail, demonstrations, run)
-    started = time.monotonic()
-    with StopRequest() as stop, progress_bar(gail, args.steps) as bar:
-        finished = learn(gail, run, args, stop, bar)
-    gail.ppo.logger.close()
-    run.update(training_seconds=run.record.get("training_seconds", 0.0) + time.monotonic() - started)
-    if not finished:
-        run.update(status="interrupted", steps=gail.ppo.num_timesteps)
-        print(f"Saved at step {gail.ppo.num_timesteps:,}. Continue with --resume {run.folder}")
-        return run
-    return finish(gail, run, args, demonstrations)
+        run = resumed
+    with run.held():
+        if resumed is None:
+            gail.set_logger(make_logger(run.folder))
+            if config.bc_epochs:
+                run.update(bc_loss=cloning.clone(gail, demonstrations, epochs=config.bc_epochs))
+        else:
+            go_on(gail, run, args)
+        say_what_to_expect(gail, demonstrations, run)
+        started = time.monotonic()
+        with StopRequest() as stop, progress_bar(gail, args.steps) as bar:
+            finished = learn(gail, run, args, stop, bar)
+        gail.ppo.logger.close()
+        run.update(training_seconds=run.record.get("training_seconds", 0.0) + time.monotonic() - started)
+        if not finished:
+            run.update(status="interrupted", steps=gail.ppo.num_timesteps)
+            print(f"Saved at step {gail.ppo.num_timesteps:,}. Continue with --resume {run.folder}")
+            return run
+        return finish(gail, run, args, demonstrations)
+
+
+def go_on(gail: GAIL, run: Run, args: TrainArgs) -> None:
+    """Take up a run where its last checkpoint left it."""
+    gail.restore(*checkpoint.latest(run.folder))  # first: a checkpoint that does not fit leaves the logs alone
+    done = gail.ppo.num_timesteps
+    if done >= args.steps + gail.config.num_envs * gail.config.round_steps:
+        raise UserError(f"{run.folder} has made {done:,} steps already, more than --steps {args.steps:,}")
+    events.trim(run.folder, done)
+    gail.set_logger(make_logger(run.folder))
+    run.update(status="running", resumed_at=[*run.record.get("resumed_at", []), done])
 
 
 class _Stopped(Exception):

@@ -184,9 +184,15 @@ def test_the_commit_is_that_of_the_checkout_which_tracks_the_code(tmp_path):
 def test_one_process_at_a_time_trains_in_a_folder(tmp_path):
     pytest.importorskip("fcntl")
     first = Run.create(tmp_path / "run", kind="gail", config={})
-    first.hold()
     second = Run.open(tmp_path / "run", kind="gail")
-    with pytest.raises(UserError, match="another process"):
-        second.hold()
-    first._lock.close()  # what the end of a process does
-    second.hold()
+
+    def train_in_vain(run):
+        with run.held():
+            with pytest.raises(UserError, match="another process"), second.held():
+                pass
+            raise KeyError
+
+    with pytest.raises(KeyError) as failed:
+        train_in_vain(first)
+    with second.held():  # although somebody keeps the traceback, and with it the first run
+        assert failed.tb is not None

@@ -108,9 +108,8 @@ def test_a_run_that_ends_well_but_is_not_finished_counts_as_failed(tmp_path):
 def test_a_run_that_another_process_trains_is_left_alone(script, tmp_path):
     folder = tmp_path / "a"
     Run.create(folder, kind="gail", config={})
-    holder = Run.open(folder, kind="gail")
-    holder.hold()
-    assert len(sweeps.run([Job(script, folder, ())], workers=1)) == 1
+    with Run.open(folder, kind="gail").held():
+        assert len(sweeps.run([Job(script, folder, ())], workers=1)) == 1
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["a"]
     assert "another process" in sweeps.log_of(folder).read_text()
 
