@@ -5,14 +5,20 @@ and its quick one for ablations. Runs that are finished or stand in docs/results
 that were cut off are resumed.
 """
 
+import json
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
+import joblib
 import tyro
 from campaign import ROOT, Experiments, choose, run_all
+from tqdm import tqdm
 
 from l2l_at.methods import METHODS
+from l2l_experiment import sweeps
 
 RECORDS = ROOT / "docs" / "results" / "at"
 SEEDS = range(5)
@@ -130,6 +136,8 @@ class Args:
     """Only runs whose name holds this."""
     again: bool = False
     """Make runs again that stand in docs/results/at/."""
+    tier: Literal["quick", "standard"] | None = None
+    """quick: grade with the quick tier for now. standard: grade runs in OUT again that were graded for now."""
 
 
 def main() -> None:
@@ -138,7 +146,41 @@ def main() -> None:
     data = [] if args.data_dir is None else ["--data-dir", str(args.data_dir)]
     everything = choose(experiments(), args.names)
     chosen = {name: {run: [*flags, *data] for run, flags in runs.items()} for name, runs in everything.items()}
+    if args.tier == "quick":
+        chosen = {
+            name: {run: ["quick" if flag == "standard" else flag for flag in flags] for run, flags in runs.items()}
+            for name, runs in chosen.items()
+        }
+    if args.tier == "standard":
+        grade_again({name: [run for run in runs if args.only in run] for name, runs in chosen.items()}, args)
+        return
     run_all("train_at.py", chosen, out=args.out, records=RECORDS, jobs=args.jobs, only=args.only, again=args.again)
+
+
+def grade_again(runs: dict[str, list[str]], args: Args) -> None:
+    """Grade finished runs with the standard tier that have the quick one's grade though they are to have the other."""
+    full = [
+        args.out / name / run
+        for name in runs
+        for run in runs[name]
+        if "standard" in experiments()[name][run] and graded(args.out / name / run) == "quick"
+    ]
+    command = [sys.executable, str(ROOT / "scripts" / "grade_at.py"), "--tier", "standard"]
+
+    def make(folder: Path) -> None:
+        with (folder.parent / f"{folder.name}.log").open("a") as log:
+            subprocess.run(
+                [sys.executable, script, str(folder), "--tier", "standard"], check=True, stdout=log, stderr=log
+            )
+
+    joblib.Parallel(n_jobs=args.jobs, backend="threading")(joblib.delayed(make)(f) for f in tqdm(full, unit=" runs"))
+
+
+def graded(folder: Path) -> str | None:
+    """The tier of a finished run's grade."""
+    if sweeps.status(folder) != "finished":
+        return None
+    return json.loads((folder / "record.json").read_text())["result"].get("grade", {}).get("tier")
 
 
 if __name__ == "__main__":

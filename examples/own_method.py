@@ -13,7 +13,8 @@ class Corners(Follower):
     """The worst of a few random corners of the box: no gradient at all."""
 
     @torch.no_grad()
-    def perturb(self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def perturb(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        images, labels = batch.images, batch.labels
         tries = [self.threat.project(self.threat.radius * torch.randn_like(images).sign(), images) for _ in range(5)]
         losses = torch.stack([cross_entropy(model(images + d), labels, reduction="none") for d in tries])
         return torch.stack(tries)[losses.argmax(0), torch.arange(len(labels))]

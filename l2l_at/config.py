@@ -66,8 +66,9 @@ class ATConfig:
     """Steps of the training attack; by default the method's own."""
     attack_size: float | None = None
     """Length of a step over the radius; by default the method's own."""
-    random_start: bool | None = None
-    """Start the training attack at a random perturbation; by default as the method has it."""
+    attack_start: Literal["zero", "random", "last"] | None = None
+    """Where the training attack starts: at the image (for --inner kl: hardly beside it), at random, or where the last
+    attack on the same image ended; by default as the method has it."""
 
     inner: Literal["ce", "kl"] | None = None
     """What the training attack raises: cross-entropy or divergence from the clean prediction; None: as the method."""

@@ -9,11 +9,13 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor
+from torch.nn.functional import pad
 
 from l2l_at import cifar
 from l2l_experiment.errors import UserError
 
 Dataset = Literal["digits", "cifar10", "cifar100"]
+PADDING = 4  # pixels by which augmentation may shift an image
 DIGITS_TEST = 360  # of 1797, split off by one fixed seed: every run and every table has the same test set
 
 
@@ -126,8 +128,10 @@ class Batch(NamedTuple):
     """In [0, 1], float32, shape (batch, channels, height, width)."""
     labels: Tensor
     """int64, shape (batch,)."""
-    rows: Tensor
-    """Which training images these are, int64, shape (batch,)."""
+    rows: Tensor | None = None
+    """Which training images these are, int64, shape (batch,); None: they are none of them."""
+    frame: Tensor | None = None
+    """How they were moved by augmentation: a `random_frame`, or None: not at all."""
 
 
 class Batches:
@@ -156,7 +160,10 @@ class Batches:
         rows = self.order[self.position : self.position + self.size].to(self.images.labels.device)
         self.position += self.size
         images, labels = self.images.take(rows)
-        return Batch(crop_and_flip(images) if self.augment else images, labels, rows)
+        if not self.augment:
+            return Batch(images, labels, rows)
+        frame = random_frame(images)
+        return Batch(take_from(images, frame), labels, rows, frame)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, int]]:
         """Tensors and JSON values that `restore` takes."""
@@ -167,15 +174,35 @@ class Batches:
         self.order, self.position = tensors["order"], meta["position"]
 
 
-def crop_and_flip(images: Tensor, padding: int = 4) -> Tensor:
-    """Each image shifted by up to `padding` pixels over black, and flipped left to right by chance."""
-    count, channels, height, width = images.shape
-    padded = torch.nn.functional.pad(images, (padding,) * 4)
-    shift = torch.randint(0, 2 * padding + 1, (2, count), device=images.device)
+def random_frame(images: Tensor) -> Tensor:
+    """A shift of each image by up to `PADDING` pixels, and a flip from left to right by chance.
+
+    Says for each pixel which one of the image, padded by `PADDING` and flattened, it is: int64, (batch, height, width).
+    """
+    count, _, height, width = images.shape
+    shift = torch.randint(0, 2 * PADDING + 1, (2, count), device=images.device)
     flip = torch.rand(count, 1, device=images.device) < 0.5
     columns = torch.arange(width, device=images.device).expand(count, width)
     columns = torch.where(flip, width - 1 - columns, columns) + shift[1, :, None]
     rows = torch.arange(height, device=images.device) + shift[0, :, None]
-    samples = torch.arange(count, device=images.device)[:, None, None]
-    # Indices around the channel dimension put it last; it goes back to its place.
-    return padded[samples, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
+    return rows[:, :, None] * (width + 2 * PADDING) + columns[:, None, :]
+
+
+def take_from(images: Tensor, frame: Tensor | None) -> Tensor:
+    """Images as a frame shows them, zero where it looks past their edge; of the same shape."""
+    if frame is None:
+        return images
+    flat = pad(images, (PADDING,) * 4).flatten(2)
+    places = frame.flatten(1)[:, None].expand(-1, images.shape[1], -1)
+    return flat.gather(2, places).reshape(images.shape)
+
+
+def put_back(images: Tensor, frame: Tensor | None) -> Tensor:
+    """Undoes `take_from`, with zero where the frame did not look."""
+    if frame is None:
+        return images
+    count, channels, height, width = images.shape
+    flat = images.new_zeros(count, channels, (height + 2 * PADDING) * (width + 2 * PADDING))
+    flat.scatter_(2, frame.flatten(1)[:, None].expand(-1, channels, -1), images.flatten(2))
+    padded = flat.reshape(count, channels, height + 2 * PADDING, width + 2 * PADDING)
+    return padded[..., PADDING:-PADDING, PADDING:-PADDING].contiguous()

@@ -7,6 +7,7 @@ from torch.nn.functional import cross_entropy
 
 from l2l_at import attacks
 from l2l_at.attacks import accuracy, evaluating
+from l2l_at.data import Batch
 from l2l_at.data import load as load_data
 from l2l_at.trainer import Trainer
 from l2l_at.training import stored_args
@@ -66,7 +67,7 @@ def ladder(trainer: Trainer, x: torch.Tensor, y: torch.Tensor) -> tuple[dict[int
     with evaluating(model):
         # Steps of 2.5 radii in all, as Madry et al. (2018) choose them; one step goes all the way.
         pgd = {k: loss(attacks.pgd(model, x, y, threat, steps=k, size=min(1.0, 2.5 / k))) for k in STEPS}
-        return pgd, loss(trainer.method.follower.perturb(model, x, y))
+        return pgd, loss(trainer.method.follower.perturb(model, Batch(x, y)))
 
 
 def draw_ladder(trainer: Trainer, x: torch.Tensor, y: torch.Tensor, out: Path) -> Path:

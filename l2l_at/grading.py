@@ -103,11 +103,12 @@ def grade(
 ) -> dict[str, Any]:
     """Grade a classifier that takes images in [0, 1] and answers with logits; returns the record.
 
-    Images go through the attacks in shards; with `path`, what is done is kept there, and the same call goes on from it.
+    Images go through the attacks in shards; with `path`, what is done is kept there, and the same call goes on from it,
+    and so does one of the standard tier from one of the quick.
     """
     check(images, labels, threat, classes)
     grade = Grade(tier, threat, seed, len(labels))
-    what = {"tier": tier, "norm": threat.norm, "radius": threat.radius, "seed": seed, "shard": shard}
+    what = {"norm": threat.norm, "radius": threat.radius, "seed": seed, "shard": shard}
     done = _Progress(path, what | {"of": fingerprint(model, images, labels)})
     starts = range(0, len(labels), shard)
     bar = tqdm(total=len(starts) * len(grade.attacks), unit=" shards", mininterval=1.0)
@@ -222,7 +223,7 @@ def grade_folder(
     test = load_data(card["dataset"], data_dir=data_dir).test
     rows = slice(0, images)
     x, y = test.subset(rows).to(device).take(slice(None))
-    where = f"{tier}_{threat.norm}_{threat.radius:.6g}_{len(y)}_{seed}"
+    where = f"{threat.norm}_{threat.radius:.6g}_{len(y)}_{seed}"
     shard = 100 if device.type == "cpu" and x[0].numel() > 1000 else 500
     progress = folder / f".grading_{where}.json"
     record = grade(
@@ -236,8 +237,7 @@ def grade_folder(
         path=progress,
         classes=card["classes"],
     )
-    write_atomically(folder / f"grade_{where}.json", (json.dumps(record, indent=2) + "\n").encode())
-    progress.unlink(missing_ok=True)
+    write_atomically(folder / f"grade_{tier}_{where}.json", (json.dumps(record, indent=2) + "\n").encode())
     print(report(record, folder))
     return record
 

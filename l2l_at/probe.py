@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy
 
 from l2l_at import attacks
 from l2l_at.attacks import accuracy, evaluating
-from l2l_at.data import Images
+from l2l_at.data import Batch, Images
 from l2l_at.methods import Follower
 from l2l_at.threat import Threat
 
@@ -27,16 +27,16 @@ def robust_accuracy(model: nn.Module, images: Images, threat: Threat) -> dict[st
     return {"clean": clean / len(images), "pgd10": robust / len(images)}
 
 
-def follower_figures(model: nn.Module, follower: Follower, images: Tensor, labels: Tensor) -> dict[str, float]:
-    """The training attack beside PGD-10 and a plain sign step, on fixed images, in evaluation mode.
+def follower_figures(model: nn.Module, follower: Follower, batch: Batch) -> dict[str, float]:
+    """The training attack beside PGD-10 and a plain sign step, on fixed training images, in evaluation mode.
 
     `strength` is the loss under the training attack over the loss under PGD-10; `gain` is the same of what the attacks
     add to the clean loss, 0 for an attack that does nothing and 1 for one as strong as PGD-10. `norm` is the
     perturbations' mean norm over the radius.
     """
-    threat = follower.threat
+    threat, images, labels = follower.threat, batch.images, batch.labels
     with evaluating(model), _own_randomness(images.device):
-        own = follower.perturb(model, images, labels)
+        own = follower.perturb(model, batch)
         pgd = attacks.pgd(model, images, labels, threat)
         sign = attacks.pgd(model, images, labels, threat, steps=1, size=1.0, random_start=False)
         with torch.no_grad():

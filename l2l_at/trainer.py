@@ -156,7 +156,9 @@ class Trainer:
             self.method.follower.restore(tensors["follower"], meta["follower"])
             self.method.follower.to(self.device)
             if tree["batch"]:
-                self.batch = Batch(**{name: value.to(self.device) for name, value in tree["batch"].items()})
+                self.batch = Batch(
+                    **{name: None if value is None else value.to(self.device) for name, value in tree["batch"].items()}
+                )
             self.batches.restore(tensors["batches"], meta["batches"])
             self.step_count = meta["step"]
         except (KeyError, RuntimeError, ValueError, TypeError) as error:

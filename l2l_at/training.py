@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from l2l_at import export, probe
 from l2l_at.config import ATConfig, from_dict
-from l2l_at.data import Task
+from l2l_at.data import Batch, Task
 from l2l_at.data import load as load_data
 from l2l_at.trainer import Trainer
 from l2l_experiment import checkpoint, events, provenance
@@ -98,7 +98,8 @@ class Session:
     def __init__(self, trainer: Trainer, task: Task, run: Run, args: TrainArgs) -> None:
         self.trainer, self.task, self.run, self.args = trainer, task, run, args
         self.held_out = task.held_out.subset(slice(0, args.probe_images)).to(trainer.device)
-        self.fixed = task.train.subset(slice(0, min(256, len(task.train)))).to(trainer.device)
+        rows = torch.arange(min(256, len(task.train)), device=trainer.device)
+        self.fixed = Batch(*trainer.batches.images.take(rows), rows)
         self.alarm = probe.CollapseAlarm()
         self.best: dict[str, float] = {}
         self.sums: dict[str, tuple[Any, int]] = {}  # of the figures of this epoch's steps, and their number
@@ -159,7 +160,7 @@ class Session:
         trainer = self.trainer
         held_out = probe.robust_accuracy(trainer.evaluated, self.held_out, trainer.config.threat)
         figures = {f"robust/{name}": value for name, value in held_out.items()}
-        figures |= probe.follower_figures(trainer.model, trainer.method.follower, *self.fixed.take(slice(None)))
+        figures |= probe.follower_figures(trainer.model, trainer.method.follower, self.fixed)
         collapsed = trainer.method.defends and self.alarm(figures)
         if collapsed and self.collapsed_at is None:
             self.collapsed_at = trainer.epoch

@@ -44,7 +44,7 @@ def _grad_align(c: ATConfig) -> Method:
 
 
 CE = frozenset({"label_smoothing", "clean_share"})
-STEPS = frozenset({"attack_steps", "attack_size", "random_start", "inner"})
+STEPS = frozenset({"attack_steps", "attack_size", "attack_start", "inner"})
 LEARNED = frozenset({"attack_steps", "attack_size", "gradient_scale"})
 RESIDUAL = LEARNED | STEPS | {"attacker_every"}
 PRICE = frozenset({"regularisation"})

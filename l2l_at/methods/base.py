@@ -24,8 +24,11 @@ class Follower:
     def __init__(self, config: ATConfig) -> None:
         self.config, self.threat = config, config.threat
 
-    def perturb(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        """Perturbations without a graph, shape of the images; the model is used in the mode it is in."""
+    def perturb(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Perturbations without a graph, shape of the images; the model is used in the mode it is in.
+
+        Asking changes nothing: it is how a follower is measured, too.
+        """
         raise NotImplementedError
 
     def respond(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -34,7 +37,7 @@ class Follower:
         The model comes in training mode and is left in it; the attack itself sees it in evaluation mode.
         """
         with evaluating(model):
-            return self.perturb(model, batch.images, batch.labels)
+            return self.perturb(model, batch)
 
     def improve(self, model: nn.Module, batch: Batch) -> dict[str, float]:
         """The follower's own learning, after the classifier's step on the same batch; figures for the log."""

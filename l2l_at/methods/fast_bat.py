@@ -31,7 +31,8 @@ class FastBAT(Follower):
         default = 5000 / 255 if self.threat.radius <= 8 / 255 + 1e-9 else 2000 / 255
         self.rate = config.bat_rate or default
 
-    def perturb(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    def perturb(self, model: nn.Module, batch: Batch) -> Tensor:
+        images, labels = batch.images, batch.labels
         point = self._point(model, images, labels)
         return self._step(minus_loss(model, images, labels), point, images, "nothing")
 

@@ -26,12 +26,12 @@ class GradAlign(Follower):
         self.strength = min(table, 2.0) if config.regularisation is None else config.regularisation
         self.gradient: Tensor | None = None
 
-    def perturb(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        self.gradient = input_gradient(model, images, labels, differentiable=False)
-        return self.threat.project(self.threat.radius * self.gradient.sign(), images)
+    def perturb(self, model: nn.Module, batch: Batch) -> Tensor:
+        self.gradient = input_gradient(model, batch.images, batch.labels, differentiable=False)
+        return self.threat.project(self.threat.radius * self.gradient.sign(), batch.images)
 
     def respond(self, model: nn.Module, batch: Batch) -> Tensor:
-        return self.perturb(model, batch.images, batch.labels)
+        return self.perturb(model, batch)
 
     def leader(self, model: nn.Module, batch: Batch, delta: Tensor) -> Tensor:
         """CE(x + δ) plus the price of misaligned gradients."""

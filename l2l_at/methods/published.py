@@ -60,10 +60,11 @@ class Published(Follower):
             clip_norm=math.inf,
         )
 
-    def perturb(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    def perturb(self, model: nn.Module, batch: Batch) -> Tensor:
+        images = batch.images
         self.attacker.eval()
         response = self.learner.respond(
-            self._inner(model, images, labels),
+            self._inner(model, images, batch.labels),
             torch.zeros_like(images),
             state={"images": images},
             project=self._between_steps(images),
@@ -71,7 +72,7 @@ class Published(Follower):
         return self._attacked(images, response.variable) - images
 
     def respond(self, model: nn.Module, batch: Batch) -> Tensor:
-        return self.perturb(model, batch.images, batch.labels)
+        return self.perturb(model, batch)
 
     def improve(self, model: nn.Module, batch: Batch) -> dict[str, float]:
         if self.config.freeze_attacker:

@@ -7,10 +7,11 @@ from torch import Tensor, nn
 
 from bilevel import SignStep, unroll
 from l2l_at.attackers import ResidualAttacker
-from l2l_at.attacks import evaluating, minus_divergence, minus_loss
+from l2l_at.attacks import evaluating
 from l2l_at.config import ATConfig
 from l2l_at.data import Batch
 from l2l_at.methods.base import Follower
+from l2l_at.methods.start import StartName, make_start, objective
 from l2l_experiment.checkpoint import load_optimizer_state, optimizer_state
 
 
@@ -31,7 +32,7 @@ class Residual(Follower):
         *,
         steps: int = 2,
         size: float = 0.75,
-        start: str = "random",
+        start: StartName = "last",
         inner: str = "ce",
         every: int = 4,
         sign_step: float = 0.0,
@@ -40,7 +41,7 @@ class Residual(Follower):
         super().__init__(config)
         self.steps, self.inner, self.sign_step = config.attack_steps or steps, config.inner or inner, sign_step
         self.every = config.attacker_every or every
-        self.random_start = start == "random" if config.random_start is None else config.random_start
+        self.start = make_start(config, start, self.inner)
         self.attacker = ResidualAttacker(
             channels,
             self.threat.radius,
@@ -57,12 +58,14 @@ class Residual(Follower):
                 self.attacker.parameters(), lr=config.attacker_rate, weight_decay=config.attacker_decay, maximize=True
             )
 
-    def perturb(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        return self._answer(model, images, labels, through="nothing")
+    def perturb(self, model: nn.Module, batch: Batch) -> Tensor:
+        return self._answer(model, batch, through="nothing")
 
     def respond(self, model: nn.Module, batch: Batch) -> Tensor:
         with evaluating(model):
-            return self._answer(model, batch.images, batch.labels, through="rule" if self._fits_now() else "nothing")
+            delta = self._answer(model, batch, through="rule" if self._fits_now() else "nothing")
+        self.start.remember(batch, delta)
+        return delta
 
     def improve(self, model: nn.Module, batch: Batch) -> dict[str, float]:
         fitting = self._fits_now()
@@ -78,34 +81,34 @@ class Residual(Follower):
     def _fits_now(self) -> bool:
         return self.optimizer is not None and self.batches % self.every == 0
 
-    def _answer(self, model: nn.Module, images: Tensor, labels: Tensor, *, through: str) -> Tensor:
-        if self.random_start:
-            start = self.threat.random_start(images)
-        elif self.inner == "kl":  # at the clean image itself the divergence has no gradient
-            start = self.threat.project(0.001 * torch.randn_like(images), images)
-        else:
-            start = torch.zeros_like(images)
-        objective = minus_divergence(model, images) if self.inner == "kl" else minus_loss(model, images, labels)
+    def _answer(self, model: nn.Module, batch: Batch, *, through: str) -> Tensor:
+        inner, images = objective(self.inner, model, batch), batch.images
 
         def project(delta: Tensor) -> Tensor:
             return self.threat.project(delta, images)
 
         state = {"images": images}
         response = unroll(
-            objective, self.attacker, start, steps=self.steps, state=state, project=project, through=through
+            inner, self.attacker, self.start(batch), steps=self.steps, state=state, project=project, through=through
         )
         if self.sign_step:
             rule = SignStep(self.sign_step * self.threat.radius)
-            response = unroll(objective, rule, response.variable, steps=1, project=project, through=through)
+            response = unroll(inner, rule, response.variable, steps=1, project=project, through=through)
         return response.variable
 
     def state(self) -> tuple[dict, dict]:
         tensors, meta = optimizer_state(self.optimizer) if self.optimizer else ({}, None)
         rule = copy.deepcopy(self.attacker.state_dict())
-        return {"rule": rule, "optimizer": tensors}, {"optimizer": meta, "batches": self.batches}
+        tensors = {"rule": rule, "optimizer": tensors, "start": self.start.state()}
+        return tensors, {"optimizer": meta, "batches": self.batches}
 
     def restore(self, tensors: dict, meta: dict) -> None:
         self.attacker.load_state_dict(tensors["rule"])
+        self.start.restore(tensors["start"])
         if self.optimizer:
             load_optimizer_state(self.optimizer, tensors["optimizer"], meta["optimizer"])
         self.batches = meta["batches"]
+
+    def to(self, device: torch.device) -> None:
+        super().to(device)
+        self.start.to(device)

@@ -4,15 +4,16 @@ import torch
 from torch import Tensor, nn
 
 from bilevel import SignStep, SteepestStep, unroll
-from l2l_at.attacks import descend, minus_divergence, minus_loss
+from l2l_at.attacks import descend, minus_loss
 from l2l_at.config import ATConfig
 from l2l_at.data import Batch
 from l2l_at.methods.base import Follower
+from l2l_at.methods.start import StartName, make_start, objective
 from l2l_experiment.errors import UserError
 
 
 class Steepest(Follower):
-    """`steps` projected steepest steps of `size`·radius, from a random point, from a little noise, or from zero.
+    """`steps` projected steepest steps of `size`·radius, from a `Start`.
 
     `inner` is what the steps raise: the cross-entropy, or the divergence from the clean prediction. With `training` the
     classifier stays in training mode while it is attacked. The configuration may change steps, size, start and `inner`.
@@ -24,36 +25,45 @@ class Steepest(Follower):
         *,
         steps: int,
         size: float,
-        start: str = "random",
+        start: StartName = "random",
         inner: str = "ce",
         training: bool = False,
     ) -> None:
         super().__init__(config)
         self.steps, self.size = config.attack_steps or steps, config.attack_size or size
         self.inner, self.training = config.inner or inner, training
-        self.start = start
-        if config.random_start is not None:
-            self.start = "random" if config.random_start else ("noise" if self.inner == "kl" else "zero")
+        self.start = make_start(config, start, self.inner)
 
-    def perturb(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        if self.start == "noise":  # TRADES: the divergence has no gradient at the clean image itself
-            begin = self.threat.project(0.001 * torch.randn_like(images), images)
-        else:
-            begin = self.threat.random_start(images) if self.start == "random" else torch.zeros_like(images)
-        objective = minus_divergence(model, images) if self.inner == "kl" else minus_loss(model, images, labels)
-        return descend(objective, begin, images, self.threat, steps=self.steps, size=self.size)
+    def perturb(self, model: nn.Module, batch: Batch) -> Tensor:
+        return descend(
+            objective(self.inner, model, batch),
+            self.start(batch),
+            batch.images,
+            self.threat,
+            steps=self.steps,
+            size=self.size,
+        )
 
     def respond(self, model: nn.Module, batch: Batch) -> Tensor:
-        if self.training:
-            return self.perturb(model, batch.images, batch.labels)
-        return super().respond(model, batch)
+        delta = self.perturb(model, batch) if self.training else super().respond(model, batch)
+        self.start.remember(batch, delta)
+        return delta
+
+    def state(self) -> tuple[dict, dict]:
+        return {"start": self.start.state()}, {}
+
+    def restore(self, tensors: dict, meta: dict) -> None:
+        self.start.restore(tensors["start"])
+
+    def to(self, device: torch.device) -> None:
+        self.start.to(device)
 
 
 class Nothing(Follower):
     """No perturbation."""
 
-    def perturb(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        return torch.zeros_like(images)
+    def perturb(self, model: nn.Module, batch: Batch) -> Tensor:
+        return torch.zeros_like(batch.images)
 
 
 class Noisy(Follower):
@@ -68,11 +78,11 @@ class Noisy(Follower):
             raise UserError(f"--method n-fgsm knows linf only, not {self.threat.norm}")
         self.noise, self.size = config.noise or noise, config.attack_size or 1.0
 
-    def perturb(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        reach = self.noise * self.threat.radius
+    def perturb(self, model: nn.Module, batch: Batch) -> Tensor:
+        images, reach = batch.images, self.noise * self.threat.radius
         noise = torch.empty_like(images).uniform_(-reach, reach)
         return unroll(
-            minus_loss(model, images, labels),
+            minus_loss(model, images, batch.labels),
             SignStep(self.size * self.threat.radius),
             noise,
             steps=1,
@@ -93,10 +103,10 @@ class Free(Follower):
         self.kept: Tensor | None = None
         self.leaf: Tensor | None = None
 
-    def perturb(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    def perturb(self, model: nn.Module, batch: Batch) -> Tensor:
         """One step from zero: for images that are not the batch at hand there is nothing to go on from."""
-        start, objective = torch.zeros_like(images), minus_loss(model, images, labels)
-        return descend(objective, start, images, self.threat, steps=1, size=self.size)
+        start = torch.zeros_like(batch.images)
+        return descend(minus_loss(model, *batch[:2]), start, batch.images, self.threat, steps=1, size=self.size)
 
     def respond(self, model: nn.Module, batch: Batch) -> Tensor:
         kept = torch.zeros_like(batch.images) if self.kept is None else self.kept

@@ -132,18 +132,18 @@ def test_too_small_a_split_is_refused(small, settings):
         data.load("cifar10", data_dir=small, **settings)
 
 
-def test_crop_and_flip_moves_whole_images():
+def test_a_frame_moves_whole_images():
     torch.manual_seed(0)
-    images = torch.rand(200, 3, 8, 8)
-    moved = data.crop_and_flip(images, padding=2)
-    padded = torch.nn.functional.pad(images, (2,) * 4)
+    images = torch.rand(1000, 3, 8, 8)
+    moved = data.take_from(images, data.random_frame(images))
+    padded = torch.nn.functional.pad(images, (4,) * 4)
     flips, shifts = 0, set()
     for image, frame in zip(moved, padded, strict=True):
         found = [
             (flip, row, column)
             for flip in (False, True)
-            for row in range(5)
-            for column in range(5)
+            for row in range(9)
+            for column in range(9)
             if torch.equal(
                 image,
                 (
@@ -156,8 +156,22 @@ def test_crop_and_flip_moves_whole_images():
         assert found
         flips += found[0][0]
         shifts.add(found[0][1:])
-    assert 70 < flips < 130
-    assert len(shifts) == 25
+    assert 420 < flips < 580
+    assert len(shifts) == 81
+
+
+def test_putting_back_is_the_adjoint_and_the_inverse_of_taking():
+    torch.manual_seed(0)
+    there, here = torch.rand(2, 50, 3, 8, 10, dtype=torch.float64)
+    frame = data.random_frame(there)
+    assert float((data.take_from(there, frame) * here).sum()) == pytest.approx(
+        float((there * data.put_back(here, frame)).sum())
+    )
+    looked_at = data.put_back(torch.ones_like(here), frame)
+    assert set(looked_at.unique().tolist()) == {0.0, 1.0}
+    assert torch.equal(data.put_back(data.take_from(there, frame), frame), there * looked_at)
+    assert data.take_from(there, None) is there
+    assert data.put_back(there, None) is there
 
 
 def test_batches_see_every_image_and_resume():

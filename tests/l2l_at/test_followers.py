@@ -101,7 +101,7 @@ def test_n_fgsm_is_noise_and_a_step_without_a_ball(game):
     model, batch = game
     images = batch.images * 0.2 + 0.4
     torch.manual_seed(1)
-    delta = named("n-fgsm").follower.perturb(model, images, batch.labels)
+    delta = named("n-fgsm").follower.perturb(model, Batch(images, batch.labels))
     torch.manual_seed(1)
     noise = torch.empty_like(images).uniform_(-2 * EPS, 2 * EPS).requires_grad_()
     (g,) = torch.autograd.grad(cross_entropy(model(images + noise), batch.labels), noise)

@@ -129,7 +129,7 @@ def test_kstep_attacker_learns_from_what_its_steps_add(model, batch):
 
 
 def test_residual_attacker_gets_the_gradient_of_the_shared_evaluation(model, batch):
-    method = method_named("l2l", attack_steps=2, random_start=False, attacker_every=1)
+    method = method_named("l2l", attack_steps=2, attack_start="zero", attacker_every=1)
     torch.manual_seed(4)
     nn.init.normal_(method.follower.attacker.network[-1].weight, std=0.1)
     images, labels, size = batch.images, batch.labels, 0.75 * EPS
@@ -159,7 +159,7 @@ def test_residual_attacker_gets_the_gradient_of_the_shared_evaluation(model, bat
 
 
 def test_residual_attacker_goes_up_the_loss(model, batch):
-    method = method_named("l2l", attacker_every=1, attacker_rate=1e-2, random_start=False, attack_size=0.3)
+    method = method_named("l2l", attacker_every=1, attacker_rate=1e-2, attack_start="zero", attack_size=0.3)
     losses = []
     for _ in range(30):
         answer = method.loss(model, batch)
@@ -190,7 +190,7 @@ def test_fgsm_rs_is_one_long_step_from_a_random_start(model, batch):
     method = method_named("fgsm-rs")
     model.eval()
     torch.manual_seed(2)
-    delta = method.follower.perturb(model, batch.images, batch.labels)
+    delta = method.follower.perturb(model, batch)
     torch.manual_seed(2)
     start = Threat("linf", EPS).random_start(batch.images).requires_grad_()
     (gradient,) = torch.autograd.grad(cross_entropy(model(batch.images + start), batch.labels), start)
@@ -262,9 +262,9 @@ def test_state_continues_bit_by_bit(name, model, batch):
     step(second, 3, twin)
     model.eval()
     torch.manual_seed(9)
-    mine = first.follower.perturb(model, batch.images, batch.labels)
+    mine = first.follower.perturb(model, batch)
     torch.manual_seed(9)
-    assert torch.equal(mine, second.follower.perturb(model, batch.images, batch.labels))
+    assert torch.equal(mine, second.follower.perturb(model, batch))
 
 
 @pytest.mark.parametrize("name", ["pgd", "fgsm-rs", "l2l", "ro", "trades", "free"])
@@ -293,7 +293,7 @@ def test_unknown_method():
         ("grad-align", {"clean_share": 0.5}, "--clean-share"),
         ("fast-bat", {"attack_steps": 3}, "--attack-steps"),
         ("pgd", {"regularisation": 6.0}, "--regularisation"),
-        ("l2l-grad", {"random_start": True}, "--random-start"),
+        ("l2l-grad", {"attack_start": "random"}, "--attack-start"),
         ("standard", {"inner": "kl"}, "--inner"),
     ],
 )
