@@ -29,11 +29,13 @@ FIRST = ("standard", "fgsm-rs", "pgd", "l2l", "l2l-naive", "l2l-grad", "l2l-2ste
 ABLATIONS = {
     "as-it-is": [],
     "frozen": ["--freeze-attacker"],
+    "random-start": ["--attack-start", "random"],
+    "random-start-frozen": ["--attack-start", "random", "--freeze-attacker"],
+    "zero-start": ["--attack-start", "zero"],
+    "zero-start-frozen": ["--attack-start", "zero", "--freeze-attacker"],
     "no-gradient": ["--attacker-sees", "image", "delta"],
     "no-image": ["--attacker-sees", "gradient", "delta"],
     "no-delta": ["--attacker-sees", "image", "gradient"],
-    "no-random-start": ["--random-start", "False"],
-    "no-random-start-frozen": ["--random-start", "False", "--freeze-attacker"],
     "1-step": ["--attack-steps", "1", "--attack-size", "1.25"],
     "1-step-frozen": ["--attack-steps", "1", "--attack-size", "1.25", "--freeze-attacker"],
     "3-steps": ["--attack-steps", "3", "--attack-size", "0.6"],
@@ -41,6 +43,7 @@ ABLATIONS = {
     "every-batch": ["--attacker-every", "1"],
     "every-16th": ["--attacker-every", "16"],
     "batch-scale": ["--gradient-scale", "batch"],
+    "sign-steps": ["--method", "pgd-2", "--attack-start", "last", "--attack-size", "0.75"],
 }
 
 
@@ -100,6 +103,15 @@ def experiments() -> Experiments:
             f"{name}_s{seed}": [*quick, "--eps", "0.2", *flags, "--seed", str(seed)]
             for seed in range(3)
             for name, flags in ABLATIONS.items()
+        },
+        # Chosen by, so on held-out images only.
+        "tuning": {
+            f"size-{size}_rate-{rate}_{eps}_s{seed}": ["--dataset", "digits", "--grade", "none", "--eps", eps]
+            + ["--attack-size", size, "--attacker-rate", rate, "--seed", str(seed)]
+            for seed in range(3)
+            for eps in RADII
+            for size in ("0.5", "0.75", "1.0")
+            for rate in ("1e-3", "5e-3")
         },
         "attacker-rate": {
             f"{name}_{eps}_s{seed}": [*quick, "--eps", eps, *flags, "--seed", str(seed)]
@@ -169,9 +181,7 @@ def grade_again(runs: dict[str, list[str]], args: Args) -> None:
 
     def make(folder: Path) -> None:
         with (folder.parent / f"{folder.name}.log").open("a") as log:
-            subprocess.run(
-                [sys.executable, script, str(folder), "--tier", "standard"], check=True, stdout=log, stderr=log
-            )
+            subprocess.run([*command, str(folder)], check=True, stdout=log, stderr=log)
 
     joblib.Parallel(n_jobs=args.jobs, backend="threading")(joblib.delayed(make)(f) for f in tqdm(full, unit=" runs"))
 

@@ -25,7 +25,7 @@ PAGE = ROOT / "docs" / "results" / "at.md"
 DATA = ROOT / "docs" / "results" / "at"
 SETTINGS = (
     "dataset", "method", "model", "norm", "eps", "seed", "epochs", "subset", "attack_steps", "attack_size",
-    "random_start", "attacker_sees", "attacker_every", "attacker_rate", "gradient_scale", "freeze_attacker",
+    "attack_start", "attacker_sees", "attacker_every", "attacker_rate", "gradient_scale", "freeze_attacker",
 )  # fmt: skip
 CURVES = ("train/loss", "robust/clean", "robust/pgd10", "train/pgd10", "follower/strength")
 PUBLISHED = ("l2l-naive", "l2l-grad", "l2l-2step", "l2l-kstep")
@@ -98,7 +98,7 @@ def extract(run: Path, record: dict[str, Any]) -> dict[str, Any]:
     rows = events.read(run / events.METRICS)
     return {
         "group": re.sub(r"_s\d+$", "", run.name),
-        "settings": {name: settings[name] for name in SETTINGS},
+        "settings": {name: settings.get(name) for name in SETTINGS},
         "curves": {
             tag: [[row["step"], float(f"{row[tag]:.4g}")] for row in rows if np.isfinite(row.get(tag, np.nan))]
             for tag in CURVES

@@ -10,12 +10,13 @@ import pytest
 import torch
 from torch import nn
 
-from l2l_at import export, graders, grading, models
+from l2l_at import cli, export, graders, grading, models
 from l2l_at.attacks import accuracy, pgd
 from l2l_at.data import load
 from l2l_at.grading import Grade, grade, grade_folder, suspicions
 from l2l_at.threat import Threat
 from l2l_experiment.errors import UserError
+from l2l_experiment.run import Run
 
 THREAT = Threat("linf", 0.1)
 
@@ -169,7 +170,25 @@ def test_grade_of_a_folder_writes_a_record(exported, capsys):
         grade_folder(exported, images=4, norm="l2")
     with pytest.raises(UserError, match="positive"):
         grade_folder(exported, images=4, eps="0")
-    assert not list((exported / "best").glob(".grading*"))
+
+
+def test_a_standard_grade_goes_on_from_a_quick_one(exported, monkeypatch):
+    quick = grade_folder(exported, images=8)
+    made = []
+    attack = graders.attack
+    monkeypatch.setattr(graders, "attack", lambda name, *a, **k: made.append(name) or attack(name, *a, **k))
+    standard = grade_folder(exported, images=8, tier="standard")
+    assert made == ["fab-t", "square"]
+    assert standard["attacks"]["apgd-t"] == quick["attacks"]["apgd-t"]
+    assert standard["tier"] == "standard"
+
+
+def test_a_run_keeps_the_grade_that_says_most(tmp_path):
+    run = Run.create(tmp_path / "run", kind="at", config={})
+    for n, tier, kept in ((8, "quick", 8), (4, "standard", 8), (8, "standard", 8), (8, "quick", 8)):
+        cli.keep_grade(run, {"n": n, "tier": tier})
+        assert run.record["result"]["grade"]["n"] == kept
+    assert run.record["result"]["grade"]["tier"] == "standard"
 
 
 def test_export_and_load(trained, exported):
