@@ -45,6 +45,13 @@ ABLATIONS = {
     "batch-scale": ["--gradient-scale", "batch"],
     "sign-steps": ["--method", "pgd-2", "--attack-start", "last", "--attack-size", "0.75"],
 }
+RATES = {
+    "frozen": ["--freeze-attacker"],
+    "rate-3e-4": ["--attacker-rate", "3e-4"],
+    "rate-1e-3": ["--attacker-rate", "1e-3"],
+    "rate-5e-3": ["--attacker-rate", "5e-3"],
+    "rate-2e-2": ["--attacker-rate", "2e-2"],
+}
 
 
 def cifar(model: str, eps: str) -> list[str]:
@@ -117,10 +124,14 @@ def experiments() -> Experiments:
             f"{name}_{eps}_s{seed}": [*quick, "--eps", eps, *flags, "--seed", str(seed)]
             for seed in range(3)
             for eps in RADII
-            for name, flags in (
-                ("frozen", ["--freeze-attacker"]),
-                *((f"rate-{rate}", ["--attacker-rate", rate]) for rate in ("3e-4", "1e-3", "5e-3", "2e-2")),
-            )
+            for name, flags in RATES.items()
+        },
+        # How the method was before attacks went on from the last perturbation.
+        "random-start": {
+            f"{name}_{eps}_s{seed}": [*quick, "--attack-start", "random", "--eps", eps, *flags, "--seed", str(seed)]
+            for seed in range(3)
+            for eps in RADII
+            for name, flags in RATES.items()
         },
     }
 

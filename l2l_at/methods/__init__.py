@@ -78,7 +78,7 @@ METHODS: dict[str, Recipe] = {
         STEPS | CE,
     ),
     "l2l": Recipe(
-        "learned residual attacker: two soft sign steps plus a learned correction",
+        "learned residual attacker: two soft sign steps plus a learned correction, from the image's last perturbation",
         OURS,
         lambda c, channels: Method(Residual(c, channels), _ce(c)),
         RESIDUAL | CE,
