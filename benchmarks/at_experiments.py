@@ -40,6 +40,8 @@ ABLATIONS = {
     "1-step-frozen": ["--attack-steps", "1", "--attack-size", "1.25", "--freeze-attacker"],
     "3-steps": ["--attack-steps", "3", "--attack-size", "0.6"],
     "3-steps-frozen": ["--attack-steps", "3", "--attack-size", "0.6", "--freeze-attacker"],
+    "size-0.5": ["--attack-size", "0.5"],
+    "size-1.0": ["--attack-size", "1.0"],
     "every-batch": ["--attacker-every", "1"],
     "every-16th": ["--attacker-every", "16"],
     "batch-scale": ["--gradient-scale", "batch"],
@@ -110,15 +112,6 @@ def experiments() -> Experiments:
             f"{name}_s{seed}": [*quick, "--eps", "0.2", *flags, "--seed", str(seed)]
             for seed in range(3)
             for name, flags in ABLATIONS.items()
-        },
-        # Chosen by, so on held-out images only.
-        "tuning": {
-            f"size-{size}_rate-{rate}_{eps}_s{seed}": ["--dataset", "digits", "--grade", "none", "--eps", eps]
-            + ["--attack-size", size, "--attacker-rate", rate, "--seed", str(seed)]
-            for seed in range(3)
-            for eps in RADII
-            for size in ("0.5", "0.75", "1.0")
-            for rate in ("1e-3", "5e-3")
         },
         "attacker-rate": {
             f"{name}_{eps}_s{seed}": [*quick, "--eps", eps, *flags, "--seed", str(seed)]
