@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from l2l_experiment import events
 from l2l_experiment.errors import UserError
-from l2l_experiment.run import read_mapping
+from l2l_experiment.files import read_mapping
 from l2l_experiment.stability import (
     GRID_POINTS,
     bootstrap_interval,

@@ -1,8 +1,15 @@
-"""Files that are either the old ones or the new ones, never something between."""
+"""Files that are either the old ones or the new ones, never something between; and reading JSON and YAML."""
 
+import json
 import os
 import uuid
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+import yaml
+
+from l2l_experiment.errors import UserError
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -32,3 +39,20 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def read_mapping(path: Path, loader: type = yaml.SafeLoader) -> dict[str, Any]:
+    """A mapping from a JSON (.json) or YAML file, or a UserError that says what is wrong with the file."""
+    parse = json.loads if path.suffix == ".json" else partial(yaml.load, Loader=loader)
+    try:
+        content = parse(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path.parent} is not a run's folder: it has no {path.name}") from None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, yaml.YAMLError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path} is damaged ({reason}); restore it, or start a new run") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is damaged (it holds no mapping); restore it, or start a new run")
+    return content

@@ -7,7 +7,6 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,7 +16,7 @@ import yaml
 
 from l2l_experiment import provenance
 from l2l_experiment.errors import UserError
-from l2l_experiment.files import write_atomically
+from l2l_experiment.files import read_mapping, write_atomically
 
 
 class Run:
@@ -130,20 +129,3 @@ def plain(value: Any, *, finite: bool = False) -> Any:
     if isinstance(value, Path):
         return str(value)
     raise TypeError(f"cannot write a {type(value).__name__} into a run's settings or record: {value!r}")
-
-
-def read_mapping(path: Path, loader: type = yaml.SafeLoader) -> dict[str, Any]:
-    """A mapping from a JSON (.json) or YAML file, or a UserError that says what is wrong with the file."""
-    parse = json.loads if path.suffix == ".json" else partial(yaml.load, Loader=loader)
-    try:
-        content = parse(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path.parent} is not a run's folder: it has no {path.name}") from None
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, yaml.YAMLError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path} is damaged ({reason}); restore it, or start a new run") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is damaged (it holds no mapping); restore it, or start a new run")
-    return content

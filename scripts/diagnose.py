@@ -8,7 +8,8 @@ import torch
 import tyro
 
 from l2l_experiment.errors import UserError, exit_on_user_error
-from l2l_experiment.run import Run, read_mapping
+from l2l_experiment.files import read_mapping
+from l2l_experiment.run import Run
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ import yaml
 
 from l2l_experiment import sweeps
 from l2l_experiment.errors import UserError, exit_on_user_error
-from l2l_experiment.run import plain, read_mapping
+from l2l_experiment.files import read_mapping
+from l2l_experiment.run import plain
 
 SCRIPTS = {name: Path(__file__).with_name(f"train_{name}.py").resolve() for name in ("gail", "at")}
 
