@@ -6,7 +6,7 @@ are the record. Without it, the page is made from them again.
 
 import json
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,16 +130,15 @@ def grouped(runs: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
 def make_table(runs: dict[str, Any], costs: Costs) -> list[str]:
     """One row a group: clean, second opinion and AutoAttack, strength, alarms, cost."""
     graded = all("grade" in run["result"] for run in runs.values())
-    tier = " (quick)" if graded and any(run["result"]["grade"]["tier"] == "quick" for run in runs.values()) else ""
     lines = [
         "| runs | n | ε | clean % | "
         + (
-            f"foolbox PGD-50 % | AutoAttack{tier} %, mean ± sd over seeds (each) | "
+            "foolbox PGD-50 % | AutoAttack %, mean ± sd over seeds (each) | tier | "
             if graded
             else "held-out PGD-10 % | "
         )
         + "strength | alarms | cost over pgd |",
-        "|---" * (9 if graded else 8) + "|",
+        "|---" * (10 if graded else 8) + "|",
     ]
     for name, members in grouped(runs).items():
         settings = members[0]["settings"]
@@ -155,6 +154,7 @@ def make_table(runs: dict[str, Any], costs: Costs) -> list[str]:
                 f"{np.mean([100 * grade['clean'] for grade in grades]):.1f}",
                 f"{np.mean([100 * grade['attacks'][SECOND_OPINION] for grade in grades]):.1f}",
                 f"{robust.mean():.1f}{spread} ({each})",
+                " + ".join(f"{count} {tier}" for tier, count in sorted(Counter(g["tier"] for g in grades).items())),
             ]
         else:
             last = [run["result"]["best"] for run in members]
