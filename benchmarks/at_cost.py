@@ -23,6 +23,8 @@ from l2l_at.trainer import Trainer
 from l2l_experiment import provenance
 from l2l_experiment.errors import exit_on_user_error
 
+FROZEN = "frozen"
+
 
 @dataclass(frozen=True)
 class Args:
@@ -30,8 +32,8 @@ class Args:
 
     dataset: Dataset = "digits"
     """Data set; its tuned settings are used."""
-    methods: tuple[str, ...] = tuple(METHODS)
-    """Methods to measure; pgd is always among them."""
+    methods: tuple[str, ...] = (*METHODS, FROZEN)
+    """Methods to measure; pgd is always among them, and frozen is l2l with --freeze-attacker."""
     model: str | None = None
     """Classifier, if not the tuned one."""
     attacker: str | None = None
@@ -61,11 +63,15 @@ def main() -> None:
     config = replace(tuned(args.dataset), device=args.device, compile=args.compile, **changes)
     task = load_data(config.dataset, data_dir=args.data_dir)
     names = list(dict.fromkeys(("pgd", *args.methods)))
+    configs = {
+        name: replace(config, method="l2l", freeze_attacker=True) if name == FROZEN else replace(config, method=name)
+        for name in names
+    }
     if args.compile:  # what differentiates a gradient cannot be compiled
-        names = [name for name in names if not methods.make(replace(config, method=name), task.shape[0]).differentiates]
-    trainers = {name: Trainer(replace(config, method=name), task) for name in names}
+        configs = {name: c for name, c in configs.items() if not methods.make(c, task.shape[0]).differentiates}
+    trainers = {name: Trainer(config, task) for name, config in configs.items()}
     clock = cuda_clock if trainers["pgd"].device.type == "cuda" else time.process_time
-    seconds: dict[str, list[float]] = {name: [] for name in names}
+    seconds: dict[str, list[float]] = {name: [] for name in trainers}
     for turn in range(args.repeats + 1):
         for name, trainer in trainers.items():
             taken = timed(trainer, args.steps, clock)

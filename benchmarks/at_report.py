@@ -30,6 +30,7 @@ SETTINGS = (
 CURVES = ("train/loss", "robust/clean", "robust/pgd10", "train/pgd10", "follower/strength")
 PUBLISHED = ("l2l-naive", "l2l-grad", "l2l-2step", "l2l-kstep")
 SECOND_OPINION = "foolbox-pgd50"
+Costs = dict[tuple[str, str], float]  # of a training step over PGD-10's, by data set and method
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def main() -> None:
         else:
             contents[path.stem] = cost_table(content)
     update(PAGE, contents)
-    update(README, {"methods": methods_table()})
+    update(README, {"methods": methods_table(), "digits": first_table(costs)})
     for page in sorted({page_of(name) for name in METHODS} - {page_of("standard")}):
         path = ROOT / "docs" / page
         update(path, {"figures": method_figures(path.stem)})
@@ -66,6 +67,33 @@ def methods_table() -> list[str]:
         f"| [`{name}`](docs/{page_of(name)}) | {recipe.summary} | {recipe.source} |" for name, recipe in METHODS.items()
     ]
     return ["| `--method` | what | source |", "|---|---|---|", *rows]
+
+
+def first_table(costs: Costs) -> list[str]:
+    """What the README says of digits: cost and robustness at both radii, cheapest first."""
+    runs: dict[str, Any] = {}
+    for name in ("digits", "frozen"):
+        path = DATA / f"{name}.json"
+        runs |= json.loads(path.read_text())["runs"] if path.is_file() else {}
+    found: dict[str, dict[str, list[float]]] = defaultdict(dict)
+    for group, members in grouped(runs).items():
+        robust = [100 * run["result"]["grade"]["autoattack"] for run in members]
+        found[method_of(group)][members[0]["settings"]["eps"]] = robust
+    radii = sorted({eps for row in found.values() for eps in row})
+    heads = [f"AutoAttack %, ε = {eps} (n)" for eps in radii]
+    lines = ["| " + " | ".join(["trained by", "cost over PGD-10", *heads]) + " |", "|---" * (2 + len(radii)) + "|"]
+    for name in sorted(found, key=lambda name: costs.get(("digits", name), np.inf)):
+        cost = costs.get(("digits", name))
+        cells = [f"{mean_and_spread(row)} ({len(row)})" if (row := found[name].get(eps)) else "–" for eps in radii]
+        what = "`l2l --freeze-attacker`" if name == "frozen" else f"`{name}`"
+        lines.append("| " + " | ".join([what, "–" if cost is None else f"{cost:.2f}", *cells]) + " |")
+    return lines
+
+
+def mean_and_spread(values: list[float]) -> str:
+    """Mean ± standard deviation, or the mean alone where there is one value."""
+    spread = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.1f}{spread}"
 
 
 def page_of(name: str) -> str:
@@ -106,9 +134,6 @@ def extract(run: Path, record: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-Costs = dict[tuple[str, str], float]  # of a training step over PGD-10's, by data set and method
-
-
 def read_costs() -> Costs:
     """What the records of benchmarks/at_cost.py say; a data set's main record is cost.json or cost_DATASET.json."""
     costs: Costs = {}
@@ -125,6 +150,11 @@ def grouped(runs: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     for run in sorted(runs.values(), key=lambda run: (run["settings"]["eps"], run["group"], run["settings"]["seed"])):
         groups[run["group"]].append(run)
     return groups
+
+
+def method_of(group: str) -> str:
+    """A group's name without its radius."""
+    return group.rsplit("_", 1)[0]
 
 
 def make_table(runs: dict[str, Any], costs: Costs) -> list[str]:
@@ -144,23 +174,22 @@ def make_table(runs: dict[str, Any], costs: Costs) -> list[str]:
         settings = members[0]["settings"]
         strength = [run["result"]["strength"] for run in members if run["result"]["strength"] is not None]
         alarms = sum(run["result"]["collapsed_at"] is not None for run in members)
-        cost = costs.get((settings["dataset"], settings["method"])) if name.startswith(settings["method"]) else None
+        cost = costs.get((settings["dataset"], method_of(name)))
         if graded:
             grades = [run["result"]["grade"] for run in members]
-            robust = np.array([100 * grade["autoattack"] for grade in grades])
-            spread = f" ± {robust.std(ddof=1):.1f}" if len(robust) > 1 else ""
+            robust = [100 * grade["autoattack"] for grade in grades]
             each = ", ".join(f"{value:.1f}" for value in robust)
             figures = [
                 f"{np.mean([100 * grade['clean'] for grade in grades]):.1f}",
                 f"{np.mean([100 * grade['attacks'][SECOND_OPINION] for grade in grades]):.1f}",
-                f"{robust.mean():.1f}{spread} ({each})",
+                f"{mean_and_spread(robust)} ({each})",
                 " + ".join(f"{count} {tier}" for tier, count in sorted(Counter(g["tier"] for g in grades).items())),
             ]
         else:
             last = [run["result"]["best"] for run in members]
             figures = [f"{100 * np.mean([row[key] for row in last]):.1f}" for key in ("clean", "pgd10")]
         cells = [
-            name.rsplit("_", 1)[0] if graded else name,
+            method_of(name) if graded else name,
             str(len(members)),
             settings["eps"],
             *figures,
