@@ -1,7 +1,7 @@
 """The runs behind docs/results/at.md: python benchmarks/at_experiments.py --jobs 2
 
-Each run is trained and then graded on the whole test set, with AutoAttack's standard tier for the tables of methods
-and its quick one for ablations. Runs that are finished or stand in docs/results/at/EXPERIMENT.json are skipped, runs
+Each run is trained and then graded on the whole test set, with AutoAttack's standard tier for the first table of methods
+and its quick one elsewhere. Runs that are finished or stand in docs/results/at/EXPERIMENT.json are skipped, runs
 that were cut off are resumed.
 """
 
@@ -74,7 +74,7 @@ def experiments() -> Experiments:
             for method in FIRST
         },
         "zoo": {
-            f"{method}_{eps}_s{seed}": [*full, "--method", method, "--eps", eps, "--seed", str(seed)]
+            f"{method}_{eps}_s{seed}": [*quick, "--method", method, "--eps", eps, "--seed", str(seed)]
             for seed in SEEDS
             for eps in RADII
             for method in METHODS
@@ -102,7 +102,7 @@ def experiments() -> Experiments:
             for dataset in ("cifar10", "cifar100")
         },
         "norms": {
-            f"{method}_{norm}_{eps}_s{seed}": [*full, "--method", method, "--norm", norm, "--eps", eps]
+            f"{method}_{norm}_{eps}_s{seed}": [*quick, "--method", method, "--norm", norm, "--eps", eps]
             + ["--seed", str(seed)]
             for seed in range(3)
             for norm, eps in (("l2", "0.5"), ("l1", "2"))

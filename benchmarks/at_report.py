@@ -50,15 +50,22 @@ def main() -> None:
     contents = {}
     for path in sorted(DATA.glob("*.json")):
         content = json.loads(path.read_text())
-        if "runs" in content:
-            contents[path.stem] = [*make_table(content["runs"], costs), *draw(path.stem, content["runs"], costs)]
-        else:
+        if "runs" not in content:
             contents[path.stem] = cost_table(content)
+            continue
+        drawn = content["runs"] | (recorded("digits") if path.stem == "zoo" else {})  # the zoo beside the first ones
+        contents[path.stem] = [*make_table(content["runs"], costs), *draw(path.stem, drawn, costs)]
     update(PAGE, contents)
     update(README, {"methods": methods_table(), "digits": first_table(costs)})
     for page in sorted({page_of(name) for name in METHODS} - {page_of("standard")}):
         path = ROOT / "docs" / page
         update(path, {"figures": method_figures(path.stem)})
+
+
+def recorded(experiment: str) -> dict[str, Any]:
+    """The runs that an experiment's record holds."""
+    path = DATA / f"{experiment}.json"
+    return json.loads(path.read_text())["runs"] if path.is_file() else {}
 
 
 def methods_table() -> list[str]:
@@ -71,10 +78,7 @@ def methods_table() -> list[str]:
 
 def first_table(costs: Costs) -> list[str]:
     """What the README says of digits: cost and robustness at both radii, cheapest first."""
-    runs: dict[str, Any] = {}
-    for name in ("digits", "frozen"):
-        path = DATA / f"{name}.json"
-        runs |= json.loads(path.read_text())["runs"] if path.is_file() else {}
+    runs = recorded("digits") | recorded("frozen")
     found: dict[str, dict[str, list[float]]] = defaultdict(dict)
     for group, members in grouped(runs).items():
         robust = [100 * run["result"]["grade"]["autoattack"] for run in members]
@@ -106,11 +110,8 @@ def page_of(name: str) -> str:
 def method_figures(name: str) -> list[str]:
     """What is recorded of a method on digits: rows of the tables of results, or that there is nothing yet."""
     names = [method for method in METHODS if page_of(method) == f"methods/{name}.md"]
-    runs = {}
-    for path in (DATA / "digits.json", DATA / "zoo.json"):
-        if path.is_file():
-            recorded = json.loads(path.read_text())["runs"]
-            runs |= {key: run for key, run in recorded.items() if run["settings"]["method"] in names}
+    everything = recorded("digits") | recorded("zoo")
+    runs = {key: run for key, run in everything.items() if run["settings"]["method"] in names}
     if not runs:
         return ["Nothing is recorded yet."]
     return [
