@@ -1,8 +1,8 @@
 """The runs behind docs/results/at.md: python benchmarks/at_experiments.py --jobs 2
 
-Each run is trained and then graded on the whole test set, with AutoAttack's standard tier for the first table of methods
-and its quick one elsewhere. Runs that are finished or stand in docs/results/at/EXPERIMENT.json are skipped, runs
-that were cut off are resumed.
+Each run is trained and then graded on the whole test set, with AutoAttack's standard tier for the first table of
+methods and its quick one elsewhere. Runs that are finished or stand in docs/results/at/EXPERIMENT.json are skipped,
+runs that were cut off are resumed.
 """
 
 import json
