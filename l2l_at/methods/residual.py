@@ -59,11 +59,11 @@ class Residual(Follower):
             )
 
     def perturb(self, model: nn.Module, batch: Batch) -> Tensor:
-        return self._answer(model, batch, through="nothing")
+        return self.answer(model, batch, through="nothing")
 
     def respond(self, model: nn.Module, batch: Batch) -> Tensor:
         with evaluating(model):
-            delta = self._answer(model, batch, through="rule" if self._fits_now() else "nothing")
+            delta = self.answer(model, batch, through="rule" if self._fits_now() else "nothing")
         self.start.remember(batch, delta)
         return delta
 
@@ -81,7 +81,8 @@ class Residual(Follower):
     def _fits_now(self) -> bool:
         return self.optimizer is not None and self.batches % self.every == 0
 
-    def _answer(self, model: nn.Module, batch: Batch, *, through: str) -> Tensor:
+    def answer(self, model: nn.Module, batch: Batch, *, through: str) -> Tensor:
+        """Perturbations with a derivative in φ (`through="rule"`), or with none ("nothing")."""
         inner, images = objective(self.inner, model, batch), batch.images
 
         def project(delta: Tensor) -> Tensor:

@@ -1,0 +1,110 @@
+"""What a learned attacker could gain if the classifier stood still: python benchmarks/attacker_headroom.py RUN…
+
+In training both players move. Here the last classifier of each run (of l2l) is held fixed, an attacker is fitted to it
+from its hand-designed start for many steps, and compared on held-out images, all from the same random starts: the
+attack as it starts, as the run has learned it, as it is after fitting, and PGD.
+"""
+
+import copy
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+from torch.nn.functional import cross_entropy
+
+from l2l_at import attacks
+from l2l_at.attacks import evaluating
+from l2l_at.data import Batch
+from l2l_at.data import load as load_data
+from l2l_at.trainer import Trainer
+from l2l_at.training import KIND, stored_args
+from l2l_experiment import checkpoint, provenance
+from l2l_experiment.errors import exit_on_user_error
+from l2l_experiment.run import Run
+
+
+@dataclass(frozen=True)
+class Args:
+    """Fit attackers to classifiers that stand still."""
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Runs of l2l, with their checkpoints."""
+    steps: int = 1000
+    """Adam steps of the fit, with the run's own rate and batch size."""
+    rate: float = 5e-3
+    """Adam's rate, falling to nothing along a cosine."""
+    draws: int = 5
+    """Random starts that each figure is a mean over."""
+    out: Path | None = None
+    """Write the figures into this JSON file."""
+
+
+@exit_on_user_error
+def main() -> None:
+    """Measure every run, print, write."""
+    args = tyro.cli(Args)
+    torch.set_num_threads(1)
+    found = {folder.name: measure(folder, args) for folder in args.runs}
+    names = list(next(iter(found.values())))
+    print(f"{'loss on held-out images':24}" + "".join(f"{name:>16}" for name in names))
+    for run, row in found.items():
+        print(f"{run:24}" + "".join(f"{row[name]:16.3f}" for name in names))
+    if args.out is not None:
+        record = {"command": provenance.command_line(), "machine": provenance.machine(), "steps": args.steps}
+        record |= {"rate": args.rate, "draws": args.draws, "headroom": found}
+        args.out.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def measure(folder: Path, args: Args) -> dict[str, float]:
+    """Mean cross-entropy under each attack on the run's last classifier."""
+    run = Run.open(folder, kind=KIND)
+    stored = stored_args(run)
+    task = load_data(stored.settings.dataset, data_dir=stored.data_dir, seed=stored.settings.seed)
+    trainer = Trainer(stored.settings, task)
+    tensors, meta = checkpoint.latest(folder)
+    trainer.restore(tensors, meta["trainer"])
+    model, follower, threat = trainer.model, trainer.method.follower, stored.settings.threat
+    held_out = Batch(*task.held_out.to(trainer.device).take(slice(None)))  # no rows: starts are random
+    learned, fresh = follower.attacker, Trainer(stored.settings, task).method.follower.attacker
+
+    def loss(perturb) -> float:
+        torch.manual_seed(0)
+        with torch.no_grad():
+            values = [cross_entropy(model(held_out.images + perturb()), held_out.labels) for _ in range(args.draws)]
+        return float(torch.stack(values).mean())
+
+    def own(attacker: torch.nn.Module) -> float:
+        follower.attacker = attacker
+        return loss(lambda: follower.perturb(model, held_out))
+
+    def pgd(steps: int) -> float:
+        size = min(1.0, 2.5 / steps)
+        return loss(lambda: attacks.pgd(model, *held_out[:2], threat, steps=steps, size=size))
+
+    with evaluating(model):
+        figures = {"as it starts": own(copy.deepcopy(fresh)), "as learned": own(learned)}
+        follower.attacker = fresh
+        fit(trainer, args)
+        return figures | {"after fitting": own(fresh), "PGD-2": pgd(2), "PGD-10": pgd(10), "PGD-50": pgd(50)}
+
+
+def fit(trainer: Trainer, args: Args) -> None:
+    """Raise the loss on training batches, the classifier held still."""
+    follower, model = trainer.method.follower, trainer.model.requires_grad_(False)
+    optimizer = torch.optim.Adam(follower.attacker.parameters(), lr=args.rate, maximize=True)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, args.steps)
+    for _ in range(args.steps):
+        batch = trainer.batches.next()._replace(rows=None)
+        delta = follower.answer(model, batch, through="rule")
+        optimizer.zero_grad()
+        cross_entropy(model(batch.images + delta), batch.labels).backward()
+        torch.nn.utils.clip_grad_norm_(follower.attacker.parameters(), max_norm=1.0)
+        optimizer.step()
+        schedule.step()
+
+
+if __name__ == "__main__":
+    main()
