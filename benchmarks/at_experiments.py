@@ -29,6 +29,8 @@ FIRST = ("standard", "fgsm-rs", "pgd", "l2l", "l2l-naive", "l2l-grad", "l2l-2ste
 ABLATIONS = {
     "as-it-is": [],
     "frozen": ["--freeze-attacker"],
+    "scales-only": ["--attacker-sees"],
+    "network-only": ["--attacker-scale-rate", "0"],
     "random-start": ["--attack-start", "random"],
     "random-start-frozen": ["--attack-start", "random", "--freeze-attacker"],
     "zero-start": ["--attack-start", "zero"],
@@ -47,6 +49,8 @@ ABLATIONS = {
     "batch-scale": ["--gradient-scale", "batch"],
     "sign-steps": ["--method", "pgd-2", "--attack-start", "last", "--attack-size", "0.75"],
 }
+LENGTHS = ("0.02", "0.05", "0.2", "3")  # the default, 0.75, is in the tables of digits
+BEFORE = ["--attack-start", "random", "--attacker-scale-rate", "0"]
 RATES = {
     "frozen": ["--freeze-attacker"],
     "rate-3e-4": ["--attacker-rate", "3e-4"],
@@ -119,9 +123,17 @@ def experiments() -> Experiments:
             for eps in RADII
             for name, flags in RATES.items()
         },
-        # How the method was before attacks went on from the last perturbation.
+        # A step length that nobody tuned: what the attacker makes of it, and what it is when nothing is learned.
+        "step-length": {
+            f"{name}-{size}_{eps}_s{seed}": [*quick, "--eps", eps, "--attack-size", size, *flags, "--seed", str(seed)]
+            for seed in range(3)
+            for eps in RADII
+            for size in LENGTHS
+            for name, flags in (("l2l", []), ("frozen", ["--freeze-attacker"]))
+        },
+        # How the method was before attacks went on from the last perturbation and steps learned their length.
         "random-start": {
-            f"{name}_{eps}_s{seed}": [*quick, "--attack-start", "random", "--eps", eps, *flags, "--seed", str(seed)]
+            f"{name}_{eps}_s{seed}": [*quick, *BEFORE, "--eps", eps, *flags, "--seed", str(seed)]
             for seed in range(3)
             for eps in RADII
             for name, flags in RATES.items()

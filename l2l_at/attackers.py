@@ -148,12 +148,13 @@ class PublishedAttacker(nn.Module):
 
 
 class ResidualAttacker(nn.Module):
-    """The step size·tanh(2·clip(ĝ, ±3) + h(x + δ, ĝ, δ/radius)): a soft sign step, and what a network adds to it.
+    """The step eᵃ·size·tanh(2eᵇ·clip(ĝ, ±3) + h(x + δ, ĝ, δ/radius)): a soft sign step, and what is learned of it.
 
-    ĝ is the gradient of the loss over its mean absolute entry. The network's head starts at zero, so that training
-    starts from the hand-designed step. Our design; what it keeps of Jiang et al. (2021) is an attacker that sees the
-    gradient and learns with the classifier. `sees` names the network's inputs; without any the step stays as it starts.
-    With `soft_sign=False` the step is the network's alone, size·tanh(h), from a random head.
+    ĝ is the gradient of the loss over its mean absolute entry. The logarithms a of the length and b of the sharpness
+    and the head of the network h start at zero, so that training starts from the hand-designed step. Our design; what
+    it keeps of Jiang et al. (2021) is an attacker that sees the gradient and learns with the classifier. `sees` names
+    the network's inputs; without any, a and b alone are learned. With `soft_sign=False` the step is the network's
+    alone, size·tanh(h), from a random head.
     """
 
     def __init__(
@@ -173,14 +174,16 @@ class ResidualAttacker(nn.Module):
         self.radius, self.size, self.sees, self.scale = radius, size, sees, scale
         self.soft_sign = soft_sign
         self.network = tiny(channels * len(sees), channels, width, zero_head=soft_sign) if sees else None
+        self.log_size = nn.Parameter(torch.zeros(()), requires_grad=soft_sign)
+        self.log_sharpness = nn.Parameter(torch.zeros(()), requires_grad=soft_sign)
 
     def init(self, variable: Tensor) -> State:
         raise TypeError('an attacker needs to see the images: pass state={"images": images}')
 
     def update(self, gradient: Tensor, state: State, variable: Tensor) -> tuple[Tensor, State]:
         direction = normalised(-gradient, self.scale, by="mean").clamp(-3, 3)
-        raw = 2 * direction if self.soft_sign else torch.zeros_like(direction)
+        raw = 2 * self.log_sharpness.exp() * direction if self.soft_sign else torch.zeros_like(direction)
         if self.network is not None:
             seen = {"image": state["images"] + variable, "gradient": direction, "delta": variable / self.radius}
             raw = raw + self.network(torch.cat([seen[name] for name in self.sees], dim=1))
-        return self.size * raw.tanh(), state
+        return self.size * self.log_size.exp() * raw.tanh(), state

@@ -97,11 +97,13 @@ class ATConfig:
     attacker_width: int = 32
     """Channels of the tiny network, which the residual attacker (l2l) always has."""
     attacker_sees: tuple[str, ...] = INPUTS
-    """What the residual attacker's network sees, of image, gradient and delta; nothing: it stays a soft sign step."""
+    """What the residual attacker's network sees, of image, gradient and delta; nothing: there is no network."""
     attacker_rate: float = 1e-3
     """Learning rate of the attacker's Adam."""
     attacker_decay: float = 2e-4
     """Weight decay of the attacker, added to the gradient."""
+    attacker_scale_rate: float = 0.03
+    """Learning rate of the logarithms of the residual attacker's step length and sharpness; 0 leaves them alone."""
     attacker_every: int | None = None
     """Fit the residual attacker on every n-th batch (l2l: 4, l2l-sdi: 20); the published forms are on every batch."""
     gradient_scale: Scale | None = None
@@ -118,7 +120,15 @@ class ATConfig:
                 raise UserError(f"--{name.replace('_', '-')} must be positive, got {getattr(self, name)}")
         if self.seed < 0:
             raise UserError(f"--seed must not be negative, got {self.seed}")
-        for name in ("weight_decay", "attacker_decay", "clip_norm", "regularisation", "bat_lambda", "awp"):
+        for name in (
+            "weight_decay",
+            "attacker_decay",
+            "attacker_scale_rate",
+            "clip_norm",
+            "regularisation",
+            "bat_lambda",
+            "awp",
+        ):
             if (getattr(self, name) or 0) < 0:
                 raise UserError(f"--{name.replace('_', '-')} must not be negative, got {getattr(self, name)}")
         for name in ("momentum", "ema", "label_smoothing", "clean_share", "swa_from", "awp_from"):

@@ -39,7 +39,7 @@ class Follower:
         with evaluating(model):
             return self.perturb(model, batch)
 
-    def improve(self, model: nn.Module, batch: Batch) -> dict[str, float]:
+    def improve(self, model: nn.Module, batch: Batch) -> dict[str, float | Tensor]:
         """The follower's own learning, after the classifier's step on the same batch; figures for the log."""
         return {}
 

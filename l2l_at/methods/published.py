@@ -74,7 +74,7 @@ class Published(Follower):
     def respond(self, model: nn.Module, batch: Batch) -> Tensor:
         return self.perturb(model, batch)
 
-    def improve(self, model: nn.Module, batch: Batch) -> dict[str, float]:
+    def improve(self, model: nn.Module, batch: Batch) -> dict[str, float | Tensor]:
         if self.config.freeze_attacker:
             return {}
         images, labels = batch.images, batch.labels

@@ -53,10 +53,15 @@ class Residual(Follower):
         )
         self.batches = 0
         self.optimizer = None
-        if self.attacker.network is not None and not config.freeze_attacker:
-            self.optimizer = torch.optim.Adam(
-                self.attacker.parameters(), lr=config.attacker_rate, weight_decay=config.attacker_decay, maximize=True
-            )
+        if not config.freeze_attacker:
+            scales = [p for p in (self.attacker.log_size, self.attacker.log_sharpness) if p.requires_grad]
+            weights = [] if self.attacker.network is None else list(self.attacker.network.parameters())
+            # Two numbers have to get far in as many steps as the weights take: each fit sees one batch.
+            groups = [
+                {"params": weights, "weight_decay": config.attacker_decay},
+                {"params": scales, "lr": config.attacker_scale_rate},
+            ]
+            self.optimizer = torch.optim.Adam(groups, lr=config.attacker_rate, maximize=True)
 
     def perturb(self, model: nn.Module, batch: Batch) -> Tensor:
         return self.answer(model, batch, through="nothing")
@@ -67,7 +72,7 @@ class Residual(Follower):
         self.start.remember(batch, delta)
         return delta
 
-    def improve(self, model: nn.Module, batch: Batch) -> dict[str, float]:
+    def improve(self, model: nn.Module, batch: Batch) -> dict[str, float | Tensor]:
         fitting = self._fits_now()
         self.batches += 1
         if not fitting:
@@ -76,7 +81,9 @@ class Residual(Follower):
         if torch.isfinite(norm):
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return {"gradient_norm": float(norm)}
+        rule = self.attacker
+        figures = {"size": rule.size / self.threat.radius * rule.log_size.exp(), "sharpness": rule.log_sharpness.exp()}
+        return {"gradient_norm": norm} | {name: value.detach() for name, value in figures.items()}
 
     def _fits_now(self) -> bool:
         return self.optimizer is not None and self.batches % self.every == 0

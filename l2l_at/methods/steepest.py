@@ -113,7 +113,7 @@ class Free(Follower):
         self.leaf = self.threat.project(kept, batch.images).requires_grad_()
         return self.leaf
 
-    def improve(self, model: nn.Module, batch: Batch) -> dict[str, float]:
+    def improve(self, model: nn.Module, batch: Batch) -> dict[str, float | Tensor]:
         assert self.leaf is not None
         assert self.leaf.grad is not None
         rule = SteepestStep(self.threat.norm, self.size * self.threat.radius)

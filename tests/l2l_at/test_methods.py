@@ -131,7 +131,10 @@ def test_kstep_attacker_learns_from_what_its_steps_add(model, batch):
 def test_residual_attacker_gets_the_gradient_of_the_shared_evaluation(model, batch):
     method = method_named("l2l", attack_steps=2, attack_start="zero", attacker_every=1)
     torch.manual_seed(4)
-    nn.init.normal_(method.follower.attacker.network[-1].weight, std=0.1)
+    rule = method.follower.attacker
+    nn.init.normal_(rule.network[-1].weight, std=0.1)
+    nn.init.constant_(rule.log_size, -0.3)
+    nn.init.constant_(rule.log_sharpness, 0.2)
     images, labels, size = batch.images, batch.labels, 0.75 * EPS
     low, high = -torch.minimum(images, torch.tensor(EPS)), torch.minimum(1 - images, torch.tensor(EPS))
     twin = copy.deepcopy(model).train()  # its running moments must not see the evaluations below
@@ -142,7 +145,8 @@ def test_residual_attacker_gets_the_gradient_of_the_shared_evaluation(model, bat
         (gradient,) = torch.autograd.grad(cross_entropy(model(images + point), labels, reduction="sum"), point)
         unit = (gradient / gradient.abs().mean((1, 2, 3), keepdim=True)).clamp(-3, 3)
         seen = torch.cat([images + delta, unit, delta / EPS], 1)
-        delta = delta + size * torch.tanh(2 * unit + method.follower.attacker.network(seen))
+        raw = 2 * rule.log_sharpness.exp() * unit + rule.network(seen)
+        delta = delta + size * rule.log_size.exp() * torch.tanh(raw)
         delta = torch.minimum(torch.maximum(delta.clamp(-EPS, EPS), low), high)
     model.train()
     loss = cross_entropy(model(images + delta), labels)
@@ -167,6 +171,17 @@ def test_residual_attacker_goes_up_the_loss(model, batch):
         method.follower.improve(model, batch)
         losses.append(float(answer.loss.detach()))
     assert losses[-1] > losses[0] + 0.01
+
+
+@pytest.mark.parametrize(("rate", "grows"), [(0.03, True), (0.0, False)])
+def test_too_short_a_step_grows(rate, grows, model, batch):
+    settings = {"attacker_every": 1, "attack_size": 0.02, "attacker_scale_rate": rate, "attacker_sees": ()}
+    method = method_named("l2l", **settings)
+    for _ in range(20):
+        method.loss(model, batch).loss.backward()
+        figures = method.follower.improve(model, batch)
+    assert (float(figures["size"]) > 0.02 * 1.3) == grows
+    assert (float(figures["size"]) == pytest.approx(0.02)) != grows
 
 
 def test_attacker_is_fitted_every_nth_batch_only(model, batch):
