@@ -37,6 +37,8 @@ def small_images():
         {"method": "grad-align", "awp": 0.01, "awp_from": 0.0},
         {"method": "pgd-2", "average": "none", "precision": "bf16"},
         {"method": "l2l-grad", "dataset": "cifar10", "model": "preact-tiny", "attacker": "two-layer", "batch_size": 8},
+        {"method": "l2l", "dataset": "cifar10", "model": "preact-tiny", "batch_size": 8, "attacker_every": 2},
+        {"method": "free", "dataset": "cifar10", "model": "preact-tiny", "batch_size": 8, "replays": 4},
     ],
     ids=lambda settings: " ".join(map(str, settings.values())),
 )
