@@ -82,6 +82,7 @@ def main() -> None:
     if args.out is not None:
         record = {
             "command": provenance.command_line(),
+            "git": provenance.git_state(),
             "machine": provenance.machine(),
             "versions": provenance.versions(),
             "device": str(trainers["pgd"].device),

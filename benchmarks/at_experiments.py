@@ -49,7 +49,7 @@ ABLATIONS = {
     "batch-scale": ["--gradient-scale", "batch"],
     "sign-steps": ["--method", "pgd-2", "--attack-start", "last", "--attack-size", "0.75"],
 }
-LENGTHS = ("0.02", "0.05", "0.2", "3")  # the default, 0.75, is in the tables of digits
+LENGTHS = ("0.02", "0.05", "0.2", "0.75", "3")
 BEFORE = ["--attack-start", "random", "--attacker-scale-rate", "0"]
 RATES = {
     "frozen": ["--freeze-attacker"],
@@ -66,9 +66,9 @@ def cifar(model: str, eps: str) -> list[str]:
     return [*flags, "--probe-every", "5", "--grade", "quick", "--seed", "0"]
 
 
-def experiments() -> Experiments:
-    """Flags of every run, by experiment and name of the run."""
-    full = ["--dataset", "digits", "--grade", "standard", "--grade-images", "360"]
+def experiments(tier: str = "standard") -> Experiments:
+    """Flags of every run, by experiment and name of the run; `tier` is what the first tables are graded with."""
+    full = ["--dataset", "digits", "--grade", tier, "--grade-images", "360"]
     quick = ["--dataset", "digits", "--grade", "quick", "--grade-images", "360"]
     return {
         "digits": {
@@ -151,7 +151,9 @@ class Args:
         "zoo",
         "norms",
         "ablation",
+        "step-length",
         "attacker-rate",
+        "random-start",
     )
     """Experiments to run, in this order."""
     jobs: int = 2
@@ -172,13 +174,8 @@ def main() -> None:
     """Run what is not finished yet."""
     args = tyro.cli(Args)
     data = [] if args.data_dir is None else ["--data-dir", str(args.data_dir)]
-    everything = choose(experiments(), args.names)
+    everything = choose(experiments("quick" if args.tier == "quick" else "standard"), args.names)
     chosen = {name: {run: [*flags, *data] for run, flags in runs.items()} for name, runs in everything.items()}
-    if args.tier == "quick":
-        chosen = {
-            name: {run: ["quick" if flag == "standard" else flag for flag in flags] for run, flags in runs.items()}
-            for name, runs in chosen.items()
-        }
     if args.tier == "standard":
         grade_again({name: [run for run in runs if args.only in run] for name, runs in chosen.items()}, args)
         return
@@ -191,7 +188,7 @@ def grade_again(runs: dict[str, list[str]], args: Args) -> None:
         args.out / name / run
         for name in runs
         for run in runs[name]
-        if "standard" in experiments()[name][run] and graded(args.out / name / run) == "quick"
+        if wanted(experiments()[name][run]) == "standard" and graded(args.out / name / run) == "quick"
     ]
     command = [sys.executable, str(ROOT / "scripts" / "grade_at.py"), "--tier", "standard"]
 
@@ -200,6 +197,11 @@ def grade_again(runs: dict[str, list[str]], args: Args) -> None:
             subprocess.run([*command, str(folder)], check=True, stdout=log, stderr=log)
 
     joblib.Parallel(n_jobs=args.jobs, backend="threading")(joblib.delayed(make)(f) for f in tqdm(full, unit=" runs"))
+
+
+def wanted(flags: list[str]) -> str:
+    """The tier that a run's flags ask for."""
+    return flags[flags.index("--grade") + 1] if "--grade" in flags else "none"
 
 
 def graded(folder: Path) -> str | None:

@@ -25,7 +25,8 @@ PAGE = ROOT / "docs" / "results" / "at.md"
 DATA = ROOT / "docs" / "results" / "at"
 SETTINGS = (
     "dataset", "method", "model", "norm", "eps", "seed", "epochs", "subset", "attack_steps", "attack_size",
-    "attack_start", "attacker_sees", "attacker_every", "attacker_rate", "gradient_scale", "freeze_attacker",
+    "attack_start", "attacker_sees", "attacker_every", "attacker_rate", "attacker_scale_rate", "gradient_scale",
+    "freeze_attacker",
 )  # fmt: skip
 CURVES = ("train/loss", "robust/clean", "robust/pgd10", "train/pgd10", "follower/strength")
 PUBLISHED = ("l2l-naive", "l2l-grad", "l2l-2step", "l2l-kstep")
@@ -79,19 +80,25 @@ def methods_table() -> list[str]:
 def first_table(costs: Costs) -> list[str]:
     """What the README says of digits: cost and robustness at both radii, cheapest first."""
     runs = recorded("digits") | recorded("frozen")
-    found: dict[str, dict[str, list[float]]] = defaultdict(dict)
+    found: dict[str, dict[str, str]] = defaultdict(dict)
     for group, members in grouped(runs).items():
-        robust = [100 * run["result"]["grade"]["autoattack"] for run in members]
-        found[method_of(group)][members[0]["settings"]["eps"]] = robust
+        grades = [run["result"]["grade"] for run in members]
+        robust = mean_and_spread([100 * grade["autoattack"] for grade in grades])
+        found[method_of(group)][members[0]["settings"]["eps"]] = f"{robust} ({tiers(grades)})"
     radii = sorted({eps for row in found.values() for eps in row})
-    heads = [f"AutoAttack %, ε = {eps} (n)" for eps in radii]
+    heads = [f"AutoAttack %, ε = {eps} (n and tier)" for eps in radii]
     lines = ["| " + " | ".join(["trained by", "cost over PGD-10", *heads]) + " |", "|---" * (2 + len(radii)) + "|"]
     for name in sorted(found, key=lambda name: costs.get(("digits", name), np.inf)):
         cost = costs.get(("digits", name))
-        cells = [f"{mean_and_spread(row)} ({len(row)})" if (row := found[name].get(eps)) else "–" for eps in radii]
+        cells = [found[name].get(eps, "–") for eps in radii]
         what = "`l2l --freeze-attacker`" if name == "frozen" else f"`{name}`"
         lines.append("| " + " | ".join([what, "–" if cost is None else f"{cost:.2f}", *cells]) + " |")
     return lines
+
+
+def tiers(grades: list[dict[str, Any]]) -> str:
+    """How many grades are of which tier."""
+    return " + ".join(f"{count} {tier}" for tier, count in sorted(Counter(g["tier"] for g in grades).items()))
 
 
 def mean_and_spread(values: list[float]) -> str:
@@ -184,7 +191,7 @@ def make_table(runs: dict[str, Any], costs: Costs) -> list[str]:
                 f"{np.mean([100 * grade['clean'] for grade in grades]):.1f}",
                 f"{np.mean([100 * grade['attacks'][SECOND_OPINION] for grade in grades]):.1f}",
                 f"{mean_and_spread(robust)} ({each})",
-                " + ".join(f"{count} {tier}" for tier, count in sorted(Counter(g["tier"] for g in grades).items())),
+                tiers(grades),
             ]
         else:
             last = [run["result"]["best"] for run in members]

@@ -1,8 +1,8 @@
 """What a learned attacker could gain if the classifier stood still: python benchmarks/attacker_headroom.py RUN…
 
-In training both players move. Here the last classifier of each run (of l2l) is held fixed, an attacker is fitted to it
-from its hand-designed start for many steps, and compared on held-out images, all from the same random starts: the
-attack as it starts, as the run has learned it, as it is after fitting, and PGD.
+In training both players move. Here the last weights of each run's classifier (not their average) are held fixed, an
+attacker is fitted to them from its hand-designed start for many steps, and compared on held-out images, all from the
+same random starts: the attack as it starts, as the run has learned it, as it is after fitting, and PGD.
 """
 
 import copy
@@ -19,10 +19,11 @@ from l2l_at import attacks
 from l2l_at.attacks import evaluating
 from l2l_at.data import Batch
 from l2l_at.data import load as load_data
+from l2l_at.methods.residual import Residual
 from l2l_at.trainer import Trainer
 from l2l_at.training import KIND, stored_args
 from l2l_experiment import checkpoint, provenance
-from l2l_experiment.errors import exit_on_user_error
+from l2l_experiment.errors import UserError, exit_on_user_error
 from l2l_experiment.run import Run
 
 
@@ -33,9 +34,9 @@ class Args:
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Runs of l2l, with their checkpoints."""
     steps: int = 1000
-    """Adam steps of the fit, with the run's own rate and batch size."""
+    """Adam steps of the fit, with the run's own batch size."""
     rate: float = 5e-3
-    """Adam's rate, falling to nothing along a cosine."""
+    """Adam's rate, of all that is learned, falling to nothing along a cosine."""
     draws: int = 5
     """Random starts that each figure is a mean over."""
     out: Path | None = None
@@ -53,7 +54,12 @@ def main() -> None:
     for run, row in found.items():
         print(f"{run:24}" + "".join(f"{row[name]:16.3f}" for name in names))
     if args.out is not None:
-        record = {"command": provenance.command_line(), "machine": provenance.machine(), "steps": args.steps}
+        record = {
+            "command": provenance.command_line(),
+            "git": provenance.git_state(),
+            "machine": provenance.machine(),
+            "steps": args.steps,
+        }
         record |= {"rate": args.rate, "draws": args.draws, "headroom": found}
         args.out.write_text(json.dumps(record, indent=1) + "\n")
 
@@ -62,13 +68,18 @@ def measure(folder: Path, args: Args) -> dict[str, float]:
     """Mean cross-entropy under each attack on the run's last classifier."""
     run = Run.open(folder, kind=KIND)
     stored = stored_args(run)
-    task = load_data(stored.settings.dataset, data_dir=stored.data_dir, seed=stored.settings.seed)
-    trainer = Trainer(stored.settings, task)
+    config = stored.settings
+    task = load_data(
+        config.dataset, data_dir=stored.data_dir, holdout=config.holdout, seed=config.seed, subset=config.subset
+    )
+    trainer = Trainer(config, task)
+    if not isinstance(trainer.method.follower, Residual):
+        raise UserError(f"{folder} is a run of {config.method}, which has no residual attacker")
     tensors, meta = checkpoint.latest(folder)
     trainer.restore(tensors, meta["trainer"])
-    model, follower, threat = trainer.model, trainer.method.follower, stored.settings.threat
+    model, follower, threat = trainer.model, trainer.method.follower, config.threat
     held_out = Batch(*task.held_out.to(trainer.device).take(slice(None)))  # no rows: starts are random
-    learned, fresh = follower.attacker, Trainer(stored.settings, task).method.follower.attacker
+    learned, fresh = follower.attacker, Trainer(config, task).method.follower.attacker
 
     def loss(perturb) -> float:
         torch.manual_seed(0)

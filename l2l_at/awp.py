@@ -21,9 +21,11 @@ def perturbed(model: nn.Module, size: float) -> Iterator[None]:
                 shift = weight.grad * (size * weight.norm() / (weight.grad.norm() + 1e-20))
                 weight.add_(shift)
                 shifts.append((weight, shift))
+    torch.clear_autocast_cache()  # under autocast it would go on with the weights before the move
     try:
         yield
     finally:
         with torch.no_grad():
             for weight, shift in shifts:
                 weight.sub_(shift)
+        torch.clear_autocast_cache()

@@ -95,15 +95,20 @@ def grade_main(argv: list[str] | None = None) -> None:
     )
     own = args.norm is None and args.eps is None  # the threat model that it was trained for
     if own and (args.path / "record.json").is_file():
-        keep_grade(Run.open(args.path, kind=KIND), record)
+        run = Run.open(args.path, kind=KIND)
+        with run.held():
+            keep_grade(run, record)
 
 
 def keep_grade(run: Run, grade: dict[str, Any]) -> None:
-    """Put a grade into a run's record if it says no less than what stands there."""
+    """Put a grade into a run's record if it says more than what stands there: more images, or a higher tier.
+
+    One of another seed says the same, and must not be chosen by what it says.
+    """
 
     def rank(grade: dict[str, Any]) -> tuple[int, bool]:
         return grade["n"], grade["tier"] == "standard"
 
     result = run.record.get("result", {})
-    if "grade" not in result or rank(grade) >= rank(result["grade"]):
+    if "grade" not in result or rank(grade) > rank(result["grade"]):
         run.update(result=result | {"grade": grade})

@@ -102,8 +102,8 @@ class ATConfig:
     """Learning rate of the attacker's Adam."""
     attacker_decay: float = 2e-4
     """Weight decay of the attacker, added to the gradient."""
-    attacker_scale_rate: float = 0.03
-    """Learning rate of the logarithms of the residual attacker's step length and sharpness; 0 leaves them alone."""
+    attacker_scale_rate: float | None = None
+    """Learning rate of the logarithms of the residual attacker's step length and sharpness (0.03); 0 keeps both."""
     attacker_every: int | None = None
     """Fit the residual attacker on every n-th batch (l2l: 4, l2l-sdi: 20); the published forms are on every batch."""
     gradient_scale: Scale | None = None

@@ -188,21 +188,28 @@ def random_frame(images: Tensor) -> Tensor:
     return rows[:, :, None] * (width + 2 * PADDING) + columns[:, None, :]
 
 
-def take_from(images: Tensor, frame: Tensor | None) -> Tensor:
+def unmoved(images: Tensor) -> Tensor:
+    """The frame that shows images as they are, shape (1, height, width)."""
+    height, width = images.shape[-2:]
+    rows, columns = (torch.arange(size, device=images.device) + PADDING for size in (height, width))
+    return (rows[:, None] * (width + 2 * PADDING) + columns)[None]
+
+
+def take_from(images: Tensor, frame: Tensor) -> Tensor:
     """Images as a frame shows them, zero where it looks past their edge; of the same shape."""
-    if frame is None:
-        return images
-    flat = pad(images, (PADDING,) * 4).flatten(2)
-    places = frame.flatten(1)[:, None].expand(-1, images.shape[1], -1)
-    return flat.gather(2, places).reshape(images.shape)
+    return look(pad(images, (PADDING,) * 4), frame)
 
 
-def put_back(images: Tensor, frame: Tensor | None) -> Tensor:
-    """Undoes `take_from`, with zero where the frame did not look."""
-    if frame is None:
-        return images
-    count, channels, height, width = images.shape
-    flat = images.new_zeros(count, channels, (height + 2 * PADDING) * (width + 2 * PADDING))
-    flat.scatter_(2, frame.flatten(1)[:, None].expand(-1, channels, -1), images.flatten(2))
-    padded = flat.reshape(count, channels, height + 2 * PADDING, width + 2 * PADDING)
-    return padded[..., PADDING:-PADDING, PADDING:-PADDING].contiguous()
+def look(padded: Tensor, frame: Tensor) -> Tensor:
+    """What a frame shows of padded images of shape (batch, channels, height + 2 PADDING, width + 2 PADDING)."""
+    return padded.flatten(2).gather(2, _places(padded, frame)).unflatten(2, frame.shape[1:])
+
+
+def lay(padded: Tensor, frame: Tensor, shown: Tensor) -> Tensor:
+    """Padded images with what a frame shows of them replaced; the inverse of `look`, pixel by pixel."""
+    flat = padded.flatten(2).scatter(2, _places(padded, frame), shown.flatten(2))
+    return flat.unflatten(2, padded.shape[2:])
+
+
+def _places(padded: Tensor, frame: Tensor) -> Tensor:
+    return frame.flatten(1)[:, None].expand(*padded.shape[:2], -1)

@@ -57,7 +57,10 @@ def diagnose(run: Run, out: Path) -> list[Path]:
 
 
 def ladder(trainer: Trainer, x: torch.Tensor, y: torch.Tensor) -> tuple[dict[int, float], float]:
-    """The loss under PGD by its number of steps, and under the training attack, in evaluation mode."""
+    """The loss under PGD by its number of steps, and under the training attack, in evaluation mode.
+
+    All start at random: an attack that goes on from its images' last perturbations has none of these images.
+    """
     model, threat = trainer.model, trainer.config.threat
 
     @torch.no_grad()
@@ -80,6 +83,6 @@ def draw_ladder(trainer: Trainer, x: torch.Tensor, y: torch.Tensor, out: Path) -
         out / "ladder",
         ylabel="loss on held-out images",
         title=f"{trainer.config.method} beside PGD, last checkpoint (clean accuracy {clean:.0%})",
-        xlabel="steps of PGD",
+        xlabel="steps of PGD, all from random starts",
         reference={trainer.config.method: own},
     )[0]

@@ -108,7 +108,9 @@ def grade(
     """
     check(images, labels, threat, classes)
     grade = Grade(tier, threat, seed, len(labels))
-    what = {"norm": threat.norm, "radius": threat.radius, "seed": seed, "shard": shard}
+    made_by = [graders.package_of(name) for name in (graders.FOOLBOX, *graders.AUTOATTACK["standard"])]
+    made_by += [f"torch {torch.__version__}", images.device.type]
+    what = {"made by": sorted(set(made_by)), "norm": threat.norm, "radius": threat.radius, "seed": seed, "shard": shard}
     done = _Progress(path, what | {"of": fingerprint(model, images, labels)})
     starts = range(0, len(labels), shard)
     bar = tqdm(total=len(starts) * len(grade.attacks), unit=" shards", mininterval=1.0)

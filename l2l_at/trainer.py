@@ -31,6 +31,7 @@ class Trainer:
         self.method = methods.make(config, task.shape[0])
         if config.compile and self.method.differentiates:
             raise UserError(f"--compile does not go with --method {config.method}, which differentiates a gradient")
+        self.method.follower.prepare(len(task.train), task.shape)
         self.method.follower.to(self.device)
         self.batches = Batches(task.train.to(self.device), config.batch_size, augment=task.augment)
         self.total = config.epochs * self.batches.per_epoch
@@ -103,6 +104,7 @@ class Trainer:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
         self.optimizer.step()
         self.schedule.step()
+        torch.clear_autocast_cache()  # it holds the weights as they were, and the follower learns from those that are
 
     def averages_now(self) -> bool:
         """Whether the weights enter the average now: after every step (EMA), or at the last epochs' ends (SWA)."""

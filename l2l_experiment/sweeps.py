@@ -179,7 +179,7 @@ def make(job: Job) -> int:
 
 
 def _in_use(folder: Path) -> bool:
-    """Whether another process holds a run's lock (see `Run.hold`)."""
+    """Whether another process holds a run's lock (see `Run.held`)."""
     try:
         import fcntl
     except ImportError:

@@ -41,15 +41,19 @@ def test_every_listed_imitation_has_settings_that_exist(benchmarks):
 def test_every_listed_defence_has_settings_that_exist(benchmarks):
     import at_experiments
 
+    from l2l_at import methods
     from l2l_at.config import tuned
     from l2l_at.training import TrainArgs
 
-    for runs in at_experiments.experiments().values():
-        for name, flags in runs.items():
+    for tier in ("quick", "standard"):
+        listed = at_experiments.experiments(tier)
+        for name, flags in [run for runs in listed.values() for run in runs.items()]:
             dataset = flags[flags.index("--dataset") + 1]
             args = tyro.cli(TrainArgs, args=flags, default=TrainArgs(settings=tuned(dataset)))
             assert name.endswith(f"_s{args.settings.seed}")
             assert args.settings.freeze_attacker == ("frozen" in name)
+            assert at_experiments.wanted(flags) in ("quick", "standard", "none")
+            methods.make(args.settings, 3)  # which refuses settings that would change nothing
 
 
 def test_page_of_imitation_follows_from_its_records(benchmarks):
@@ -86,7 +90,9 @@ def test_page_of_defences_follows_from_its_records(benchmarks):
 def test_readme_lists_the_methods_that_there_are(benchmarks):
     import at_report
 
-    assert "\n".join(at_report.methods_table()) in (ROOT / "README.md").read_text()
+    readme = (ROOT / "README.md").read_text()
+    assert "\n".join(at_report.methods_table()) in readme
+    assert "\n".join(at_report.first_table(at_report.read_costs())) in readme
     for name in at_report.METHODS:
         assert (ROOT / "docs" / at_report.page_of(name)).is_file(), name
     for path in (ROOT / "docs" / "methods").glob("*.md"):

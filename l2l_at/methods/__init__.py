@@ -46,7 +46,8 @@ def _grad_align(c: ATConfig) -> Method:
 CE = frozenset({"label_smoothing", "clean_share"})
 STEPS = frozenset({"attack_steps", "attack_size", "attack_start", "inner"})
 LEARNED = frozenset({"attack_steps", "attack_size", "gradient_scale"})
-RESIDUAL = LEARNED | STEPS | {"attacker_every"}
+STARTER = LEARNED | STEPS | {"attacker_every"}
+RESIDUAL = STARTER | {"attacker_scale_rate"}
 PRICE = frozenset({"regularisation"})
 SMOOTHED = PRICE | {"label_smoothing"}
 
@@ -120,7 +121,7 @@ METHODS: dict[str, Recipe] = {
         lambda c, channels: Method(
             Residual(c, channels, steps=1, size=1.0, start="zero", every=20, sign_step=1.0, soft_sign=False), _ce(c)
         ),
-        RESIDUAL | CE,
+        STARTER | CE,
     ),
     "fast-bat": Recipe(
         "one gradient step with its derivative in the classifier's weights",

@@ -24,6 +24,9 @@ class Follower:
     def __init__(self, config: ATConfig) -> None:
         self.config, self.threat = config, config.threat
 
+    def prepare(self, count: int, shape: tuple[int, int, int]) -> None:
+        """What there is to train on: so many images of shape (channels, height, width)."""
+
     def perturb(self, model: nn.Module, batch: Batch) -> Tensor:
         """Perturbations without a graph, shape of the images; the model is used in the mode it is in.
 

@@ -59,9 +59,12 @@ class Residual(Follower):
             # Two numbers have to get far in as many steps as the weights take: each fit sees one batch.
             groups = [
                 {"params": weights, "weight_decay": config.attacker_decay},
-                {"params": scales, "lr": config.attacker_scale_rate},
+                {"params": scales, "lr": 0.03 if config.attacker_scale_rate is None else config.attacker_scale_rate},
             ]
             self.optimizer = torch.optim.Adam(groups, lr=config.attacker_rate, maximize=True)
+
+    def prepare(self, count: int, shape: tuple[int, int, int]) -> None:
+        self.start.prepare(count, shape)
 
     def perturb(self, model: nn.Module, batch: Batch) -> Tensor:
         return self.answer(model, batch, through="nothing")
@@ -81,9 +84,11 @@ class Residual(Follower):
         if torch.isfinite(norm):
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        rule = self.attacker
-        figures = {"size": rule.size / self.threat.radius * rule.log_size.exp(), "sharpness": rule.log_sharpness.exp()}
-        return {"gradient_norm": norm} | {name: value.detach() for name, value in figures.items()}
+        rule, figures = self.attacker, {"gradient_norm": norm}
+        if rule.soft_sign:
+            figures["size"] = rule.size / self.threat.radius * rule.log_size.detach().exp()
+            figures["sharpness"] = rule.log_sharpness.detach().exp()
+        return figures
 
     def _fits_now(self) -> bool:
         return self.optimizer is not None and self.batches % self.every == 0

@@ -8,26 +8,34 @@ from torch import Tensor, nn
 from bilevel.response import Objective
 from l2l_at.attacks import minus_divergence, minus_loss
 from l2l_at.config import ATConfig
-from l2l_at.data import Batch, put_back, take_from
+from l2l_at.data import PADDING, Batch, lay, look, unmoved
 from l2l_at.threat import Threat
 
 StartName = Literal["zero", "noise", "random", "last"]
-UNSEEN = -128  # int8 entries of perturbations lie in [-127, 127]
 
 
 class Start:
     """First perturbations of a batch: `zero`, a little `noise`, a `random` point, or the `last` ones of its images.
 
     `noise` is for objectives that have no gradient at the clean image, such as TRADES' divergence. `last` goes on from
-    where the attack on the same training image ended an epoch before, moved along with the augmentation (Jia et al.,
-    2022, FGSM-PGI, do so for one signed step); images never attacked before begin at random. What is remembered is
-    rounded to 1/127 of the radius, a byte a pixel.
+    where the attack on the same training image ended an epoch before, moved along with the augmentation (ATTA, Zheng et
+    al., 2020; FGSM-PGI, Jia et al., 2022, for one signed step), and never forgets on purpose; images never attacked
+    before begin at random. What is remembered is rounded to 1/127 of the radius, a byte a pixel.
     """
 
     def __init__(self, name: StartName, threat: Threat) -> None:
         self.name, self.threat = name, threat
         self.kept: Tensor | None = None
-        """int8, shape (images seen so far, channels, height, width): perturbations of unaugmented images."""
+        """int8, shape (training images, channels, padded height, padded width): perturbations of unmoved images."""
+        self.seen: Tensor | None = None
+        """bool, shape (training images,): whether there has been an attack on it."""
+
+    def prepare(self, count: int, shape: tuple[int, int, int]) -> None:
+        """Make room for so many training images of shape (channels, height, width), if any is needed."""
+        if self.name == "last":
+            channels, height, width = shape
+            self.kept = torch.zeros(count, channels, height + 2 * PADDING, width + 2 * PADDING, dtype=torch.int8)
+            self.seen = torch.zeros(count, dtype=torch.bool)
 
     def __call__(self, batch: Batch) -> Tensor:
         """Perturbations inside the threat model, shape of the images, without a graph."""
@@ -37,36 +45,34 @@ class Start:
         if self.name == "noise":
             return threat.project(0.001 * torch.randn_like(images), images)
         fresh = threat.random_start(images)
-        if self.name == "random" or self.kept is None or batch.rows is None:
+        if self.kept is None or batch.rows is None:
             return fresh
-        kept = self.kept[batch.rows.clamp(max=len(self.kept) - 1)]
-        known = (batch.rows < len(self.kept)) & (kept.flatten(1)[:, 0] != UNSEEN)
-        last = take_from(kept.to(images.dtype) * (threat.radius / 127), batch.frame)
+        last = look(self.kept[batch.rows], _frame(batch)).to(images.dtype) * (threat.radius / 127)
+        known = self.seen[batch.rows]
         return torch.where(known[:, None, None, None], threat.project(last, images), fresh)
 
     def remember(self, batch: Batch, delta: Tensor) -> None:
         """Keep what the attack on these training images ended with, if the next one begins there."""
-        if self.name != "last" or batch.rows is None:
+        if self.kept is None or batch.rows is None:
             return
-        last = put_back((delta.detach() * (127 / self.threat.radius)).round().to(torch.int8), batch.frame)
-        kept = last[:0] if self.kept is None else self.kept
-        if (missing := int(batch.rows.max()) + 1 - len(kept)) > 0:
-            kept = torch.cat([kept, last.new_full((missing, *last.shape[1:]), UNSEEN)])
-        kept[batch.rows] = last
-        self.kept = kept
+        last = (delta.detach() * (127 / self.threat.radius)).round().to(torch.int8)
+        self.kept[batch.rows] = lay(self.kept[batch.rows], _frame(batch), last)
+        self.seen[batch.rows] = True
 
     def state(self) -> dict[str, Tensor]:
         """Tensors that `restore` takes."""
-        return {} if self.kept is None else {"kept": self.kept.clone()}
+        return {} if self.kept is None else {"kept": self.kept.clone(), "seen": self.seen.clone()}
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Continue from a `state`."""
-        self.kept = tensors["kept"].clone() if "kept" in tensors else None
+        """Continue from a `state`; KeyError or RuntimeError if it is that of other settings."""
+        if self.kept is not None:
+            self.kept.copy_(tensors["kept"])
+            self.seen.copy_(tensors["seen"])
 
     def to(self, device: torch.device) -> None:
         """Move what is remembered."""
         if self.kept is not None:
-            self.kept = self.kept.to(device)
+            self.kept, self.seen = self.kept.to(device), self.seen.to(device)
 
 
 def make_start(config: ATConfig, default: StartName, inner: str) -> Start:
@@ -80,3 +86,9 @@ def objective(inner: str, model: nn.Module, batch: Batch) -> Objective:
     if inner == "kl":
         return minus_divergence(model, batch.images)
     return minus_loss(model, batch.images, batch.labels)
+
+
+def _frame(batch: Batch) -> Tensor:
+    if batch.frame is not None:
+        return batch.frame
+    return unmoved(batch.images).expand(len(batch.images), -1, -1)

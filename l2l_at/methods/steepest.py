@@ -34,6 +34,9 @@ class Steepest(Follower):
         self.inner, self.training = config.inner or inner, training
         self.start = make_start(config, start, self.inner)
 
+    def prepare(self, count: int, shape: tuple[int, int, int]) -> None:
+        self.start.prepare(count, shape)
+
     def perturb(self, model: nn.Module, batch: Batch) -> Tensor:
         return descend(
             objective(self.inner, model, batch),

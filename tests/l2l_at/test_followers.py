@@ -193,7 +193,9 @@ def test_l2l_start_is_learned_through_the_signed_step(game):
     torch.manual_seed(0)
     method = named("l2l-sdi", attacker_every=1)
     answer = method.loss(model, batch)
-    gradients = torch.autograd.grad(answer.loss, list(method.follower.attacker.parameters()))
+    learned = [p for p in method.follower.attacker.parameters() if p.requires_grad]
+    assert len(learned) == 6  # weights and biases of the network; the start has no length of its own
+    gradients = torch.autograd.grad(answer.loss, learned)
     assert all(gradient.norm() > 1e-6 for gradient in gradients)
     assert (answer.delta.abs() <= EPS + 1e-6).all()
 
@@ -217,12 +219,19 @@ def test_weights_move_up_the_loss_by_their_relative_size_and_back():
     torch.testing.assert_close(model[1].weight.detach(), before["1.weight"])
 
 
-@pytest.mark.parametrize("name", ["pgd", "l2l", "fast-bat", "free", "trades", "grad-align"])
-def test_weight_perturbation_goes_with_any_method(name):
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [
+        *((name, "fp32") for name in ("pgd", "l2l", "fast-bat", "free", "trades", "grad-align")),
+        *((name, "bf16") for name in ("pgd", "l2l", "trades")),  # autocast keeps copies of weights that then move
+    ],
+)
+def test_weight_perturbation_goes_with_any_method(name, precision):
     task, key = load("digits", subset=128), "network.0.weight"
 
     def after_a_step(**settings):
-        trainer = Trainer(ATConfig(method=name, awp_from=0.0, batch_size=64, epochs=1, **settings), task)
+        config = ATConfig(method=name, awp_from=0.0, batch_size=64, epochs=1, precision=precision, **settings)
+        trainer = Trainer(config, task)
         before = trainer.model.state_dict()[key].clone()
         torch.manual_seed(1)
         trainer.step()

@@ -185,10 +185,16 @@ def test_a_standard_grade_goes_on_from_a_quick_one(exported, monkeypatch):
 
 def test_a_run_keeps_the_grade_that_says_most(tmp_path):
     run = Run.create(tmp_path / "run", kind="at", config={})
-    for n, tier, kept in ((8, "quick", 8), (4, "standard", 8), (8, "standard", 8), (8, "quick", 8)):
-        cli.keep_grade(run, {"n": n, "tier": tier})
-        assert run.record["result"]["grade"]["n"] == kept
-    assert run.record["result"]["grade"]["tier"] == "standard"
+    steps = (
+        (8, "quick", 1, 1),
+        (4, "standard", 2, 1),
+        (8, "standard", 3, 3),
+        (8, "quick", 4, 3),
+        (8, "standard", 5, 3),
+    )
+    for n, tier, mark, kept in steps:  # another one that says the same does not replace what is there
+        cli.keep_grade(run, {"n": n, "tier": tier, "mark": mark})
+        assert run.record["result"]["grade"]["mark"] == kept
 
 
 def test_export_and_load(trained, exported):

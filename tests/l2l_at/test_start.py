@@ -4,12 +4,18 @@ import pytest
 import torch
 
 from l2l_at.config import ATConfig
-from l2l_at.data import Batch, put_back, random_frame, take_from
+from l2l_at.data import Batch, lay, look, random_frame, take_from
 from l2l_at.methods import make
 from l2l_at.methods.start import Start
 from l2l_at.threat import Threat
 
 NORMS = [("linf", 0.1), ("l2", 0.5), ("l1", 2.0)]
+
+
+def prepared(name, threat):
+    start = Start(name, threat)
+    start.prepare(50, (3, 8, 8))
+    return start
 
 
 @pytest.fixture
@@ -21,7 +27,7 @@ def images():
 @pytest.mark.parametrize("name", ["zero", "noise", "random", "last"])
 def test_a_start_is_in_the_threat_model(name, norm, radius, images):
     threat = Threat(norm, radius)
-    start, batch = Start(name, threat), Batch(images, torch.zeros(6).long(), torch.arange(6))
+    start, batch = prepared(name, threat), Batch(images, torch.zeros(6).long(), torch.arange(6))
     start.remember(batch, threat.random_start(images))
     moved = random_frame(images)
     for seen in (batch, Batch(take_from(images, moved), batch.labels, batch.rows, moved)):
@@ -32,7 +38,7 @@ def test_a_start_is_in_the_threat_model(name, norm, radius, images):
 @pytest.mark.parametrize(("norm", "radius"), NORMS)
 def test_the_last_perturbation_comes_back_to_the_grain_of_a_byte(norm, radius, images):
     threat = Threat(norm, radius)
-    start, delta = Start("last", threat), threat.random_start(images)
+    start, delta = prepared("last", threat), threat.random_start(images)
     rows = torch.tensor([40, 3, 7, 0, 12, 5])
     start.remember(Batch(images, rows, rows), delta)
     back = start(Batch(images.flip(0), rows, rows.flip(0)))
@@ -42,19 +48,26 @@ def test_the_last_perturbation_comes_back_to_the_grain_of_a_byte(norm, radius, i
 def test_it_moves_along_with_the_augmentation(images):
     threat = Threat("linf", 0.1)
     torch.manual_seed(1)
-    start, rows = Start("last", threat), torch.arange(6)
+    start, rows = prepared("last", threat), torch.arange(6)
     first, second = random_frame(images), random_frame(images)
     seen = take_from(images, first)
     delta = threat.random_start(seen)
     start.remember(Batch(seen, rows, rows, first), delta)
     now = take_from(images, second)
-    expected = threat.project(take_from(put_back(delta, first), second), now)
+    known = lay(torch.zeros(6, 3, 16, 16), first, delta)
+    expected = threat.project(look(known, second), now)
     torch.testing.assert_close(start(Batch(now, rows, rows, second)), expected, atol=0.1 / 127, rtol=0)
+    third = random_frame(images)  # what neither crop saw stays zero, what the first alone saw stays known
+    newer = threat.random_start(now)
+    start.remember(Batch(now, rows, rows, second), newer)
+    last = take_from(images, third)
+    expected = threat.project(look(lay(known, second, newer), third), last)
+    torch.testing.assert_close(start(Batch(last, rows, rows, third)), expected, atol=0.1 / 127, rtol=0)
 
 
 def test_images_never_seen_begin_at_random(images):
     threat, rows = Threat("linf", 0.1), torch.arange(6)
-    start, fresh = Start("last", threat), Start("random", threat)
+    start, fresh = prepared("last", threat), Start("random", threat)
     known = Batch(images[:2], rows[:2], torch.tensor([0, 4]))
     start.remember(known, torch.full_like(images[:2], 0.0))
     for asked in (torch.tensor([1, 2, 3, 5, 6, 9]), None):
@@ -70,7 +83,9 @@ def test_attacks_go_on_where_they_ended(name, images):
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 10))
     config = ATConfig(method=name, attack_start="last", attack_steps=1, attack_size=0.05, freeze_attacker=True)
-    follower = make(config, 3).follower
+    follower, other = make(config, 3).follower, make(config, 3).follower
+    for one in (follower, other):
+        one.prepare(6, (3, 8, 8))
     batch = Batch(images * 0.5 + 0.25, torch.arange(6), torch.arange(6))
     first = follower.respond(model, batch)
     measured = follower.perturb(model, batch)
@@ -78,6 +93,5 @@ def test_attacks_go_on_where_they_ended(name, images):
     assert torch.equal(measured, again)  # measuring in between has left no trace
     reach = 0.05 * 0.1 + 0.1 / 127
     assert (again - first).abs().max() <= reach
-    other = make(config, 3).follower
     other.restore(*follower.state())
     assert torch.equal(other.perturb(model, batch), follower.perturb(model, batch))
