@@ -52,7 +52,7 @@ def main() -> None:
     for path in sorted(DATA.glob("*.json")):
         content = json.loads(path.read_text())
         if "runs" not in content:
-            contents[path.stem] = cost_table(content)
+            contents[path.stem] = other_table(content)
             continue
         drawn = content["runs"] | (recorded("digits") if path.stem == "zoo" else {})  # the zoo beside the first ones
         contents[path.stem] = [*make_table(content["runs"], costs), *draw(path.stem, drawn, costs)]
@@ -206,6 +206,20 @@ def make_table(runs: dict[str, Any], costs: Costs) -> list[str]:
             "–" if cost is None else f"{cost:.2f}",
         ]
         lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def other_table(record: dict[str, Any]) -> list[str]:
+    """The table of a record that is not one of runs."""
+    return headroom_table(record) if "headroom" in record else cost_table(record)
+
+
+def headroom_table(record: dict[str, Any]) -> list[str]:
+    """What benchmarks/attacker_headroom.py measured."""
+    names = list(next(iter(record["headroom"].values())))
+    lines = ["| classifier of | " + " | ".join(names) + " |", "|---" * (1 + len(names)) + "|"]
+    for run, row in record["headroom"].items():
+        lines.append("| " + " | ".join([run, *(f"{row[name]:.3f}" for name in names)]) + " |")
     return lines
 
 
