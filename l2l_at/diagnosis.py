@@ -76,6 +76,8 @@ def ladder(trainer: Trainer, x: torch.Tensor, y: torch.Tensor) -> tuple[dict[int
 def draw_ladder(trainer: Trainer, x: torch.Tensor, y: torch.Tensor, out: Path) -> Path:
     """The training attack as a level among PGD's."""
     pgd, own = ladder(trainer, x.to(trainer.device), y.to(trainer.device))
+    start = getattr(trainer.method.follower, "start", None)
+    name = trainer.config.method + (" without its memory" if start is not None and start.name == "last" else "")
     with evaluating(trainer.model):
         clean = accuracy(trainer.model, x.to(trainer.device), y.to(trainer.device))
     return learning_curves(
@@ -84,5 +86,5 @@ def draw_ladder(trainer: Trainer, x: torch.Tensor, y: torch.Tensor, out: Path) -
         ylabel="loss on held-out images",
         title=f"{trainer.config.method} beside PGD, last checkpoint (clean accuracy {clean:.0%})",
         xlabel="steps of PGD, all from random starts",
-        reference={trainer.config.method: own},
+        reference={name: own},
     )[0]
