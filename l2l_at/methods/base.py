@@ -1,5 +1,6 @@
 """What a method is: a follower that answers a batch with perturbations, and a leader's loss on them."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ Leader = Callable[[nn.Module, Batch, Tensor], Tensor]
 """The classifier's loss, shape (), on a batch and the perturbations that were found for it."""
 
 
-class Follower:
+class Follower(ABC):
     """Finds perturbations. Followers that remember or learn something override what is below `respond`."""
 
     attacker: nn.Module | None = None
@@ -24,15 +25,15 @@ class Follower:
     def __init__(self, config: ATConfig) -> None:
         self.config, self.threat = config, config.threat
 
-    def prepare(self, count: int, shape: tuple[int, int, int]) -> None:
+    def prepare(self, count: int, shape: tuple[int, int, int]) -> None:  # noqa: B027 (most need nothing)
         """What there is to train on: so many images of shape (channels, height, width)."""
 
+    @abstractmethod
     def perturb(self, model: nn.Module, batch: Batch) -> Tensor:
         """Perturbations without a graph, shape of the images; the model is used in the mode it is in.
 
         Asking changes nothing: it is how a follower is measured, too.
         """
-        raise NotImplementedError
 
     def respond(self, model: nn.Module, batch: Batch) -> Tensor:
         """Perturbations for the classifier's step, with whatever derivative they carry.
@@ -50,7 +51,7 @@ class Follower:
         """Tensors and JSON values that `restore` takes."""
         return {}, {}
 
-    def restore(self, tensors: dict[str, Any], meta: dict[str, Any]) -> None:
+    def restore(self, tensors: dict[str, Any], meta: dict[str, Any]) -> None:  # noqa: B027
         """Continue from a `state`."""
 
     def to(self, device: torch.device) -> None:

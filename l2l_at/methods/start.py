@@ -19,8 +19,8 @@ class Start:
 
     `noise` is for objectives that have no gradient at the clean image, such as TRADES' divergence. `last` goes on from
     where the attack on the same training image ended an epoch before, moved along with the augmentation (ATTA, Zheng et
-    al., 2020; FGSM-PGI, Jia et al., 2022, for one signed step), and never forgets on purpose; images never attacked
-    before begin at random. What is remembered is rounded to 1/127 of the radius, a byte a pixel.
+    al., 2020; FGSM-PGI, Jia et al., 2022, for one signed step), and is never reset; images never attacked before begin
+    at random. What is remembered is rounded to 1/127 of the radius, a byte a pixel.
     """
 
     def __init__(self, name: StartName, threat: Threat) -> None:
