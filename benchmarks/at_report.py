@@ -18,6 +18,7 @@ from campaign import ROOT
 from pages import README, condense, update
 
 from l2l_at.methods import METHODS
+from l2l_at.probe import CollapseAlarm
 from l2l_experiment import events
 from l2l_experiment.figures import frontier
 
@@ -139,7 +140,14 @@ def extract(run: Path, record: dict[str, Any]) -> dict[str, Any]:
             tag: [[row["step"], float(f"{row[tag]:.4g}")] for row in rows if np.isfinite(row.get(tag, np.nan))]
             for tag in CURVES
         },
+        "alarms": [] if settings["method"] == "standard" else alarms(rows),
     }
+
+
+def alarms(rows: list[dict[str, Any]]) -> list[int]:
+    """Steps at which today's rule raises the alarm; the one that a run was made with may have been another."""
+    alarm = CollapseAlarm()
+    return [row["step"] for row in rows if "train/fgsm" in row and alarm(row)]
 
 
 def read_costs() -> Costs:
@@ -175,13 +183,12 @@ def make_table(runs: dict[str, Any], costs: Costs) -> list[str]:
             if graded
             else "held-out PGD-10 % | "
         )
-        + "strength | alarms | cost over pgd |",
+        + "strength | alarms (at the end) | cost over pgd |",
         "|---" * (10 if graded else 8) + "|",
     ]
     for name, members in grouped(runs).items():
         settings = members[0]["settings"]
         strength = [run["result"]["strength"] for run in members if run["result"]["strength"] is not None]
-        alarms = sum(run["result"]["collapsed_at"] is not None for run in members)
         cost = costs.get((settings["dataset"], method_of(name)))
         if graded:
             grades = [run["result"]["grade"] for run in members]
@@ -202,11 +209,19 @@ def make_table(runs: dict[str, Any], costs: Costs) -> list[str]:
             settings["eps"],
             *figures,
             f"{np.mean(strength):.2f}" if strength else "–",
-            str(alarms),
+            raised(members),
             "–" if cost is None else f"{cost:.2f}",
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
+
+
+def raised(members: list[dict[str, Any]]) -> str:
+    """In how many runs the alarm was raised, and in how many it was when they ended."""
+    if any("alarms" not in run for run in members):
+        return "–"
+    ended = [run["curves"]["train/pgd10"][-1][0] in run["alarms"] for run in members]
+    return f"{sum(bool(run['alarms']) for run in members)} ({sum(ended)})"
 
 
 def other_table(record: dict[str, Any]) -> list[str]:

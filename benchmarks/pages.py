@@ -42,7 +42,7 @@ def condense(runs: Path, data: Path, extract: Callable[[Path, dict[str, Any]], d
                     "machine": record["machine"],
                     "commit": (record.get("git") or {}).get("commit"),
                 }
-                kept[run.name] = extract(run, record) | {"result": record["result"]} | origin
+                kept[run.name] = {"result": record["result"]} | extract(run, record) | origin
         if kept:
             data.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps({"runs": dict(sorted(kept.items()))}, separators=(",", ":")) + "\n")

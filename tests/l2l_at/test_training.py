@@ -156,8 +156,11 @@ def test_the_alarm_by_its_rule():
     alarm = CollapseAlarm()
     assert not alarm({"train/fgsm": 0.5, "train/pgd10": 0.4})
     assert not alarm({"train/fgsm": 0.8, "train/pgd10": 0.7})
-    assert alarm({"train/fgsm": 0.9, "train/pgd10": 0.45})
+    assert not alarm({"train/fgsm": 0.3, "train/pgd10": 0.25})  # both fell: unsteady, but no illusion
+    assert not alarm({"train/fgsm": 0.9, "train/pgd10": 0.6})
+    assert alarm({"train/fgsm": 0.9, "train/pgd10": 0.49})  # fell from 0.7 while one step is withstood
     assert CollapseAlarm()({"train/fgsm": 0.9, "train/pgd10": 0.1})
+    assert not CollapseAlarm()({"train/fgsm": 0.15, "train/pgd10": 0.02})  # withstands nothing yet
 
 
 def test_strength_of_pgd_is_one_and_of_nothing_is_absent():
