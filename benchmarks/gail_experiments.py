@@ -114,7 +114,11 @@ def experiments() -> Experiments:
         },
         "grid": grid(),
         "ablation": ablation(),
-        "scratch": {f"{env}_adam_s0": [*task(env, 0), "--bc-epochs", "0"] for env in TASKS},
+        "scratch": {
+            f"{env}_{follower}_s0": [*task(env, 0), "--bc-epochs", "0", "--follower", follower]
+            for env in TASKS
+            for follower in FOLLOWERS
+        },
     }
 
 

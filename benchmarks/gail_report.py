@@ -26,6 +26,18 @@ PAGE = ROOT / "docs" / "results" / "gail.md"
 DATA = ROOT / "docs" / "results" / "gail"
 POINTS = 100
 RETURN = "rollout/ep_rew_mean"
+TITLES = {
+    "main": "main job",
+    "earlier": "earlier version",
+    "rates": "no rate to tune",
+    "score_on_seen": "scored on the rollout seen",
+    "stress": "no gradient penalty",
+    "boundary": "no gradient penalty, 3M steps",
+    "tasks": "after cloning",
+    "scratch": "from scratch",
+    "constant": "constant reward",
+    "filter": "running filter",
+}
 RULE = ("holdout", "follower_steps", "freeze_follower")
 CURVES = {
     RETURN: "training return",
@@ -193,9 +205,8 @@ def readme_tables() -> dict[str, list[str]]:
     shipped = [*rates, *(run for run in stress if run["settings"].get("score_smoothing") != 0)]
     cost = json.loads((DATA / "throughput.json").read_text())["summary"]
     job = [
-        "| follower | n | return, mean ± sd over seeds | % of the demonstrations | largest fall of the training return "
-        "| steps/s over plain PPO's |",
-        "|---|---|---|---|---|---|",
+        "| follower | n | return, mean ± sd over seeds | % of the demonstrations | steps/s over plain PPO's |",
+        "|---|---|---|---|---|",
     ]
     table = [
         "| % of the demonstrations, mean over seeds (worst) | 3e-5 | 3e-4 | 3e-3 | 1e-3, no penalty, 2M steps |",
@@ -205,10 +216,9 @@ def readme_tables() -> dict[str, list[str]]:
         results = [run["result"] for run in main if run["settings"]["follower"] == follower]
         returns = np.array([result["return"]["mean"] for result in results])
         percent = np.mean([result["percent_of_expert"] for result in results])
-        fall = np.mean([result["stability"]["largest_fall"] for result in results])
         job.append(
             f"| {title} | {len(results)} | {returns.mean():.0f} ± {returns.std(ddof=1):.0f} | {percent:.1f} "
-            f"| {fall:.0f} | {cost[key]['ratio']:.2f} |"
+            f"| {cost[key]['ratio']:.2f} |"
         )
         cells = []
         for rate in (3e-5, 3e-4, 3e-3, 1e-3):
@@ -259,11 +269,11 @@ def draw(name: str, runs: dict[str, Any]) -> list[str]:
     panels = sorted({run["settings"][split] for run in runs.values()}) if len(runs) > 8 or split == "env" else [None]
     for panel in panels:
         members = {key: run for key, run in runs.items() if panel is None or run["settings"][split] == panel}
-        title = next(iter(members.values()))["settings"]["env"]
+        title = f"{TITLES.get(name, name)}: {next(iter(members.values()))['settings']['env']}"
         if len(counts := {run["settings"]["num_demos"] for run in members.values()}) == 1:
             title += f", {demonstrations(*counts)}"
         if panel is not None and split != "env":
-            title += f": {panel}"
+            title += f", {panel}"
         stem = name if panel is None else f"{name}_{panel}"
         lines += [f"![{title}, return](gail/{draw_returns(DATA / stem, title, members).name})", ""]
         learned = {key: run for key, run in members.items() if "follower/log_rate" in run["curves"]}
@@ -271,8 +281,9 @@ def draw(name: str, runs: dict[str, Any]) -> list[str]:
             png, _ = learning_curves(
                 curves_of(learned, "follower/rate", np.log10),
                 DATA / f"{stem}_rate",
-                ylabel="log10 of the discriminator's rate",
-                title=f"{title}: the rate that the learned follower chose",
+                ylabel="log10 of the discriminator's learning rate",
+                title=f"{title}: the rate that the rule chose",
+                colours=[group_of(run, members) for run in in_order(members)],
             )
             lines += [f"![{title}, rate](gail/{png.name})", ""]
     return lines[:-1]

@@ -147,7 +147,7 @@ class Trainer:
         )
 
     def restore(self, tensors: dict, meta: dict) -> None:
-        """Continue from a `state`, on the CPU bit by bit."""
+        """Continue from a `state`, on the CPU bit for bit."""
         try:
             tree = join(tensors["players"], meta["players"])
             self.model.load_state_dict(tree["model"])

@@ -49,21 +49,24 @@ def learning_curves(
     reference: Mapping[str, float] | None = None,
     xlabel: str = "steps",
     worst: bool = False,
+    colours: Sequence[str] = (),
 ) -> tuple[Path, Path]:
     """Draw `path_stem.png` and `path_stem.svg` and return their paths.
 
     A group is what one method's runs are called; each of its runs is a thin line, with `worst` the one that ends lowest
     a dotted one. Its thick line is the interquartile mean over the runs, as far as all of them reach, and from three
     runs on the band around it is the mean's 95 % bootstrap interval at each step. `reference` draws named horizontal
-    lines (an expert's return, say). The same input gives the same files, byte for byte, under one version of
+    lines (an expert's return, say). A group has the colour of its place in `colours`, so that pictures of some of the
+    groups look alike, or by default that of its place in `groups`. The same input gives the same files, byte for byte, under one version of
     matplotlib.
     """
     if not groups or any(not curves for curves in groups.values()):
         raise ValueError("a figure needs at least one group, and every group at least one run")
 
     def draw(axes: Axes) -> None:
-        for index, (name, curves) in enumerate(groups.items()):
-            _draw_group(axes, name, curves, index, worst)
+        places = list(dict.fromkeys([*colours, *groups]))
+        for name, curves in groups.items():
+            _draw_group(axes, name, curves, places.index(name), worst)
         for index, (name, value) in enumerate((reference or {}).items()):
             axes.axhline(value, color="#777777", linewidth=1.2, linestyle=DASHES[1 + index % 3], zorder=1.5, label=name)
         axes.xaxis.set_major_locator(MaxNLocator(MOST_TICKS, steps=[1, 2, 2.5, 5, 10]))
@@ -120,7 +123,9 @@ def _explanation(groups: Mapping[str, Sequence[Curve]], worst: bool) -> str:
         parts.append("thick: interquartile mean over runs; thin: single runs")
     if most > 1 and worst:
         parts.append("dotted: the run that ends lowest")
-    if most >= RUNS_FOR_BAND:
+    if most == RUNS_FOR_BAND:
+        parts.append("band: from the lowest to the highest, for with three runs that is the bootstrap interval")
+    elif most > RUNS_FOR_BAND:
         parts.append("band: 95 % bootstrap interval of that mean, at each step")
     return "; ".join(parts)
 

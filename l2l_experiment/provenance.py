@@ -61,7 +61,7 @@ def machine() -> dict[str, Any]:
         "cpu": _processor(),
         "cores": cores,
         "threads": torch.get_num_threads(),
-        "platform": platform.platform(),
+        "platform": f"{platform.system()} {platform.machine()}",
         "gpu": ", ".join(gpus) or None,
     }
 

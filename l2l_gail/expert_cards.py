@@ -71,7 +71,8 @@ def write_readme(root: Path) -> None:
 HEADER = """# Demonstrations
 
 Expert episodes that ship with the project. `scripts/make_expert_data.py` trains the experts on the environment's own
-reward, records them and writes this page from the `card.json` beside each data set: to change the page, run the tool.
+reward, records them and writes this page from the `card.json` beside each data set: to change the page, run the tool
+(with `--overwrite` where the set is there already).
 
 Each folder is a data set in Minari's HDF5 layout. This project finds the set of an environment by itself; Minari opens
 it by its id:

@@ -108,7 +108,7 @@ class GAIL:
 
     def restore(self, tensors: dict, meta: dict) -> bool:
         """Continue from a checkpoint made with the same settings. False if the environments had to be reset, which
-        happens where their inner state cannot be read (not MuJoCo): the run goes on, but not bit by bit."""
+        happens where their inner state cannot be read (not MuJoCo): the run goes on, but not bit for bit."""
         return state.restore(self, tensors, meta)
 
     def set_logger(self, logger: Logger) -> None:

@@ -18,7 +18,7 @@ Meta = dict[str, Any]
 
 
 def capture(gail: "GAIL") -> tuple[Tensors, Meta]:
-    """The state of a GAIL between two rounds. For MuJoCo environments `restore` continues from it bit by bit."""
+    """The state of a GAIL between two rounds. For MuJoCo environments `restore` continues from it bit for bit."""
     ppo = gail.ppo
     parts = {
         "optimizer": optimizer_state(ppo.policy.optimizer),
@@ -48,7 +48,7 @@ def capture(gail: "GAIL") -> tuple[Tensors, Meta]:
 
 
 def restore(gail: "GAIL", tensors: Tensors, meta: Meta) -> bool:
-    """Continue from a captured state. False if the environments had to be reset, so that it is not bit by bit."""
+    """Continue from a captured state. False if the environments had to be reset, so that it is not bit for bit."""
     ppo = gail.ppo
     try:
         ppo.policy.load_state_dict(tensors["policy"])

@@ -1,5 +1,6 @@
 """The documentation points at what is there."""
 
+import json
 import re
 from pathlib import Path
 
@@ -26,3 +27,13 @@ def test_links_and_commands(page):
         assert not anchor or anchor in anchors(linked), f"{target}#{anchor}"
     for script in re.findall(r"python ((?:scripts|benchmarks|examples|tests)/[\w/]+\.py)", text):
         assert (ROOT / script).is_file(), script
+
+
+@pytest.mark.parametrize("record", sorted((ROOT / "docs" / "results").glob("*/*.json")), ids=lambda path: path.stem)
+def test_no_run_counts_twice(record):
+    runs = json.loads(record.read_text()).get("runs", {})
+    seen = {}
+    for name, run in runs.items():
+        result = {key: value for key, value in run["result"].items() if "seconds" not in key}
+        twin = seen.setdefault(json.dumps([run["settings"], result], sort_keys=True), name)
+        assert twin == name, f"{record.name}: {name} is {twin}"

@@ -1,4 +1,4 @@
-"""A run from settings to report: resume bit by bit, alarms, bad input."""
+"""A run from settings to report: resume bit for bit, alarms, bad input."""
 
 import json
 from functools import partial

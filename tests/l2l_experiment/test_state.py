@@ -1,4 +1,4 @@
-"""Generators and optimisers continue bit by bit, and other trees come back exactly as they were."""
+"""Generators and optimisers continue bit for bit, and other trees come back exactly as they were."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""GAIL: what PPO is paid, and that a run continues bit by bit from its checkpoint."""
+"""GAIL: what PPO is paid, and that a run continues bit for bit from its checkpoint."""
 
 from dataclasses import replace
 
