@@ -21,6 +21,7 @@ from l2l_at.methods import METHODS
 from l2l_at.probe import CollapseAlarm
 from l2l_experiment import events
 from l2l_experiment.figures import frontier
+from l2l_experiment.stability import mean_interval
 
 PAGE = ROOT / "docs" / "results" / "at.md"
 DATA = ROOT / "docs" / "results" / "at"
@@ -55,8 +56,11 @@ def main() -> None:
         if "runs" not in content:
             contents[path.stem] = other_table(content)
             continue
-        drawn = content["runs"] | (recorded("digits") if path.stem == "zoo" else {})  # the zoo beside the first ones
-        contents[path.stem] = [*make_table(content["runs"], costs), *draw(path.stem, drawn, costs)]
+        runs = with_related(path.stem, content["runs"])
+        beside = {"digits": ("frozen",), "zoo": ("digits", "frozen")}.get(path.stem, ())
+        drawn = runs | {key: run for other in beside for key, run in recorded(other).items()}
+        contents[path.stem] = [*make_table(runs, costs), *draw(path.stem, drawn, costs)]
+    contents["paired"] = paired_table()
     update(PAGE, contents)
     update(README, {"methods": methods_table(), "digits": first_table(costs)})
     for page in sorted({page_of(name) for name in METHODS} - {page_of("standard")}):
@@ -68,6 +72,19 @@ def recorded(experiment: str) -> dict[str, Any]:
     """The runs that an experiment's record holds."""
     path = DATA / f"{experiment}.json"
     return json.loads(path.read_text())["runs"] if path.is_file() else {}
+
+
+def with_related(name: str, runs: dict[str, Any]) -> dict[str, Any]:
+    """An experiment's runs with those of other experiments that belong into its table and were not made twice."""
+    found = dict(runs)
+    if name == "ablation":
+        seeds, radii = ({run["settings"][key] for run in runs.values()} for key in ("seed", "eps"))
+        for title, others in (("as-it-is", "digits"), ("frozen", "frozen")):
+            for key, run in recorded(others).items():
+                settings = run["settings"]
+                if settings["method"] == "l2l" and settings["seed"] in seeds and settings["eps"] in radii:
+                    found[key] = run | {"group": title}
+    return found
 
 
 def methods_table() -> list[str]:
@@ -94,6 +111,27 @@ def first_table(costs: Costs) -> list[str]:
         cells = [found[name].get(eps, "–") for eps in radii]
         what = "`l2l --freeze-attacker`" if name == "frozen" else f"`{name}`"
         lines.append("| " + " | ".join([what, "–" if cost is None else f"{cost:.2f}", *cells]) + " |")
+    return lines
+
+
+def paired_table() -> list[str]:
+    """What separates `l2l` from others on the same seeds, and so the same images and splits."""
+    runs = recorded("digits") | recorded("frozen")
+    by_seed: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
+    for run in runs.values():
+        key = (run["settings"]["eps"], method_of(run["group"]))
+        by_seed[key][run["settings"]["seed"]] = 100 * run["result"]["grade"]["autoattack"]
+    lines = ["| `l2l` minus | ε | n | AutoAttack, points (each seed) | 95 % interval |", "|---" * 5 + "|"]
+    for eps in sorted({eps for eps, _ in by_seed}):
+        for other in ("pgd", "frozen", "fgsm-rs", "l2l-2step"):
+            mine, theirs = by_seed[eps, "l2l"], by_seed[eps, other]
+            gaps = [mine[seed] - theirs[seed] for seed in sorted(mine.keys() & theirs.keys())]
+            if len(gaps) < 2:
+                continue
+            half, mean = mean_interval(gaps), np.mean(gaps)
+            each = ", ".join(f"{gap:+.1f}" for gap in gaps)
+            cells = [other, eps, str(len(gaps)), f"{mean:+.1f} ({each})", f"{mean - half:+.1f} to {mean + half:+.1f}"]
+            lines.append("| " + " | ".join(cells) + " |")
     return lines
 
 
@@ -261,9 +299,11 @@ def draw(name: str, runs: dict[str, Any], costs: Costs) -> list[str]:
         points = {}
         for members in grouped({k: r for k, r in runs.items() if r["settings"]["eps"] == eps}).values():
             settings = members[0]["settings"]
-            method, cost = settings["method"], costs.get((settings["dataset"], settings["method"]))
+            method = "frozen" if settings["freeze_attacker"] else settings["method"]
+            cost = costs.get((settings["dataset"], method))
             if cost is not None and all("grade" in run["result"] for run in members):
-                points[method] = (cost, [100 * run["result"]["grade"]["autoattack"] for run in members])
+                label = "l2l, frozen" if method == "frozen" else method
+                points[label] = (cost, [100 * run["result"]["grade"]["autoattack"] for run in members])
         if len(points) > 2:
             png, _ = frontier(
                 points,

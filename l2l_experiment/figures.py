@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 from numpy.typing import ArrayLike
 
-from l2l_experiment.stability import bootstrap_interval, interquartile_mean, on_grid
+from l2l_experiment.stability import bootstrap_interval, interquartile_mean, mean_interval, on_grid
 
 Curve = tuple[ArrayLike, ArrayLike]  # steps, values
 
@@ -135,18 +135,17 @@ def frontier(
 ) -> tuple[Path, Path]:
     """Scores against a cost, one point a method: `points[name] = (cost, scores of its runs)`; PNG and SVG as above.
 
-    A point is the mean over runs, its bar reaches from the worst run to the best.
+    A point is the mean over runs, its bar the 95 % interval of that mean by Student's t; one run has none.
     """
     if not points or any(not len(scores) for _, scores in points.values()):
         raise ValueError("a figure needs at least one method, and every method at least one run")
 
     def draw(axes: Axes) -> None:
         for index, (name, (cost, scores)) in enumerate(points.items()):
-            middle = float(np.mean(scores))
             axes.errorbar(
                 cost,
-                middle,
-                [[middle - min(scores)], [max(scores) - middle]],
+                float(np.mean(scores)),
+                mean_interval(scores) if len(scores) > 1 else None,
                 fmt=MARKERS[index // len(COLOURS) % len(MARKERS)],
                 color=COLOURS[index % len(COLOURS)],
                 capsize=3,
@@ -154,7 +153,7 @@ def frontier(
             )
         axes.margins(x=0.08, y=0.08)
 
-    return _save(draw, path_stem, title, xlabel, ylabel, "point: mean over runs; bar: worst to best run")
+    return _save(draw, path_stem, title, xlabel, ylabel, "point: mean over runs; bar: its 95 % interval (Student's t)")
 
 
 def heat_map(

@@ -124,6 +124,16 @@ def bootstrap_interval(
     return (float(low), float(high)) if np.ndim(low) == 0 else (low, high)
 
 
+def mean_interval(values: ArrayLike, level: float = 0.95) -> float:
+    """Half the width of Student's t interval of a mean, for at least two values.
+
+    For few runs: a bootstrap of two to five values is too narrow, for it draws from those values alone.
+    """
+    array = _finite(values, at_least=2)
+    quantile = scipy.stats.t.ppf((1 + level) / 2, len(array) - 1)
+    return float(quantile * array.std(ddof=1) / np.sqrt(len(array)))
+
+
 def on_grid(steps: ArrayLike, values: ArrayLike, grid: ArrayLike) -> Array:
     """The curve on other steps, shape of `grid`: linear in between, NaN where the run has no measurement around.
 

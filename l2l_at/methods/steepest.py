@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from bilevel import SignStep, SteepestStep, unroll
-from l2l_at.attacks import descend, minus_loss
+from bilevel import SignStep, unroll
+from l2l_at.attacks import descend, minus_loss, steepest
 from l2l_at.config import ATConfig
 from l2l_at.data import Batch
 from l2l_at.methods.base import Follower
@@ -72,7 +72,8 @@ class Nothing(Follower):
 class Noisy(Follower):
     """N-FGSM (de Jorge et al., 2022): uniform noise of k times the radius, then one signed step, not cut to the ball.
 
-    The gradient is taken at the noisy image. Perturbations reach (k + 1) radii; only the box [0, 1] cuts them.
+    Noise and step are each cut to the box [0, 1] alone, so perturbations reach (k + 1) radii. The gradient is taken at
+    the noisy image, in training mode, as in the published code.
     """
 
     def __init__(self, config: ATConfig, *, noise: float) -> None:
@@ -83,14 +84,16 @@ class Noisy(Follower):
 
     def perturb(self, model: nn.Module, batch: Batch) -> Tensor:
         images, reach = batch.images, self.noise * self.threat.radius
-        noise = torch.empty_like(images).uniform_(-reach, reach)
-        return unroll(
-            minus_loss(model, images, batch.labels),
-            SignStep(self.size * self.threat.radius),
-            noise,
-            steps=1,
-            project=lambda delta: (images + delta).clamp(0, 1) - images,
-        ).variable
+
+        def boxed(delta: Tensor) -> Tensor:
+            return (images + delta).clamp(0, 1) - images
+
+        noise = boxed(torch.empty_like(images).uniform_(-reach, reach))
+        rule = SignStep(self.size * self.threat.radius)
+        return unroll(minus_loss(model, images, batch.labels), rule, noise, steps=1, project=boxed).variable
+
+    def respond(self, model: nn.Module, batch: Batch) -> Tensor:
+        return self.perturb(model, batch)
 
 
 class Free(Follower):
@@ -119,7 +122,7 @@ class Free(Follower):
     def improve(self, model: nn.Module, batch: Batch) -> dict[str, float | Tensor]:
         assert self.leaf is not None
         assert self.leaf.grad is not None
-        rule = SteepestStep(self.threat.norm, self.size * self.threat.radius)
+        rule = steepest(self.threat, self.size, batch.images)
         up, _ = rule.update(-self.leaf.grad, {}, self.leaf)  # the leader goes down this loss
         self.kept, self.leaf = self.threat.project(self.leaf.detach() + up, batch.images), None
         return {}
