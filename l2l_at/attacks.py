@@ -50,14 +50,19 @@ def minus_loss(model: nn.Module, images: Tensor, labels: Tensor) -> Objective:
     return objective
 
 
+def at_least_single(logits: Tensor) -> Tensor:
+    """Half precisions as float32; float32 and float64 as they are."""
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
 def minus_divergence(model: nn.Module, images: Tensor) -> Objective:
     """δ ↦ −Σ KL(p(x) ‖ p(x + δ)), the inner objective of TRADES; p(x) is a constant, taken once."""
     with torch.no_grad():
-        target = softmax(model(images).float(), dim=1)
+        target = softmax(at_least_single(model(images)), dim=1)
 
     def objective(delta: Tensor) -> Tensor:
         # KL but for a constant of δ.
-        return (target * log_softmax(model(images + delta).float(), dim=1)).sum()
+        return (target * log_softmax(at_least_single(model(images + delta)), dim=1)).sum()
 
     return objective
 

@@ -12,7 +12,7 @@ from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 from tensorboard.plugins.custom_scalar import layout_pb2, metadata
 from torch.utils.tensorboard import SummaryWriter
 
-from l2l_experiment.comparison import Curve
+from l2l_experiment.comparison import RUNS_FOR_INTERVAL, Curve
 from l2l_experiment.stability import bootstrap_interval, interquartile_mean, on_grid
 
 SUFFIX = ".l2l-comparison"
@@ -23,7 +23,7 @@ def write(folder: Path, groups: Mapping[str, Sequence[Curve]], grid: ArrayLike, 
     stay.
 
     For each group three scalars GROUP/mean, GROUP/low and GROUP/high; the chart "TAG" of the custom-scalars tab shows
-    all groups with their bands. A band is the 95 % bootstrap interval of the interquartile mean, from two runs on.
+    all groups with their bands. A band is the 95 % bootstrap interval of the interquartile mean, from three runs on.
     """
     for old in folder.glob(f"*{SUFFIX}"):
         old.unlink()
@@ -33,7 +33,7 @@ def write(folder: Path, groups: Mapping[str, Sequence[Curve]], grid: ArrayLike, 
         for name, curves in groups.items():
             values = np.stack([on_grid(curve.steps, curve.values, steps) for curve in curves])
             mean = middle(values)
-            low, high = bootstrap_interval([values], middle) if len(curves) > 1 else (mean, mean)
+            low, high = bootstrap_interval([values], middle) if len(curves) >= RUNS_FOR_INTERVAL else (mean, mean)
             tags = {part: f"{name}/{part}" for part in ("mean", "low", "high")}
             for part, line in (("mean", mean), ("low", low), ("high", high)):
                 for step, value in zip(steps, line, strict=True):

@@ -4,9 +4,10 @@ Reliability after Chan et al. (2020), interquartile means, intervals and probabi
 (2021); the single figures are those of `l2l_experiment.stability`.
 """
 
+import itertools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +31,9 @@ from l2l_experiment.stability import (
 TAGS = ("rollout/ep_rew_mean", "raw/gen/rollout/ep_rew_mean", "robust/pgd10")
 SEED = re.compile(r"(^|_)s\d+(_\d{8}-\d{6}(-\d+)?)?$")  # the end of a run's name that tells it from its group's others
 FIGURES = ("final", "best", "largest_fall", "drawdown_cvar", "dispersion", "short_term_risk")
+TASK = ("env", "dataset", "norm", "eps")  # settings between which returns and accuracies are not on one scale
+FREE = {"seed", "run_dir", "resume", "device", "threads"}  # in which runs of one group may differ
+RUNS_FOR_INTERVAL = 3
 
 
 @dataclass(frozen=True)
@@ -38,15 +42,27 @@ class Curve:
 
     name: str
     group: str
+    """What is compared with other groups of the same task."""
     tag: str
     steps: NDArray[np.float64]
     values: NDArray[np.float64]
     hours: NDArray[np.float64]
     """Of training until each value, NaN where nothing says so."""
+    task: str = ""
+    """Environment, or data set and threat model; empty for folders of other tools."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """All settings of a run of ours, for telling what a group mixes."""
+    doubled: int = 0
+    """Steps for which several values were logged, of which the last counts."""
+
+    @property
+    def label(self) -> str:
+        """Task and group."""
+        return f"{self.task}: {self.group}" if self.task else self.group
 
 
 class Estimate(NamedTuple):
-    """A figure with its 95 % bootstrap interval over runs; the interval is None where there is one run only."""
+    """A figure with its 95 % bootstrap interval over runs; the interval is None where there are fewer than three."""
 
     value: float
     low: float | None
@@ -59,37 +75,44 @@ def read(folder: Path, *, tag: str | None = None, by: Sequence[str] = (), unfini
     Ours are read from metrics.jsonl, others from their event files; of doubled steps the later value counts. Without
     `tag` the first of `TAGS` that is there is taken. The group is what the settings named in `by` say (config.yaml), or
     the folder's name without seed and time at its end, or that of the folder it lies in if nothing is left. UserError
-    if there is nothing to read, and for a run of ours that was cut off, unless `unfinished`.
+    if there is nothing to read, and for a run of ours that is not finished and for logs that are cut off or damaged,
+    unless `unfinished`.
     """
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}; name the folder of a run")
-    record = folder / "record.json"
-    status = read_mapping(record).get("status") if record.is_file() else "finished"
+    record, ours = folder / "record.json", (folder / events.METRICS).is_file()
+    status = read_mapping(record).get("status") if record.is_file() else "without record.json" if ours else "finished"
     if status != "finished" and not unfinished:
         raise UserError(f"{folder} is {status}, not finished; resume it, or add --unfinished")
+    settings = _settings(folder)
+    task = ", ".join(str(settings[name]) for name in TASK if name in settings)
     for candidate in (tag,) if tag else TAGS:
-        steps, values, hours = _points(folder, candidate)
+        steps, values, hours, doubled = _points(folder, candidate, unfinished)
         if len(steps) > 1:
-            return Curve(str(folder), _group(folder, by), candidate, steps, values, hours)
+            group = _group(folder, by, settings)
+            return Curve(str(folder), group, candidate, steps, values, hours, task, settings, doubled)
     wanted = tag or " or ".join(TAGS)
     raise UserError(f"{folder} holds fewer than two values of {wanted}; name another --tag, or leave the run out")
 
 
-def _points(folder: Path, tag: str) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Steps, values and hours of a curve, without what is not finite."""
+def _points(
+    folder: Path, tag: str, unfinished: bool
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], int]:
+    """Steps, values and hours of a curve, without what is not finite, and how many steps were logged again."""
     if (folder / events.METRICS).is_file():
         rows = events.read(folder / events.METRICS)
-        points = {
-            float(row["step"]): (row[tag], hours)
+        finite = [
+            (float(row["step"]), row[tag], hours)
             for row, hours in zip(rows, _hours(rows), strict=True)
             if np.isfinite(row.get(tag, np.nan))
-        }
+        ]
+        points = {step: (value, hours) for step, value, hours in finite}
         steps = sorted(points)
         values, hours = (np.array([points[step][part] for step in steps]) for part in (0, 1))
-        return np.array(steps), values, hours
-    steps, values, seconds = events.read_timed(folder, tag)
+        return np.array(steps), values, hours, len(finite) - len(points)
+    steps, values, seconds, doubled = events.read_timed(folder, tag, whole=not unfinished)
     finite = np.isfinite(values)
-    return steps[finite].astype(np.float64), values[finite], seconds[finite] / 3600
+    return steps[finite].astype(np.float64), values[finite], seconds[finite] / 3600, doubled
 
 
 def _hours(rows: Sequence[Mapping[str, float]]) -> list[float]:
@@ -105,22 +128,41 @@ def _hours(rows: Sequence[Mapping[str, float]]) -> list[float]:
     return found
 
 
-def _group(folder: Path, by: Sequence[str]) -> str:
+def _settings(folder: Path) -> dict[str, Any]:
+    """What config.yaml says, in one level; nothing for folders of other tools."""
     config = folder / "config.yaml"
-    if not by or not config.is_file():
-        return SEED.sub("", folder.name) or folder.resolve().parent.name
+    if not config.is_file():
+        return {}
     content = read_mapping(config)
-    settings = content.get("settings")
-    known = {**content, **(settings if isinstance(settings, dict) else {})}
+    settings = content.pop("settings", None)
+    return {**content, **(settings if isinstance(settings, dict) else {})}
+
+
+def _group(folder: Path, by: Sequence[str], known: Mapping[str, Any]) -> str:
+    if not by or not known:
+        return SEED.sub("", folder.name) or folder.resolve().parent.name
     if missing := [name for name in by if name not in known]:
-        raise UserError(f"--by {missing[0]}: {config} has no such setting; it has {', '.join(sorted(known))}")
+        raise UserError(
+            f"--by {missing[0]}: {folder}/config.yaml has no such setting; it has {', '.join(sorted(known))}"
+        )
     return ", ".join(str(known[name]) if isinstance(known[name], str) else f"{name} {known[name]}" for name in by)
 
 
 def grouped(curves: Sequence[Curve]) -> dict[str, list[Curve]]:
-    """Curves by group, groups and runs in the order of their names."""
-    names = sorted({curve.group for curve in curves})
-    return {name: sorted((c for c in curves if c.group == name), key=lambda c: c.name) for name in names}
+    """Curves by group, groups and runs in the order of their names. Runs of several tasks are kept apart: a group is
+    then the runs of one task, and has its name in front."""
+    several = len({curve.task for curve in curves}) > 1
+    found: dict[str, list[Curve]] = {}
+    for curve in sorted(curves, key=lambda c: (c.task, c.group, c.name)):
+        found.setdefault(curve.label if several else curve.group, []).append(curve)
+    return found
+
+
+def mixed(curves: Sequence[Curve]) -> list[str]:
+    """Settings other than the seed in which runs of one group differ."""
+    names = {name for curve in curves for name in curve.settings} - FREE
+    kinds = {name: {repr(curve.settings.get(name)) for curve in curves} for name in names}
+    return sorted(name for name, values in kinds.items() if len(values) > 1)
 
 
 def shared_grid(curves: Sequence[Curve]) -> NDArray[np.float64]:
@@ -160,54 +202,78 @@ def reliability(curves: Sequence[Curve], grid: ArrayLike) -> dict[str, Estimate]
 def estimate(values: ArrayLike, statistic: Any) -> Estimate:
     """A statistic over runs (the first dimension) with its bootstrap interval."""
     array = np.asarray(values, dtype=np.float64)
-    if len(array) < 2:
+    if len(array) < RUNS_FOR_INTERVAL:
         return Estimate(float(statistic(array)), None, None)
     low, high = bootstrap_interval([array], statistic)
     return Estimate(float(statistic(array)), low, high)
 
 
-def probability_of_improvement(left: ArrayLike, right: ArrayLike, n: int = 2000, seed: int = 0) -> Estimate:
-    """How probable it is that a run of `left` ends higher than one of `right` (Mann and Whitney's U over its maximum).
+def probability_of_improvement(
+    tasks: Sequence[tuple[ArrayLike, ArrayLike]], n: int = 2000, seed: int = 0
+) -> Estimate:
+    """How probable it is that a run of one group ends higher than one of another, `tasks` holding the values of both for
+    each task: Mann and Whitney's U over its maximum, mean over tasks (Agarwal et al., 2021).
 
-    The interval resamples the runs of both.
+    The interval resamples the runs of both within each task (a stratified bootstrap).
     """
-    left, right = np.asarray(left, dtype=np.float64), np.asarray(right, dtype=np.float64)
+    pairs = [tuple(np.asarray(side, dtype=np.float64) for side in pair) for pair in tasks]
 
     def share(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
         return float(((a[:, None] > b) + 0.5 * (a[:, None] == b)).mean())
 
-    if min(len(left), len(right)) < 2:
-        return Estimate(share(left, right), None, None)
+    value = float(np.mean([share(a, b) for a, b in pairs]))
+    if min(len(side) for pair in pairs for side in pair) < RUNS_FOR_INTERVAL:
+        return Estimate(value, None, None)
     generator = np.random.default_rng(seed)
-    drawn = [share(generator.choice(left, len(left)), generator.choice(right, len(right))) for _ in range(n)]
+    drawn = [
+        np.mean([share(generator.choice(a, len(a)), generator.choice(b, len(b))) for a, b in pairs]) for _ in range(n)
+    ]
     low, high = np.quantile(drawn, [0.025, 0.975])
-    return Estimate(share(left, right), float(low), float(high))
+    return Estimate(value, float(low), float(high))
+
+
+def improvements(groups: Mapping[str, Sequence[Curve]], grid: ArrayLike) -> dict[str, Estimate]:
+    """The probability of improvement for each pair of groups on each task, and over all tasks that both have."""
+    finals: dict[str, dict[str, list[float]]] = {}  # by group and task
+    for curves in groups.values():
+        for curve in curves:
+            finals.setdefault(curve.group, {}).setdefault(curve.task, []).append(final(curve, grid))
+    several = len({curve.task for curves in groups.values() for curve in curves}) > 1
+    found = {}
+    for a, b in itertools.combinations(sorted(finals), 2):
+        shared = sorted(finals[a].keys() & finals[b].keys())
+        pairs = [(finals[a][task], finals[b][task]) for task in shared]
+        for task, pair in zip(shared, pairs, strict=True) if several else ():
+            found[f"{task}: {a} over {b}"] = probability_of_improvement([pair])
+        if pairs:
+            found[f"{a} over {b}" + f", mean of {len(pairs)} tasks" * several] = probability_of_improvement(pairs)
+    return found
+
+
+def final(curve: Curve, grid: ArrayLike) -> float:
+    """The last value that was measured on the grid's stretch."""
+    return float(within(curve, grid)[1][-1])
 
 
 def table(groups: Mapping[str, Sequence[Curve]], grid: ArrayLike) -> dict[str, Any]:
     """Everything that is said of the groups, as plain values for JSON."""
-    last = np.asarray(grid)[-1:]
-    finals = {
-        name: [float(on_grid(curve.steps, curve.values, last)[0]) for curve in curves]
-        for name, curves in groups.items()
-    }
-    names = list(groups)
+    everyone = [curve for curves in groups.values() for curve in curves]
+    ends = {curve.name: curve.steps[-1] for curve in everyone}
+    first = min(ends, key=ends.__getitem__)
     return {
         "steps": [float(step) for step in np.asarray(grid)[[0, -1]]],
+        "ends_first": first if ends[first] < 0.99 * max(ends.values()) else None,
         "groups": {
             name: {
                 "n": len(curves),
-                "runs": {curve.name: final for curve, final in zip(curves, finals[name], strict=True)},
-                "worst": min(zip(finals[name], (curve.name for curve in curves), strict=True))[1],
+                "runs": {curve.name: final(curve, grid) for curve in curves},
+                "worst": min((final(curve, grid), curve.name) for curve in curves)[1],
+                "mixes": mixed(curves),
                 "figures": {key: list(value) for key, value in reliability(curves, grid).items()},
             }
             for name, curves in groups.items()
         },
-        "improvement": {
-            f"{a} over {b}": list(probability_of_improvement(finals[a], finals[b]))
-            for i, a in enumerate(names)
-            for b in names[i + 1 :]
-        },
+        "improvement": {pair: list(value) for pair, value in improvements(groups, grid).items()},
     }
 
 
@@ -223,11 +289,16 @@ def markdown(content: Mapping[str, Any]) -> str:
         lines += ["", "| a run of | ends higher with probability |", "|---|---|"]
         lines += [f"| {pair} | {_cell(value)} |" for pair, value in content["improvement"].items()]
     first, last = content["steps"]
+    end = f" ({content['ends_first']} ends first)" if content["ends_first"] else ""
     lines += [
         "",
-        f"Steps {first:,.0f} to {last:,.0f}, which all runs cover. Interquartile means over runs; in brackets 95 % "
-        "intervals, runs drawn with replacement; none where n = 1.",
+        f"Steps {first:,.0f} to {last:,.0f}, which all runs cover{end}. Interquartile means over runs; in brackets 95 % "
+        "bootstrap intervals, from three runs on. They know the runs that were made and no others: with fewer than ten "
+        "they are too narrow, and a probability of 1 [1, 1] only says that these runs do not overlap.",
     ]
+    for name, row in content["groups"].items():
+        if row["mixes"]:
+            lines += ["", f"**{name}** mixes runs that differ in {', '.join(row['mixes'])}: see `--by`."]
     return "\n".join(lines) + "\n"
 
 

@@ -52,15 +52,22 @@ def read_scalars(folder: Path | str, tag: str) -> tuple[np.ndarray, np.ndarray]:
     return read_timed(folder, tag)[:2]
 
 
-def read_timed(folder: Path | str, tag: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The same with the seconds of writing at each value; the time between two event files, when nobody wrote, is not
-    counted. UserError if the scalar lies in several folders below `folder`: those are several runs."""
+def read_timed(
+    folder: Path | str, tag: str, *, whole: bool = False
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """The same with the seconds of writing at each value, and how many values were logged again for the same step; the
+    time between two event files, when nobody wrote, is not counted.
+
+    UserError if the scalar lies in several folders below `folder`, for those are several runs, and with `whole` if a
+    file is cut off or damaged.
+    """
     points: dict[int, tuple[float, float]] = {}
+    doubled = 0
     before, name, holder = 0.0, tag.encode(), None
     for path in _event_files(folder):
         first = last = None
         plugin = ""  # a writer may name it at a tag's first value only
-        for data in _records_with(name, path.read_bytes()):
+        for data in _records_with(name, path.read_bytes(), path if whole else None):
             event = Event.FromString(data)
             first, last = first or event.wall_time, event.wall_time
             for value in event.summary.value:
@@ -73,11 +80,12 @@ def read_timed(folder: Path | str, tag: str) -> tuple[np.ndarray, np.ndarray, np
                             f"{folder} holds several runs ({holder} and {path.parent}); name them one by one"
                         )
                     holder = path.parent
+                    doubled += event.step in points
                     points[event.step] = (number, before + event.wall_time - first)
         before += (last or 0.0) - (first or 0.0)
     steps = sorted(points)
     values, seconds = (np.array([points[step][part] for step in steps], dtype=np.float64) for part in (0, 1))
-    return np.array(steps, dtype=np.int64), values, seconds
+    return np.array(steps, dtype=np.int64), values, seconds, doubled
 
 
 def _number(value: Summary.Value, plugin: str) -> float | None:
@@ -171,8 +179,9 @@ def _event_files(folder: Path | str) -> list[Path]:
     return sorted(Path(folder).rglob("events.out.tfevents.*"), key=age)
 
 
-def _records_with(name: bytes, content: bytes) -> Iterator[bytes]:
-    """The data of an event file's first record and of those that hold `name`, up to a cut-off or damaged one.
+def _records_with(name: bytes, content: bytes, whole: Path | None) -> Iterator[bytes]:
+    """The data of an event file's first record and of those that hold `name`, up to a cut-off or damaged one; that is a
+    UserError if the file is to be `whole`.
 
     As TensorBoard's loader has it, but only what is handed out is checked: its checksums in Python would take most of
     the time. A record is a length of 8 bytes, 4 of its checksum, the data, 4 of its checksum.
@@ -182,13 +191,15 @@ def _records_with(name: bytes, content: bytes) -> Iterator[bytes]:
         (length,) = struct.unpack_from("<Q", content, start)
         end = start + 12 + length
         if end + 4 > len(content):
-            return
+            break
         data = content[start + 12 : end]
         if start == 0 or name in data:
             if struct.unpack_from("<I", content, end) != (masked_crc32c(data),):
-                return
+                break
             yield data
         start = end + 4
+    if whole and start != len(content):
+        raise UserError(f"{whole} is cut off or damaged at byte {start}; restore it, or add --unfinished")
 
 
 def _events_up_to(path: Path, content: bytes, last_step: int) -> bytes:

@@ -57,6 +57,9 @@ def main() -> None:
         raise UserError("there is no run to compare; name the folders of runs")
     if len(tags := sorted({curve.tag for curve in curves})) > 1:
         raise UserError(f"the runs log different figures ({', '.join(tags)}); choose one with --tag")
+    for curve in curves:
+        if curve.doubled:
+            print(f"{curve.name} has {curve.doubled} values for steps that it has already; the last counts", file=sys.stderr)
     groups, grid = comparison.grouped(curves), comparison.shared_grid(curves)
     content = {"tag": tags[0]} | comparison.table(groups, grid)
     text = comparison.markdown(content)
@@ -83,6 +86,8 @@ def attempt(folder: Path, args: Args) -> comparison.Curve | str:
         return comparison.read(folder, tag=args.tag, by=args.by, unfinished=args.unfinished)
     except UserError as error:
         return str(error)
+    except (OSError, ValueError) as error:  # whatever else a damaged folder does, the others are compared
+        return f"{folder} cannot be read ({error})"
 
 
 def remake(records: Path) -> None:

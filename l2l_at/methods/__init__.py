@@ -1,9 +1,9 @@
 """The methods by name: for each, a follower and a leader's loss. This page is the whole zoo."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
-from l2l_at.config import ATConfig
+from l2l_at.config import ATConfig, tuned
 from l2l_at.methods import leaders
 from l2l_at.methods.base import Answer, Follower, Leader, Method
 from l2l_at.methods.fast_bat import FastBAT
@@ -24,7 +24,7 @@ class Recipe:
     source: str
     make: Callable[[ATConfig, int], Method]
     takes: frozenset[str] = frozenset()
-    """The optional settings that the method looks at; any other one is refused."""
+    """What it looks at of the settings that only some methods look at; any other of those is refused."""
 
     def __str__(self) -> str:
         return f"{self.summary} ({self.source})"
@@ -45,8 +45,10 @@ def _grad_align(c: ATConfig) -> Method:
 
 CE = frozenset({"label_smoothing", "clean_share"})
 STEPS = frozenset({"attack_steps", "attack_size", "attack_start", "inner"})
-LEARNED = frozenset({"attack_steps", "attack_size", "gradient_scale"})
-STARTER = LEARNED | STEPS | {"attacker_every"}
+LEARNED = frozenset({"attack_steps", "attack_size", "gradient_scale", "attacker_width", "attacker_rate"})
+LEARNED |= {"attacker_decay", "freeze_attacker"}
+PUBLISHED = LEARNED | {"attacker"}
+STARTER = LEARNED | STEPS | {"attacker_every", "attacker_sees"}
 RESIDUAL = STARTER | {"attacker_scale_rate"}
 PRICE = frozenset({"regularisation"})
 SMOOTHED = PRICE | {"label_smoothing"}
@@ -88,26 +90,26 @@ METHODS: dict[str, Recipe] = {
         "learned attacker that sees the image only",
         JIANG,
         lambda c, channels: Method(Published(c, channels, sees_gradient=False), _ce(c)),
-        LEARNED | CE,
+        PUBLISHED | CE,
     ),
     "l2l-grad": Recipe(
         "learned attacker that sees image and gradient, one step",
         JIANG,
         lambda c, channels: Method(Published(c, channels), _ce(c)),
-        LEARNED | CE,
+        PUBLISHED | CE,
     ),
     "l2l-2step": Recipe(
         "the same, two steps, trained through both",
         JIANG,
         lambda c, channels: Method(Published(c, channels, steps=2), _ce(c)),
-        LEARNED | CE,
+        PUBLISHED | CE,
     ),
     "l2l-kstep": Recipe(
         "the same, ten small steps, inputs detached",
         JIANG,
         # 0.007 for a radius of 0.031, as in the published code
         lambda c, channels: Method(Published(c, channels, steps=10, size=0.007 / 0.031, detach_inputs=True), _ce(c)),
-        LEARNED | CE,
+        PUBLISHED | CE,
     ),
     "l2l-trades": Recipe(
         "the residual attacker under TRADES' loss",
@@ -127,7 +129,7 @@ METHODS: dict[str, Recipe] = {
         "one gradient step with its derivative in the classifier's weights",
         "Zhang et al., 2022",
         lambda c, _: Method(FastBAT(c), _ce(c), differentiates=True),
-        CE | {"bat_rate"},
+        CE | {"bat_rate", "bat_lambda"},
     ),
     "trades": Recipe(
         "clean CE plus β KL, attacked by KL",
@@ -192,12 +194,10 @@ def make(config: ATConfig, channels: int) -> Method:
     """The method that a configuration names, for images with so many channels."""
     if config.method not in METHODS:
         raise UserError(f"--method must be one of {', '.join(METHODS)}, got {config.method!r}")
-    recipe = METHODS[config.method]
-    given = {
-        field.name for field in fields(ATConfig) if field.default is None and getattr(config, field.name) is not None
-    }
-    given |= {"clean_share"} if config.clean_share else set()
-    if idle := sorted(given - recipe.takes - {"subset"}):
+    recipe, usual = METHODS[config.method], (ATConfig(), tuned(config.dataset))
+    particular = frozenset().union(*(recipe.takes for recipe in METHODS.values()))
+    given = {name for name in particular if all(getattr(config, name) != getattr(other, name) for other in usual)}
+    if idle := sorted(given - recipe.takes):
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in idle)
         raise UserError(f"{flags} would change nothing: --method {config.method} does not look at it")
     return recipe.make(config, channels)

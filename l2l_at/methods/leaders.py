@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from l2l_at.attacks import at_least_single
 from l2l_at.data import Batch
 from l2l_at.methods.base import Leader
 
@@ -79,5 +80,5 @@ def divergence(target: Tensor, logits: Tensor) -> Tensor:
 
     The target is kept off zero, where the gradient of p·log p is not a number.
     """
-    probabilities = target.float().softmax(1).clamp(min=1e-8)
-    return (probabilities * (probabilities.log() - torch.log_softmax(logits.float(), dim=1))).sum(1)
+    probabilities = at_least_single(target).softmax(1).clamp(min=1e-8)
+    return (probabilities * (probabilities.log() - torch.log_softmax(at_least_single(logits), dim=1))).sum(1)

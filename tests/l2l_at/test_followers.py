@@ -99,13 +99,47 @@ def test_robust_optimisation_is_one_steepest_step_from_the_image(game, norm):
 
 def test_n_fgsm_is_noise_and_a_step_without_a_ball(game):
     model, batch = game
-    images = batch.images * 0.2 + 0.4
+    images = batch.images  # a third of the pixels lies on the box
     torch.manual_seed(1)
-    delta = named("n-fgsm").follower.perturb(model, Batch(images, batch.labels))
+    delta = named("n-fgsm").follower.respond(model, batch)
     torch.manual_seed(1)
-    noise = torch.empty_like(images).uniform_(-2 * EPS, 2 * EPS).requires_grad_()
+    noise = torch.empty_like(images).uniform_(-2 * EPS, 2 * EPS)
+    noise = ((images + noise).clamp(0, 1) - images).requires_grad_()
     (g,) = torch.autograd.grad(cross_entropy(model(images + noise), batch.labels), noise)
-    torch.testing.assert_close(delta, (noise + EPS * g.sign()).detach())
+    expected = (images + noise + EPS * g.sign()).clamp(0, 1) - images
+    torch.testing.assert_close(delta, expected.detach())
+    assert (delta.abs() > EPS).any()
+
+
+def test_pgd_on_the_divergence_by_hand(game):
+    """The inner attack of TRADES and its relatives: ten signed steps up KL(p(x) ‖ p(x + δ)), p(x) a constant."""
+    model, batch = game
+    images = batch.images
+    torch.manual_seed(4)
+    delta = named("trades").follower.respond(model, batch)
+    torch.manual_seed(4)
+    mine = cut(0.001 * torch.randn_like(images), images)
+    target = model(images).softmax(1).detach()
+    for _ in range(10):
+        mine = mine.detach().requires_grad_()
+        kl = (target * (target.log() - model(images + mine).log_softmax(1))).sum()
+        (g,) = torch.autograd.grad(kl, mine)
+        mine = cut(mine + 0.25 * EPS * g.sign(), images)
+    torch.testing.assert_close(delta, mine.detach())
+
+
+def test_fgsm_sdi_is_a_learned_start_and_one_signed_step(game):
+    model, batch = game
+    model, batch = model.float(), Batch(batch.images.float(), batch.labels, batch.rows)
+    follower, images = named("l2l-sdi").follower, batch.images
+    x = images.clone().requires_grad_()
+    (g,) = torch.autograd.grad(cross_entropy(model(x), batch.labels, reduction="sum"), x)
+    seen = (g / g.abs().mean((1, 2, 3), keepdim=True)).clamp(-3, 3)
+    start = EPS * follower.attacker.network(torch.cat([images, seen, 0 * images], dim=1)).tanh()
+    start = cut(start, images).detach().requires_grad_()
+    (g,) = torch.autograd.grad(cross_entropy(model(images + start), batch.labels, reduction="sum"), start)
+    expected = cut(start + EPS * g.sign(), images).detach()
+    torch.testing.assert_close(follower.perturb(model, Batch(images, batch.labels, batch.rows)), expected)
 
 
 def test_grad_align_by_its_formula(game):

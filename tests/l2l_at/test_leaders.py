@@ -78,22 +78,25 @@ def test_arow_and_cow(game, weight):
     assert value_of(leaders.arow(7.0, 0.2, weight)(*game)) == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.parametrize("leader", [leaders.trades(6.0), leaders.mart(5.0), leaders.arow(7.0, 0.2)])
+@pytest.mark.parametrize(
+    "leader",
+    [leaders.trades(6.0), leaders.mart(5.0), leaders.arow(7.0, 0.2), leaders.arow(7.0, 0.2, "clean")],
+    ids=["trades", "mart", "arow", "cow"],
+)
 def test_nothing_is_detached(game, leader):
     """Against finite differences: a gradient that stopped at weight, target or attacked side would differ."""
     model, batch, delta = game
-    weight = model[3].weight
     leader(model, batch, delta).backward()
-    for index in ((0, 0), (1, 2), (3, 4)):
-        values = []
-        for shift in (1e-4, -1e-4):
-            with torch.no_grad():
-                weight[index] += shift
-                values.append(float(leader(model, batch, delta)))
-                weight[index] -= shift
-        slope = (values[0] - values[1]) / 2e-4
-        # The divergence is taken in single precision.
-        assert float(weight.grad[index]) == pytest.approx(slope, rel=2e-2, abs=2e-3)
+    for weight in (model[1].weight, model[3].weight):
+        for index in torch.cartesian_prod(*map(torch.arange, weight.shape)).tolist():
+            values = []
+            for shift in (1e-5, -1e-5):
+                with torch.no_grad():
+                    weight[tuple(index)] += shift
+                    values.append(float(leader(model, batch, delta)))
+                    weight[tuple(index)] -= shift
+            slope = (values[0] - values[1]) / 2e-5
+            assert float(weight.grad[tuple(index)]) == pytest.approx(slope, rel=1e-6, abs=1e-8)
 
 
 def test_divergence_of_a_certain_prediction_has_a_gradient():

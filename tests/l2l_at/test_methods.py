@@ -310,6 +310,11 @@ def test_unknown_method():
         ("pgd", {"regularisation": 6.0}, "--regularisation"),
         ("l2l-grad", {"attack_start": "random"}, "--attack-start"),
         ("standard", {"inner": "kl"}, "--inner"),
+        ("pgd", {"bat_lambda": 0.0}, "--bat-lambda"),
+        ("pgd", {"freeze_attacker": True}, "--freeze-attacker"),
+        ("trades", {"attacker_rate": 5.0}, "--attacker-rate"),
+        ("l2l", {"attacker": "wide"}, "--attacker"),
+        ("l2l-grad", {"attacker_sees": ("image",)}, "--attacker-sees"),
     ],
 )
 def test_a_setting_that_would_change_nothing_is_refused(name, settings, flag):

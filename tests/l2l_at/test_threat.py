@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from l2l_at.attacks import SparseStep
 from l2l_at.config import ATConfig
 from l2l_at.threat import Threat, parse_radius
 from l2l_experiment.errors import UserError
@@ -63,6 +64,15 @@ def test_random_start_is_inside_and_reaches_far(norm):
     assert start.mean().abs() < 0.01
     # Uniform in a 4-dimensional ball: the norm has the distribution function (r/radius)^4, its median is 2^(-1/4).
     assert (threat.size(start) / 0.3).median() == pytest.approx(2 ** (-1 / 4), abs=0.02)
+
+
+def test_a_sparse_step_moves_the_largest_entries_that_can_move():
+    images = torch.tensor([[[[0.0, 0.5, 1.0, 0.5]]]])
+    gradient = torch.tensor([[[[4.0, -3.0, -2.0, 1.0]]]])  # down is out of the box at the first, and at the third
+    step, _ = SparseStep(0.6, images, share=0.5).update(gradient, {}, torch.zeros_like(images))
+    torch.testing.assert_close(step, torch.tensor([[[[0.0, 0.3, 0.0, -0.3]]]]))
+    one, _ = SparseStep(0.6, images, share=0.01).update(gradient, {}, torch.zeros_like(images))
+    torch.testing.assert_close(one, torch.tensor([[[[0.0, 0.6, 0.0, 0.0]]]]))
 
 
 def test_l1_projection_of_a_large_step_keeps_the_largest_coordinates():

@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ def our_run(folder, values, settings=None):
         for index, value in enumerate(values):
             rows.write(10 * index, {TAG: value})
     (folder / "config.yaml").write_text(yaml.safe_dump({"settings": settings or {}, "steps": 100}))
+    (folder / "record.json").write_text('{"status": "finished"}')
     return folder
 
 
@@ -86,6 +88,7 @@ def test_a_row_that_is_none_is_named(tmp_path, row):
 
 
 def test_hours_go_on_where_a_resumed_run_starts_its_clock_anew(tmp_path):
+    (tmp_path / "record.json").write_text('{"status": "finished"}')
     with events.JsonLines(tmp_path / events.METRICS) as rows:
         for step, seconds in enumerate((1800, 3600, 1800, 5400)):
             rows.write(step, {TAG: 1.0, events.SECONDS: seconds})
@@ -103,6 +106,7 @@ def test_hours_of_event_files_leave_out_the_time_between_two_of_them(tmp_path):
 def test_doubled_and_missing_values(tmp_path):
     folder = foreign_run(tmp_path / "a", [(0, 1.0), (10, 2.0), (10, 3.0), (20, np.nan)])
     assert comparison.read(folder).values.tolist() == [1, 3]
+    assert comparison.read(folder).doubled == 1
     ours = our_run(tmp_path / "b", [1.0, np.nan, 4.0])
     assert comparison.read(ours).steps.tolist() == [0, 20]
 
@@ -146,8 +150,7 @@ def test_reliability_by_hand():
     found = comparison.reliability(curves, grid)
     assert found["final"].value == 16
     assert found["largest_fall"].value == 3  # 6 and 0
-    assert found["final"].low == 12
-    assert found["final"].high == 20
+    assert found["final"].low is None  # two runs have no interval
     assert found["risk_across_runs"].value == 12
     # Two runs: the interquartile range is half of their distance, here 0, 10, 16 and 8.
     assert found["dispersion_across_runs"].value == pytest.approx(np.mean([0, 10, 16, 8]) / 2)
@@ -163,9 +166,61 @@ def test_one_run_has_no_interval():
     [([2, 3], [0, 1], 1.0), ([0, 1], [2, 3], 0.0), ([1, 1], [1, 1], 0.5), ([0, 2], [1, 2], 0.375)],
 )
 def test_probability_of_improvement_by_counting(left, right, expected):
-    found = comparison.probability_of_improvement(left, right)
-    assert found.value == expected
-    assert found.low <= expected <= found.high
+    found = comparison.probability_of_improvement([(left, right)])
+    assert found == (expected, None, None)
+    thrice = comparison.probability_of_improvement([(3 * left, 3 * right)])
+    assert thrice.value == expected
+    assert thrice.low <= expected <= thrice.high
+
+
+def test_improvement_over_tasks_is_within_each_task():
+    """Better by ten on both tasks, whose scales are a thousand apart: pooled, the tasks' distance would be all one saw."""
+
+    def runs(task, group, values):
+        return [replace(curve([0, value], f"{task}{group}{value}", group), task=task) for value in values]
+
+    curves = [
+        *runs("easy", "a", [5000, 5001, 5002]),
+        *runs("easy", "b", [5010, 5011, 5012]),
+        *runs("hard", "a", [10, 11, 12]),
+        *runs("hard", "b", [20, 21, 22]),
+    ]
+    groups = comparison.grouped(curves)
+    assert list(groups) == ["easy: a", "easy: b", "hard: a", "hard: b"]
+    content = comparison.table(groups, comparison.shared_grid(curves))
+    assert content["improvement"]["a over b, mean of 2 tasks"] == [0, 0, 0]
+    assert content["improvement"]["hard: a over b"] == [0, 0, 0]
+    assert content["groups"]["easy: a"]["figures"]["dispersion_across_runs"][0] <= 1
+
+
+def test_a_group_that_mixes_settings_says_so(tmp_path):
+    runs = [our_run(tmp_path / f"x_s{i}", [1.0, 2.0], {"follower": "l2l", "seed": i, "rate": i % 2}) for i in range(2)]
+    groups = comparison.grouped([comparison.read(run, by=("follower",)) for run in runs])
+    content = comparison.table(groups, np.array([0.0, 10.0]))
+    assert content["groups"]["l2l"]["mixes"] == ["rate"]
+    assert "differ in rate" in comparison.markdown(content)
+
+
+def test_a_task_is_what_scales_depend_on(tmp_path):
+    settings = {"dataset": "digits", "norm": "linf", "eps": "0.1", "method": "pgd"}
+    assert comparison.read(our_run(tmp_path / "a", [1.0, 2.0], settings)).task == "digits, linf, 0.1"
+    assert comparison.read(our_run(tmp_path / "b", [1.0, 2.0], {"env": "Hopper-v4"})).task == "Hopper-v4"
+
+
+def test_a_cut_off_or_damaged_log_is_left_out_unless_asked_for(tmp_path):
+    folder = foreign_run(tmp_path / "a", [(step, 1.0) for step in range(20)])
+    (file,) = folder.iterdir()
+    whole = file.read_bytes()
+    at = whole.index(TAG.encode(), len(whole) // 2) + len(TAG) + 3
+    for damaged in (whole[:at], whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :]):
+        file.write_bytes(damaged)
+        with pytest.raises(UserError, match="cut off or damaged"):
+            comparison.read(folder)
+        assert 1 < len(comparison.read(folder, unfinished=True).steps) < 20
+    ours = our_run(tmp_path / "b", [1.0, 2.0])
+    (ours / "record.json").unlink()
+    with pytest.raises(UserError, match="without record"):
+        comparison.read(ours)
 
 
 def test_curves_without_a_common_stretch_are_refused():
