@@ -17,6 +17,7 @@ import yaml
 from campaign import ROOT
 from pages import README, condense, update
 
+from l2l_at.config import ATConfig
 from l2l_at.methods import METHODS
 from l2l_at.probe import CollapseAlarm
 from l2l_experiment import events
@@ -33,7 +34,7 @@ SETTINGS = (
 CURVES = ("train/loss", "robust/clean", "robust/pgd10", "train/pgd10", "follower/strength")
 PUBLISHED = ("l2l-naive", "l2l-grad", "l2l-2step", "l2l-kstep")
 SECOND_OPINION = "foolbox-pgd50"
-Costs = dict[tuple[str, str], float]  # of a training step over PGD-10's, by data set and method
+Costs = dict[tuple[str, str, str], float]  # of a training step over PGD-10's, by data set, network and method
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def main() -> None:
         beside = {"digits": ("frozen",), "zoo": ("digits", "frozen")}.get(path.stem, ())
         drawn = runs | {key: run for other in beside for key, run in recorded(other).items()}
         contents[path.stem] = [*make_table(runs, costs), *draw(path.stem, drawn, costs)]
-    contents["paired"] = paired_table()
+    contents["paired"], contents["tiers"] = paired_table(), what_standard_adds()
     update(PAGE, contents)
     update(README, {"methods": methods_table(), "digits": first_table(costs)})
     for page in sorted({page_of(name) for name in METHODS} - {page_of("standard")}):
@@ -106,8 +107,8 @@ def first_table(costs: Costs) -> list[str]:
     radii = sorted({eps for row in found.values() for eps in row})
     heads = [f"AutoAttack %, ε = {eps} (n and tier)" for eps in radii]
     lines = ["| " + " | ".join(["trained by", "cost over PGD-10", *heads]) + " |", "|---" * (2 + len(radii)) + "|"]
-    for name in sorted(found, key=lambda name: costs.get(("digits", name), np.inf)):
-        cost = costs.get(("digits", name))
+    for name in sorted(found, key=lambda name: costs.get(("digits", "small-cnn", name), np.inf)):
+        cost = costs.get(("digits", "small-cnn", name))
         cells = [found[name].get(eps, "–") for eps in radii]
         what = "`l2l --freeze-attacker`" if name == "frozen" else f"`{name}`"
         lines.append("| " + " | ".join([what, "–" if cost is None else f"{cost:.2f}", *cells]) + " |")
@@ -133,6 +134,18 @@ def paired_table() -> list[str]:
             cells = [other, eps, str(len(gaps)), f"{mean:+.1f} ({each})", f"{mean - half:+.1f} to {mean + half:+.1f}"]
             lines.append("| " + " | ".join(cells) + " |")
     return lines
+
+
+def what_standard_adds() -> list[str]:
+    """How much FAB-T and Square find that APGD-CE and APGD-T have left, in all runs that were graded with both."""
+    grades = [run["result"]["grade"] for name in ("digits", "frozen") for run in recorded(name).values()]
+    full = [grade for grade in grades if grade["tier"] == "standard"]
+    lost = [round(grade["n"] * (grade["attacks"]["apgd-t"] - grade["attacks"]["square"])) for grade in full]
+    left = sum(round(grade["n"] * grade["attacks"]["apgd-t"]) for grade in full)
+    return [
+        f"In the {len(full)} runs on digits that were graded with both, FAB-T and Square broke {sum(lost)} of the "
+        f"{left:,} images that the first two attacks had left, at most {max(lost, default=0)} in one run."
+    ]
 
 
 def tiers(grades: list[dict[str, Any]]) -> str:
@@ -189,12 +202,14 @@ def alarms(rows: list[dict[str, Any]]) -> list[int]:
 
 
 def read_costs() -> Costs:
-    """What the records of benchmarks/at_cost.py say; a data set's main record is cost.json or cost_DATASET.json."""
+    """What the records of benchmarks/at_cost.py say (cost.json, cost_*.json) of the batch size that the runs have."""
     costs: Costs = {}
-    for path in (DATA / "cost.json", DATA / "cost_cifar10.json"):
-        if path.is_file():
-            record = json.loads(path.read_text())
-            costs |= {(record["settings"]["dataset"], name): row["ratio"] for name, row in record["summary"].items()}
+    for path in sorted(DATA.glob("cost*.json")):
+        record = json.loads(path.read_text())
+        settings = record["settings"]
+        if settings["batch_size"] == ATConfig().batch_size and not settings["compile"]:
+            where = settings["dataset"], settings["model"]
+            costs |= {(*where, name): row["ratio"] for name, row in record["summary"].items()}
     return costs
 
 
@@ -221,13 +236,14 @@ def make_table(runs: dict[str, Any], costs: Costs) -> list[str]:
             if graded
             else "held-out PGD-10 % | "
         )
-        + "strength | alarms (at the end) | cost over pgd |",
-        "|---" * (10 if graded else 8) + "|",
+        + "strength | gain | alarms (at the end) | cost over pgd |",
+        "|---" * (11 if graded else 9) + "|",
     ]
     for name, members in grouped(runs).items():
         settings = members[0]["settings"]
-        strength = [run["result"]["strength"] for run in members if run["result"]["strength"] is not None]
-        cost = costs.get((settings["dataset"], method_of(name)))
+        results = [run["result"] for run in members]
+        strength, gain = ([r[key] for r in results if r.get(key) is not None] for key in ("strength", "gain"))
+        cost = costs.get((settings["dataset"], settings["model"], method_of(name)))
         if graded:
             grades = [run["result"]["grade"] for run in members]
             robust = [100 * grade["autoattack"] for grade in grades]
@@ -247,6 +263,7 @@ def make_table(runs: dict[str, Any], costs: Costs) -> list[str]:
             settings["eps"],
             *figures,
             f"{np.mean(strength):.2f}" if strength else "–",
+            f"{np.mean(gain):.2f}" if gain else "–",
             raised(members),
             "–" if cost is None else f"{cost:.2f}",
         ]
@@ -300,7 +317,7 @@ def draw(name: str, runs: dict[str, Any], costs: Costs) -> list[str]:
         for members in grouped({k: r for k, r in runs.items() if r["settings"]["eps"] == eps}).values():
             settings = members[0]["settings"]
             method = "frozen" if settings["freeze_attacker"] else settings["method"]
-            cost = costs.get((settings["dataset"], method))
+            cost = costs.get((settings["dataset"], settings["model"], method))
             if cost is not None and all("grade" in run["result"] for run in members):
                 label = "l2l, frozen" if method == "frozen" else method
                 points[label] = (cost, [100 * run["result"]["grade"]["autoattack"] for run in members])

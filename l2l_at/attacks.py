@@ -71,9 +71,10 @@ def minus_divergence(model: nn.Module, images: Tensor) -> Objective:
 class SparseStep:
     """A step of ℓ1 length `size`, spread evenly over the few entries with the largest gradients that can still move.
 
-    The steepest ℓ1 step moves one pixel, which soon meets the box, so that many of them find next to nothing. As in SLIDE
-    (Tramèr and Boneh, 2019) a `share` of the entries moves at once; those at the box that would leave it are passed over
-    (Croce and Hein, 2021, on why ball and box belong together). The share was chosen on digits, by what APGD leaves.
+    The steepest ℓ1 step moves one pixel, which soon meets the box, so that many of them find next to nothing. As in
+    SLIDE (Tramèr and Boneh, 2019) a `share` of the entries moves at once; those at the box that would leave it are
+    passed over (Croce and Hein, 2021, on why ball and box belong together). The share was chosen on digits, by what
+    APGD leaves.
     """
 
     size: float

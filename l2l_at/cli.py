@@ -10,7 +10,7 @@ import torch
 import tyro
 
 from l2l_at.config import tuned
-from l2l_at.grading import Tier, grade_folder
+from l2l_at.grading import Tier, grade_folder, says_more
 from l2l_at.methods import METHODS
 from l2l_at.threat import Norm
 from l2l_at.trainer import resolve_device
@@ -101,14 +101,7 @@ def grade_main(argv: list[str] | None = None) -> None:
 
 
 def keep_grade(run: Run, grade: dict[str, Any]) -> None:
-    """Put a grade into a run's record if it says more than what stands there: more images, or a higher tier.
-
-    One of another seed says the same, and must not be chosen by what it says.
-    """
-
-    def rank(grade: dict[str, Any]) -> tuple[int, bool]:
-        return grade["n"], grade["tier"] == "standard"
-
+    """Put a grade into a run's record if it says more than the one that stands there."""
     result = run.record.get("result", {})
-    if "grade" not in result or rank(grade) > rank(result["grade"]):
+    if says_more(grade, result.get("grade")):
         run.update(result=result | {"grade": grade})

@@ -20,6 +20,11 @@ def save(folder: Path, model: nn.Module, card: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     write_atomically(folder / WEIGHTS, safetensors.torch.save(weights))
+    write_card(folder, card)
+
+
+def write_card(folder: Path, card: dict[str, Any]) -> None:
+    """Write what is said of a classifier beside its weights."""
     write_atomically(folder / CARD, (json.dumps(card, indent=2) + "\n").encode())
 
 

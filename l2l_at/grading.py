@@ -240,8 +240,22 @@ def grade_folder(
         classes=card["classes"],
     )
     write_atomically(folder / f"grade_{tier}_{where}.json", (json.dumps(record, indent=2) + "\n").encode())
+    if threat == trained and says_more(record, card.get("grade")):
+        export.write_card(folder, card | {"grade": record})
     print(report(record, folder))
     return record
+
+
+def says_more(grade: dict[str, Any], other: dict[str, Any] | None) -> bool:
+    """Whether a grade is of more images than another, or of as many and a higher tier.
+
+    One of another seed says the same, and must not be chosen by what it says.
+    """
+
+    def rank(grade: dict[str, Any]) -> tuple[int, bool]:
+        return grade["n"], grade["tier"] == "standard"
+
+    return other is None or rank(grade) > rank(other)
 
 
 def report(record: dict[str, Any], folder: Path) -> str:

@@ -208,11 +208,9 @@ def estimate(values: ArrayLike, statistic: Any) -> Estimate:
     return Estimate(float(statistic(array)), low, high)
 
 
-def probability_of_improvement(
-    tasks: Sequence[tuple[ArrayLike, ArrayLike]], n: int = 2000, seed: int = 0
-) -> Estimate:
-    """How probable it is that a run of one group ends higher than one of another, `tasks` holding the values of both for
-    each task: Mann and Whitney's U over its maximum, mean over tasks (Agarwal et al., 2021).
+def probability_of_improvement(tasks: Sequence[tuple[ArrayLike, ArrayLike]], n: int = 2000, seed: int = 0) -> Estimate:
+    """How probable it is that a run of one group ends higher than one of another, `tasks` holding the values of both
+    for each task: Mann and Whitney's U over its maximum, mean over tasks (Agarwal et al., 2021).
 
     The interval resamples the runs of both within each task (a stratified bootstrap).
     """
@@ -292,9 +290,9 @@ def markdown(content: Mapping[str, Any]) -> str:
     end = f" ({content['ends_first']} ends first)" if content["ends_first"] else ""
     lines += [
         "",
-        f"Steps {first:,.0f} to {last:,.0f}, which all runs cover{end}. Interquartile means over runs; in brackets 95 % "
-        "bootstrap intervals, from three runs on. They know the runs that were made and no others: with fewer than ten "
-        "they are too narrow, and a probability of 1 [1, 1] only says that these runs do not overlap.",
+        f"Steps {first:,.0f} to {last:,.0f}, which all runs cover{end}. Interquartile means over runs; in brackets "
+        "95 % bootstrap intervals, from three runs on. They know the runs that were made and no others: with fewer "
+        "than ten they are too narrow, and a probability of 1 [1, 1] only says that these runs do not overlap.",
     ]
     for name, row in content["groups"].items():
         if row["mixes"]:

@@ -52,9 +52,7 @@ def read_scalars(folder: Path | str, tag: str) -> tuple[np.ndarray, np.ndarray]:
     return read_timed(folder, tag)[:2]
 
 
-def read_timed(
-    folder: Path | str, tag: str, *, whole: bool = False
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+def read_timed(folder: Path | str, tag: str, *, whole: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     """The same with the seconds of writing at each value, and how many values were logged again for the same step; the
     time between two event files, when nobody wrote, is not counted.
 

@@ -57,8 +57,8 @@ def learning_curves(
     a dotted one. Its thick line is the interquartile mean over the runs, as far as all of them reach, and from three
     runs on the band around it is the mean's 95 % bootstrap interval at each step. `reference` draws named horizontal
     lines (an expert's return, say). A group has the colour of its place in `colours`, so that pictures of some of the
-    groups look alike, or by default that of its place in `groups`. The same input gives the same files, byte for byte, under one version of
-    matplotlib.
+    groups look alike, or by default that of its place in `groups`. The same input gives the same files, byte for byte,
+    under one version of matplotlib.
     """
     if not groups or any(not curves for curves in groups.values()):
         raise ValueError("a figure needs at least one group, and every group at least one run")

@@ -59,7 +59,7 @@ def main() -> None:
         raise UserError(f"the runs log different figures ({', '.join(tags)}); choose one with --tag")
     for curve in curves:
         if curve.doubled:
-            print(f"{curve.name} has {curve.doubled} values for steps that it has already; the last counts", file=sys.stderr)
+            print(f"{curve.name} logged {curve.doubled} steps twice; the later value counts", file=sys.stderr)
     groups, grid = comparison.grouped(curves), comparison.shared_grid(curves)
     content = {"tag": tags[0]} | comparison.table(groups, grid)
     text = comparison.markdown(content)

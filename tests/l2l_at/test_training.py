@@ -288,9 +288,9 @@ def test_unknown_settings_are_refused():
         from_dict({"epsilon": 1})
 
 
-# The training loss after 14 steps from seed 0: a change of the data, of the loop or of the order of draws shows here, and
-# a gross one of a method (formulas are tested beside the methods). Signs of vanishing gradients differ from processor to
-# processor, so the figures are not exact.
+# The training loss after 14 steps from seed 0: a change of the data, of the loop or of the order of draws shows here,
+# and a gross one of a method (formulas are tested beside the methods). Signs of vanishing gradients differ from
+# processor to processor, so the figures are not exact.
 AFTER_14_STEPS = {
     "standard": 1.2311,
     "fgsm-rs": 1.3865,

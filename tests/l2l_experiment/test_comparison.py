@@ -174,7 +174,7 @@ def test_probability_of_improvement_by_counting(left, right, expected):
 
 
 def test_improvement_over_tasks_is_within_each_task():
-    """Better by ten on both tasks, whose scales are a thousand apart: pooled, the tasks' distance would be all one saw."""
+    """Better by ten on both tasks, whose scales are far apart: pooled, the tasks' distance would be all one saw."""
 
     def runs(task, group, values):
         return [replace(curve([0, value], f"{task}{group}{value}", group), task=task) for value in values]
