@@ -1,4 +1,4 @@
-"""Train a robust classifier on images of your own: three sets of integers, and the moments of their pixels."""
+"""Train a robust classifier on images of your own: three sets of uint8, and the mean and deviation of their pixels."""
 
 import torch
 

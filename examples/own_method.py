@@ -10,7 +10,7 @@ from l2l_at.methods import METHODS, Follower, Method, Recipe
 
 
 class Corners(Follower):
-    """The worst of a few random corners of the box: no gradient at all."""
+    """The worst of a few random corners of the ball: no gradient at all."""
 
     @torch.no_grad()
     def perturb(self, model: nn.Module, batch: Batch) -> torch.Tensor:
