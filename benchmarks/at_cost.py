@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 import tyro
+from at_variants import VARIANTS
 from turns import compare
 
 from l2l_at import methods
@@ -23,8 +24,6 @@ from l2l_at.trainer import Trainer
 from l2l_experiment import provenance
 from l2l_experiment.errors import exit_on_user_error
 
-FROZEN = "frozen"
-
 
 @dataclass(frozen=True)
 class Args:
@@ -32,8 +31,8 @@ class Args:
 
     dataset: Dataset = "digits"
     """Data set; its tuned settings are used."""
-    methods: tuple[str, ...] = (*METHODS, FROZEN)
-    """Methods to measure; pgd is always among them, and frozen is l2l with --freeze-attacker."""
+    methods: tuple[str, ...] = (*METHODS, *VARIANTS)
+    """Methods and variants (benchmarks/at_variants.py) to measure; pgd is always among them."""
     model: str | None = None
     """Classifier, if not the tuned one."""
     attacker: str | None = None
@@ -63,10 +62,8 @@ def main() -> None:
     config = replace(tuned(args.dataset), device=args.device, compile=args.compile, **changes)
     task = load_data(config.dataset, data_dir=args.data_dir)
     names = list(dict.fromkeys(("pgd", *args.methods)))
-    configs = {
-        name: replace(config, method="l2l", freeze_attacker=True) if name == FROZEN else replace(config, method=name)
-        for name in names
-    }
+    # Weights are perturbed from the start, for what is measured are the first steps.
+    configs = {name: replace(config, awp_from=0.0, **VARIANTS.get(name, {"method": name})) for name in names}
     if args.compile:  # what differentiates a gradient cannot be compiled
         configs = {name: c for name, c in configs.items() if not methods.make(c, task.shape[0]).differentiates}
     trainers = {name: Trainer(config, task) for name, config in configs.items()}

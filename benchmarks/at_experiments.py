@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 
 import joblib
 import tyro
+from at_variants import VARIANTS, flags
 from campaign import ROOT, Experiments, choose, run_all
 from tqdm import tqdm
 
@@ -25,8 +26,8 @@ SEEDS = range(5)
 RADII = ("0.1", "0.2")
 FIRST = ("standard", "fgsm-rs", "pgd", "l2l", "l2l-naive", "l2l-grad", "l2l-2step")
 
-# What is taken away from or changed in the learned attacker, at the radius at which one step is not enough; as it is,
-# and frozen, it stands among the runs of `digits` and `frozen`.
+# What is taken away from or changed in the learned attacker, at the radius at which one step is not enough. As it is,
+# and frozen, it stands among the runs of `digits` and `frozen`: for the sweeps of rates and lengths below, too.
 ABLATIONS = {
     "scales-only": ["--attacker-sees"],
     "network-only": ["--attacker-scale-rate", "0"],
@@ -48,7 +49,7 @@ ABLATIONS = {
     "batch-scale": ["--gradient-scale", "batch"],
     "sign-steps": ["--method", "pgd-2", "--attack-start", "last", "--attack-size", "0.75"],
 }
-LENGTHS = ("0.02", "0.05", "0.2", "0.75", "3")
+LENGTHS = ("0.02", "0.05", "0.2", "3")
 BEFORE = ["--attack-start", "random", "--attacker-scale-rate", "0"]
 RATES = {
     "frozen": ["--freeze-attacker"],
@@ -83,6 +84,13 @@ def experiments(tier: str = "standard") -> Experiments:
             for eps in RADII
             for method in METHODS
             if method not in FIRST
+        }
+        | {
+            f"{name}_{eps}_s{seed}": [*quick, *flags(settings), "--eps", eps, "--seed", str(seed)]
+            for seed in SEEDS
+            for eps in RADII
+            for name, settings in VARIANTS.items()
+            if name != "frozen"
         },
         "frozen": {
             f"frozen_{eps}_s{seed}": [*full, "--freeze-attacker", "--eps", eps, "--seed", str(seed)]
@@ -113,30 +121,31 @@ def experiments(tier: str = "standard") -> Experiments:
             for method in ("ro", "pgd")
         },
         "ablation": {
-            f"{name}_s{seed}": [*quick, "--eps", "0.2", *flags, "--seed", str(seed)]
+            f"{name}_s{seed}": [*quick, "--eps", "0.2", *changes, "--seed", str(seed)]
             for seed in range(3)
-            for name, flags in ABLATIONS.items()
+            for name, changes in ABLATIONS.items()
         },
         "attacker-rate": {
-            f"{name}_{eps}_s{seed}": [*quick, "--eps", eps, *flags, "--seed", str(seed)]
+            f"{name}_{eps}_s{seed}": [*quick, "--eps", eps, *changes, "--seed", str(seed)]
             for seed in range(3)
             for eps in RADII
-            for name, flags in RATES.items()
+            for name, changes in RATES.items()
+            if name not in ("frozen", "rate-1e-3")
         },
         # A step length that nobody tuned: what the attacker makes of it, and what it is when nothing is learned.
         "step-length": {
-            f"{name}-{size}_{eps}_s{seed}": [*quick, "--eps", eps, "--attack-size", size, *flags, "--seed", str(seed)]
+            f"{name}-{size}_{eps}_s{seed}": [*quick, "--eps", eps, "--attack-size", size, *changes, "--seed", str(seed)]
             for seed in range(3)
             for eps in RADII
             for size in LENGTHS
-            for name, flags in (("l2l", []), ("frozen", ["--freeze-attacker"]))
+            for name, changes in (("l2l", []), ("frozen", ["--freeze-attacker"]))
         },
         # How the method was before attacks went on from the last perturbation and steps learned their length.
         "random-start": {
-            f"{name}_{eps}_s{seed}": [*quick, *BEFORE, "--eps", eps, *flags, "--seed", str(seed)]
+            f"{name}_{eps}_s{seed}": [*quick, *BEFORE, "--eps", eps, *changes, "--seed", str(seed)]
             for seed in range(3)
             for eps in RADII
-            for name, flags in RATES.items()
+            for name, changes in RATES.items()
         },
     }
 

@@ -6,35 +6,44 @@ are the record. Without it, the page is made from them again.
 
 import json
 import re
-from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import at_sensitivity
 import numpy as np
 import tyro
 import yaml
+from at_tables import (
+    DATA,
+    Costs,
+    first_table,
+    grouped,
+    make_table,
+    method_of,
+    other_table,
+    paired_table,
+    read_costs,
+    recorded,
+    what_standard_adds,
+)
 from campaign import ROOT
 from pages import README, condense, update
 
-from l2l_at.config import ATConfig
 from l2l_at.methods import METHODS
 from l2l_at.probe import CollapseAlarm
 from l2l_experiment import events
 from l2l_experiment.figures import frontier
-from l2l_experiment.stability import mean_interval
 
 PAGE = ROOT / "docs" / "results" / "at.md"
-DATA = ROOT / "docs" / "results" / "at"
 SETTINGS = (
     "dataset", "method", "model", "norm", "eps", "seed", "epochs", "subset", "attack_steps", "attack_size",
     "attack_start", "attacker_sees", "attacker_every", "attacker_rate", "attacker_scale_rate", "gradient_scale",
-    "freeze_attacker",
+    "freeze_attacker", "average", "awp", "inner", "regularisation", "label_smoothing", "clean_share", "bat_rate",
+    "bat_lambda", "noise", "replays",
 )  # fmt: skip
 CURVES = ("train/loss", "robust/clean", "robust/pgd10", "train/pgd10", "follower/strength")
 PUBLISHED = ("l2l-naive", "l2l-grad", "l2l-2step", "l2l-kstep")
-SECOND_OPINION = "foolbox-pgd50"
-Costs = dict[tuple[str, str, str], float]  # of a training step over PGD-10's, by data set, network and method
 
 
 @dataclass(frozen=True)
@@ -61,30 +70,28 @@ def main() -> None:
         beside = {"digits": ("frozen",), "zoo": ("digits", "frozen")}.get(path.stem, ())
         drawn = runs | {key: run for other in beside for key, run in recorded(other).items()}
         contents[path.stem] = [*make_table(runs, costs), *draw(path.stem, drawn, costs)]
+        if setting := at_sensitivity.SWEPT.get(path.stem):
+            cells = at_sensitivity.collect(runs, setting)
+            picture = at_sensitivity.draw(cells, setting, DATA / path.stem)
+            contents[f"{path.stem}-merit"] = [*at_sensitivity.table(cells), *picture]
     contents["paired"], contents["tiers"] = paired_table(), what_standard_adds()
     update(PAGE, contents)
     update(README, {"methods": methods_table(), "digits": first_table(costs)})
-    for page in sorted({page_of(name) for name in METHODS} - {page_of("standard")}):
+    for page in sorted({page_of(name) for name in METHODS} - {page_of("standard")} | {"methods/awp.md"}):
         path = ROOT / "docs" / page
         update(path, {"figures": method_figures(path.stem)})
-
-
-def recorded(experiment: str) -> dict[str, Any]:
-    """The runs that an experiment's record holds."""
-    path = DATA / f"{experiment}.json"
-    return json.loads(path.read_text())["runs"] if path.is_file() else {}
 
 
 def with_related(name: str, runs: dict[str, Any]) -> dict[str, Any]:
     """An experiment's runs with those of other experiments that belong into its table and were not made twice."""
     found = dict(runs)
-    if name == "ablation":
+    if name in ("ablation", "step-length", "attacker-rate"):
         seeds, radii = ({run["settings"][key] for run in runs.values()} for key in ("seed", "eps"))
         for title, others in (("as-it-is", "digits"), ("frozen", "frozen")):
             for key, run in recorded(others).items():
                 settings = run["settings"]
                 if settings["method"] == "l2l" and settings["seed"] in seeds and settings["eps"] in radii:
-                    found[key] = run | {"group": title}
+                    found[key] = run | {"group": f"{title}_{settings['eps']}"}
     return found
 
 
@@ -94,69 +101,6 @@ def methods_table() -> list[str]:
         f"| [`{name}`](docs/{page_of(name)}) | {recipe.summary} | {recipe.source} |" for name, recipe in METHODS.items()
     ]
     return ["| `--method` | what | source |", "|---|---|---|", *rows]
-
-
-def first_table(costs: Costs) -> list[str]:
-    """What the README says of digits: cost and robustness at both radii, cheapest first."""
-    runs = recorded("digits") | recorded("frozen")
-    found: dict[str, dict[str, str]] = defaultdict(dict)
-    for group, members in grouped(runs).items():
-        grades = [run["result"]["grade"] for run in members]
-        robust = mean_and_spread([100 * grade["autoattack"] for grade in grades])
-        found[method_of(group)][members[0]["settings"]["eps"]] = f"{robust} ({tiers(grades)})"
-    radii = sorted({eps for row in found.values() for eps in row})
-    heads = [f"AutoAttack %, ε = {eps} (n and tier)" for eps in radii]
-    lines = ["| " + " | ".join(["trained by", "cost over PGD-10", *heads]) + " |", "|---" * (2 + len(radii)) + "|"]
-    for name in sorted(found, key=lambda name: costs.get(("digits", "small-cnn", name), np.inf)):
-        cost = costs.get(("digits", "small-cnn", name))
-        cells = [found[name].get(eps, "–") for eps in radii]
-        what = "`l2l --freeze-attacker`" if name == "frozen" else f"`{name}`"
-        lines.append("| " + " | ".join([what, "–" if cost is None else f"{cost:.2f}", *cells]) + " |")
-    return lines
-
-
-def paired_table() -> list[str]:
-    """What separates `l2l` from others on the same seeds, and so the same images and splits."""
-    runs = recorded("digits") | recorded("frozen")
-    by_seed: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
-    for run in runs.values():
-        key = (run["settings"]["eps"], method_of(run["group"]))
-        by_seed[key][run["settings"]["seed"]] = 100 * run["result"]["grade"]["autoattack"]
-    lines = ["| `l2l` minus | ε | n | AutoAttack, points (each seed) | 95 % interval |", "|---" * 5 + "|"]
-    for eps in sorted({eps for eps, _ in by_seed}):
-        for other in ("pgd", "frozen", "fgsm-rs", "l2l-2step"):
-            mine, theirs = by_seed[eps, "l2l"], by_seed[eps, other]
-            gaps = [mine[seed] - theirs[seed] for seed in sorted(mine.keys() & theirs.keys())]
-            if len(gaps) < 2:
-                continue
-            half, mean = mean_interval(gaps), np.mean(gaps)
-            each = ", ".join(f"{gap:+.1f}" for gap in gaps)
-            cells = [other, eps, str(len(gaps)), f"{mean:+.1f} ({each})", f"{mean - half:+.1f} to {mean + half:+.1f}"]
-            lines.append("| " + " | ".join(cells) + " |")
-    return lines
-
-
-def what_standard_adds() -> list[str]:
-    """How much FAB-T and Square find that APGD-CE and APGD-T have left, in all runs that were graded with both."""
-    grades = [run["result"]["grade"] for name in ("digits", "frozen") for run in recorded(name).values()]
-    full = [grade for grade in grades if grade["tier"] == "standard"]
-    lost = [round(grade["n"] * (grade["attacks"]["apgd-t"] - grade["attacks"]["square"])) for grade in full]
-    left = sum(round(grade["n"] * grade["attacks"]["apgd-t"]) for grade in full)
-    return [
-        f"In the {len(full)} runs on digits that were graded with both, FAB-T and Square broke {sum(lost)} of the "
-        f"{left:,} images that the first two attacks had left, at most {max(lost, default=0)} in one run."
-    ]
-
-
-def tiers(grades: list[dict[str, Any]]) -> str:
-    """How many grades are of which tier."""
-    return " + ".join(f"{count} {tier}" for tier, count in sorted(Counter(g["tier"] for g in grades).items()))
-
-
-def mean_and_spread(values: list[float]) -> str:
-    """Mean ± standard deviation, or the mean alone where there is one value."""
-    spread = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.1f}{spread}"
 
 
 def page_of(name: str) -> str:
@@ -170,7 +114,11 @@ def method_figures(name: str) -> list[str]:
     """What is recorded of a method on digits: rows of the tables of results, or that there is nothing yet."""
     names = [method for method in METHODS if page_of(method) == f"methods/{name}.md"]
     everything = recorded("digits") | recorded("zoo")
-    runs = {key: run for key, run in everything.items() if run["settings"]["method"] in names}
+    runs = {
+        key: run
+        for key, run in everything.items()
+        if run["settings"]["method"] in names or (name == "awp" and run["settings"].get("awp"))
+    }
     if not runs:
         return ["Nothing is recorded yet."]
     return [
@@ -201,114 +149,6 @@ def alarms(rows: list[dict[str, Any]]) -> list[int]:
     return [row["step"] for row in rows if "train/fgsm" in row and alarm(row)]
 
 
-def read_costs() -> Costs:
-    """What the records of benchmarks/at_cost.py say (cost.json, cost_*.json) of the batch size that the runs have."""
-    costs: Costs = {}
-    for path in sorted(DATA.glob("cost*.json")):
-        record = json.loads(path.read_text())
-        settings = record["settings"]
-        if settings["batch_size"] == ATConfig().batch_size and not settings["compile"]:
-            where = settings["dataset"], settings["model"]
-            costs |= {(*where, name): row["ratio"] for name, row in record["summary"].items()}
-    return costs
-
-
-def grouped(runs: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """Runs that differ in their seed only, under the name they share."""
-    groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for run in sorted(runs.values(), key=lambda run: (run["settings"]["eps"], run["group"], run["settings"]["seed"])):
-        groups[run["group"]].append(run)
-    return groups
-
-
-def method_of(group: str) -> str:
-    """A group's name without its radius."""
-    return group.rsplit("_", 1)[0]
-
-
-def make_table(runs: dict[str, Any], costs: Costs) -> list[str]:
-    """One row a group: clean, second opinion and AutoAttack, strength, alarms, cost."""
-    graded = all("grade" in run["result"] for run in runs.values())
-    lines = [
-        "| runs | n | ε | clean % | "
-        + (
-            "foolbox PGD-50 % | AutoAttack %, mean ± sd over seeds (each) | tier | "
-            if graded
-            else "held-out PGD-10 % | "
-        )
-        + "strength | gain | alarms (at the end) | cost over pgd |",
-        "|---" * (11 if graded else 9) + "|",
-    ]
-    for name, members in grouped(runs).items():
-        settings = members[0]["settings"]
-        results = [run["result"] for run in members]
-        strength, gain = ([r[key] for r in results if r.get(key) is not None] for key in ("strength", "gain"))
-        cost = costs.get((settings["dataset"], settings["model"], method_of(name)))
-        if graded:
-            grades = [run["result"]["grade"] for run in members]
-            robust = [100 * grade["autoattack"] for grade in grades]
-            each = ", ".join(f"{value:.1f}" for value in robust)
-            figures = [
-                f"{np.mean([100 * grade['clean'] for grade in grades]):.1f}",
-                f"{np.mean([100 * grade['attacks'][SECOND_OPINION] for grade in grades]):.1f}",
-                f"{mean_and_spread(robust)} ({each})",
-                tiers(grades),
-            ]
-        else:
-            last = [run["result"]["best"] for run in members]
-            figures = [f"{100 * np.mean([row[key] for row in last]):.1f}" for key in ("clean", "pgd10")]
-        cells = [
-            method_of(name) if graded else name,
-            str(len(members)),
-            settings["eps"],
-            *figures,
-            f"{np.mean(strength):.2f}" if strength else "–",
-            f"{np.mean(gain):.2f}" if gain else "–",
-            raised(members),
-            "–" if cost is None else f"{cost:.2f}",
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
-
-
-def raised(members: list[dict[str, Any]]) -> str:
-    """In how many runs the alarm was raised, and in how many it was when they ended."""
-    if any("alarms" not in run for run in members):
-        return "–"
-    ended = [run["curves"]["train/pgd10"][-1][0] in run["alarms"] for run in members]
-    return f"{sum(bool(run['alarms']) for run in members)} ({sum(ended)})"
-
-
-def other_table(record: dict[str, Any]) -> list[str]:
-    """The table of a record that is not one of runs."""
-    return headroom_table(record) if "headroom" in record else cost_table(record)
-
-
-def headroom_table(record: dict[str, Any]) -> list[str]:
-    """What benchmarks/attacker_headroom.py measured."""
-    names = list(next(iter(record["headroom"].values())))
-    lines = ["| classifier of | " + " | ".join(names) + " |", "|---" * (1 + len(names)) + "|"]
-    for run, row in record["headroom"].items():
-        lines.append("| " + " | ".join([run, *(f"{row[name]:.3f}" for name in names)]) + " |")
-    return lines
-
-
-def cost_table(record: dict[str, Any]) -> list[str]:
-    """What benchmarks/at_cost.py measured."""
-    turns = len(record["seconds_a_step"]["pgd"])
-    lines = [f"| {record['device']}, n = {turns} turns | ms a step | ratio to pgd | quartiles |", "|---|---|---|---|"]
-    for name, row in record["summary"].items():
-        low, high = row["quartiles"]
-        lines.append(f"| {name} | {row['milliseconds']:.1f} | {row['ratio']:.2f} | {low:.2f}–{high:.2f} |")
-    settings, machine = record["settings"], record["machine"]
-    where = machine["gpu"] or f"{machine['cpu']}, one thread"
-    return [
-        *lines,
-        "",
-        f"{settings['dataset']}, {settings['model']}, batch {settings['batch_size']}. Machine: {where}.",
-    ]
-
-
 def draw(name: str, runs: dict[str, Any], costs: Costs) -> list[str]:
     """Robustness against cost, a picture a radius; returns the lines that show them."""
     lines = []
@@ -316,7 +156,7 @@ def draw(name: str, runs: dict[str, Any], costs: Costs) -> list[str]:
         points = {}
         for members in grouped({k: r for k, r in runs.items() if r["settings"]["eps"] == eps}).values():
             settings = members[0]["settings"]
-            method = "frozen" if settings["freeze_attacker"] else settings["method"]
+            method = method_of(members[0]["group"])
             cost = costs.get((settings["dataset"], settings["model"], method))
             if cost is not None and all("grade" in run["result"] for run in members):
                 label = "l2l, frozen" if method == "frozen" else method
