@@ -38,6 +38,7 @@ TITLES = {
     "constant": "constant reward",
     "filter": "running filter",
 }
+SWEPT = tuple(name for name in ("rates", "sensitivity") if (DATA / f"{name}.json").is_file())
 RULE = ("holdout", "follower_steps", "freeze_follower")
 CURVES = {
     RETURN: "training return",
@@ -70,7 +71,7 @@ def main() -> None:
         elif "runs" in content:
             runs = with_related(path.stem, content["runs"])
             contents[path.stem] = [*make_table(runs), "", *draw(path.stem, runs)]
-            swept += content["runs"].values() if path.stem in ("rates", "sensitivity") else []
+            swept += content["runs"].values() if path.stem in SWEPT else []
         else:
             contents[path.stem] = throughput_table(content)
     found = sensitivity.collect(swept)

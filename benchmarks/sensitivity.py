@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from l2l_experiment.figures import heat_map
+from l2l_experiment.figures import heat_map, learning_curves
 
 RATES = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
 FOLLOWERS = ("adam", "l2l")
@@ -16,7 +16,7 @@ Key = tuple[str, float, int]  # follower, gradient penalty, demonstrations
 def collect(runs: list[dict[str, Any]]) -> dict[Key, dict[float, list[float]]]:
     """Percent of the expert of every run, by setting and rate."""
     found: dict[Key, dict[float, list[float]]] = defaultdict(lambda: {rate: [] for rate in RATES})
-    for run in runs:
+    for run in sorted(runs, key=lambda run: run["settings"]["seed"]):
         settings = run["settings"]
         if settings["follower"] in FOLLOWERS and settings["disc_rate"] in RATES:
             key = settings["follower"], settings["gradient_penalty"], settings["num_demos"]
@@ -57,7 +57,25 @@ def draw(found: dict[Key, dict[float, list[float]]], path_stem: Path) -> list[st
         ylabel="",
         limits=(0, 100),
     )
-    return [f"![percent of the expert over discriminator rates](gail/{png.name})"]
+    return [f"![percent of the expert over discriminator rates](gail/{png.name})", "", *draw_curves(found, path_stem)]
+
+
+def draw_curves(found: dict[Key, dict[float, list[float]]], path_stem: Path) -> list[str]:
+    """The same as curves over the rate, a thin line a seed, with the band of their mean."""
+    groups = {}
+    for key, by_rate in found.items():
+        rates = [rate for rate in RATES if by_rate[rate]]
+        seeds = min((len(by_rate[rate]) for rate in rates), default=0)
+        if len(rates) > 1:
+            groups[words(key)] = [(np.log10(rates), [by_rate[rate][seed] for rate in rates]) for seed in range(seeds)]
+    png, _ = learning_curves(
+        groups,
+        f"{path_stem}_curves",
+        title="HalfCheetah-v4: % of the demonstrations' return",
+        xlabel="log10 of the discriminator's rate; for L2L of the one that it starts from",
+        ylabel="% of the demonstrations' return",
+    )
+    return [f"![the same as curves](gail/{png.name})"]
 
 
 def _rate(rate: float) -> str:

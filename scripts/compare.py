@@ -94,8 +94,8 @@ def remake(records: Path) -> None:
     """Make the tables and figures of README and docs anew, each page by the report in benchmarks/ that knows it."""
     if records.resolve() != RECORDS:
         raise UserError(f"{records} does not hold this project's records; they are in {RECORDS}")
-    for folder in sorted(path for path in records.iterdir() if path.is_dir()):
-        subprocess.run([sys.executable, str(REPORTS / f"{folder.name}_report.py")], check=True)
+    for report in sorted(REPORTS.glob("*_report.py")):
+        subprocess.run([sys.executable, str(report)], check=True)
 
 
 if __name__ == "__main__":

@@ -70,6 +70,9 @@ def test_page_of_imitation_follows_from_its_records(benchmarks):
         else:
             lines = gail_report.throughput_table(content)
         assert "\n".join(lines) in page, path.name
+    runs = [json.loads((gail_report.DATA / f"{name}.json").read_text())["runs"] for name in gail_report.SWEPT]
+    found = gail_report.sensitivity.collect([run for some in runs for run in some.values()])
+    assert "\n".join(gail_report.sensitivity.table(found)) in page
     readme = (ROOT / "README.md").read_text()
     for name, lines in gail_report.readme_tables().items():
         assert "\n".join(lines) in readme, name
@@ -86,6 +89,20 @@ def test_page_of_defences_follows_from_its_records(benchmarks):
         runs = at_report.with_related(path.stem, runs) if runs else runs
         lines = at_report.make_table(runs, at_report.read_costs()) if runs else at_report.other_table(content)
         assert "\n".join(lines) in page, path.name
+        if setting := at_report.at_sensitivity.SWEPT.get(path.stem):
+            cells = at_report.at_sensitivity.collect(runs, setting)
+            assert "\n".join(at_report.at_sensitivity.table(cells)) in page, path.name
+    for lines in (at_report.paired_table(), at_report.what_standard_adds()):
+        assert "\n".join(lines) in page
+
+
+def test_page_of_the_engine_follows_from_its_game(benchmarks):
+    """The same for docs/engine.md."""
+    import engine_report
+
+    page, game = (ROOT / "docs" / "engine.md").read_text(), engine_report.QuadraticGame()
+    for lines in (engine_report.after_steps(game), engine_report.at_the_answer(game)):
+        assert "\n".join(lines) in page
 
 
 def test_readme_lists_the_methods_that_there_are(benchmarks):

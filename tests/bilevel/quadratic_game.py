@@ -3,13 +3,13 @@
 The follower minimises ½ wᵀA w − wᵀB θ; the leader minimises ½|w − t|² + ½|θ|² over θ. The best response is w* = A⁻¹B θ,
 and the true hypergradient is θ + BᵀA⁻¹(w* − t).
 
-    python tests/bilevel/quadratic_game.py    # prints the relative error of every estimator
+benchmarks/engine_report.py puts the relative error of every estimator into docs/engine.md.
 """
 
 import torch
 from torch import Tensor
 
-from bilevel import GradientStep, conjugate_gradient, implicit, neumann, scaled_identity, unroll
+from bilevel import GradientStep, conjugate_gradient, implicit, unroll
 
 
 class QuadraticGame:
@@ -54,28 +54,3 @@ class QuadraticGame:
 
     def implicit_at(self, solution: Tensor, solve=None) -> Tensor:
         return implicit(self.objective, solution.detach(), solve or conjugate_gradient(len(self.start)))
-
-
-def main() -> None:
-    game = QuadraticGame()
-    exact = game.best_response()
-    print("at the exact answer:")
-    rows = {
-        "detached": exact,
-        "implicit, conjugate gradient, 6 products": game.implicit_at(exact),
-        "implicit, conjugate gradient, 3 products": game.implicit_at(exact, conjugate_gradient(3)),
-        "implicit, Neumann, 10 products": game.implicit_at(exact, neumann(10, 0.5)),
-        "implicit, Neumann, 300 products": game.implicit_at(exact, neumann(300, 0.5)),
-        "implicit, scaled identity 0.5": game.implicit_at(exact, scaled_identity(0.5)),
-    }
-    for name, answer in rows.items():
-        print(f"  {name:42s} {game.relative_error(answer):.1e}")
-    print("after K gradient steps of 0.5: unrolled, implicit at the same point, detached")
-    for steps in (1, 5, 20, 100, 300):
-        answer = game.unrolled(steps)
-        errors = [game.relative_error(a) for a in (answer, game.implicit_at(answer), answer.detach())]
-        print(f"  K = {steps:3d}  " + "  ".join(f"{error:.1e}" for error in errors))
-
-
-if __name__ == "__main__":
-    main()
