@@ -17,7 +17,7 @@ from l2l_experiment.sweeps import Job
 
 # Writes what it was given into its folder. With --slow it saves when it is asked to stop, and does not finish.
 FAKE = """
-import json, pathlib, signal, sys, time
+import json, os, pathlib, signal, sys, time
 words = sys.argv[1:]
 flag = "--resume" if "--resume" in words else "--run-dir"
 folder = pathlib.Path(words[words.index(flag) + 1])
@@ -26,8 +26,11 @@ print(" 50%|#####     |", flush=True)
 if "--fail" in words:
     sys.exit(3)
 def end(status):
-    (folder / "record.json").write_text(json.dumps({"status": status, "words": words}))
+    node = os.environ.get("RAY_RAYLET_PID")
+    (folder / "record.json").write_text(json.dumps({"status": status, "words": words, "node": node}))
     sys.exit(0 if status == "finished" else 130)
+if "--second" in words:
+    time.sleep(1)
 if "--slow" in words:
     (folder / "checkpoints" / "step_1").mkdir(parents=True)
     signal.signal(signal.SIGINT, lambda *_: end("interrupted"))
@@ -151,3 +154,20 @@ def test_ray_makes_the_same_runs(tmp_path, script):
     jobs = [Job(script, tmp_path / name, flags) for name, flags in {"a": (), "b": ("--fail",)}.items()]
     assert [job.folder.name for job in sweeps.run(jobs, backend="ray")] == ["b"]
     assert sweeps.status(tmp_path / "a") == "finished"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray: the extra [ray]")
+def test_ray_makes_runs_on_two_nodes(tmp_path, script):
+    """Two nodes of one core on this machine, each a raylet of its own, as `ray start` twice would make."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    try:
+        cluster.add_node(num_cpus=1)
+        jobs = [Job(script, tmp_path / f"r{index}", ("--second",)) for index in range(6)]
+        assert sweeps.run(jobs, backend="ray", address=cluster.address) == []
+    finally:
+        cluster.shutdown()
+    nodes = {json.loads((job.folder / "record.json").read_text())["node"] for job in jobs}
+    assert len(nodes) == 2
