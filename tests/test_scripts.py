@@ -107,10 +107,12 @@ def test_page_of_the_engine_follows_from_its_game(benchmarks):
 
 def test_readme_lists_the_methods_that_there_are(benchmarks):
     import at_report
+    import readme_report
 
     readme = (ROOT / "README.md").read_text()
     assert "\n".join(at_report.methods_table()) in readme
     assert "\n".join(at_report.first_table(at_report.read_costs())) in readme
+    assert "\n".join(readme_report.first_table()) in readme
     for name in at_report.METHODS:
         assert (ROOT / "docs" / at_report.page_of(name)).is_file(), name
     for path in (ROOT / "docs" / "methods").glob("*.md"):
