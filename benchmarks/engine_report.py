@@ -5,6 +5,7 @@ They follow from one quadratic game with a closed form (tests/bilevel/quadratic_
 
 import sys
 
+import tyro
 from campaign import ROOT
 from pages import update
 
@@ -57,4 +58,4 @@ def error(game: QuadraticGame, answer) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import numpy as np
+import tyro
 from at_tables import read_costs
 from at_tables import recorded as defences
 from campaign import ROOT
@@ -73,4 +74,4 @@ def summed(values) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)
