@@ -14,6 +14,7 @@ import at_sensitivity
 import numpy as np
 import tyro
 import yaml
+from at_experiments import ABLATIONS
 from at_tables import (
     DATA,
     Costs,
@@ -74,6 +75,9 @@ def main() -> None:
             cells = at_sensitivity.collect(runs, setting)
             picture = at_sensitivity.draw(cells, setting, DATA / path.stem)
             contents[f"{path.stem}-merit"] = [*at_sensitivity.table(cells), *picture]
+    contents["ablation-flags"] = [
+        ", ".join(f"*{name}* `{' '.join(changes)}`" for name, changes in ABLATIONS.items()) + "."
+    ]
     contents["paired"], contents["tiers"] = paired_table(), what_standard_adds()
     update(PAGE, contents)
     update(README, {"methods": methods_table(), "digits": first_table(costs)})
