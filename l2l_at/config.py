@@ -65,7 +65,7 @@ class ATConfig:
     attack_steps: int | None = None
     """Steps of the training attack; by default the method's own."""
     attack_size: float | None = None
-    """Length of a step over the radius; by default the method's own."""
+    """Size of a step of the training attack over the radius; by default the method's own."""
     attack_start: Literal["zero", "random", "last"] | None = None
     """Where the training attack starts: at the image (for --inner kl: hardly beside it), at random, or where the last
     attack on the same image ended; by default as the method has it."""
@@ -103,7 +103,7 @@ class ATConfig:
     attacker_decay: float = 2e-4
     """Weight decay of the attacker, added to the gradient."""
     attacker_scale_rate: float | None = None
-    """Learning rate of the logarithms of the residual attacker's step length and sharpness (0.03); 0 keeps both."""
+    """Learning rate of the logarithms of the residual attacker's step size and sharpness (0.03); 0 keeps both."""
     attacker_every: int | None = None
     """Fit the residual attacker on every n-th batch (l2l: 4, l2l-sdi: 20); the published forms are on every batch."""
     gradient_scale: Scale | None = None
