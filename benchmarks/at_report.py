@@ -34,7 +34,7 @@ from pages import README, condense, update
 from l2l_at.methods import METHODS
 from l2l_at.probe import CollapseAlarm
 from l2l_experiment import events
-from l2l_experiment.figures import frontier
+from l2l_experiment.figures import frontier, learning_curves
 
 PAGE = ROOT / "docs" / "results" / "at.md"
 SETTINGS = (
@@ -174,7 +174,25 @@ def draw(name: str, runs: dict[str, Any], costs: Costs) -> list[str]:
                 ylabel="AutoAttack accuracy on test images, %",
             )
             lines += ["", f"![robustness against cost, ε = {eps}](at/{png.name})"]
+        if name == "digits":
+            lines += ["", draw_curves(name, eps, {k: r for k, r in runs.items() if r["settings"]["eps"] == eps})]
     return lines
+
+
+def draw_curves(name: str, eps: str, runs: dict[str, Any]) -> str:
+    """Held-out robustness over training, by our own probe; returns the line that shows it."""
+    curves = {
+        method_of(group): [tuple(zip(*run["curves"]["robust/pgd10"], strict=True)) for run in members]
+        for group, members in grouped(runs).items()
+    }
+    percent = {who: [(steps, [100 * v for v in values]) for steps, values in some] for who, some in curves.items()}
+    png, _ = learning_curves(
+        percent,
+        DATA / f"{name}_{eps}_curves",
+        title=f"digits, linf, ε = {eps}: robustness over training",
+        ylabel="PGD-10 accuracy on held-out images, % (a probe)",
+    )
+    return f"![held-out robustness over training, ε = {eps}](at/{png.name})"
 
 
 if __name__ == "__main__":
