@@ -110,7 +110,7 @@ def tiers(grades: list[dict[str, Any]]) -> str:
     return " + ".join(f"{count} {tier}" for tier, count in sorted(Counter(g["tier"] for g in grades).items()))
 
 
-def first_table(costs: Costs) -> list[str]:
+def digits_table(costs: Costs) -> list[str]:
     """What the README says of digits: cost and robustness at both radii, cheapest first."""
     runs = recorded("digits") | recorded("frozen")
     found: dict[str, dict[str, str]] = defaultdict(dict)

@@ -15,7 +15,7 @@ import sensitivity
 import tyro
 import yaml
 from campaign import ROOT
-from pages import README, condense, update
+from pages import condense, update
 
 from l2l_experiment import events
 from l2l_experiment.figures import learning_curves
@@ -38,7 +38,7 @@ TITLES = {
     "constant": "constant reward",
     "filter": "running filter",
 }
-SWEPT = tuple(name for name in ("rates", "sensitivity") if (DATA / f"{name}.json").is_file())
+SWEPT = ("rates", "sensitivity")
 RULE = ("holdout", "follower_steps", "freeze_follower")
 CURVES = {
     RETURN: "training return",
@@ -77,7 +77,6 @@ def main() -> None:
     found = sensitivity.collect(swept)
     contents["merit"] = [*sensitivity.table(found), "", *sensitivity.draw(found, DATA / "merit")]
     update(PAGE, contents)
-    update(README, readme_tables())
 
 
 def with_related(name: str, runs: dict[str, Any]) -> dict[str, Any]:

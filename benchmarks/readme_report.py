@@ -1,16 +1,15 @@
-"""The README's first table: what a learned follower buys and what it costs. python benchmarks/readme_report.py
-
-One row a comparison, all from the records in docs/results/.
-"""
+"""All tables of the README, from the records in docs/results/: python benchmarks/readme_report.py"""
 
 import json
 from typing import Any
 
 import numpy as np
 import tyro
-from at_tables import read_costs
+from at_report import methods_table
+from at_tables import digits_table, read_costs
 from at_tables import recorded as defences
 from campaign import ROOT
+from gail_report import readme_tables
 from pages import README, update
 
 IMITATION = ROOT / "docs" / "results" / "gail"
@@ -19,12 +18,13 @@ EPS = "0.2"
 
 
 def main() -> None:
-    """Write the table."""
-    update(README, {"first": first_table()})
+    """Write the tables."""
+    tables = {"first": first_table(), "methods": methods_table(), "digits": digits_table(read_costs())}
+    update(README, tables | readme_tables())
 
 
 def first_table() -> list[str]:
-    """Hand-designed beside learned, where somebody tuned and where nobody did."""
+    """What a learned follower buys and costs: beside a hand-designed one, where somebody tuned and where nobody did."""
     speed = json.loads((IMITATION / "throughput.json").read_text())["summary"]
     slower = speed["gail"]["ratio"] / speed["l2l-gail"]["ratio"]
     costs = {name: cost for (dataset, _, name), cost in read_costs().items() if dataset == "digits"}
