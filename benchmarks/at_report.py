@@ -18,10 +18,13 @@ from at_experiments import ABLATIONS
 from at_tables import (
     DATA,
     Costs,
+    after_all,
+    after_both,
     grouped,
     make_table,
     method_of,
     other_table,
+    overview,
     paired_table,
     read_costs,
     recorded,
@@ -43,6 +46,19 @@ SETTINGS = (
     "bat_lambda", "noise", "replays",
 )  # fmt: skip
 CURVES = ("train/loss", "robust/clean", "robust/pgd10", "train/pgd10", "follower/strength")
+PAIRS = tuple(("l2l", other) for other in ("pgd", "frozen", "fgsm-rs", "l2l-2step"))
+ZOO_PAIRS = (
+    ("fast-bat", "fgsm-rs"),
+    ("fast-bat-consistent", "fast-bat"),
+    ("l2l-trades", "trades"),
+    ("l2l-trades", "l2l"),
+    ("l2l-sdi", "fgsm-rs"),
+    ("arow", "trades"),
+    ("pgd-awp", "pgd"),
+    ("trades-awp", "trades"),
+    ("arow-awp", "arow"),
+    ("pgd", "pgd-unaveraged"),
+)
 PUBLISHED = ("l2l-naive", "l2l-grad", "l2l-2step", "l2l-kstep")
 
 
@@ -77,11 +93,22 @@ def main() -> None:
     contents["ablation-flags"] = [
         ", ".join(f"*{name}* `{' '.join(changes)}`" for name, changes in ABLATIONS.items()) + "."
     ]
-    contents["paired"], contents["tiers"] = paired_table(), what_standard_adds()
-    update(PAGE, contents)
+    update(PAGE, contents | comparisons(costs))
     for page in sorted({page_of(name) for name in METHODS} - {page_of("standard")} | {"methods/awp.md"}):
         path = ROOT / "docs" / page
         update(path, {"figures": method_figures(path.stem)})
+
+
+def comparisons(costs: Costs) -> dict[str, list[str]]:
+    """Tables over several experiments on digits."""
+    first = recorded("digits") | recorded("frozen")
+    everything = first | recorded("zoo")
+    return {
+        "tiers": what_standard_adds(),
+        "paired": paired_table(first, PAIRS, after_all),
+        "overview": overview(everything, costs),
+        "zoo-paired": paired_table(everything, ZOO_PAIRS, after_both),
+    }
 
 
 def with_related(name: str, runs: dict[str, Any]) -> dict[str, Any]:

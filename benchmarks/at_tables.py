@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from l2l_experiment.stability import mean_interval
 
 DATA = ROOT / "docs" / "results" / "at"
 SECOND_OPINION = "foolbox-pgd50"
+Robust = Callable[[dict[str, Any]], float]
 Costs = dict[tuple[str, str, str], float]  # of a training step over PGD-10's, by data set, network and method
 
 
@@ -129,25 +131,60 @@ def digits_table(costs: Costs) -> list[str]:
     return lines
 
 
-def paired_table() -> list[str]:
-    """What separates `l2l` from others on the same seeds, and so the same images and splits."""
-    runs = recorded("digits") | recorded("frozen")
+def paired_table(runs: dict[str, Any], pairs: tuple[tuple[str, str], ...], of: Robust) -> list[str]:
+    """What separates two methods on the same seeds, and so the same images and splits."""
     by_seed: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
     for run in runs.values():
-        key = (run["settings"]["eps"], method_of(run["group"]))
-        by_seed[key][run["settings"]["seed"]] = 100 * run["result"]["grade"]["autoattack"]
-    lines = ["| `l2l` minus | ε | n | AutoAttack, points (each seed) | 95 % interval |", "|---" * 5 + "|"]
+        by_seed[run["settings"]["eps"], method_of(run["group"])][run["settings"]["seed"]] = of(run)
+    lines = ["| difference | ε | n | AutoAttack, points (each seed) | 95 % interval |", "|---" * 5 + "|"]
     for eps in sorted({eps for eps, _ in by_seed}):
-        for other in ("pgd", "frozen", "fgsm-rs", "l2l-2step"):
-            mine, theirs = by_seed[eps, "l2l"], by_seed[eps, other]
+        for one, other in pairs:
+            mine, theirs = by_seed[eps, one], by_seed[eps, other]
             gaps = [mine[seed] - theirs[seed] for seed in sorted(mine.keys() & theirs.keys())]
             if len(gaps) < 2:
                 continue
             half, mean = mean_interval(gaps), np.mean(gaps)
             each = ", ".join(f"{gap:+.1f}" for gap in gaps)
-            cells = [other, eps, str(len(gaps)), f"{mean:+.1f} ({each})", f"{mean - half:+.1f} to {mean + half:+.1f}"]
+            interval = f"{mean - half:+.1f} to {mean + half:+.1f}"
+            cells = [f"`{one}` − `{other}`", eps, str(len(gaps)), f"{mean:+.1f} ({each})", interval]
             lines.append("| " + " | ".join(cells) + " |")
     return lines
+
+
+def overview(runs: dict[str, Any], costs: Costs) -> list[str]:
+    """Every method in one line, judged by the same two attacks, best at the largest radius first."""
+    found: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(dict)
+    for group, members in grouped(runs).items():
+        found[method_of(group)][members[0]["settings"]["eps"]] = members
+    radii = sorted({eps for row in found.values() for eps in row})
+    heads = [f"{what}, ε = {eps}" for eps in radii for what in ("n", "clean %", "APGD-CE and APGD-T %")]
+    lines = ["| " + " | ".join(["trained by", "cost over pgd", *heads, f"alarms, ε = {radii[-1]}"]) + " |"]
+    lines.append("|---" * (3 + len(heads)) + "|")
+
+    def last_radius(name: str) -> float:
+        return np.mean([after_both(run) for run in found[name].get(radii[-1], [])] or [-1.0])
+
+    for name in sorted(found, key=last_radius, reverse=True):
+        cost = costs.get(("digits", "small-cnn", name))
+        cells = ["l2l, frozen" if name == "frozen" else name, "–" if cost is None else f"{cost:.2f}"]
+        for eps in radii:
+            members = found[name].get(eps, [])
+            clean = [100 * run["result"]["grade"]["clean"] for run in members]
+            robust = mean_and_spread([after_both(run) for run in members]) if members else "–"
+            cells += [str(len(members)), f"{np.mean(clean):.1f}" if clean else "–", robust]
+        cells.append(raised(found[name].get(radii[-1], [])))
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def after_all(run: dict[str, Any]) -> float:
+    """Percent of the test images that withstand AutoAttack, in the tier that the run was graded with."""
+    return 100 * run["result"]["grade"]["autoattack"]
+
+
+def after_both(run: dict[str, Any]) -> float:
+    """Percent that withstand APGD-CE and APGD-T: what every run has, whatever its tier."""
+    return 100 * run["result"]["grade"]["attacks"]["apgd-t"]
 
 
 def what_standard_adds() -> list[str]:

@@ -94,7 +94,7 @@ def test_page_of_defences_follows_from_its_records(benchmarks):
         if setting := at_report.at_sensitivity.SWEPT.get(path.stem):
             cells = at_report.at_sensitivity.collect(runs, setting)
             assert "\n".join(at_report.at_sensitivity.table(cells)) in page, path.name
-    for lines in (at_report.paired_table(), at_report.what_standard_adds()):
+    for lines in at_report.comparisons(at_report.read_costs()).values():
         assert "\n".join(lines) in page
 
 
