@@ -49,6 +49,7 @@ ABLATIONS = {
     "batch-scale": ["--gradient-scale", "batch"],
     "sign-steps": ["--method", "pgd-2", "--attack-start", "last", "--attack-size", "0.75"],
 }
+BAT_RATES = ("7.84", "30", "100", "300", "1000", "3000")
 LENGTHS = ("0.02", "0.05", "0.2", "3")
 BEFORE = ["--attack-start", "random", "--attacker-scale-rate", "0"]
 RATES = {
@@ -91,6 +92,14 @@ def experiments(tier: str = "standard") -> Experiments:
             for eps in RADII
             for name, settings in VARIANTS.items()
             if name != "frozen"
+        },
+        # FAST-BAT's step presumes gradients of the size that CIFAR's have. Chosen on held-out images, with other seeds.
+        "bat-rate": {
+            f"eta-{rate}_{eps}_s{seed}": ["--dataset", "digits", "--method", "fast-bat", "--bat-rate", rate]
+            + ["--eps", eps, "--seed", str(seed)]
+            for seed in (10, 11)
+            for eps in RADII
+            for rate in BAT_RATES
         },
         "frozen": {
             f"frozen_{eps}_s{seed}": [*full, "--freeze-attacker", "--eps", eps, "--seed", str(seed)]
@@ -157,6 +166,7 @@ class Args:
     names: Annotated[tuple[str, ...], tyro.conf.Positional] = (
         "digits",
         "frozen",
+        "bat-rate",
         "zoo",
         "norms",
         "ablation",
