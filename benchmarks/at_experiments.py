@@ -51,7 +51,6 @@ ABLATIONS = {
 }
 BAT_RATES = ("7.84", "30", "100", "300", "1000", "3000")
 LENGTHS = ("0.02", "0.05", "0.2", "3")
-BEFORE = ["--attack-start", "random", "--attacker-scale-rate", "0"]
 RATES = {
     "frozen": ["--freeze-attacker"],
     "rate-3e-4": ["--attacker-rate", "3e-4"],
@@ -151,7 +150,8 @@ def experiments(tier: str = "standard") -> Experiments:
         },
         # How the method was before attacks went on from the last perturbation and steps learned their length.
         "random-start": {
-            f"{name}_{eps}_s{seed}": [*quick, *BEFORE, "--eps", eps, *changes, "--seed", str(seed)]
+            f"{name}_{eps}_s{seed}": [*quick, "--attack-start", "random", "--eps", eps, *changes, "--seed", str(seed)]
+            + ([] if name == "frozen" else ["--attacker-scale-rate", "0"])
             for seed in range(3)
             for eps in RADII
             for name, changes in RATES.items()

@@ -11,6 +11,7 @@ from l2l_at.data import Dataset
 from l2l_at.models import pixel_deviation
 from l2l_at.threat import Norm, Threat, parse_radius
 from l2l_experiment.errors import UserError
+from l2l_experiment.flags import require_finite
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class ATConfig:
     """Average of the weights that is evaluated and exported: exponential, or equal (SWA) over the epochs of the end."""
     ema: float = 0.999
     """Decay of the exponential average, warmed up from 0.1."""
-    swa_from: float = 0.425
+    swa_from: float = 0.42
     """Share of the run after which the equal average begins (the published ARoW: epoch 51 of 120)."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Training precision: auto is bf16 autocast on CUDA and fp32 on the CPU. Grading is always fp32."""
@@ -112,14 +113,15 @@ class ATConfig:
     """Leave the attacker as it starts."""
 
     def __post_init__(self) -> None:
+        require_finite(self)
         for name in ("epochs", "batch_size", "rate", "attacker_rate", "attacker_width"):
             if getattr(self, name) <= 0:
                 raise UserError(f"--{name.replace('_', '-')} must be positive, got {getattr(self, name)}")
         for name in ("attack_steps", "attack_size", "subset", "attacker_every", "replays", "noise", "bat_rate"):
             if getattr(self, name) is not None and getattr(self, name) <= 0:
                 raise UserError(f"--{name.replace('_', '-')} must be positive, got {getattr(self, name)}")
-        if self.seed < 0:
-            raise UserError(f"--seed must not be negative, got {self.seed}")
+        if not 0 <= self.seed < 2**32:
+            raise UserError(f"--seed must lie in [0, 2^32), got {self.seed}")
         for name in (
             "weight_decay",
             "attacker_decay",

@@ -47,7 +47,7 @@ def follower_figures(model: nn.Module, follower: Follower, batch: Batch) -> dict
         }
         if own.count_nonzero():
             figures |= {
-                "follower/strength": reached / reference,
+                "follower/strength": reached / reference if reference > 0 else float("nan"),
                 "follower/gain": (reached - clean) / (reference - clean) if reference > clean else float("nan"),
                 "follower/norm": float(threat.size(own).mean()) / threat.radius,
             }

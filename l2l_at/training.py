@@ -1,5 +1,6 @@
 """One adversarial-training run from settings to report: folder, logs, checkpoints, probes, export."""
 
+import math
 import sys
 import time
 from dataclasses import asdict, dataclass, field, replace
@@ -140,6 +141,12 @@ class Session:
                         board.add_scalar(name, value, step)
                     rows.write(step, figures)
                     self.sums = {}
+                    if not math.isfinite(figures["train/loss"]):
+                        self.run.update(status="diverged", steps=step)
+                        raise UserError(
+                            f"training in {self.run.folder} diverged: in the epoch before step {step:,} the loss was no "
+                            "longer a finite number; a smaller --rate or --clip-norm 1 may help"
+                        )
                 due = (step // every) % self.args.checkpoint_every == 0
                 if stop.requested or ending or due or self.gives_up:
                     checkpoint.save(self.run.folder, *self.state(), step)

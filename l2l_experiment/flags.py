@@ -1,6 +1,11 @@
-"""A look at the command line before the real parser runs."""
+"""Checks of flags that the parser of the command line does not make."""
 
+import math
 from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+from l2l_experiment.errors import UserError
 
 
 def value_of(flag: str, argv: Sequence[str], default: str) -> str:
@@ -11,3 +16,11 @@ def value_of(flag: str, argv: Sequence[str], default: str) -> str:
         if token.startswith(flag + "="):
             return token.removeprefix(flag + "=")
     return default
+
+
+def require_finite(settings: Any) -> None:
+    """UserError that names the flag if a field of a dataclass instance is a float, but infinite or no number."""
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"--{field.name.replace('_', '-')} must be a finite number, got {value}")

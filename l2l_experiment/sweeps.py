@@ -30,6 +30,9 @@ Backend = Literal["local", "ray"]
 Grid = Mapping[str, Sequence[Any]]  # values by flag, without its dashes
 SWITCHES = (("true",), ("false",))
 POLL = 1.0  # seconds between two looks at the runs
+# For glibc: keep freed memory instead of handing it back to the kernel and faulting it in again at the next step, which
+# takes a fifth of a small convolutional network's time on a CPU.
+KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "1000000000"}
 
 
 @dataclass(frozen=True)
@@ -161,7 +164,7 @@ def make(job: Job) -> int:
     guard = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
     command = [*guard, sys.executable, str(job.script), *arguments]
     with log_of(folder).open("a") as log:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        environment = {**KEEP_MEMORY, **os.environ, "OMP_NUM_THREADS": "1"}
         # Ray's workers block signals, and a child inherits that.
         blocked = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import yaml
 
 from l2l_experiment.errors import UserError
+from l2l_experiment.flags import require_finite
 
 FollowerName = Literal["adam", "l2l", "l2l-rate"]
 RewardName = Literal["gail", "airl", "fairl", "logd", "constant"]
@@ -111,6 +112,7 @@ class GAILConfig:
         return replace(self, gradient_penalty=penalty, label_smoothing=smoothing)
 
     def __post_init__(self) -> None:
+        require_finite(self)
         positive = ("num_envs", "round_steps", "policy_batch", "policy_epochs", "disc_batch", "disc_updates")
         for name in (*positive, "follower_steps", "policy_rate", "disc_rate"):
             if getattr(self, name) <= 0:

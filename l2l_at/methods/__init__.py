@@ -48,6 +48,7 @@ STEPS = frozenset({"attack_steps", "attack_size", "attack_start", "inner"})
 LEARNED = frozenset({"attack_steps", "attack_size", "gradient_scale", "attacker_width", "attacker_rate"})
 LEARNED |= {"attacker_decay", "freeze_attacker"}
 PUBLISHED = LEARNED | {"attacker"}
+BLIND = PUBLISHED - {"gradient_scale"}
 STARTER = LEARNED | STEPS | {"attacker_every", "attacker_sees"}
 RESIDUAL = STARTER | {"attacker_scale_rate"}
 PRICE = frozenset({"regularisation"})
@@ -90,7 +91,7 @@ METHODS: dict[str, Recipe] = {
         "learned attacker that sees the image only",
         JIANG,
         lambda c, channels: Method(Published(c, channels, sees_gradient=False), _ce(c)),
-        PUBLISHED | CE,
+        BLIND | CE,
     ),
     "l2l-grad": Recipe(
         "learned attacker that sees image and gradient, one step",
@@ -195,9 +196,30 @@ def make(config: ATConfig, channels: int) -> Method:
     if config.method not in METHODS:
         raise UserError(f"--method must be one of {', '.join(METHODS)}, got {config.method!r}")
     recipe, usual = METHODS[config.method], (ATConfig(), tuned(config.dataset))
+
+    def given(names: frozenset[str]) -> list[str]:
+        return sorted(n for n in names if all(getattr(config, n) != getattr(other, n) for other in usual))
+
     particular = frozenset().union(*(recipe.takes for recipe in METHODS.values()))
-    given = {name for name in particular if all(getattr(config, name) != getattr(other, name) for other in usual)}
-    if idle := sorted(given - recipe.takes):
-        flags = ", ".join(f"--{name.replace('_', '-')}" for name in idle)
-        raise UserError(f"{flags} would change nothing: --method {config.method} does not look at it")
+    if idle := given(particular - recipe.takes):
+        raise UserError(f"{_flags(idle)} would change nothing: --method {config.method} does not look at it")
+    for names, off, reason in _switched_off(config, published="attacker" in recipe.takes):
+        if off and (idle := given(names)):
+            raise UserError(f"{_flags(idle)} would change nothing {reason}")
     return recipe.make(config, channels)
+
+
+def _switched_off(config: ATConfig, *, published: bool) -> list[tuple[frozenset[str], bool, str]]:
+    """Settings that another one switches off: names, whether it does, and the words for it."""
+    learning = frozenset({"attacker_rate", "attacker_decay", "attacker_scale_rate", "attacker_every"})
+    return [
+        (learning, config.freeze_attacker, "beside --freeze-attacker"),
+        (frozenset({"attacker_width"}), published and config.attacker != "tiny", f"for --attacker {config.attacker}"),
+        (frozenset({"awp_from"}), not config.awp, "without --awp"),
+        (frozenset({"swa_from"}), config.average != "swa", "without --average swa"),
+        (frozenset({"ema"}), config.average != "ema", "without --average ema"),
+    ]
+
+
+def _flags(names: list[str]) -> str:
+    return ", ".join(f"--{name.replace('_', '-')}" for name in names)

@@ -13,6 +13,7 @@ from l2l_at.data import Batch
 from l2l_at.methods.base import Follower
 from l2l_at.methods.start import StartName, make_start, objective
 from l2l_experiment.checkpoint import load_optimizer_state, optimizer_state
+from l2l_experiment.errors import UserError
 
 
 class Residual(Follower):
@@ -51,6 +52,10 @@ class Residual(Follower):
             scale=config.gradient_scale or "sample",
             soft_sign=soft_sign,
         )
+        if not soft_sign and self.attacker.network is None:
+            raise UserError(
+                f"--attacker-sees must name an input: all that --method {config.method} learns is its network"
+            )
         self.batches = 0
         self.optimizer = None
         if not config.freeze_attacker:

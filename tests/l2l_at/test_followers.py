@@ -1,5 +1,7 @@
 """Followers of the literature against their formulas: FAST-BAT, RO, Free, N-FGSM, GradAlign; and AWP."""
 
+import contextlib
+import copy
 from dataclasses import replace
 
 import pytest
@@ -8,6 +10,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from l2l_at import awp
+from l2l_at.attacks import evaluating
 from l2l_at.config import ATConfig
 from l2l_at.data import Batch, load
 from l2l_at.methods import make
@@ -199,28 +202,6 @@ def test_free_counts_replays_as_steps():
     assert sorted(sum(rows[::2], [])) == list(range(256))
 
 
-def test_l2l_under_trades_shares_one_evaluation(game):
-    model, batch = game
-    model, batch = model.float(), Batch(batch.images.float(), *batch[1:])
-    method = named("l2l-trades", attacker_every=1)
-    torch.manual_seed(0)
-    nn.init.normal_(method.follower.attacker.network[-1].weight, std=0.1)
-    answer = method.loss(model, batch)
-    answer.loss.backward()
-    attacker = method.follower.attacker
-    assert all(p.grad is not None for p in attacker.parameters())
-    before = float(answer.loss.detach())
-    torch.manual_seed(5)
-    start = float(method.loss(model, batch).loss.detach())
-    for _ in range(40):
-        method.follower.improve(model, batch)
-        torch.manual_seed(5)
-        method.loss(model, batch).loss.backward()
-    torch.manual_seed(5)
-    assert float(method.loss(model, batch).loss.detach()) > start
-    assert before > 0
-
-
 def test_l2l_start_is_learned_through_the_signed_step(game):
     model, batch = game
     model, batch = model.float(), Batch(batch.images.float() * 0.4 + 0.3, *batch[1:])
@@ -260,7 +241,7 @@ def test_weights_move_up_the_loss_by_their_relative_size_and_back():
         *((name, "bf16") for name in ("pgd", "l2l", "trades")),  # autocast keeps copies of weights that then move
     ],
 )
-def test_weight_perturbation_goes_with_any_method(name, precision):
+def test_weight_perturbation_goes_with_any_method(name, precision, monkeypatch):
     task, key = load("digits", subset=128), "network.0.weight"
 
     def after_a_step(**settings):
@@ -271,21 +252,74 @@ def test_weight_perturbation_goes_with_any_method(name, precision):
         trainer.step()
         return before, trainer.model.state_dict()[key]
 
-    # The loss was lowered at other weights ...
-    assert not torch.allclose(after_a_step(awp=0.0)[1], after_a_step(awp=0.01)[1], atol=1e-6)
-    # ... but the step was taken from the weights as they are: with no rate to speak of they stay.
+    # The step was taken from the weights as they are: with no rate to speak of they stay ...
     before, after = after_a_step(awp=0.01, rate=1e-12)
     torch.testing.assert_close(after, before, rtol=0, atol=1e-6)
+    # ... but the loss was lowered at other weights: had they not moved, the same draws would have led elsewhere.
+    moved = after_a_step(awp=0.01)[1]
+    monkeypatch.setattr(awp, "perturbed", lambda model, size: contextlib.nullcontext())
+    assert not torch.allclose(after_a_step(awp=0.01)[1], moved, atol=1e-6)
 
 
-def test_equal_average_takes_the_last_epochs_ends():
-    task = load("digits", subset=128)
-    trainer = Trainer(ATConfig(method="standard", average="swa", swa_from=0.5, epochs=4, batch_size=64), task)
-    key, kept = "network.0.weight", []
+def test_a_step_under_weight_perturbation_by_hand(small_images):
+    """With batch normalisation, whose moments are to be those of the perturbed weights alone."""
+    settings = {"dataset": "cifar10", "model": "preact-tiny", "eps": "8/255", "method": "pgd", "attack_steps": 1}
+    config = ATConfig(**settings, awp=0.02, awp_from=0.0, batch_size=16, epochs=2, momentum=0.0, weight_decay=0.0)
+    trainer = Trainer(config, small_images)
+    batch = trainer.batches.next()
+    trainer.batches.next = lambda: batch
+    twin, rate = copy.deepcopy(trainer.model).train(), trainer.optimizer.param_groups[0]["lr"]
+    torch.manual_seed(7)
+    with evaluating(twin):
+        delta = trainer.method.follower.perturb(twin, batch)
+    weights = dict(twin.named_parameters())
+    moments = {name: buffer.clone() for name, buffer in twin.named_buffers()}
+
+    def gradients():
+        loss = cross_entropy(twin(batch.images + delta), batch.labels)
+        return dict(zip(weights, torch.autograd.grad(loss, list(weights.values())), strict=True))
+
+    first = gradients()
+    with torch.no_grad():
+        for name, buffer in twin.named_buffers():
+            buffer.copy_(moments[name])
+        move = {n: 0.02 * w.norm() * first[n] / first[n].norm() for n, w in weights.items() if w.dim() > 1}
+        for name, shift in move.items():
+            weights[name] += shift
+        second = torch.enable_grad()(gradients)()
+        for name, weight in weights.items():
+            weight -= rate * second[name] + move.get(name, 0)
+    torch.manual_seed(7)
+    trainer.step()
+    expected = twin.state_dict()
+    for name, mine in trainer.model.state_dict().items():
+        torch.testing.assert_close(mine, expected[name], rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_equal_average_takes_the_last_epochs_ends(small_images):
+    """Weights and the moments of batch normalisation."""
+    settings = {"dataset": "cifar10", "model": "preact-tiny", "eps": "8/255", "method": "standard"}
+    config = ATConfig(**settings, average="swa", swa_from=0.5, epochs=4, batch_size=32)
+    trainer = Trainer(config, small_images)
+    kept = []
     for _ in range(trainer.total):
         trainer.step()
         if trainer.step_count in (6, 8):
-            kept.append(trainer.model.state_dict()[key].clone())
+            kept.append(copy.deepcopy(trainer.model.state_dict()))
         if trainer.step_count == 4:
             assert trainer.evaluated is trainer.model
-    torch.testing.assert_close(trainer.evaluated.state_dict()[key], sum(kept) / 2)
+    assert any("running_mean" in name for name in kept[0])
+    for name, mine in trainer.evaluated.state_dict().items():
+        if mine.is_floating_point():
+            torch.testing.assert_close(mine, (kept[0][name] + kept[1][name]) / 2, msg=name)
+
+
+def test_the_published_equal_average_begins_with_epoch_51_of_120():
+    trainer = Trainer(ATConfig(method="standard", average="swa", epochs=120, batch_size=64), load("digits", subset=128))
+    ends = [epoch for epoch in range(1, 121) if averages_after(trainer, epoch)]
+    assert ends == list(range(51, 121))
+
+
+def averages_after(trainer, epoch):
+    trainer.step_count = epoch * trainer.batches.per_epoch
+    return trainer.averages_now()

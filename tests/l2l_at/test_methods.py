@@ -193,7 +193,7 @@ def test_attacker_is_fitted_every_nth_batch_only(model, batch):
     assert fitted == [True, False, False, True, False, False, True]
 
 
-def test_frozen_attacker_is_a_soft_sign_step(model, batch):
+def test_a_frozen_attacker_stays_as_it_starts(model, batch):
     method = method_named("l2l", freeze_attacker=True)
     before = [p.clone() for p in method.follower.attacker.parameters()]
     method.loss(model, batch).loss.backward()
@@ -232,13 +232,17 @@ def test_every_method_stays_in_the_threat_model_and_reaches_all_weights(name, mo
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_is_safe_in_mixed_precision(name, model, batch):
-    method = method_named(name)
     model.train()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        answer = method.loss(model, batch)
-    answer.loss.backward()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        method.follower.improve(model, batch)
+    twin, gradients = copy.deepcopy(model), []
+    for network, enabled in ((twin, False), (model, True)):
+        method = method_named(name)
+        torch.manual_seed(6)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            answer = method.loss(network, batch)
+            answer.loss.backward()
+            gradients.append(torch.cat([p.grad.flatten() for p in network.parameters()]))
+            method.follower.improve(network, batch)
+    assert torch.cosine_similarity(*gradients, dim=0) > 0.9
     assert answer.loss.dtype == torch.float32
     assert answer.delta.dtype == torch.float32
     for module in (model, method.follower.attacker or nn.Module()):
@@ -275,11 +279,10 @@ def test_state_continues_bit_by_bit(name, model, batch):
     twin = copy.deepcopy(model)
     step(first, 3)
     step(second, 3, twin)
-    model.eval()
     torch.manual_seed(9)
-    mine = first.follower.perturb(model, batch)
+    mine = first.follower.respond(model, batch)
     torch.manual_seed(9)
-    assert torch.equal(mine, second.follower.perturb(model, batch))
+    assert torch.equal(mine, second.follower.respond(twin, batch))
 
 
 @pytest.mark.parametrize("name", ["pgd", "fgsm-rs", "l2l", "ro", "trades", "free"])
@@ -315,6 +318,10 @@ def test_unknown_method():
         ("trades", {"attacker_rate": 5.0}, "--attacker-rate"),
         ("l2l", {"attacker": "wide"}, "--attacker"),
         ("l2l-grad", {"attacker_sees": ("image",)}, "--attacker-sees"),
+        ("l2l-naive", {"gradient_scale": "sample"}, "--gradient-scale"),
+        ("l2l-grad", {"attacker": "two-layer", "attacker_width": 64}, "--attacker-width"),
+        ("l2l", {"freeze_attacker": True, "attacker_rate": 5.0}, "--attacker-rate"),
+        ("pgd", {"swa_from": 0.9}, "--swa-from"),
     ],
 )
 def test_a_setting_that_would_change_nothing_is_refused(name, settings, flag):

@@ -6,24 +6,16 @@ from functools import partial
 import pytest
 import torch
 
-from l2l_at import cli, methods
+from l2l_at import cli, methods, probe
 from l2l_at.config import ATConfig, from_dict, tuned
-from l2l_at.data import Batch, Images, Task, load
+from l2l_at.data import Batch, load
 from l2l_at.export import load as load_classifier
 from l2l_at.probe import CollapseAlarm, follower_figures, picture
-from l2l_at.trainer import Trainer
+from l2l_at.trainer import Trainer, make_schedule
 from l2l_experiment import events
 from l2l_experiment.errors import UserError
 
 SMALL = ["--epochs", "2", "--subset", "256", "--grade", "none"]
-
-
-def small_images():
-    """A task of CIFAR's shape, for networks with batch normalisation."""
-    generator = torch.Generator().manual_seed(0)
-    integers = torch.randint(0, 256, (64, 3, 32, 32), generator=generator, dtype=torch.uint8)
-    images = Images(integers, torch.arange(64) % 10, 255)
-    return Task("cifar10", 10, images, images, images, augment=True)
 
 
 @pytest.mark.parametrize(
@@ -42,9 +34,9 @@ def small_images():
     ],
     ids=lambda settings: " ".join(map(str, settings.values())),
 )
-def test_resume_is_bit_equal(settings):
+def test_resume_is_bit_equal(settings, small_images):
     cifar = settings.get("dataset") == "cifar10"
-    task = small_images() if cifar else load("digits", subset=256)
+    task = small_images if cifar else load("digits", subset=256)
     config = ATConfig(**{"epochs": 4, "batch_size": 64, "eps": "8/255" if cifar else "0.1"} | settings)
     straight = Trainer(config, task)
     for _ in range(5):
@@ -200,6 +192,57 @@ def test_averaged_weights_follow_their_formula():
     torch.testing.assert_close(trainer.evaluated.state_dict()[name], expected)
 
 
+def test_the_best_classifier_so_far_is_kept(tmp_path, monkeypatch):
+    found, folder = iter([0.2, 0.6, 0.4]), tmp_path / "run"
+    monkeypatch.setattr(probe, "robust_accuracy", lambda *_: {"clean": 0.9, "pgd10": next(found)})
+    cli.main([*SMALL, "--method", "fgsm-rs", "--epochs", "3", "--run-dir", str(folder)])
+    result = json.loads((folder / "record.json").read_text())["result"]
+    assert result["best"] == {"pgd10": 0.6, "clean": 0.9, "epoch": 2.0}
+    assert result["last"]["pgd10"] == 0.4
+    cards = [json.loads((folder / name / "card.json").read_text()) for name in ("best", "last")]
+    assert [card["epoch"] for card in cards] == [2.0, 3.0]
+    weights = [(folder / name / "model.safetensors").read_bytes() for name in ("best", "last")]
+    assert weights[0] != weights[1]
+
+
+def test_a_run_that_diverges_says_so(tmp_path, capsys):
+    folder = tmp_path / "run"
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([*SMALL, "--method", "fgsm-rs", "--rate", "1e30", "--run-dir", str(folder)])
+    assert stopped.value.code == 2
+    assert "diverged" in capsys.readouterr().err
+    assert json.loads((folder / "record.json").read_text())["status"] == "diverged"
+
+
+def test_rates_and_momentum_over_a_run():
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.4, momentum=0.9)
+    rates = {"one-cycle": [], "multi-step": []}
+    for kind, seen in rates.items():
+        optimizer.param_groups[0]["lr"] = 0.4
+        schedule = make_schedule(optimizer, ATConfig(schedule=kind, rate=0.4), total=100)
+        for _ in range(100):
+            seen.append(optimizer.param_groups[0]["lr"])
+            assert optimizer.param_groups[0]["momentum"] == 0.9
+            optimizer.step()
+            schedule.step()
+    up_and_down = rates["one-cycle"]
+    assert up_and_down[0] == pytest.approx(0.4 / 25)
+    assert max(up_and_down) == pytest.approx(0.4, rel=1e-3)
+    assert 25 <= up_and_down.index(max(up_and_down)) <= 35
+    assert up_and_down[-1] < 0.01 * 0.4
+    assert rates["multi-step"] == pytest.approx([0.4] * 50 + [0.04] * 25 + [0.004] * 25)
+
+
+def test_clipped_steps_are_as_long_as_asked():
+    config = ATConfig(method="standard", clip_norm=1e-3, momentum=0.0, weight_decay=0.0, batch_size=64)
+    trainer = Trainer(config, load("digits", subset=128))
+    before = [parameter.clone() for parameter in trainer.model.parameters()]
+    rate = trainer.optimizer.param_groups[0]["lr"]
+    trainer.step()
+    moved = torch.cat([(a - b).flatten() for a, b in zip(trainer.model.parameters(), before, strict=True)])
+    assert float(moved.detach().norm()) == pytest.approx(1e-3 * rate, rel=1e-2)
+
+
 def test_list_prints_every_method(capsys):
     cli.main(["--list"])
     printed = capsys.readouterr().out
@@ -235,6 +278,12 @@ def test_tuned_settings_are_settings(dataset):
         (["--compile", "--method", "fast-bat"], "--compile"),
         (["--method", "standard", "--label-smoothing", "0.1"], "--label-smoothing"),
         (["--threads", "0"], "--threads"),
+        (["--rate", "nan"], "--rate must be a finite number"),
+        (["--awp", "inf"], "--awp must be a finite number"),
+        (["--seed", "4294967296"], "--seed"),
+        (["--awp-from", "0.5"], "without --awp"),
+        (["--ema", "0.5", "--average", "none"], "without --average ema"),
+        (["--method", "l2l-sdi", "--attacker-sees"], "--attacker-sees"),
     ],
 )
 def test_bad_input_is_one_sentence(flags, message, tmp_path, capsys, monkeypatch):
