@@ -144,8 +144,8 @@ class Session:
                     if not math.isfinite(figures["train/loss"]):
                         self.run.update(status="diverged", steps=step)
                         raise UserError(
-                            f"training in {self.run.folder} diverged: in the epoch before step {step:,} the loss was no "
-                            "longer a finite number; a smaller --rate or --clip-norm 1 may help"
+                            f"training in {self.run.folder} diverged: the mean loss of the epoch before step {step:,} "
+                            "is not a finite number; a smaller --rate or --clip-norm 1 may help"
                         )
                 due = (step // every) % self.args.checkpoint_every == 0
                 if stop.requested or ending or due or self.gives_up:

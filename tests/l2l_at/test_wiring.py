@@ -9,7 +9,6 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
 
 from l2l_at.config import ATConfig
 from l2l_at.data import Batch
