@@ -128,6 +128,12 @@ def experiments(tier: str = "standard") -> Experiments:
             for norm, eps in (("l2", "0.5"), ("l1", "2"))
             for method in ("ro", "pgd")
         },
+        # A radius so large that one step is not enough: where catastrophic overfitting shows on digits.
+        "collapse": {
+            f"{method}_0.3_s{seed}": [*quick, "--method", method, "--eps", "0.3", "--seed", str(seed)]
+            for seed in range(3)
+            for method in ("ro", "fgsm-rs", "n-fgsm", "grad-align", "fast-bat", "l2l", "pgd")
+        },
         "ablation": {
             f"{name}_s{seed}": [*quick, "--eps", "0.2", *changes, "--seed", str(seed)]
             for seed in range(3)
@@ -169,6 +175,7 @@ class Args:
         "bat-rate",
         "zoo",
         "norms",
+        "collapse",
         "ablation",
         "step-length",
         "attacker-rate",
