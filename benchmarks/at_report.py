@@ -59,6 +59,7 @@ ZOO_PAIRS = (
     ("arow-awp", "arow"),
     ("pgd", "pgd-unaveraged"),
 )
+BESIDE = ("pgd", "fgsm-rs", "l2l")  # what the zoo's pictures show of the first table
 PUBLISHED = ("l2l-naive", "l2l-grad", "l2l-2step", "l2l-kstep")
 
 
@@ -83,8 +84,9 @@ def main() -> None:
             contents[path.stem] = other_table(content)
             continue
         runs = with_related(path.stem, content["runs"])
-        beside = {"digits": ("frozen",), "zoo": ("digits", "frozen")}.get(path.stem, ())
-        drawn = runs | {key: run for other in beside for key, run in recorded(other).items()}
+        drawn = runs | recorded("frozen") if path.stem in ("digits", "zoo") else runs
+        if path.stem == "zoo":
+            drawn |= {key: run for key, run in recorded("digits").items() if run["settings"]["method"] in BESIDE}
         contents[path.stem] = [*make_table(runs, costs), *draw(path.stem, drawn, costs)]
         if setting := at_sensitivity.SWEPT.get(path.stem):
             cells = at_sensitivity.collect(runs, setting)

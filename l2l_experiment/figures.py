@@ -9,7 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.transforms import Bbox
 from numpy.typing import ArrayLike
 
 from l2l_experiment.stability import bootstrap_interval, interquartile_mean, mean_interval, on_grid
@@ -135,25 +137,87 @@ def frontier(
 ) -> tuple[Path, Path]:
     """Scores against a cost, one point a method: `points[name] = (cost, scores of its runs)`; PNG and SVG as above.
 
-    A point is the mean over runs, its bar the 95 % interval of that mean by Student's t; one run has none.
+    A point is the mean over runs, its bar the 95 % interval of that mean by Student's t, from three runs on. Costs are
+    on a logarithmic axis. Names stand beside their points; the grey steps join the methods that no other beats at their
+    cost or less.
     """
     if not points or any(not len(scores) for _, scores in points.values()):
         raise ValueError("a figure needs at least one method, and every method at least one run")
+    means = {name: (cost, float(np.mean(scores))) for name, (cost, scores) in points.items()}
 
     def draw(axes: Axes) -> None:
-        for index, (name, (cost, scores)) in enumerate(points.items()):
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_locator(NullLocator())
+        best = [means[name] for name in _unbeaten(means)]
+        axes.step(*zip(*best, strict=True), where="post", color="#AAAAAA", linewidth=1.2, zorder=1)
+        for index, (name, (_, scores)) in enumerate(points.items()):
             axes.errorbar(
-                cost,
-                float(np.mean(scores)),
-                mean_interval(scores) if len(scores) > 1 else None,
+                *means[name],
+                mean_interval(scores) if len(scores) >= RUNS_FOR_BAND else None,
                 fmt=MARKERS[index // len(COLOURS) % len(MARKERS)],
                 color=COLOURS[index % len(COLOURS)],
                 capsize=3,
-                label=f"{name} (n = {len(scores)})",
             )
-        axes.margins(x=0.08, y=0.08)
+        axes.margins(x=0.12, y=0.1)
 
-    return _save(draw, path_stem, title, xlabel, ylabel, "point: mean over runs; bar: its 95 % interval (Student's t)")
+    def label(axes: Axes) -> None:
+        _names_beside(axes, {f"{name} ({len(points[name][1])})": at for name, at in means.items()})
+
+    footer = "point: mean over runs (number of runs); bar: its 95 % interval (Student's t), from three runs on"
+    height = 4.5 if len(points) <= 10 else 7.0
+    return _save(draw, path_stem, title, xlabel, ylabel, footer, height=height, finish=label)
+
+
+def _unbeaten(means: Mapping[str, tuple[float, float]]) -> list[str]:
+    """Names of the methods with the highest score at their cost or less, cheapest first."""
+    best, names = -np.inf, []
+    for name in sorted(means, key=lambda name: (means[name][0], -means[name][1])):
+        if means[name][1] > best:
+            best = means[name][1]
+            names.append(name)
+    return names
+
+
+def _names_beside(axes: Axes, points: Mapping[str, tuple[float, float]]) -> None:
+    """Write each name beside its point, the nearest place that covers no point and no other name."""
+    renderer = axes.figure.canvas.get_renderer()
+    pixels = axes.figure.dpi / 72  # in a point
+    at = {name: axes.transData.transform(point) for name, point in points.items()}
+    taken = [Bbox.from_extents(*(xy - 4 * pixels), *(xy + 4 * pixels)) for xy in at.values()]
+    ways = np.deg2rad([0, 180, 45, 315, 135, 225, 90, 270])
+    for name, xy in at.items():
+        text = axes.annotate(name, xy, xycoords="figure pixels", fontsize=8, color="#222222", annotation_clip=False)
+        width, height = text.get_window_extent(renderer).size
+        for distance in np.arange(6, 120, 6) * pixels:
+            # The corner of the text for each way to go, so that it touches the circle around the point.
+            middles = [xy + distance * np.array([np.cos(way), np.sin(way)]) for way in ways]
+            sides = [np.array([width / 2 * np.sign(round(np.cos(way), 6)), height / 2 * np.sin(way)]) for way in ways]
+            boxes = [
+                Bbox.from_bounds(*(middle + side - (width / 2, height / 2)), width, height)
+                for middle, side in zip(middles, sides, strict=True)
+            ]
+            inside = [box for box in boxes if axes.bbox.containsx(box.x0) and axes.bbox.containsx(box.x1)]
+            free = [box for box in inside if not box.count_overlaps(taken)]
+            if free:
+                break
+        else:
+            free = boxes
+        text.remove()
+        far = distance > 12 * pixels
+        text = axes.annotate(
+            name,
+            points[name],
+            xytext=(free[0].min - xy) / pixels,
+            textcoords="offset points",
+            fontsize=8,
+            color="#222222",
+            path_effects=[withStroke(linewidth=2.5, foreground="white")],
+            arrowprops={"arrowstyle": "-", "color": "#999999", "linewidth": 0.6, "shrinkA": 0} if far else None,
+        )
+        text.set_in_layout(False)
+        taken.append(free[0])
 
 
 def heat_map(
@@ -198,12 +262,17 @@ def _save(
     ylabel: str,
     explanation: str,
     grid: bool = True,
+    height: float = 4.5,
+    finish: Callable[[Axes], None] | None = None,
 ) -> tuple[Path, Path]:
-    """Make the two files of a figure whose content `draw` draws, in the style of all figures."""
+    """Make the two files of a figure whose content `draw` draws, in the style of all figures.
+
+    `finish` adds what depends on where things have come to lie.
+    """
     png, svg = (Path(f"{path_stem}.{suffix}") for suffix in ("png", "svg"))
     png.parent.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(9.0, 4.5), layout="constrained")
+        figure = Figure(figsize=(9.0, height), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
         draw(axes)
@@ -218,6 +287,10 @@ def _save(
             # Beside the axes: inside them a legend covers some curve sooner or later.
             axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, borderaxespad=0, handlelength=2.4)
         figure.supxlabel(explanation, fontsize=8, color="#666666", x=0.01, ha="left")
+        if finish is not None:
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")
+            finish(axes)
         figure.savefig(png, dpi=160)
         figure.savefig(svg, metadata={"Date": None})
     return png, svg

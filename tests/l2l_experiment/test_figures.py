@@ -105,18 +105,30 @@ def test_nothing_to_draw_is_refused(tmp_path):
 
 
 def test_a_frontier_has_a_point_and_a_bar_a_method(tmp_path, axes):
-    points = {"cheap": (0.4, [60.0, 66.0]), "dear": (1.0, [70.0])}
+    points = {"cheap": (0.4, [60.0, 63.0, 66.0]), "dear": (1.0, [70.0]), "beaten": (1.1, [65.0, 66.0])}
     first = figures.frontier(points, tmp_path / "f", title="t", xlabel="x", ylabel="y")
-    assert [container.get_label() for container in axes[0].containers] == ["cheap (n = 2)", "dear (n = 1)"]
     line, _, (bars,) = axes[0].containers[0].lines
     assert (line.get_xdata().tolist(), line.get_ydata().tolist()) == ([0.4], [63.0])
-    # Student's t of 1 degree of freedom has 12.706 as its 97.5 % point; the mean of two has standard error 3.
-    assert bars.get_segments()[0][:, 1].tolist() == pytest.approx([63 - 3 * 12.706, 63 + 3 * 12.706], abs=0.01)
+    # Student's t of 2 degrees of freedom has 4.303 as its 97.5 % point; the mean of three has standard error 3/√3.
+    half = 4.303 * 3 / 3**0.5
+    assert bars.get_segments()[0][:, 1].tolist() == pytest.approx([63 - half, 63 + half], abs=0.01)
+    assert not any(container.lines[2] for container in axes[0].containers[1:])  # too few runs for an interval
+    steps = next(line for line in axes[0].lines if line.get_drawstyle() == "steps-post")
+    assert list(steps.get_xdata()) == [0.4, 1.0]
     content = [path.read_bytes() for path in first]
     again = figures.frontier(points, tmp_path / "g", title="t", xlabel="x", ylabel="y")
     assert content == [path.read_bytes() for path in again]
     with pytest.raises(ValueError, match="at least one"):
         figures.frontier({"none": (1.0, [])}, tmp_path / "h", title="t", xlabel="x", ylabel="y")
+
+
+def test_names_of_a_crowd_do_not_cover_each_other(tmp_path, axes):
+    points = {f"method-{i}": (1 + 0.02 * (i % 5), [60.0 + 0.3 * i]) for i in range(20)}
+    figures.frontier(points, tmp_path / "f", title="t", xlabel="x", ylabel="y")
+    renderer = axes[0].figure.canvas.get_renderer()
+    boxes = [text.get_window_extent(renderer) for text in axes[0].texts]
+    assert [text.get_text() for text in axes[0].texts] == [f"{name} (1)" for name in points]
+    assert all(not box.count_overlaps(boxes[:i] + boxes[i + 1 :]) for i, box in enumerate(boxes))
 
 
 def test_a_heat_map_has_mean_and_worst_in_every_cell_that_has_runs(tmp_path, axes):
