@@ -95,7 +95,7 @@ def make_table(runs: dict[str, Any], costs: Costs) -> list[str]:
 
 def raised(members: list[dict[str, Any]]) -> str:
     """In how many runs the alarm was raised, and in how many it was when they ended."""
-    if any("alarms" not in run for run in members):
+    if not members or any("alarms" not in run for run in members):
         return "–"
     ended = [run["curves"]["train/pgd10"][-1][0] in run["alarms"] for run in members]
     return f"{sum(bool(run['alarms']) for run in members)} ({sum(ended)})"

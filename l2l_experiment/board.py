@@ -27,7 +27,10 @@ def write(folder: Path, groups: Mapping[str, Sequence[Curve]], grid: ArrayLike, 
     """
     for old in folder.glob(f"*{SUFFIX}"):
         old.unlink()
-    steps, middle = np.asarray(grid), partial(interquartile_mean, axis=0)
+    # TensorBoard's steps are whole numbers: values are those at whole steps, each once.
+    ends, middle = np.asarray(grid)[[0, -1]], partial(interquartile_mean, axis=0)
+    whole = np.unique(np.round(grid))
+    steps = whole[(whole >= ends[0]) & (whole <= ends[1])]
     series = []
     with SummaryWriter(str(folder), filename_suffix=SUFFIX) as writer:
         for name, curves in groups.items():
@@ -37,7 +40,7 @@ def write(folder: Path, groups: Mapping[str, Sequence[Curve]], grid: ArrayLike, 
             tags = {part: f"{name}/{part}" for part in ("mean", "low", "high")}
             for part, line in (("mean", mean), ("low", low), ("high", high)):
                 for step, value in zip(steps, line, strict=True):
-                    writer.add_scalar(tags[part], value, round(step))
+                    writer.add_scalar(tags[part], value, int(step))
             series.append(
                 layout_pb2.MarginChartContent.Series(value=tags["mean"], lower=tags["low"], upper=tags["high"])
             )

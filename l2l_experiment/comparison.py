@@ -7,7 +7,7 @@ Reliability after Chan et al. (2020), interquartile means, intervals and probabi
 import itertools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,14 +80,16 @@ def read(folder: Path, *, tag: str | None = None, by: Sequence[str] = (), unfini
     """
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}; name the folder of a run")
-    record, ours = folder / "record.json", (folder / events.METRICS).is_file()
-    status = read_mapping(record).get("status") if record.is_file() else "without record.json" if ours else "finished"
-    if status != "finished" and not unfinished:
-        raise UserError(f"{folder} is {status}, not finished; resume it, or add --unfinished")
-    settings = _settings(folder)
+    ours = _is_ours(folder)
+    if ours and not unfinished:
+        record = folder / "record.json"
+        status = read_mapping(record).get("status") if record.is_file() else "without record.json"
+        if status != "finished":
+            raise UserError(f"{folder} is {status}, not finished; resume it, or add --unfinished")
+    settings = _settings(folder) if ours else {}
     task = ", ".join(str(settings[name]) for name in TASK if name in settings)
     for candidate in (tag,) if tag else TAGS:
-        steps, values, hours, doubled = _points(folder, candidate, unfinished)
+        steps, values, hours, doubled = _points(folder, candidate, ours, unfinished)
         if len(steps) > 1:
             group = _group(folder, by, settings)
             return Curve(str(folder), group, candidate, steps, values, hours, task, settings, doubled)
@@ -95,11 +97,19 @@ def read(folder: Path, *, tag: str | None = None, by: Sequence[str] = (), unfini
     raise UserError(f"{folder} holds fewer than two values of {wanted}; name another --tag, or leave the run out")
 
 
+def _is_ours(folder: Path) -> bool:
+    """Whether a folder holds a run of this project: other tools leave files of the same names, with other contents."""
+    if (folder / "record.json").is_file():
+        return "kind" in read_mapping(folder / "record.json")
+    config = folder / "config.yaml"
+    return (folder / events.METRICS).is_file() and config.is_file() and b"settings:" in config.read_bytes()
+
+
 def _points(
-    folder: Path, tag: str, unfinished: bool
+    folder: Path, tag: str, ours: bool, unfinished: bool
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], int]:
     """Steps, values and hours of a curve, without what is not finite, and how many steps were logged again."""
-    if (folder / events.METRICS).is_file():
+    if ours and (folder / events.METRICS).is_file():
         rows = events.read(folder / events.METRICS)
         finite = [
             (float(row["step"]), row[tag], hours)
@@ -129,13 +139,13 @@ def _hours(rows: Sequence[Mapping[str, float]]) -> list[float]:
 
 
 def _settings(folder: Path) -> dict[str, Any]:
-    """What config.yaml says, in one level; nothing for folders of other tools."""
-    config = folder / "config.yaml"
-    if not config.is_file():
+    """What config.yaml says, in one level."""
+    if not (folder / "config.yaml").is_file():
         return {}
-    content = read_mapping(config)
+    content = read_mapping(folder / "config.yaml")
     settings = content.pop("settings", None)
-    return {**content, **(settings if isinstance(settings, dict) else {})}
+    found = {**content, **(settings if isinstance(settings, dict) else {})}
+    return {str(name): value for name, value in found.items()}
 
 
 def _group(folder: Path, by: Sequence[str], known: Mapping[str, Any]) -> str:
@@ -158,6 +168,12 @@ def grouped(curves: Sequence[Curve]) -> dict[str, list[Curve]]:
     return found
 
 
+def of_one_task(curves: Sequence[Curve]) -> list[Curve]:
+    """Folders of other tools, which name no task, are taken to be of the others' task if there is just one."""
+    tasks = {curve.task for curve in curves} - {""}
+    return [replace(curve, task=curve.task or next(iter(tasks))) for curve in curves] if len(tasks) == 1 else [*curves]
+
+
 def mixed(curves: Sequence[Curve]) -> list[str]:
     """Settings other than the seed in which runs of one group differ."""
     names = {name for curve in curves for name in curve.settings} - FREE
@@ -175,12 +191,12 @@ def shared_grid(curves: Sequence[Curve]) -> NDArray[np.float64]:
 
 
 def within(curve: Curve, grid: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Steps and values as measured, of the grid's stretch alone; on the grid itself if nothing was measured inside."""
-    first, last = np.asarray(grid)[[0, -1]]
-    inside = (curve.steps >= first) & (curve.steps <= last)
-    if not inside.any():
-        return np.asarray(grid), on_grid(curve.steps, curve.values, grid)
-    return curve.steps[inside], curve.values[inside]
+    """Steps and values of the grid's stretch alone: as measured, and at its two ends as interpolated, so that every run
+    begins and ends at the same step."""
+    ends = np.asarray(grid, dtype=np.float64)[[0, -1]]
+    inside = (curve.steps > ends[0]) & (curve.steps < ends[1])
+    first, last = on_grid(curve.steps, curve.values, ends)
+    return np.array([ends[0], *curve.steps[inside], ends[1]]), np.array([first, *curve.values[inside], last])
 
 
 def reliability(curves: Sequence[Curve], grid: ArrayLike) -> dict[str, Estimate]:
@@ -249,7 +265,7 @@ def improvements(groups: Mapping[str, Sequence[Curve]], grid: ArrayLike) -> dict
 
 
 def final(curve: Curve, grid: ArrayLike) -> float:
-    """The last value that was measured on the grid's stretch."""
+    """The value at the grid's last step."""
     return float(within(curve, grid)[1][-1])
 
 
@@ -290,9 +306,10 @@ def markdown(content: Mapping[str, Any]) -> str:
     end = f" ({content['ends_first']} ends first)" if content["ends_first"] else ""
     lines += [
         "",
-        f"Steps {first:,.0f} to {last:,.0f}, which all runs cover{end}. Interquartile means over runs; in brackets "
-        "95 % bootstrap intervals, from three runs on. They know the runs that were made and no others: with fewer "
-        "than ten they are too narrow, and a probability of 1 [1, 1] only says that these runs do not overlap.",
+        f"Steps {first:,.0f} to {last:,.0f}, which all runs cover{end}. Interquartile means over runs (the last two "
+        "figures are of all runs together); in brackets 95 % bootstrap intervals, from three runs on. They know the runs "
+        "that were made and no others: with fewer than ten they are too narrow, and a probability of 1 [1, 1] only says "
+        "that these runs do not overlap.",
     ]
     for name, row in content["groups"].items():
         if row["mixes"]:

@@ -130,10 +130,15 @@ def read(path: Path | str) -> list[dict[str, Any]]:
     if not path.is_file():
         raise UserError(f"there is no file {path}; name a run's {METRICS}")
     rows = [row for _, row in _rows(path, path.read_bytes())]
-    for row in rows:
-        if "step" not in row or not all(isinstance(value, int | float | None) for value in row.values()):
-            raise UserError(f"{path} is damaged: a row without a step, or with a value that is no number; restore it")
-    return [{name: math.nan if value is None else value for name, value in row.items()} for row in rows]
+    try:
+        return [
+            {"step": row["step"]} | {n: math.nan if v is None else float(v) for n, v in row.items() if n != "step"}
+            for row in rows
+        ]
+    except (KeyError, ValueError, TypeError, OverflowError):
+        raise UserError(
+            f"{path} is damaged: a row without a step, or with a value that is no number; restore it"
+        ) from None
 
 
 def curves_of(rows: Sequence[Mapping[str, float]], tags: Mapping[str, str]) -> dict[str, np.ndarray]:
@@ -154,8 +159,9 @@ def _rows(path: Path, content: bytes) -> list[tuple[bytes, dict[str, Any]]]:
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
-            if not isinstance(row, dict):
-                raise ValueError("no object")
+            step = row.get("step", 0) if isinstance(row, dict) else None
+            if not isinstance(step, int | float) or not abs(step) < 2**63:
+                raise ValueError("no object, or one with a step that is no number")
         except ValueError:
             if number == len(lines):  # cut off in the middle, or empty as it should be
                 break
@@ -181,8 +187,9 @@ def _records_with(name: bytes, content: bytes, whole: Path | None) -> Iterator[b
     """The data of an event file's first record and of those that hold `name`, up to a cut-off or damaged one; that is a
     UserError if the file is to be `whole`.
 
-    As TensorBoard's loader has it, but only what is handed out is checked: its checksums in Python would take most of
-    the time. A record is a length of 8 bytes, 4 of its checksum, the data, 4 of its checksum.
+    As TensorBoard's loader has it, but only what is handed out is checked, for checksums in Python would take most of
+    the time: damage inside the name itself hides a record. A record is a length of 8 bytes, 4 of its checksum, the
+    data, 4 of its checksum.
     """
     start = 0
     while start + 12 <= len(content):

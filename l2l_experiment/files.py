@@ -30,6 +30,14 @@ def write_atomically(path: Path, data: bytes) -> None:
     sync(path.parent)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder to write into, with those above it; UserError if that cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {path}: {error.strerror or error}") from error
+
+
 def sync(path: Path) -> None:
     """Have the disk hold what was written at `path`: a file's content, or the names in a folder."""
     if os.name == "nt" and path.is_dir():

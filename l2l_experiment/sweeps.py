@@ -201,7 +201,7 @@ def status(folder: Path) -> str:
     """What a run's record says of it; 'none' if there is no record that can be read."""
     try:
         return json.loads((folder / "record.json").read_text())["status"]
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return "none"
 
 

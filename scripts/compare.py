@@ -14,7 +14,7 @@ import tyro
 from l2l_experiment import board, comparison
 from l2l_experiment.errors import UserError, exit_on_user_error
 from l2l_experiment.figures import learning_curves
-from l2l_experiment.files import write_atomically
+from l2l_experiment.files import make_folder, write_atomically
 
 REPORTS = Path(__file__).resolve().parents[1] / "benchmarks"
 RECORDS = REPORTS.parent / "docs" / "results"
@@ -44,7 +44,10 @@ def main() -> None:
     """Read, compare, write."""
     args = tyro.cli(Args)
     if args.records is not None:
+        if args.runs:
+            raise UserError("--from makes the project's own pages anew and takes no runs beside it")
         return remake(args.records)
+    make_folder(args.out)
     # Event files are slow to read: many of them on all cores.
     folders = list({folder.resolve(): folder for folder in args.runs}.values())
     cores = -1 if len(folders) >= MANY else 1
@@ -60,10 +63,14 @@ def main() -> None:
     for curve in curves:
         if curve.doubled:
             print(f"{curve.name} logged {curve.doubled} steps twice; the later value counts", file=sys.stderr)
+    if "" in (tasks := {curve.task for curve in curves}) and len(tasks) > 1:
+        named = " or ".join(sorted(tasks - {""}))
+        told = f"taken to be of {named}" if len(tasks) == 2 else f"not compared with those of {named}"
+        print(f"folders of other tools do not name their task: they are {told}", file=sys.stderr)
+    curves = comparison.of_one_task(curves)
     groups, grid = comparison.grouped(curves), comparison.shared_grid(curves)
     content = {"tag": tags[0]} | comparison.table(groups, grid)
     text = comparison.markdown(content)
-    args.out.mkdir(parents=True, exist_ok=True)
     write_atomically(args.out / "table.md", text.encode())
     write_atomically(args.out / "comparison.json", (json.dumps(content, indent=1) + "\n").encode())
     drawn = {name: [(curve.steps, curve.values) for curve in members] for name, members in groups.items()}
@@ -86,7 +93,12 @@ def attempt(folder: Path, args: Args) -> comparison.Curve | str:
         return comparison.read(folder, tag=args.tag, by=args.by, unfinished=args.unfinished)
     except UserError as error:
         return str(error)
-    except (OSError, ValueError) as error:  # whatever else a damaged folder does, the others are compared
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        OverflowError,
+    ) as error:  # whatever else a damaged folder does, the others are compared
         return f"{folder} cannot be read ({error})"
 
 
@@ -95,7 +107,8 @@ def remake(records: Path) -> None:
     if records.resolve() != RECORDS:
         raise UserError(f"{records} does not hold this project's records; they are in {RECORDS}")
     for report in sorted(REPORTS.glob("*_report.py")):
-        subprocess.run([sys.executable, str(report)], check=True)
+        if code := subprocess.run([sys.executable, str(report)]).returncode:
+            raise UserError(f"{report} failed (exit code {code}); its last lines above say on what")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import torch
 import tyro
 
 from l2l_experiment.errors import UserError, exit_on_user_error
-from l2l_experiment.files import read_mapping
+from l2l_experiment.files import make_folder, read_mapping
 from l2l_experiment.run import Run
 
 
@@ -34,7 +34,9 @@ def main() -> None:
         from l2l_at.diagnosis import diagnose
     else:
         raise UserError(f"{args.run} holds a run of kind {kind!r}; name one of train_gail.py or train_at.py")
-    for picture in diagnose(Run.open(args.run, kind=kind), args.out or args.run / "diagnosis"):
+    out = args.out or args.run / "diagnosis"
+    make_folder(out)
+    for picture in diagnose(Run.open(args.run, kind=kind), out):
         print(picture)
 
 

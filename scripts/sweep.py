@@ -11,7 +11,7 @@ import yaml
 
 from l2l_experiment import sweeps
 from l2l_experiment.errors import UserError, exit_on_user_error
-from l2l_experiment.files import read_mapping
+from l2l_experiment.files import make_folder, read_mapping
 from l2l_experiment.run import plain
 
 SCRIPTS = {name: Path(__file__).with_name(f"train_{name}.py").resolve() for name in ("gail", "at")}
@@ -44,6 +44,8 @@ def main() -> None:
     """Read the grid, check every combination, run."""
     args, rest = tyro.cli(Args, return_unknown_args=True)
     script, grid = read(args.spec, rest)
+    if args.address is not None and args.backend != "ray":
+        raise UserError("--address is that of a Ray cluster: add --backend ray")
     out = args.out or Path("runs") / Path(args.spec).stem
     jobs = sweeps.expand(grid, SCRIPTS[script], out.resolve())  # a Ray worker has a working folder of its own
     for job in jobs:
@@ -53,6 +55,7 @@ def main() -> None:
     if args.dry_run:
         print("\n".join(f"{job.folder}: {' '.join(job.flags)}" for job in jobs))
         return
+    make_folder(out)
     failed = sweeps.run(jobs, workers=args.jobs, backend=args.backend, address=args.address)
     print(
         f"{len(jobs) - len(failed)} of {len(jobs)} runs are finished; compare them: python scripts/compare.py {out}/*/"
@@ -68,11 +71,13 @@ def read(spec: str, rest: Sequence[str]) -> tuple[str, dict[str, list[Any]]]:
     if spec not in SCRIPTS:
         content = read_spec(Path(spec))
         script = content["script"]
-        grid = {key: value if isinstance(value, list) else [value] for key, value in content["grid"].items()}
+        items = content["grid"].items()
+        grid = {key.replace("_", "-"): value if isinstance(value, list) else [value] for key, value in items}
     name = None
     for token in rest:
         if token.startswith("--"):
             name, _, value = token[2:].partition("=")
+            name = name.replace("_", "-")  # as the training scripts have it: both spellings are one flag
             grid[name] = [value] if value else []
         elif name is None:
             raise UserError(f"{token} stands behind no flag; write e.g. --seed 0:5")
@@ -88,7 +93,8 @@ def read_spec(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"there is no file {path}; name one, or one of {', '.join(SCRIPTS)}")
     content = read_mapping(path, loader=yaml.BaseLoader)  # else 3:5 is 185, in base 60
-    if content.get("script") not in SCRIPTS or not isinstance(content.get("grid"), dict):
+    known = isinstance(content.get("script"), str) and content["script"] in SCRIPTS
+    if not known or not isinstance(content.get("grid"), dict):
         raise UserError(f"{path} must hold `script` ({' or '.join(SCRIPTS)}) and `grid`, a list of values by flag")
     return content
 
@@ -110,7 +116,7 @@ def settings_of(script: str, flags: Sequence[str]) -> dict[str, Any]:
 def refuse_another(folder: Path, wanted: dict[str, Any]) -> None:
     """UserError if a folder holds a run with other settings: what varies names a run, the rest does not."""
     found = read_mapping(folder / "config.yaml")
-    for ours, theirs in ((wanted, found), (wanted["settings"], found.get("settings", {}))):
+    for ours, theirs in ((wanted, found), (wanted["settings"], found.get("settings") or {})):
         for name in sorted(set(ours) & set(theirs) - {"settings", "run_dir"}):
             if ours[name] != theirs[name]:
                 raise UserError(

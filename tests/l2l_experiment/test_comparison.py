@@ -11,7 +11,7 @@ import yaml
 from tensorboard.plugins.custom_scalar import layout_pb2, metadata
 from torch.utils.tensorboard import SummaryWriter
 
-from l2l_experiment import board, comparison, events
+from l2l_experiment import board, comparison, events, stability
 from l2l_experiment.comparison import Curve
 from l2l_experiment.errors import UserError
 
@@ -23,7 +23,7 @@ def our_run(folder, values, settings=None):
         for index, value in enumerate(values):
             rows.write(10 * index, {TAG: value})
     (folder / "config.yaml").write_text(yaml.safe_dump({"settings": settings or {}, "steps": 100}))
-    (folder / "record.json").write_text('{"status": "finished"}')
+    (folder / "record.json").write_text('{"kind": "gail", "status": "finished"}')
     return folder
 
 
@@ -78,7 +78,16 @@ def test_runs_of_different_lengths_are_compared_where_both_are(tmp_path):
     assert "| – |" in comparison.markdown(content)
 
 
-@pytest.mark.parametrize("row", ['{"rollout/ep_rew_mean": 1.0}', '{"step": 1, "rollout/ep_rew_mean": "high"}'])
+@pytest.mark.parametrize(
+    "row",
+    [
+        '{"rollout/ep_rew_mean": 1.0}',
+        '{"step": 1, "rollout/ep_rew_mean": "high"}',
+        '{"step": null, "rollout/ep_rew_mean": 1.0}',
+        '{"step": Infinity, "rollout/ep_rew_mean": 1.0}',
+        '{"step": 1, "rollout/ep_rew_mean": 1%s}' % ("0" * 400),
+    ],
+)
 def test_a_row_that_is_none_is_named(tmp_path, row):
     folder = our_run(tmp_path / "a", [1.0, 2.0])
     with (folder / events.METRICS).open("a") as rows:
@@ -88,7 +97,7 @@ def test_a_row_that_is_none_is_named(tmp_path, row):
 
 
 def test_hours_go_on_where_a_resumed_run_starts_its_clock_anew(tmp_path):
-    (tmp_path / "record.json").write_text('{"status": "finished"}')
+    (tmp_path / "record.json").write_text('{"kind": "gail", "status": "finished"}')
     with events.JsonLines(tmp_path / events.METRICS) as rows:
         for step, seconds in enumerate((1800, 3600, 1800, 5400)):
             rows.write(step, {TAG: 1.0, events.SECONDS: seconds})
@@ -138,7 +147,7 @@ def test_a_damaged_file_is_named(tmp_path, name, content):
 
 def test_a_run_that_was_cut_off_is_left_out_unless_asked_for(tmp_path):
     folder = our_run(tmp_path / "a", [1.0, 2.0])
-    (folder / "record.json").write_text('{"status": "interrupted"}')
+    (folder / "record.json").write_text('{"kind": "gail", "status": "interrupted"}')
     with pytest.raises(UserError, match="interrupted, not finished"):
         comparison.read(folder)
     assert comparison.read(folder, unfinished=True).values.tolist() == [1, 2]
@@ -229,6 +238,92 @@ def test_curves_without_a_common_stretch_are_refused():
         comparison.shared_grid([curve([1, 2, 3]), late])
 
 
+def ragged(name, group, steps, values):
+    return Curve(name, group, TAG, np.array(steps, float), np.array(values, float), np.full(len(steps), np.nan))
+
+
+def test_figures_of_runs_that_are_logged_at_different_steps():
+    """Every figure is of the stretch that all runs cover, and ends at its last step, whatever a run logged inside."""
+    dense = ragged("a", "g", np.arange(10, 200, 20), np.arange(10, 200, 20))  # a line through the origin
+    coarse = ragged("b", "g", [0, 100, 200], [0, 100, 0])
+    grid = comparison.shared_grid([dense, coarse])
+    assert grid[[0, -1]].tolist() == [10, 190]
+    steps, values = comparison.within(coarse, grid)
+    assert steps.tolist() == [10, 100, 190]
+    assert values.tolist() == [10, 100, 10]
+    alone = {curve.name: comparison.reliability([curve], grid) for curve in (dense, coarse)}
+    assert alone["a"]["final"].value == 190
+    assert alone["b"]["final"].value == 10
+    assert alone["b"]["best"].value == 100
+    assert alone["b"]["largest_fall"].value == 90
+    # On the grid of 100 points: worst 5 of the drawdowns, and of the differences, of a line that rises and falls.
+    step = 180 / 99
+    assert alone["b"]["drawdown_cvar"].value == pytest.approx(-(90 - 2 * step), abs=step / 2)
+    assert alone["b"]["short_term_risk"].value == pytest.approx(-step)
+    assert alone["a"]["short_term_risk"].value == pytest.approx(step)
+    assert alone["b"]["dispersion"].value == pytest.approx(2 * step)  # half of the differences are +step, half -step
+
+
+def test_a_group_of_many_runs_in_figures():
+    finals = [1.0, 2.0, 3.0, 4.0, 100.0]
+    curves = [ragged(f"r{i}", "g", [0, 50, 100], [0, 0, value]) for i, value in enumerate(finals)]
+    long = [ragged(f"q{i}", "h", [0, 50, 100, 200], [0, 0, value, -5]) for i, value in enumerate(finals)]
+    content = comparison.table(comparison.grouped([*curves, *long]), comparison.shared_grid([*curves, *long]))
+    assert content["ends_first"].startswith("r")
+    row = content["groups"]["g"]
+    assert row["worst"] == "r0"
+    value, low, high = row["figures"]["final"]
+    assert value == 3.0  # one run of five is dropped at each end
+    assert (low, high) == stability.bootstrap_interval([finals], stability.interquartile_mean)
+    assert low < value < high
+    assert row["figures"]["risk_across_runs"][0] == 1.0
+    assert row["figures"]["dispersion_across_runs"][0] == pytest.approx(
+        stability.dispersion_across_runs(
+            [np.interp(np.linspace(0, 100, 100), [0, 50, 100], [0, 0, value]) for value in finals]
+        ).mean()
+    )
+    assert content["groups"]["h"]["figures"]["final"][0] == 3.0  # at step 100, not at its own end
+    assert content["improvement"]["g over h"][0] == 0.5
+
+
+def test_the_interval_of_an_improvement_is_a_bootstrap_over_runs():
+    left, right = [0.0, 2.0, 4.0, 6.0], [1.0, 3.0, 5.0, 7.0]
+    found = comparison.probability_of_improvement([(left, right)])
+    assert found.value == 6 / 16
+    assert found.low < 0.2
+    assert found.high > 0.6
+
+
+def test_folders_of_other_tools_are_of_the_only_task_there_is():
+    ours = replace(curve([0, 1, 2], "a", "ours"), task="Hopper-v4")
+    theirs = curve([0, 1, 3], "b", "theirs")
+    curves = comparison.of_one_task([ours, theirs])
+    content = comparison.table(comparison.grouped(curves), comparison.shared_grid(curves))
+    assert content["improvement"]["ours over theirs"][0] == 0
+    several = comparison.of_one_task([ours, theirs, replace(ours, task="Walker2d-v4")])
+    assert [curve.task for curve in several] == ["Hopper-v4", "", "Walker2d-v4"]
+
+
+@pytest.mark.parametrize("content", ["- a\n- b\n", "!!python/object/apply:collections.OrderedDict\n- []\n", "a: ["])
+def test_files_of_other_tools_with_our_names_are_not_ours(tmp_path, content):
+    folder = foreign_run(tmp_path / "zoo", [(0, 1.0), (10, 2.0)])
+    (folder / "config.yaml").write_text(content)
+    (folder / "record.json").write_text('{"name": "mine"}')
+    (folder / events.METRICS).write_text('{"loss": 1}\n')
+    assert comparison.read(folder, by=("follower",)).values.tolist() == [1, 2]
+
+
+def test_a_board_has_a_band_of_three_runs_at_whole_steps(tmp_path):
+    groups = {"a": [ragged(f"r{i}", "a", [0, 20], [0, value]) for i, value in enumerate([10.0, 20.0, 60.0])]}
+    board.write(tmp_path, groups, np.linspace(0, 20, 100), TAG)
+    steps, mean = events.read_scalars(tmp_path, "a/mean")
+    assert steps.tolist() == list(range(21))
+    assert mean.tolist() == pytest.approx([1.5 * step for step in range(21)])
+    low, high = (events.read_scalars(tmp_path, f"a/{part}")[1] for part in ("low", "high"))
+    assert (low[1:] < mean[1:]).all()
+    assert (mean[1:] < high[1:]).all()
+
+
 def test_board_has_all_groups_on_one_chart(tmp_path):
     groups = {"a": [curve([0, 1, 2]), curve([0, 3, 4])], "b": [curve([1, 1, 1])]}
     board.write(tmp_path / "tb", groups, np.array([0.0, 10.0, 20.0]), TAG)
@@ -267,6 +362,42 @@ def test_command_leaves_out_what_it_cannot_read(tmp_path, monkeypatch, capsys):
     assert json.loads(first["comparison.json"])["improvement"]["a over b"][0] == 0.5
     compare.main()
     assert first == {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()}
+
+
+def test_command_draws_hours_and_tells_of_doubled_steps_and_of_tasks(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend("scripts")
+    import compare
+
+    drawn = []
+    monkeypatch.setattr(compare, "learning_curves", lambda groups, stem, **labels: drawn.append((groups, stem, labels)))
+    runs = [foreign_run(tmp_path / f"a_s{i}", [(0, 1.0), (10, 2.0), (10, 3.0 + i)]) for i in range(2)]
+    ours = our_run(tmp_path / "b_s0", [1.0, 2.0], {"env": "Hopper-v4"})
+    monkeypatch.setattr(sys, "argv", ["compare", *map(str, (*runs, ours)), "--out", str(tmp_path / "out")])
+    compare.main()
+    told = capsys.readouterr()
+    assert told.err.count("logged 1 steps twice") == 2
+    assert "taken to be of Hopper-v4" in told.err
+    assert "does not say when" in told.err  # ours has no clock
+    monkeypatch.setattr(sys, "argv", ["compare", *map(str, runs), "--out", str(tmp_path / "out")])
+    compare.main()
+    groups, stem, labels = drawn[-1]
+    assert (stem.name, labels["xlabel"]) == ("curves_hours", "hours")
+    assert all(0 <= hours[-1] < 0.1 for hours, _ in groups["a"])
+
+
+def test_command_refuses_a_file_as_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend("scripts")
+    import compare
+
+    (tmp_path / "out").write_text("mine")
+    out = tmp_path / "out"
+    for flags in (["--out", str(out)], ["--out", str(out / "deep")], ["--from", "docs/results"]):
+        run = our_run(tmp_path / f"run{len(flags[1])}", [1.0, 2.0])
+        monkeypatch.setattr(sys, "argv", ["compare", str(run), *flags])
+        with pytest.raises(SystemExit) as stopped:
+            compare.main()
+        assert stopped.value.code == 2
+        assert capsys.readouterr().err.startswith("error: ")
 
 
 def test_command_refuses_figures_of_two_kinds(tmp_path, monkeypatch, capsys):

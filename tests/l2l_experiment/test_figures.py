@@ -62,6 +62,16 @@ def test_a_group_is_drawn_as_interquartile_mean_runs_and_band(tmp_path, axes):
     assert -1e-6 <= heights.min() <= heights.max() <= 30.0 + 1e-6
 
 
+def test_the_band_is_the_bootstrap_interval_from_three_runs_on(tmp_path, axes):
+    figures.learning_curves({"a": runs(3)}, tmp_path / "f", ylabel="y", title="T")
+    (band,) = axes[0].collections
+    drawn = band.get_paths()[0].vertices
+    at_end = sorted({round(float(y), 6) for x, y in drawn if x == STEPS[-1]})
+    finals = np.array([curve[1][-1] for curve in runs(3)])
+    expected = stability.bootstrap_interval([finals], stability.interquartile_mean, n=50)
+    assert at_end == pytest.approx(expected)
+
+
 def test_two_runs_have_no_band_and_one_has_no_mean(tmp_path, axes):
     figures.learning_curves({"two": runs(2), "one": runs(1)}, tmp_path / "f", ylabel="y", title="T")
     assert len(axes[0].collections) == 0

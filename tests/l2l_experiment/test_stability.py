@@ -118,6 +118,17 @@ def test_summary_on_a_given_grid_counts_what_the_run_reached():
         stability.summarise([0, 10], [0.0, 1.0], grid=[50, 60])
 
 
+def test_risks_are_taken_on_an_even_grid_whatever_was_logged():
+    """A slow fall, logged once, counts as long as it takes, and a curve logged densely somewhere not more for it."""
+    dense = np.linspace(0, 10, 200)
+    steps, values = [*dense, 1000.0], [*np.zeros(200), -100.0]
+    figures = stability.summarise(steps, values)
+    grid = np.linspace(0, 1000, 100)
+    assert figures["drawdown_cvar"] == pytest.approx(np.interp(grid, steps, values)[-5:].mean())
+    assert figures["short_term_risk"] == pytest.approx(-100 / 990 * 1000 / 99)
+    assert figures["dispersion"] == pytest.approx(0.0, abs=1e-9)  # all but the first difference are alike
+
+
 def test_summary_of_a_single_value():
     figures = stability.summarise([7], [3.0])
     assert figures["final"] == figures["best"] == 3.0
