@@ -307,9 +307,9 @@ def markdown(content: Mapping[str, Any]) -> str:
     lines += [
         "",
         f"Steps {first:,.0f} to {last:,.0f}, which all runs cover{end}. Interquartile means over runs (the last two "
-        "figures are of all runs together); in brackets 95 % bootstrap intervals, from three runs on. They know the runs "
-        "that were made and no others: with fewer than ten they are too narrow, and a probability of 1 [1, 1] only says "
-        "that these runs do not overlap.",
+        "figures are of all runs together); in brackets 95 % bootstrap intervals, from three runs on. They know the "
+        "runs that were made and no others: with fewer than ten they are too narrow, and a probability of 1 [1, 1] "
+        "only says that these runs do not overlap.",
     ]
     for name, row in content["groups"].items():
         if row["mixes"]:

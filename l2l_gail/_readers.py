@@ -116,13 +116,15 @@ def read_npz(path: Path) -> Recording:
         for i, (start, end) in enumerate(zip(np.r_[0, ends[:-1]], ends, strict=True)):
             if extra:
                 cut = slice(start, end)
-                observations = arrays["observations"][start + i : end + i + 1]
+                observations, rewards = arrays["observations"][start + i : end + i + 1], arrays["rewards"][cut]
                 flags = terminations[cut], truncations[cut]
             else:  # the last action led nowhere known, so the episode stops before it, and not at its true end
                 cut = slice(start, end - 1)
                 observations = arrays["observations"][start:end]
+                rewards = arrays["rewards"][cut].copy()
+                rewards[-1:] += arrays["rewards"][end - 1]  # so that the episode's return stays what it was
                 flags = np.zeros(end - 1 - start, dtype=bool), np.arange(start, end - 1) == end - 2
-            yield dict(zip(KEYS, (observations, arrays["actions"][cut], arrays["rewards"][cut], *flags), strict=True))
+            yield dict(zip(KEYS, (observations, arrays["actions"][cut], rewards, *flags), strict=True))
 
     env_id = str(arrays["env_id"]) if "env_id" in arrays else None
     return Recording(str(path), env_id, count, episodes())

@@ -27,9 +27,13 @@ def main(argv: list[str] | None = None) -> None:
     run = None
     if args.resume is not None:
         given = {token.split("=")[0] for token in argv if token.startswith("--")}
-        if extra := sorted(given - {"--resume", "--steps"}):
+        if extra := sorted(given - {"--resume", "--steps", "--device"}):
             raise UserError(f"{', '.join(extra)} cannot be given with --resume: the run's own settings hold")
         run = Run.open(args.resume, kind=KIND)
-        args = stored_args(run, steps=args.steps if "--steps" in given else None)
+        args = stored_args(
+            run,
+            steps=args.steps if "--steps" in given else None,
+            device=args.settings.device if "--device" in given else None,
+        )
     torch.set_num_threads(args.threads)
     train(args, run)

@@ -114,14 +114,16 @@ class GAILConfig:
     def __post_init__(self) -> None:
         require_finite(self)
         positive = ("num_envs", "round_steps", "policy_batch", "policy_epochs", "disc_batch", "disc_updates")
-        for name in (*positive, "follower_steps", "policy_rate", "disc_rate"):
+        for name in (*positive, "follower_steps", "policy_rate", "disc_rate", "clip_range"):
             if getattr(self, name) <= 0:
                 raise UserError(f"--{name.replace('_', '-')} must be positive, got {getattr(self, name)}")
-        penalties = ("gradient_penalty", "gradient_target", "score_penalty", "entropy_bonus")
-        for name in (*penalties, "policy_kl", "replay_rounds", "bc_epochs"):
+        penalties = ("gradient_penalty", "gradient_target", "score_penalty", "entropy_bonus", "policy_entropy")
+        rates = ("follower_rate", "log_rate_rate", "follower_hidden")
+        for name in (*penalties, *rates, "policy_kl", "replay_rounds", "bc_epochs"):
             if (getattr(self, name) or 0) < 0:
                 raise UserError(f"--{name.replace('_', '-')} must not be negative, got {getattr(self, name)}")
-        for name, limit in (("holdout", 1.0), ("label_smoothing", 0.5), ("score_smoothing", 0.5), ("gamma", 1.0)):
+        limits = {"holdout": 1, "label_smoothing": 0.5, "score_smoothing": 0.5, "gamma": 1, "gae_lambda": 1}
+        for name, limit in (limits | {"seed": 2**31 - 1}).items():
             if not 0 <= (getattr(self, name) or 0) <= limit:
                 raise UserError(f"--{name.replace('_', '-')} must lie in [0, {limit:g}], got {getattr(self, name)}")
         if self.follower != "adam" and self.holdout == 1:
@@ -130,8 +132,15 @@ class GAILConfig:
             raise UserError(
                 f"--follower-steps {self.follower_steps} must divide --disc-updates, which is {self.disc_updates}"
             )
-        if not self.disc_hidden or not self.policy_hidden:
-            raise UserError("--disc-hidden and --policy-hidden need at least one layer each")
+        if not (self.disc_hidden and self.policy_hidden) or min(*self.disc_hidden, *self.policy_hidden) < 1:
+            raise UserError("--disc-hidden and --policy-hidden need at least one layer each, of at least one unit")
+        if self.policy_batch < 2 or self.num_envs * self.round_steps < 2:
+            raise UserError("PPO standardises advantages: --policy-batch and a round need at least 2 transitions")
+        if not -20 <= self.log_std_init <= 5:
+            raise UserError(f"--log-std-init must lie in [-20, 5], got {self.log_std_init}")
+        transitions = self.num_envs * self.round_steps
+        if self.follower != "adam" and self.holdout and not 0 < round(self.holdout * transitions) < transitions:
+            raise UserError(f"--holdout {self.holdout} of a round's {transitions} transitions leaves one side empty")
 
 
 def tuned(env: str) -> GAILConfig:

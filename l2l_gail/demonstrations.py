@@ -105,7 +105,8 @@ def load(
       - a .npz file with `observations` (N, O) or (N + episodes, O), `actions` (N, A), optionally `rewards` (N,), and
         the ends: `episode_ends` (for each episode, one past its last action: the last is N), or `dones` (N,), or
         `terminations` and `truncations` (N,). With one observation more than actions per episode nothing is lost; with
-        equally many, the last action of each episode leads nowhere known and is dropped. `dones` and `episode_ends` do
+        equally many, the last action of each episode leads nowhere known and is dropped (its reward is added to the
+        one before, so that returns stay what they were). `dones` and `episode_ends` do
         not tell why an episode ended; such episodes count as truncated, and so does a last one that no flag ends.
 
     A wrong shape, a value that is not finite, an action out of bounds, a damaged file, another environment or too few

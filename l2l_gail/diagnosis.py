@@ -50,6 +50,8 @@ def diagnose(run: Run, out: Path) -> list[Path]:
         return pictures
     demonstrations, _ = find_demonstrations(args)
     gail = GAIL.load(run.folder, demonstrations, device="cpu")
+    if gail.filter.policy is None:
+        raise UserError(f"{run.folder} has no checkpoint of a trained discriminator yet; wait for the next one")
     policy = gail.transitions(rollout(gail))
     train, held = (gail.transitions(pairs) for pairs in (gail.train_pairs, gail.score_pairs))
     # As in training, the score is taken on transitions that the steps have not seen.

@@ -12,7 +12,7 @@ from l2l_gail.config import GAILConfig
 
 
 class Discriminator(nn.Module):
-    """A tanh network from a transition (observation and action, normalised) to the logit of "this is the expert".
+    """A tanh network from a transition (filtered observation, action) to the logit of "this is the expert".
 
     With `spectral_norm` each weight matrix is divided by its largest singular value (Miyato et al., 2018), from
     singular vectors that `refresh` improves by power iteration; between two refreshes they are constants.

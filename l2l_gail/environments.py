@@ -16,7 +16,7 @@ def check(env_id: str) -> gym.spec:
     """The environment's spec; a UserError unless it exists and has Box observations and bounded Box actions."""
     try:
         env = make(env_id)
-    except gym.error.Error as error:
+    except (gym.error.Error, ImportError) as error:
         raise UserError(
             f"environment {env_id!r} cannot be made ({str(error).splitlines()[0]}); "
             "give a Gymnasium id such as HalfCheetah-v4"

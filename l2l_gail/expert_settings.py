@@ -8,6 +8,9 @@ from typing import Any, Literal
 import tyro
 import yaml
 
+from l2l_experiment.errors import UserError
+from l2l_experiment.flags import require_finite
+
 # Settings that only one algorithm has.
 OWN = {
     "ppo": ("n_epochs", "clip_range", "ent_coef", "vf_coef", "max_grad_norm"),
@@ -53,6 +56,22 @@ class ExpertSettings:
     cg_max_steps: int = 25  # trpo: conjugate gradient steps
     cg_damping: float = 0.1  # trpo: added to the Fisher matrix
     n_critic_updates: int = 20  # trpo: passes of the critic over a rollout
+
+    def __post_init__(self) -> None:
+        require_finite(self)
+        least = {"steps": 1, "seed": 0, "episodes": 1, "checkpoint_every": 1, "select_episodes": 0, "n_envs": 1}
+        least |= {"n_steps": 2, "batch_size": 2, "n_epochs": 1, "cg_max_steps": 1, "n_critic_updates": 1}
+        for name, value in least.items():
+            if getattr(self, name) < value:
+                raise UserError(f"--{name.replace('_', '-')} must be at least {value}, got {getattr(self, name)}")
+        for name in ("learning_rate", "clip_range", "target_kl", "max_grad_norm"):
+            if getattr(self, name) <= 0:
+                raise UserError(f"--{name.replace('_', '-')} must be positive, got {getattr(self, name)}")
+        for name in ("gamma", "gae_lambda"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"--{name.replace('_', '-')} must lie in [0, 1], got {getattr(self, name)}")
+        if not self.net or min(self.net) < 1:
+            raise UserError("--net needs at least one layer, of at least one unit")
 
 
 def parse(arguments: list[str]) -> ExpertSettings:

@@ -16,7 +16,9 @@ class MixtureFilter:
     """
 
     def __init__(self, demonstrations: np.ndarray) -> None:
-        self.mean, self.deviation = demonstrations.mean(axis=0), demonstrations.std(axis=0) + 1e-3
+        self.mean, deviation = demonstrations.mean(axis=0), demonstrations.std(axis=0)
+        # What the demonstrations never vary, such as a goal, has no scale of its own: it keeps the environment's.
+        self.deviation = np.where(deviation < 1e-6, 1.0, deviation + 1e-3)
         self.policy: np.ndarray | None = None  # mean and variance of the policy's observations in those units
 
     def update(self, observations: np.ndarray) -> None:
@@ -28,7 +30,7 @@ class MixtureFilter:
     def __call__(self, observations: np.ndarray) -> np.ndarray:
         """Filtered observations, same shape; needs one `update` before."""
         mean, variance = self.policy
-        center = mean / 2  # in those units the demonstrations have mean 0 and variance 1
+        center = mean / 2  # in those units the demonstrations have mean 0 and, where they vary, variance 1
         return (self._in_units(observations) - center) / np.sqrt((1 + variance) / 2 + center**2)
 
     def _in_units(self, observations: np.ndarray) -> np.ndarray:

@@ -51,9 +51,9 @@ class AdamFollower:
 class L2LFollower:
     """L2L: the discriminator's step is a learned rule, fitted every `follower_steps` steps while it answers.
 
-    The published paper (Jiang et al., 2021) describes its extension to imitation in one sentence; this follower is our
-    design. It keeps that template: the hand-designed step of the inner problem is replaced by a network that is trained
-    jointly on the inner objective.
+    The abstract of Jiang et al. (2021) names an extension to imitation in one sentence, and their code has none; this
+    follower is our design. It keeps their template: the hand-designed step of the inner problem is replaced by a
+    network that is trained jointly on the inner objective.
     """
 
     def __init__(self, discriminator: Discriminator, config: GAILConfig) -> None:
@@ -134,7 +134,9 @@ def make_follower(discriminator: Discriminator, config: GAILConfig) -> AdamFollo
 
 @torch.no_grad()
 def commit(weights: dict[str, Tensor], discriminator: Discriminator) -> None:
-    """Write a follower's answer into the live discriminator."""
+    """Write a follower's answer into the live discriminator; UserError if it is not finite."""
+    if not all(weight.isfinite().all() for weight in weights.values()):
+        raise UserError("the discriminator diverged: its weights are no finite numbers; a smaller --disc-rate may help")
     for name, parameter in discriminator.named_parameters():
         parameter.copy_(weights[name])
 

@@ -181,7 +181,7 @@ class _Relabel(BaseCallback):
         # The environment clips what the policy samples, and demonstrations hold what the environment saw.
         actions = np.clip(buffer.actions, ppo.action_space.low, ppo.action_space.high).reshape(steps * num_envs, -1)
         observations = np.array(self.raw[:-1]).reshape(steps * num_envs, -1)
-        progress = ppo.num_timesteps / ppo._total_timesteps
+        progress = min(1.0, ppo.num_timesteps / ppo._total_timesteps)  # the last round may reach beyond
         figures = gail.respond((observations, actions), progress)
         with torch.no_grad():
             logits = gail.discriminator(gail.transitions((observations, actions)))

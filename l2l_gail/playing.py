@@ -11,6 +11,7 @@ import torch
 import tyro
 
 from l2l_experiment.errors import UserError, exit_on_user_error
+from l2l_experiment.files import make_folder
 from l2l_experiment.run import Run
 from l2l_gail.environments import make
 from l2l_gail.gail import GAIL
@@ -40,12 +41,19 @@ def main(argv: list[str] | None = None) -> None:
     """Parse the flags and play."""
     args = tyro.cli(PlayArgs, args=argv)
     torch.set_num_threads(1)
-    if args.episodes < 1:
-        raise UserError(f"--episodes must be at least 1, got {args.episodes}")
+    for name, value, least in (
+        ("episodes", args.episodes, 1),
+        ("max-steps", args.max_steps, 1),
+        ("seed", args.seed, 0),
+    ):
+        if value is not None and value < least:
+            raise UserError(f"--{name} must be at least {least}, got {value}")
     if args.video is not None and args.video.suffix not in (".mp4", ".gif"):
         raise UserError(f"--video must end in .mp4 or .gif, not {args.video.name!r}")
     Run.open(args.run, kind=KIND)
-    gail = GAIL.load(args.run)
+    if args.video is not None:
+        make_folder(args.video.parent)
+    gail = GAIL.load(args.run, device="cpu")  # also if it was trained elsewhere
     env = open_environment(gail.config.env, recording=args.video is not None)
     frames = []
     for episode in range(args.episodes):
@@ -108,12 +116,13 @@ def write_video(path: Path, frames: list[np.ndarray], fps: int) -> None:
     """Write frames as .mp4 (by the package imageio-ffmpeg) or .gif."""
     import imageio
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
         if path.suffix == ".gif":
             imageio.mimsave(path, frames[::2], duration=2000 / fps, loop=0)
         else:
             imageio.mimsave(path, frames, fps=fps, macro_block_size=2)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
     except (ImportError, ValueError) as error:
         raise UserError(
             f"cannot write {path}: an .mp4 needs the package imageio-ffmpeg (pip install imageio-ffmpeg)"

@@ -144,14 +144,15 @@ def finish(gail: GAIL, run: Run, args: TrainArgs, demonstrations: Demonstrations
     print(f"Evaluating {args.eval_episodes} deterministic episodes ...", file=sys.stderr)
     measured = evaluation.returns(gail.ppo, config.env, episodes=args.eval_episodes, filter_of=gail.envs)
     chance = evaluation.random_returns(config.env, episodes=args.eval_episodes)
-    expert = demonstrations.mean_return
     result: dict[str, Any] = {
         "return": evaluation.summary(measured),
         "random": evaluation.summary(chance),
         "expert": evaluation.summary(demonstrations.returns),
-        "percent_of_expert": float(100 * measured.mean() / expert),
+        "percent_of_expert": percent(measured.mean(), demonstrations.mean_return),
         "evaluation_seed": evaluation.EVALUATION_SEED,
     }
+    if config.follower != "adam":
+        result["skipped_fits"] = gail.follower.learner.skipped
     metrics = run.folder / events.METRICS
     rows = [row for row in events.read(metrics) if RETURN in row] if metrics.is_file() else []
     if len(rows) > 1:
@@ -159,6 +160,11 @@ def finish(gail: GAIL, run: Run, args: TrainArgs, demonstrations: Demonstrations
     run.update(status="finished", steps=gail.ppo.num_timesteps, result=result)
     print(report(result, run, config))
     return run
+
+
+def percent(value: float, expert: float) -> float | None:
+    """A return in percent of the expert's; None where that says nothing, for an expert at or below zero or unknown."""
+    return float(100 * value / expert) if expert > 0 and np.isfinite(value) else None
 
 
 def report(result: dict[str, Any], run: Run, config: GAILConfig) -> str:
@@ -169,9 +175,11 @@ def report(result: dict[str, Any], run: Run, config: GAILConfig) -> str:
         if not np.isfinite(row["mean"]):
             lines.append(f"  {label:15} their file holds no rewards, so there is no return to compare with")
             continue
-        share = 100 * row["mean"] / result["expert"]["mean"]
-        of_expert = f"   {share:6.1f} % of expert" if np.isfinite(share) else ""
+        share = percent(row["mean"], result["expert"]["mean"])
+        of_expert = "" if share is None else f"   {share:6.1f} % of expert"
         lines.append(f"  {label:15} {row['mean']:9.1f} ± {row['sd']:7.1f}{of_expert}   n = {row['n']}")
+    if skipped := result.get("skipped_fits"):
+        lines.append(f"  {skipped} fits of the learned rule were skipped, because its score was no finite number")
     if "stability" in result:
         lines += ["", "  stability of the training return:"]
         lines += [f"    {name.replace('_', ' '):22} {value:10.4g}" for name, value in result["stability"].items()]
@@ -211,8 +219,8 @@ def plain_args(args: TrainArgs) -> dict[str, Any]:
     return {key: value for key, value in asdict(args).items() if key not in ("l2l", "resume")}
 
 
-def stored_args(run: Run, steps: int | None) -> TrainArgs:
-    """The arguments that a run was started with; `steps` may extend it."""
+def stored_args(run: Run, steps: int | None = None, device: str | None = None) -> TrainArgs:
+    """The arguments that a run was started with; `steps` may extend it, and `device` move it."""
     try:
         values = dict(run.config)
         settings = from_dict(values.pop("settings"))
@@ -220,7 +228,8 @@ def stored_args(run: Run, steps: int | None) -> TrainArgs:
         args = TrainArgs(settings=settings, **{**values, **paths})
     except (KeyError, TypeError) as error:
         raise UserError(f"{run.folder}/config.yaml does not hold the settings of a GAIL run ({error})") from error
-    return args if steps is None else replace(args, steps=steps)
+    settings = settings if device is None else replace(settings, device=device)
+    return replace(args, settings=settings, steps=args.steps if steps is None else steps)
 
 
 class _Rows(KVWriter):
@@ -259,14 +268,15 @@ def show(bar: tqdm, gail: GAIL) -> None:
 
 def say_what_to_expect(gail: GAIL, demonstrations: Demonstrations, run: Run) -> None:
     """What is about to happen, and a word on the reward where it is biased."""
+    mean = demonstrations.mean_return
+    returns = f"with a mean return of {mean:.0f}" if np.isfinite(mean) else "without rewards"
     print(
-        f"{gail.config.env}: {len(demonstrations)} demonstrations with a mean return of "
-        f"{demonstrations.mean_return:.0f} ({demonstrations.source}); follower {gail.config.follower}; "
-        f"run folder {run.folder}"
+        f"{gail.config.env}: {len(demonstrations)} demonstrations {returns} ({demonstrations.source}); "
+        f"follower {gail.config.follower}; run folder {run.folder}"
     )
-    if gail.config.reward in BIAS and can_end_early(gail.config.env):
+    if gail.config.reward in BIAS and gail.config.reward != "constant" and can_end_early(gail.config.env):
         print(
-            f"note: episodes of {gail.config.env} can end early and the reward '{gail.config.reward}' "
+            f"note: episodes of {gail.config.env} may end early and the reward '{gail.config.reward}' "
             f"{BIAS[gail.config.reward]}. Compare with --reward constant, which shows what that alone achieves."
         )
 
@@ -276,5 +286,12 @@ def can_end_early(env_id: str) -> bool:
     env = make(env_id)
     core = env.unwrapped
     env.close()
-    fixed = type(core).__name__ in ("HalfCheetahEnv", "SwimmerEnv", "ReacherEnv", "PusherEnv", "PendulumEnv")
+    fixed = type(core).__name__ in (
+        "HalfCheetahEnv",
+        "SwimmerEnv",
+        "ReacherEnv",
+        "PusherEnv",
+        "PendulumEnv",
+        "HumanoidStandupEnv",
+    )
     return not fixed and getattr(core, "_terminate_when_unhealthy", True)

@@ -130,6 +130,16 @@ def test_resuming_nothing_or_another_run_is_named(tmp_path):
         experts.main(arguments(tmp_path, "--resume", "--gamma", "0.5"))
 
 
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [("steps", "0"), ("episodes", "0"), ("n-envs", "0"), ("batch-size", "1"), ("net", "-1"), ("gamma", "nan")]
+    + [("learning-rate", "-1"), ("seed", "-1"), ("min-return", "nan"), ("select-episodes", "-1")],
+)
+def test_settings_that_make_no_sense_are_refused(flag, value):
+    with pytest.raises(UserError, match=flag):
+        expert_settings.parse([f"--{flag}", value])
+
+
 def test_an_unknown_environment_is_named(tmp_path):
     with pytest.raises(UserError, match="NoSuchTask-v0"):
         experts.main(arguments(tmp_path, env="NoSuchTask-v0"))

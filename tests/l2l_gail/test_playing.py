@@ -30,6 +30,10 @@ def test_mistakes(run, tmp_path, capsys):
     refused(capsys, [tmp_path / "nothing"], "nothing")
     refused(capsys, [run, "--video", tmp_path / "out.txt"], ".mp4")
     refused(capsys, [run, "--episodes", "0"], "--episodes")
+    refused(capsys, [run, "--max-steps", "0"], "--max-steps")
+    refused(capsys, [run, "--seed", "-1"], "--seed")
+    (tmp_path / "file").write_text("mine")
+    refused(capsys, [run, "--video", tmp_path / "file" / "out.gif"], "cannot make the folder")
 
 
 def test_without_a_display_it_says_what_is_needed(run, capsys, monkeypatch):
