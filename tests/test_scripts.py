@@ -171,6 +171,10 @@ def test_finished_and_recorded_runs_are_not_made_again(benchmarks, tmp_path, mon
         (["bad.yaml"], "must hold `script`"),
         (["gail", "stray"], "stray"),
         (["gail", "--run-dir", "x"], "--run-dir cannot be swept"),
+        (["gail", "--run_dir", "x"], "--run-dir cannot be swept"),
+        (["list.yaml"], "must hold `script`"),
+        (["gail", "--address", "here:6379"], "--backend ray"),
+        (["gail", "--out", "bad.yaml/deep"], "cannot make the folder"),
         (["gail", "--folower", "l2l"], "--folower"),
         (["gail", "--disc-rate", "1e-3", "-1"], "--disc-rate must be positive"),
         (["at", "--norm", "l2"], "needs --eps"),
@@ -184,6 +188,7 @@ def test_a_sweep_refuses_what_makes_no_sense_before_it_trains(words, message, tm
     import sweep
 
     (tmp_path / "bad.yaml").write_text("script: other\n")
+    (tmp_path / "list.yaml").write_text("script: [gail]\ngrid: {seed: 0}\n")
     monkeypatch.setattr(sys, "argv", ["sweep.py", *words])
     with pytest.raises(SystemExit) as stopped:
         sweep.main()
@@ -197,12 +202,16 @@ def test_a_sweep_from_a_file_with_flags_over_it(tmp_path, monkeypatch, capsys):
     import sweep
 
     spec = tmp_path / "mine.yaml"
-    spec.write_text("script: gail\ngrid:\n  follower: [adam, l2l]\n  disc-hidden: [[64, 64]]\n  seed: 3:5\n")
-    monkeypatch.setattr(sys, "argv", ["sweep.py", str(spec), "--steps=2048", "--mixup", "--dry-run"])
+    spec.write_text(
+        "script: gail\ngrid:\n  follower: [adam, l2l]\n  disc_hidden: [[64, 64]]\n  disc_rate: [1, 2]\n  seed: 3:5\n"
+    )
+    monkeypatch.setattr(
+        sys, "argv", ["sweep.py", str(spec), "--disc-rate", "3e-4", "--steps=2048", "--mixup", "--dry-run"]
+    )
     sweep.main()
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4
-    flags = "--follower adam --disc-hidden 64 64 --seed 3 --steps 2048 --mixup"
+    flags = "--follower adam --disc-hidden 64 64 --disc-rate 3e-4 --seed 3 --steps 2048 --mixup"
     assert lines[0] == f"{Path.cwd()}/runs/mine/adam_s3: {flags}"
 
 
