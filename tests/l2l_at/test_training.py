@@ -1,7 +1,6 @@
 """A run from settings to report: resume bit for bit, alarms, bad input."""
 
 import json
-from functools import partial
 
 import pytest
 import torch
@@ -11,62 +10,11 @@ from l2l_at.config import ATConfig, from_dict, tuned
 from l2l_at.data import Batch, load
 from l2l_at.export import load as load_classifier
 from l2l_at.probe import CollapseAlarm, follower_figures, picture
-from l2l_at.trainer import Trainer, make_schedule
+from l2l_at.trainer import Trainer
 from l2l_experiment import events
 from l2l_experiment.errors import UserError
 
 SMALL = ["--epochs", "2", "--subset", "256", "--grade", "none"]
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"method": "pgd"},
-        {"method": "l2l"},
-        {"method": "l2l-grad", "schedule": "multi-step"},
-        {"method": "free", "replays": 4},
-        {"method": "fast-bat", "average": "swa", "swa_from": 0.2},
-        {"method": "grad-align", "awp": 0.01, "awp_from": 0.0},
-        {"method": "pgd-2", "average": "none", "precision": "bf16"},
-        {"method": "l2l-grad", "dataset": "cifar10", "model": "preact-tiny", "attacker": "two-layer", "batch_size": 8},
-        {"method": "l2l", "dataset": "cifar10", "model": "preact-tiny", "batch_size": 8, "attacker_every": 2},
-        {"method": "free", "dataset": "cifar10", "model": "preact-tiny", "batch_size": 8, "replays": 4},
-    ],
-    ids=lambda settings: " ".join(map(str, settings.values())),
-)
-def test_resume_is_bit_equal(settings, small_images):
-    cifar = settings.get("dataset") == "cifar10"
-    task = small_images if cifar else load("digits", subset=256)
-    config = ATConfig(**{"epochs": 4, "batch_size": 64, "eps": "8/255" if cifar else "0.1"} | settings)
-    straight = Trainer(config, task)
-    for _ in range(5):
-        straight.step()
-    tensors, meta = straight.state()
-    meta = json.loads(json.dumps(meta))
-    for _ in range(6):
-        straight.step()
-    resumed = Trainer(config, task)
-    resumed.restore(tensors, meta)
-    for _ in range(6):
-        resumed.step()
-    for mine, theirs in ((straight.model, resumed.model), (straight.evaluated, resumed.evaluated)):
-        for a, b in zip(mine.state_dict().values(), theirs.state_dict().values(), strict=True):
-            assert torch.equal(a, b)
-
-
-def test_the_compiled_classifier_trains_the_same_weights(monkeypatch):
-    """The graph that --compile captures, run without a code generator, which not every machine has a compiler for."""
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
-    task = load("digits", subset=128)
-    trained = []
-    for flag in (False, True):
-        trainer = Trainer(ATConfig(method="l2l", batch_size=64, compile=flag), task)
-        assert (trainer.forward is not trainer.model) == flag
-        for _ in range(4):
-            trainer.step()
-        trained.append(list(trainer.model.parameters()))
-    for plain, compiled in zip(*trained, strict=True):
-        torch.testing.assert_close(plain, compiled)
 
 
 def test_a_run_leaves_everything_behind(tmp_path, capsys):
@@ -179,19 +127,6 @@ def test_picture_has_three_rows():
     torch.testing.assert_close(drawn[:, 8:16], torch.ones(1, 8, 64))
 
 
-def test_averaged_weights_follow_their_formula():
-    task = load("digits", subset=128)
-    trainer = Trainer(ATConfig(method="standard", epochs=9, batch_size=64, ema=0.5), task)
-    name = "network.0.weight"
-    expected = None
-    for count in range(8):
-        trainer.step()
-        current = trainer.model.state_dict()[name]
-        decay = min(0.5, (1 + count) / (10 + count))
-        expected = current.clone() if expected is None else decay * expected + (1 - decay) * current
-    torch.testing.assert_close(trainer.evaluated.state_dict()[name], expected)
-
-
 def test_the_best_classifier_so_far_is_kept(tmp_path, monkeypatch):
     found, folder = iter([0.2, 0.6, 0.4]), tmp_path / "run"
     monkeypatch.setattr(probe, "robust_accuracy", lambda *_: {"clean": 0.9, "pgd10": next(found)})
@@ -212,35 +147,6 @@ def test_a_run_that_diverges_says_so(tmp_path, capsys):
     assert stopped.value.code == 2
     assert "diverged" in capsys.readouterr().err
     assert json.loads((folder / "record.json").read_text())["status"] == "diverged"
-
-
-def test_rates_and_momentum_over_a_run():
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.4, momentum=0.9)
-    rates = {"one-cycle": [], "multi-step": []}
-    for kind, seen in rates.items():
-        optimizer.param_groups[0]["lr"] = 0.4
-        schedule = make_schedule(optimizer, ATConfig(schedule=kind, rate=0.4), total=100)
-        for _ in range(100):
-            seen.append(optimizer.param_groups[0]["lr"])
-            assert optimizer.param_groups[0]["momentum"] == 0.9
-            optimizer.step()
-            schedule.step()
-    up_and_down = rates["one-cycle"]
-    assert up_and_down[0] == pytest.approx(0.4 / 25)
-    assert max(up_and_down) == pytest.approx(0.4, rel=1e-3)
-    assert 25 <= up_and_down.index(max(up_and_down)) <= 35
-    assert up_and_down[-1] < 0.01 * 0.4
-    assert rates["multi-step"] == pytest.approx([0.4] * 50 + [0.04] * 25 + [0.004] * 25)
-
-
-def test_clipped_steps_are_as_long_as_asked():
-    config = ATConfig(method="standard", clip_norm=1e-3, momentum=0.0, weight_decay=0.0, batch_size=64)
-    trainer = Trainer(config, load("digits", subset=128))
-    before = [parameter.clone() for parameter in trainer.model.parameters()]
-    rate = trainer.optimizer.param_groups[0]["lr"]
-    trainer.step()
-    moved = torch.cat([(a - b).flatten() for a, b in zip(trainer.model.parameters(), before, strict=True)])
-    assert float(moved.detach().norm()) == pytest.approx(1e-3 * rate, rel=1e-2)
 
 
 def test_list_prints_every_method(capsys):
@@ -335,38 +241,3 @@ def test_grade_refuses_a_folder_without_a_classifier(tmp_path, capsys):
 def test_unknown_settings_are_refused():
     with pytest.raises(UserError, match="epsilon"):
         from_dict({"epsilon": 1})
-
-
-# The training loss after 14 steps from seed 0: a change of the data, of the loop or of the order of draws shows here,
-# and a gross one of a method (formulas are tested beside the methods). Signs of vanishing gradients differ from
-# processor to processor, so the figures are not exact.
-AFTER_14_STEPS = {
-    "standard": 1.2311,
-    "fgsm-rs": 1.3865,
-    "pgd": 1.5373,
-    "pgd-2": 1.3445,
-    "l2l": 1.5227,
-    "l2l-naive": 0.5802,
-    "l2l-grad": 0.8733,
-    "l2l-2step": 0.8731,
-    "l2l-kstep": 0.8787,
-    "l2l-trades": 1.2223,
-    "l2l-sdi": 1.5620,
-    "fast-bat": 1.4885,
-    "trades": 1.6617,
-    "mart": 2.1564,
-    "arow": 1.6552,
-    "cow": 1.5673,
-    "ro": 1.6095,
-    "free": 1.2492,
-    "n-fgsm": 1.8189,
-    "grad-align": 1.5553,
-}
-
-
-@pytest.mark.parametrize("name", methods.METHODS)
-def test_every_method_learns_digits_as_before(name):
-    trainer = Trainer(ATConfig(method=name, epochs=4, batch_size=64, rate=0.3), load("digits", subset=256))
-    for _ in range(14):
-        figures = trainer.step()
-    assert float(figures["train/loss"]) == pytest.approx(AFTER_14_STEPS[name], rel=0.05)

@@ -1,42 +1,16 @@
 """Comparison of runs: what is read, and the figures by hand."""
 
-import json
-import sys
 import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
-import yaml
-from tensorboard.plugins.custom_scalar import layout_pb2, metadata
 from torch.utils.tensorboard import SummaryWriter
 
-from l2l_experiment import board, comparison, events, stability
+from l2l_experiment import comparison, events, stability
 from l2l_experiment.comparison import Curve
 from l2l_experiment.errors import UserError
-
-TAG = "rollout/ep_rew_mean"
-
-
-def our_run(folder, values, settings=None):
-    with events.JsonLines(folder / events.METRICS) as rows:
-        for index, value in enumerate(values):
-            rows.write(10 * index, {TAG: value})
-    (folder / "config.yaml").write_text(yaml.safe_dump({"settings": settings or {}, "steps": 100}))
-    (folder / "record.json").write_text('{"kind": "gail", "status": "finished"}')
-    return folder
-
-
-def foreign_run(folder, points, tag=TAG):
-    with SummaryWriter(str(folder)) as writer:
-        for step, value in points:
-            writer.add_scalar(tag, value, step)
-    return folder
-
-
-def curve(values, name="r", group="g"):
-    values = np.asarray(values, dtype=np.float64)
-    return Curve(name, group, TAG, 10.0 * np.arange(len(values)), values, np.full(len(values), np.nan))
+from tests.l2l_experiment.made_up import TAG, curve, foreign_run, our_run, ragged
 
 
 def test_our_runs_and_foreign_folders_are_read_alike(tmp_path):
@@ -238,10 +212,6 @@ def test_curves_without_a_common_stretch_are_refused():
         comparison.shared_grid([curve([1, 2, 3]), late])
 
 
-def ragged(name, group, steps, values):
-    return Curve(name, group, TAG, np.array(steps, float), np.array(values, float), np.full(len(steps), np.nan))
-
-
 def test_figures_of_runs_that_are_logged_at_different_steps():
     """Every figure is of the stretch that all runs cover, and ends at its last step, whatever a run logged inside."""
     dense = ragged("a", "g", np.arange(10, 200, 20), np.arange(10, 200, 20))  # a line through the origin
@@ -311,103 +281,3 @@ def test_files_of_other_tools_with_our_names_are_not_ours(tmp_path, content):
     (folder / "record.json").write_text('{"name": "mine"}')
     (folder / events.METRICS).write_text('{"loss": 1}\n')
     assert comparison.read(folder, by=("follower",)).values.tolist() == [1, 2]
-
-
-def test_a_board_has_a_band_of_three_runs_at_whole_steps(tmp_path):
-    groups = {"a": [ragged(f"r{i}", "a", [0, 20], [0, value]) for i, value in enumerate([10.0, 20.0, 60.0])]}
-    board.write(tmp_path, groups, np.linspace(0, 20, 100), TAG)
-    steps, mean = events.read_scalars(tmp_path, "a/mean")
-    assert steps.tolist() == list(range(21))
-    assert mean.tolist() == pytest.approx([1.5 * step for step in range(21)])
-    low, high = (events.read_scalars(tmp_path, f"a/{part}")[1] for part in ("low", "high"))
-    assert (low[1:] < mean[1:]).all()
-    assert (mean[1:] < high[1:]).all()
-
-
-def test_board_has_all_groups_on_one_chart(tmp_path):
-    groups = {"a": [curve([0, 1, 2]), curve([0, 3, 4])], "b": [curve([1, 1, 1])]}
-    board.write(tmp_path / "tb", groups, np.array([0.0, 10.0, 20.0]), TAG)
-    steps, values = events.read_scalars(tmp_path / "tb", "a/mean")
-    assert steps.tolist() == [0, 10, 20]
-    assert values.tolist() == [0, 2, 3]
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    accumulator = EventAccumulator(str(tmp_path / "tb"))
-    accumulator.Reload()
-    (content,) = accumulator.Tensors(metadata.CONFIG_SUMMARY_TAG)
-    layout = layout_pb2.Layout.FromString(content.tensor_proto.string_val[0])
-    (chart,) = layout.category[0].chart
-    assert [series.value for series in chart.margin.series] == ["a/mean", "b/mean"]
-    assert chart.title == TAG
-    other = tmp_path / "tb" / "events.out.tfevents.1.somebody"
-    other.touch()
-    board.write(tmp_path / "tb", groups, np.array([0.0, 10.0, 20.0]), TAG)
-    assert other.exists()
-    assert len(list((tmp_path / "tb").iterdir())) == 2
-
-
-def test_command_leaves_out_what_it_cannot_read(tmp_path, monkeypatch, capsys):
-    monkeypatch.syspath_prepend("scripts")
-    import compare
-
-    runs = [our_run(tmp_path / f"{name}_s{i}", [0, 1, 2 + i], {"follower": name}) for name in "ab" for i in range(2)]
-    flags = [str(run) for run in (*runs, tmp_path / "gone")]
-    monkeypatch.setattr(sys, "argv", ["compare", *flags, "--by", "follower", "--out", str(tmp_path / "out")])
-    compare.main()
-    printed = capsys.readouterr()
-    assert "left out" in printed.err
-    assert "| a | 2 |" in printed.out
-    first = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()}
-    assert set(first) == {"table.md", "comparison.json", "curves.png", "curves.svg"}
-    assert json.loads(first["comparison.json"])["improvement"]["a over b"][0] == 0.5
-    compare.main()
-    assert first == {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()}
-
-
-def test_command_draws_hours_and_tells_of_doubled_steps_and_of_tasks(tmp_path, monkeypatch, capsys):
-    monkeypatch.syspath_prepend("scripts")
-    import compare
-
-    drawn = []
-    monkeypatch.setattr(compare, "learning_curves", lambda groups, stem, **labels: drawn.append((groups, stem, labels)))
-    runs = [foreign_run(tmp_path / f"a_s{i}", [(0, 1.0), (10, 2.0), (10, 3.0 + i)]) for i in range(2)]
-    ours = our_run(tmp_path / "b_s0", [1.0, 2.0], {"env": "Hopper-v4"})
-    monkeypatch.setattr(sys, "argv", ["compare", *map(str, (*runs, ours)), "--out", str(tmp_path / "out")])
-    compare.main()
-    told = capsys.readouterr()
-    assert told.err.count("logged 1 steps twice") == 2
-    assert "taken to be of Hopper-v4" in told.err
-    assert "does not say when" in told.err  # ours has no clock
-    monkeypatch.setattr(sys, "argv", ["compare", *map(str, runs), "--out", str(tmp_path / "out")])
-    compare.main()
-    groups, stem, labels = drawn[-1]
-    assert (stem.name, labels["xlabel"]) == ("curves_hours", "hours")
-    assert all(0 <= hours[-1] < 0.1 for hours, _ in groups["a"])
-
-
-def test_command_refuses_a_file_as_folder(tmp_path, monkeypatch, capsys):
-    monkeypatch.syspath_prepend("scripts")
-    import compare
-
-    (tmp_path / "out").write_text("mine")
-    out = tmp_path / "out"
-    for flags in (["--out", str(out)], ["--out", str(out / "deep")], ["--from", "docs/results"]):
-        run = our_run(tmp_path / f"run{len(flags[1])}", [1.0, 2.0])
-        monkeypatch.setattr(sys, "argv", ["compare", str(run), *flags])
-        with pytest.raises(SystemExit) as stopped:
-            compare.main()
-        assert stopped.value.code == 2
-        assert capsys.readouterr().err.startswith("error: ")
-
-
-def test_command_refuses_figures_of_two_kinds(tmp_path, monkeypatch, capsys):
-    monkeypatch.syspath_prepend("scripts")
-    import compare
-
-    other = foreign_run(tmp_path / "b", [(0, 1.0), (10, 2.0)], tag="robust/pgd10")
-    flags = [str(our_run(tmp_path / "a", [1.0, 2.0])), str(other)]
-    monkeypatch.setattr(sys, "argv", ["compare", *flags, "--out", str(tmp_path / "out")])
-    with pytest.raises(SystemExit) as stopped:
-        compare.main()
-    assert stopped.value.code == 2
-    assert "--tag" in capsys.readouterr().err
