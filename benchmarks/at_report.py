@@ -51,6 +51,7 @@ ZOO_PAIRS = (
     ("fast-bat", "fgsm-rs"),
     ("fast-bat-consistent", "fast-bat"),
     ("l2l-trades", "trades"),
+    ("l2l-trades", "l2l-trades-frozen"),
     ("l2l-trades", "l2l"),
     ("l2l-sdi", "fgsm-rs"),
     ("arow", "trades"),

@@ -4,6 +4,7 @@ from typing import Any
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "frozen": {"method": "l2l", "freeze_attacker": True},
+    "l2l-trades-frozen": {"method": "l2l-trades", "freeze_attacker": True},
     "pgd-unaveraged": {"method": "pgd", "average": "none"},
     "pgd-swa": {"method": "pgd", "average": "swa"},
     "pgd-awp": {"method": "pgd", "awp": 0.01},
