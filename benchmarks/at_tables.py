@@ -9,6 +9,7 @@ import numpy as np
 from campaign import ROOT
 
 from l2l_at.config import ATConfig
+from l2l_experiment.comparison import RUNS_FOR_INTERVAL
 from l2l_experiment.stability import mean_interval
 
 DATA = ROOT / "docs" / "results" / "at"
@@ -143,9 +144,10 @@ def paired_table(runs: dict[str, Any], pairs: tuple[tuple[str, str], ...], of: R
             gaps = [mine[seed] - theirs[seed] for seed in sorted(mine.keys() & theirs.keys())]
             if len(gaps) < 2:
                 continue
-            half, mean = mean_interval(gaps), np.mean(gaps)
+            mean = np.mean(gaps)
             each = ", ".join(f"{gap:+.1f}" for gap in gaps)
-            interval = f"{mean - half:+.1f} to {mean + half:+.1f}"
+            half = mean_interval(gaps) if len(gaps) >= RUNS_FOR_INTERVAL else None
+            interval = "–" if half is None else f"{mean - half:+.1f} to {mean + half:+.1f}"
             cells = [f"`{one}` − `{other}`", eps, str(len(gaps)), f"{mean:+.1f} ({each})", interval]
             lines.append("| " + " | ".join(cells) + " |")
     return lines
