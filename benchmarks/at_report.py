@@ -145,7 +145,7 @@ def page_of(name: str) -> str:
 def method_figures(name: str) -> list[str]:
     """What is recorded of a method on digits: rows of the tables of results, or that there is nothing yet."""
     names = [method for method in METHODS if page_of(method) == f"methods/{name}.md"]
-    everything = recorded("digits") | recorded("zoo")
+    everything = recorded("digits") | recorded("zoo") | recorded("norms")
     runs = {
         key: run
         for key, run in everything.items()
