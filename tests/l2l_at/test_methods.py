@@ -10,30 +10,11 @@ from torch.nn.functional import cross_entropy
 
 from l2l_at import attacks
 from l2l_at.config import ATConfig
-from l2l_at.data import Batch
 from l2l_at.methods import METHODS, make
 from l2l_at.threat import Threat
 from l2l_experiment.errors import UserError
 
 EPS = 0.1
-
-
-@pytest.fixture
-def batch():
-    generator = torch.Generator().manual_seed(3)
-    images = torch.rand(12, 1, 8, 8, generator=generator)
-    images = images.where(images > 0.4, torch.zeros(()))  # as in digits, many pixels lie on the box
-    return Batch(images, torch.randint(0, 10, (12,), generator=generator), torch.arange(12))
-
-
-@pytest.fixture
-def model():
-    torch.manual_seed(1)
-    network = nn.Sequential(
-        nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.Tanh(), nn.Flatten(), nn.Linear(8 * 64, 10)
-    )
-    network(torch.rand(16, 1, 8, 8))  # running moments that differ from a batch's
-    return network
 
 
 def method_named(name: str, **settings):

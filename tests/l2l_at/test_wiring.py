@@ -11,29 +11,19 @@ import torch
 from torch import nn
 
 from l2l_at.config import ATConfig
-from l2l_at.data import Batch
 from l2l_at.methods import METHODS, make
 
 EPS = 0.1
-DOUBLE = {"dtype": torch.float64}
 
 
 @pytest.fixture
-def batch():
-    generator = torch.Generator().manual_seed(3)
-    images = torch.rand(8, 1, 6, 6, generator=generator, **DOUBLE)
-    images = images.where(images > 0.4, torch.zeros((), **DOUBLE))  # as in digits, many pixels lie on the box
-    return Batch(images, torch.randint(0, 10, (8,), generator=generator), torch.arange(8))
+def batch(batch):
+    return batch._replace(images=batch.images.double())
 
 
 @pytest.fixture
-def model():
-    torch.manual_seed(1)
-    network = nn.Sequential(
-        nn.Conv2d(1, 6, 3, padding=1), nn.BatchNorm2d(6), nn.Softplus(), nn.Flatten(), nn.Linear(6 * 36, 10)
-    ).double()
-    network(3 * torch.rand(16, 1, 6, 6, **DOUBLE))  # running moments that differ from a batch's
-    return network.train()
+def model(model):
+    return model.double()
 
 
 def named(name, **settings):
