@@ -134,11 +134,11 @@ class GAILConfig:
             )
         if not (self.disc_hidden and self.policy_hidden) or min(*self.disc_hidden, *self.policy_hidden) < 1:
             raise UserError("--disc-hidden and --policy-hidden need at least one layer each, of at least one unit")
-        if self.policy_batch < 2 or self.num_envs * self.round_steps < 2:
+        transitions = self.num_envs * self.round_steps
+        if self.policy_batch < 2 or transitions < 2:
             raise UserError("PPO standardises advantages: --policy-batch and a round need at least 2 transitions")
         if not -20 <= self.log_std_init <= 5:
             raise UserError(f"--log-std-init must lie in [-20, 5], got {self.log_std_init}")
-        transitions = self.num_envs * self.round_steps
         if self.follower != "adam" and self.holdout and not 0 < round(self.holdout * transitions) < transitions:
             raise UserError(f"--holdout {self.holdout} of a round's {transitions} transitions leaves one side empty")
 
