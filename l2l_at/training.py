@@ -18,7 +18,7 @@ from l2l_at.data import Batch, Task
 from l2l_at.data import load as load_data
 from l2l_at.trainer import Trainer
 from l2l_experiment import checkpoint, events, provenance
-from l2l_experiment.errors import UserError
+from l2l_experiment.errors import Diverged, UserError
 from l2l_experiment.interrupt import StopRequest
 from l2l_experiment.run import Run, default_folder, plain
 
@@ -143,7 +143,7 @@ class Session:
                     self.sums = {}
                     if not math.isfinite(figures["train/loss"]):
                         self.run.update(status="diverged", steps=step)
-                        raise UserError(
+                        raise Diverged(
                             f"training in {self.run.folder} diverged: the mean loss of the epoch before step {step:,} "
                             "is not a finite number; a smaller --rate or --clip-norm 1 may help"
                         )

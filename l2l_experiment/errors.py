@@ -1,6 +1,7 @@
 """Mistakes that the user can put right, and how a command reports them."""
 
 import functools
+import os
 import sys
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
@@ -13,14 +14,23 @@ class UserError(Exception):
     """A mistake the user can put right; its text is one sentence: what is wrong, where, and what would be right."""
 
 
+class Diverged(UserError):
+    """Training that has left the finite numbers: going on, or resuming from there, would make no sense."""
+
+
 def exit_on_user_error(main: Callable[P, R]) -> Callable[P, R]:
     """Decorator of a command's `main`: a UserError becomes `error: <sentence>` on stderr and exit code 2, and Ctrl-C a
-    line and exit code 130, as shells have it; neither a traceback."""
+    line and exit code 130, as shells have it; neither a traceback. Nor does a reader that closes its end of a pipe."""
 
     @functools.wraps(main)
     def command(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            return main(*args, **kwargs)
+            result = main(*args, **kwargs)
+            sys.stdout.flush()
+            return result
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it exits
+            sys.exit(141)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(2)

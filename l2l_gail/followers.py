@@ -13,7 +13,7 @@ from torch import Tensor
 from bilevel import Adam, Coordinatewise, LearnedFollower, unroll
 from bilevel.rules import adam_direction
 from l2l_experiment.checkpoint import load_optimizer_state, optimizer_state
-from l2l_experiment.errors import UserError
+from l2l_experiment.errors import Diverged, UserError
 from l2l_gail.config import GAILConfig
 from l2l_gail.discriminator import Discriminator
 
@@ -134,9 +134,9 @@ def make_follower(discriminator: Discriminator, config: GAILConfig) -> AdamFollo
 
 @torch.no_grad()
 def commit(weights: dict[str, Tensor], discriminator: Discriminator) -> None:
-    """Write a follower's answer into the live discriminator; UserError if it is not finite."""
+    """Write a follower's answer into the live discriminator; Diverged if it is not finite."""
     if not all(weight.isfinite().all() for weight in weights.values()):
-        raise UserError("the discriminator diverged: its weights are no finite numbers; a smaller --disc-rate may help")
+        raise Diverged("the discriminator diverged: its weights are no finite numbers; a smaller --disc-rate may help")
     for name, parameter in discriminator.named_parameters():
         parameter.copy_(weights[name])
 

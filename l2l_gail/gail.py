@@ -18,7 +18,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from torch import Tensor, nn
 
 from l2l_experiment import checkpoint
-from l2l_experiment.errors import UserError
+from l2l_experiment.errors import Diverged, UserError
 from l2l_gail import state
 from l2l_gail.config import GAILConfig, from_dict
 from l2l_gail.demonstrations import Demonstrations
@@ -29,6 +29,7 @@ from l2l_gail.followers import make_follower
 from l2l_gail.rewards import ReturnScale, reward
 
 Pairs = tuple[np.ndarray, np.ndarray]
+DIVERGED = "the policy diverged: it holds or answers with no finite numbers; a smaller --policy-rate may help"
 
 
 class GAIL:
@@ -76,10 +77,21 @@ class GAIL:
         remaining = steps - self.ppo.num_timesteps
         if remaining > 0:
             fresh = self.ppo._last_obs is None  # else the environments stand where a checkpoint left them
-            self.ppo.learn(remaining, callback=_Relabel(self, on_round), reset_num_timesteps=fresh)
+            try:
+                self.ppo.learn(remaining, callback=_Relabel(self, on_round), reset_num_timesteps=fresh)
+            except ValueError as error:
+                if "of distribution" not in str(error):  # so torch says that the policy's actions are no numbers
+                    raise
+                raise Diverged(DIVERGED) from error
+        self.require_finite()
         if on_round is not None:
             on_round(self)
         return self
+
+    def require_finite(self) -> None:
+        """Diverged if the policy's weights are no longer finite numbers."""
+        if not all(weight.isfinite().all() for weight in self.ppo.policy.parameters()):
+            raise Diverged(DIVERGED)
 
     def predict(self, observations: np.ndarray, deterministic: bool = True) -> np.ndarray:
         """Actions for raw (unfiltered) observations of shape (obs,) or (batch, obs)."""
@@ -157,6 +169,7 @@ class _Relabel(BaseCallback):
         self.gail, self.on_round = gail, on_round
 
     def _on_rollout_start(self) -> None:
+        self.gail.require_finite()  # before anything is saved
         if self.on_round is not None:
             self.on_round(self.gail)
         self.raw = [self.gail.envs.get_original_obs()]

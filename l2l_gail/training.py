@@ -12,7 +12,7 @@ from stable_baselines3.common.logger import KVWriter, Logger, TensorBoardOutputF
 from tqdm import tqdm
 
 from l2l_experiment import checkpoint, events
-from l2l_experiment.errors import UserError
+from l2l_experiment.errors import Diverged, UserError
 from l2l_experiment.interrupt import StopRequest
 from l2l_experiment.run import Run, default_folder
 from l2l_experiment.stability import summarise
@@ -133,6 +133,9 @@ def learn(gail: GAIL, run: Run, args: TrainArgs, stop: StopRequest, bar: tqdm) -
         gail.learn(args.steps, on_round=on_round)
     except _Stopped:
         return False
+    except Diverged:
+        run.update(status="diverged", steps=gail.ppo.num_timesteps)
+        raise
     return True
 
 

@@ -111,3 +111,14 @@ def test_other_errors_keep_their_traceback():
 
     with pytest.raises(RuntimeError, match="a bug"):
         main()
+
+
+def test_a_reader_that_closes_its_end_is_no_error(tmp_path):
+    code = """
+from l2l_experiment.errors import exit_on_user_error
+exit_on_user_error(lambda: print("one\\n" * 100_000))()
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert process.wait(60) == 141  # 128 + SIGPIPE, as shells have it
+    assert process.stderr.read() == b""

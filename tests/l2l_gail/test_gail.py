@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from l2l_experiment.errors import UserError
+from l2l_experiment.errors import Diverged, UserError
 from l2l_gail.gail import GAIL, resolve_device, split
 from l2l_gail.rewards import reward
 from tests.l2l_gail.conftest import make_demonstrations
@@ -209,3 +209,14 @@ def test_devices():
     if not torch.cuda.is_available():
         with pytest.raises(UserError, match="cuda"):
             resolve_device("cuda")
+
+
+def test_a_policy_that_diverges_in_the_last_round_is_not_saved(config, cheetah):
+    gail = GAIL(config, cheetah)
+    gail.learn(64)
+    saved = []
+    with torch.no_grad():
+        next(gail.ppo.policy.parameters()).fill_(float("nan"))
+    with pytest.raises(Diverged, match="--policy-rate"):
+        gail.learn(64, on_round=saved.append)
+    assert not saved

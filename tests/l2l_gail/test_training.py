@@ -192,3 +192,16 @@ def test_behaviour_cloning_alone_is_a_baseline(demos, tmp_path):
     record = json.loads((folder / "record.json").read_text())
     assert record["result"]["return"]["n"] == 1
     assert record["bc_loss"] < 0.33  # the variance of uniform actions, which a constant policy would leave
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [("--policy-rate", "1e30"), ("--disc-rate", "1e38", "--disc-updates", "8")],
+    ids=["policy", "discriminator"],
+)
+def test_a_run_that_diverges_says_so(demos, tmp_path, capsys, flags):
+    folder = tmp_path / "run"
+    fails(capsys, ["--demos", demos, "--run-dir", folder, "--steps", "256", *SMALL, *flags], "diverged", flags[0])
+    assert json.loads((folder / "record.json").read_text())["status"] == "diverged"
+    tensors, _ = checkpoint.latest(folder)
+    assert all(np.isfinite(np.asarray(value)).all() for value in tensors["policy"].values())
