@@ -52,15 +52,16 @@ def learning_curves(
     xlabel: str = "steps",
     worst: bool = False,
     colours: Sequence[str] = (),
+    ticks: Mapping[float, str] | None = None,
 ) -> tuple[Path, Path]:
     """Draw `path_stem.png` and `path_stem.svg` and return their paths.
 
     A group is what one method's runs are called; each of its runs is a thin line, with `worst` the one that ends lowest
     a dotted one. Its thick line is the interquartile mean over the runs, as far as all of them reach, and from three
     runs on the band around it is the mean's 95 % bootstrap interval at each step. `reference` draws named horizontal
-    lines (an expert's return, say). A group has the colour of its place in `colours`, so that pictures of some of the
-    groups look alike, or by default that of its place in `groups`. The same input gives the same files, byte for byte,
-    under one version of matplotlib.
+    lines (an expert's return, say), and `ticks` names places on the x axis. A group has the colour of its place in
+    `colours`, so that pictures of some of the groups look alike, or by default that of its place in `groups`. The same
+    input gives the same files, byte for byte, under one version of matplotlib.
     """
     if not groups or any(not curves for curves in groups.values()):
         raise ValueError("a figure needs at least one group, and every group at least one run")
@@ -71,7 +72,10 @@ def learning_curves(
             _draw_group(axes, name, curves, places.index(name), worst)
         for index, (name, value) in enumerate((reference or {}).items()):
             axes.axhline(value, color="#777777", linewidth=1.2, linestyle=DASHES[1 + index % 3], zorder=1.5, label=name)
-        axes.xaxis.set_major_locator(MaxNLocator(MOST_TICKS, steps=[1, 2, 2.5, 5, 10]))
+        if ticks:
+            axes.set_xticks(list(ticks), list(ticks.values()))
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator(MOST_TICKS, steps=[1, 2, 2.5, 5, 10]))
         if xlabel.endswith("steps"):
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.margins(x=0.01)
@@ -228,11 +232,12 @@ def heat_map(
     xlabel: str,
     ylabel: str,
     limits: tuple[float, float],
+    worst: Callable[[Sequence[float]], float] = min,
 ) -> tuple[Path, Path]:
     """Scores over two settings: `cells[row, column]` are those of its runs; PNG and SVG as above.
 
     Rows and columns come in the order in which they first appear. A cell shows the mean over runs and the worst run
-    below it, coloured by the mean between `limits`; one without runs is left blank.
+    below it (`max` where low is good), coloured by the mean between `limits`; one without runs is left blank.
     """
     if not any(len(scores) for scores in cells.values()):
         raise ValueError("a figure needs at least one cell with a run")
@@ -245,13 +250,14 @@ def heat_map(
                 i, j = rows.index(row), columns.index(column)
                 means[i, j] = np.mean(scores)
                 dark = means[i, j] < limits[0] + 0.6 * (limits[1] - limits[0])
-                text = f"{means[i, j]:.1f}\n({min(scores):.1f}, n = {len(scores)})"
+                text = f"{means[i, j]:.1f}\n({worst(scores):.1f}, n = {len(scores)})"
                 axes.text(j, i, text, ha="center", va="center", color="white" if dark else "black", fontsize=9)
         axes.imshow(means, cmap="cividis", vmin=limits[0], vmax=limits[1], aspect="auto")
         axes.set_xticks(range(len(columns)), columns)
         axes.set_yticks(range(len(rows)), rows)
 
-    return _save(draw, path_stem, title, xlabel, ylabel, "mean over runs (worst run, number of runs)", grid=False)
+    footer = "mean over runs (worst run, number of runs)"
+    return _save(draw, path_stem, title, xlabel, ylabel, footer, grid=False, height=max(4.5, 1.5 + 0.5 * len(rows)))
 
 
 def _save(

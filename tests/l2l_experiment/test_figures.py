@@ -108,6 +108,12 @@ def test_references_are_named_lines(tmp_path, axes):
     assert (axes[0].get_ylabel(), axes[0].get_title(loc="left")) == ("return", "Title")
 
 
+def test_ticks_name_places(tmp_path, axes):
+    figures.learning_curves({"a": runs(1)}, tmp_path / "f", ylabel="y", title="T", xlabel="rate", ticks={2.0: "1e-2"})
+    assert list(axes[0].get_xticks()) == [2.0]
+    assert [label.get_text() for label in axes[0].get_xticklabels()] == ["1e-2"]
+
+
 def test_nothing_to_draw_is_refused(tmp_path):
     for groups in ({}, {"a": []}):
         with pytest.raises(ValueError, match="at least one"):
@@ -150,5 +156,7 @@ def test_a_heat_map_has_mean_and_worst_in_every_cell_that_has_runs(tmp_path, axe
     (image,) = axes[0].get_images()
     assert np.array_equal(np.isnan(image.get_array().filled(np.nan)), [[False, False], [True, True]])
     assert [label.get_text() for label in axes[0].get_yticklabels()] == ["adam", "l2l"]
+    figures.heat_map({("a", "b"): [3.0, 5.0]}, tmp_path / "m", limits=(0, 9), worst=max, **labels)
+    assert axes[-1].texts[0].get_text() == "4.0\n(5.0, n = 2)"
     with pytest.raises(ValueError, match="one cell"):
         figures.heat_map({("a", "b"): []}, tmp_path / "n", limits=(0, 1), **labels)
