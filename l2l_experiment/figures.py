@@ -243,6 +243,7 @@ def heat_map(
         raise ValueError("a figure needs at least one cell with a run")
     rows, columns = (list(dict.fromkeys(key[part] for key in cells)) for part in (0, 1))
     means = np.full((len(rows), len(columns)), np.nan)
+    digits = 1 if limits[1] < 1000 else 0
 
     def draw(axes: Axes) -> None:
         for (row, column), scores in cells.items():
@@ -250,7 +251,7 @@ def heat_map(
                 i, j = rows.index(row), columns.index(column)
                 means[i, j] = np.mean(scores)
                 dark = means[i, j] < limits[0] + 0.6 * (limits[1] - limits[0])
-                text = f"{means[i, j]:.1f}\n({worst(scores):.1f}, n = {len(scores)})"
+                text = f"{means[i, j]:.{digits}f}\n({worst(scores):.{digits}f}, n = {len(scores)})"
                 axes.text(j, i, text, ha="center", va="center", color="white" if dark else "black", fontsize=9)
         axes.imshow(means, cmap="cividis", vmin=limits[0], vmax=limits[1], aspect="auto")
         axes.set_xticks(range(len(columns)), columns)
