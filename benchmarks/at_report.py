@@ -20,6 +20,7 @@ from at_tables import (
     Costs,
     after_all,
     after_both,
+    by_both,
     grouped,
     make_table,
     method_of,
@@ -42,7 +43,7 @@ PAGE = ROOT / "docs" / "results" / "at.md"
 SETTINGS = (
     "dataset", "method", "model", "norm", "eps", "seed", "epochs", "subset", "attack_steps", "attack_size",
     "attack_start", "attacker_sees", "attacker_every", "attacker_rate", "attacker_scale_rate", "gradient_scale",
-    "freeze_attacker", "average", "awp", "inner", "regularisation", "label_smoothing", "clean_share", "bat_rate",
+    "freeze_attacker", "attacker", "attacker_width", "average", "swa_from", "awp", "inner", "regularisation", "label_smoothing", "clean_share", "bat_rate",
     "bat_lambda", "noise", "replays",
 )  # fmt: skip
 CURVES = ("train/loss", "robust/clean", "robust/pgd10", "train/pgd10", "follower/strength")
@@ -123,7 +124,7 @@ def with_related(name: str, runs: dict[str, Any]) -> dict[str, Any]:
             for key, run in recorded(others).items():
                 settings = run["settings"]
                 if settings["method"] == "l2l" and settings["seed"] in seeds and settings["eps"] in radii:
-                    found[key] = run | {"group": f"{title}_{settings['eps']}"}
+                    found[key] = by_both(run) | {"group": f"{title}_{settings['eps']}"}
     return found
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import tyro
 from at_report import methods_table
-from at_tables import digits_table, read_costs
+from at_tables import after_both, digits_table, read_costs
 from at_tables import recorded as defences
 from campaign import ROOT
 from gail_report import readme_tables
@@ -39,7 +39,7 @@ def first_table() -> list[str]:
         rows.append((f"imitation: {what}", "Adam", imitation("adam", rate), imitation("l2l", rate), slower))
         what = f"attacker's step size {size or '0.75'} ε ({words})"
         both = (defence(name, size) for name in ("frozen", "l2l"))
-        rows.append((f"robust digits: {what}", "frozen", *both, costs["l2l"] / costs["frozen"]))
+        rows.append((f"robust digits: {what}", "nothing learned", *both, costs["l2l"] / costs["frozen"]))
     rows.append(("robust digits: against PGD-10", "PGD-10", defence("pgd", None), defence("l2l", None), costs["l2l"]))
     lines = ["| | follower | hand-designed | L2L | cost of L2L over it |", "|---|---|---|---|---|"]
     return [
@@ -59,9 +59,9 @@ def imitation(follower: str, rate: float) -> str:
 
 
 def defence(name: str, size: str | None) -> str:
-    """Percent of the test images that withstand AutoAttack."""
+    """Percent of the test images that withstand AutoAttack's first two attacks, which every run was graded with."""
     runs = defences("digits") | defences("frozen") | defences("step-length")
-    return summed(100 * run["result"]["grade"]["autoattack"] for run in runs.values() if is_of(run, name, size))
+    return summed(after_both(run) for run in runs.values() if is_of(run, name, size))
 
 
 def is_of(run: dict[str, Any], name: str, size: str | None) -> bool:
