@@ -43,8 +43,8 @@ PAGE = ROOT / "docs" / "results" / "at.md"
 SETTINGS = (
     "dataset", "method", "model", "norm", "eps", "seed", "epochs", "subset", "attack_steps", "attack_size",
     "attack_start", "attacker_sees", "attacker_every", "attacker_rate", "attacker_scale_rate", "gradient_scale",
-    "freeze_attacker", "attacker", "attacker_width", "average", "swa_from", "awp", "inner", "regularisation", "label_smoothing", "clean_share", "bat_rate",
-    "bat_lambda", "noise", "replays",
+    "freeze_attacker", "attacker", "attacker_width", "average", "swa_from", "awp", "inner", "regularisation",
+    "label_smoothing", "clean_share", "bat_rate", "bat_lambda", "noise", "replays",
 )  # fmt: skip
 CURVES = ("train/loss", "robust/clean", "robust/pgd10", "train/pgd10", "follower/strength")
 PAIRS = tuple(("l2l", other) for other in ("pgd", "frozen", "fgsm-rs", "l2l-2step"))
@@ -94,13 +94,16 @@ def main() -> None:
             cells = at_sensitivity.collect(runs, setting)
             picture = at_sensitivity.draw(cells, setting, DATA / path.stem)
             contents[f"{path.stem}-merit"] = [*at_sensitivity.table(cells), *picture]
-    contents["ablation-flags"] = [
-        ", ".join(f"*{name}* `{' '.join(changes)}`" for name, changes in ABLATIONS.items()) + "."
-    ]
+    contents["ablation-flags"] = ablation_flags()
     update(PAGE, contents | comparisons(costs))
     for page in sorted({page_of(name) for name in METHODS} - {page_of("standard")} | {"methods/awp.md"}):
         path = ROOT / "docs" / page
         update(path, {"figures": method_figures(path.stem)})
+
+
+def ablation_flags() -> list[str]:
+    """What each row of the ablation changes."""
+    return [", ".join(f"*{name}* `{' '.join(changes)}`" for name, changes in ABLATIONS.items()) + "."]
 
 
 def comparisons(costs: Costs) -> dict[str, list[str]]:
@@ -185,8 +188,13 @@ def alarms(rows: list[dict[str, Any]]) -> list[int]:
 
 
 def draw(name: str, runs: dict[str, Any], costs: Costs) -> list[str]:
-    """Robustness against cost, a picture a radius; returns the lines that show them."""
+    """Robustness against cost, a picture a radius; returns the lines that show them.
+
+    Unless all runs were graded with the standard tier, they are judged by the two attacks that they share.
+    """
     lines = []
+    tiers = {run["result"]["grade"]["tier"] for run in runs.values() if "grade" in run["result"]}
+    score, by = (after_all, "AutoAttack") if tiers == {"standard"} else (after_both, "APGD-CE and APGD-T")
     for eps in sorted({run["settings"]["eps"] for run in runs.values()}):
         points = {}
         for members in grouped({k: r for k, r in runs.items() if r["settings"]["eps"] == eps}).values():
@@ -195,14 +203,14 @@ def draw(name: str, runs: dict[str, Any], costs: Costs) -> list[str]:
             cost = costs.get((settings["dataset"], settings["model"], method))
             if cost is not None and all("grade" in run["result"] for run in members):
                 label = "l2l, frozen" if method == "frozen" else method
-                points[label] = (cost, [100 * run["result"]["grade"]["autoattack"] for run in members])
+                points[label] = (cost, [score(run) for run in members])
         if len(points) > 2:
             png, _ = frontier(
                 points,
                 DATA / f"{name}_{eps.replace('/', '-')}",
                 title=f"{settings['dataset']}, {settings['norm']}, ε = {eps}: robustness against cost",
                 xlabel="cost of a training step over PGD-10's",
-                ylabel="AutoAttack accuracy on test images, %",
+                ylabel=f"accuracy on test images under {by}, %",
             )
             lines += ["", f"![robustness against cost, ε = {eps}](at/{png.name})"]
         if name == "digits":

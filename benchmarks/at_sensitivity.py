@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from at_tables import after_both
 
 from l2l_experiment.figures import heat_map
 
 SWEPT = {"step-length": "attack_size", "attacker-rate": "attacker_rate", "random-start": "attacker_rate"}
 NAMES = {"attack_size": "step size over ε, as the attacker starts", "attacker_rate": "the attacker's learning rate"}
 DEFAULT_SIZE = 0.75
-Cells = dict[tuple[str, str], list[float]]  # AutoAttack accuracies by row and column
+Cells = dict[tuple[str, str], list[float]]  # accuracies under APGD-CE and APGD-T by row and column
 
 
 def collect(runs: dict[str, Any], setting: str) -> Cells:
@@ -23,7 +24,7 @@ def collect(runs: dict[str, Any], setting: str) -> Cells:
         value = float(settings[setting] or DEFAULT_SIZE)
         if setting == "attacker_rate" and who == "frozen":
             value = 0.0
-        found[who, float(settings["eps"]), value].append(100 * run["result"]["grade"]["autoattack"])
+        found[who, float(settings["eps"]), value].append(after_both(run))
     if setting == "attacker_rate":
         return {
             (f"ε = {eps:g}", "frozen" if not value else f"{value:g}"): found[who, eps, value]
@@ -53,9 +54,9 @@ def draw(cells: Cells, setting: str, path_stem: Path) -> list[str]:
     png, _ = heat_map(
         cells,
         path_stem,
-        title="digits, ℓ∞: AutoAttack accuracy on test images, %",
+        title="digits, ℓ∞: accuracy on test images under APGD-CE and APGD-T, %",
         xlabel=NAMES[setting],
         ylabel="",
         limits=(10 * np.floor(min(means) / 10), 10 * np.ceil(max(means) / 10)),
     )
-    return ["", f"![AutoAttack accuracy over {NAMES[setting]}](at/{png.name})"]
+    return ["", f"![accuracy over {NAMES[setting]}](at/{png.name})"]

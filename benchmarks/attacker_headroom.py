@@ -7,7 +7,7 @@ same random starts: the attack as it starts, as the run has learned it, as it is
 
 import copy
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -68,7 +68,7 @@ def measure(folder: Path, args: Args) -> dict[str, float]:
     """Mean cross-entropy under each attack on the run's last classifier."""
     run = Run.open(folder, kind=KIND)
     stored = stored_args(run)
-    config = stored.settings
+    config = replace(stored.settings, device="auto", compile=False)  # it may have been trained on another machine
     task = load_data(
         config.dataset, data_dir=stored.data_dir, holdout=config.holdout, seed=config.seed, subset=config.subset
     )

@@ -43,6 +43,8 @@ def main() -> None:
         command = [sys.executable, str(ROOT / "scripts" / "compare.py"), *map(str, sorted(Path(folder).iterdir()))]
         subprocess.run([*command, "--out", str(Path(folder) / "out")], check=True, stdout=subprocess.DEVNULL)
         seconds = time.perf_counter() - start
+        content = json.loads((Path(folder) / "out" / "comparison.json").read_text())
+        assert sum(row["n"] for row in content["groups"].values()) == args.runs, "some runs were left out"
     print(f"{args.runs} runs of {ROUNDS * ROUND_STEPS:,} steps, half of them event files: {seconds:.1f} s")
     if args.out is not None:
         record = {"runs": args.runs, "seconds": seconds, "machine": provenance.machine()}
@@ -59,6 +61,9 @@ def write(folder: Path, seed: int, *, ours: bool) -> None:
         for value, now in zip(values, clock, strict=True)
     ]
     if ours:
+        folder.mkdir()
+        (folder / "record.json").write_text('{"kind": "gail", "status": "finished"}')
+        (folder / "config.yaml").write_text("settings: {}\n")
         with events.JsonLines(folder / events.METRICS) as lines:
             for index, row in enumerate(rows):
                 lines.write(index * ROUND_STEPS, row)

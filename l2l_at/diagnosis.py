@@ -1,5 +1,6 @@
 """Why a run went as it did: what the training attack is worth beside PGD of 1 to 50 steps."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -46,7 +47,7 @@ def diagnose(run: Run, out: Path) -> list[Path]:
         if curves := {title: [curve] for title, curve in events.curves_of(rows, tags).items()}:
             pictures.append(learning_curves(curves, out / stem, ylabel=label, title=f"{run.folder.name}: {stem}")[0])
     args = stored_args(run)
-    config = args.settings
+    config = replace(args.settings, device="auto", compile=False)  # it may have been trained on another machine
     task = load_data(
         config.dataset, data_dir=args.data_dir, holdout=config.holdout, seed=config.seed, subset=config.subset
     )

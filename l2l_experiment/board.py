@@ -12,15 +12,16 @@ from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 from tensorboard.plugins.custom_scalar import layout_pb2, metadata
 from torch.utils.tensorboard import SummaryWriter
 
-from l2l_experiment.comparison import RUNS_FOR_INTERVAL, Curve
+from l2l_experiment.comparison import RUNS_FOR_INTERVAL
+from l2l_experiment.curves import Curve
 from l2l_experiment.stability import bootstrap_interval, interquartile_mean, on_grid
 
 SUFFIX = ".l2l-comparison"
 
 
-def write(folder: Path, groups: Mapping[str, Sequence[Curve]], grid: ArrayLike, tag: str) -> None:
-    """Write aggregated curves and a layout into `folder`, in place of what an earlier call left there; others' files
-    stay.
+def write(folder: Path, groups: Mapping[str, Sequence[Curve]], grids: Mapping[str, ArrayLike], tag: str) -> None:
+    """Write aggregated curves, each group's on its grid, and a layout into `folder`, in place of what an earlier call
+    left there; others' files stay.
 
     For each group three scalars GROUP/mean, GROUP/low and GROUP/high; the chart "TAG" of the custom-scalars tab shows
     all groups with their bands. A band is the 95 % bootstrap interval of the interquartile mean, from three runs on.
@@ -28,12 +29,12 @@ def write(folder: Path, groups: Mapping[str, Sequence[Curve]], grid: ArrayLike, 
     for old in folder.glob(f"*{SUFFIX}"):
         old.unlink()
     # TensorBoard's steps are whole numbers: values are those at whole steps, each once.
-    ends, middle = np.asarray(grid)[[0, -1]], partial(interquartile_mean, axis=0)
-    whole = np.unique(np.round(grid))
-    steps = whole[(whole >= ends[0]) & (whole <= ends[1])]
-    series = []
+    middle, series = partial(interquartile_mean, axis=0), []
     with SummaryWriter(str(folder), filename_suffix=SUFFIX) as writer:
         for name, curves in groups.items():
+            grid = np.asarray(grids[name])
+            whole = np.unique(np.round(grid))
+            steps = whole[(whole >= grid[0]) & (whole <= grid[-1])]
             values = np.stack([on_grid(curve.steps, curve.values, steps) for curve in curves])
             mean = middle(values)
             low, high = bootstrap_interval([values], middle) if len(curves) >= RUNS_FOR_INTERVAL else (mean, mean)

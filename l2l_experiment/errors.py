@@ -1,10 +1,11 @@
 """Mistakes that the user can put right, and how a command reports them."""
 
 import functools
-import os
 import sys
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
+
+from l2l_experiment.pipes import forgiving
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -20,17 +21,14 @@ class Diverged(UserError):
 
 def exit_on_user_error(main: Callable[P, R]) -> Callable[P, R]:
     """Decorator of a command's `main`: a UserError becomes `error: <sentence>` on stderr and exit code 2, and Ctrl-C a
-    line and exit code 130, as shells have it; neither a traceback. Nor does a reader that closes its end of a pipe."""
+    line and exit code 130, as shells have it; neither a traceback. A reader that closes its end of a pipe stops
+    nothing."""
 
     @functools.wraps(main)
     def command(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            result = main(*args, **kwargs)
-            sys.stdout.flush()
-            return result
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it exits
-            sys.exit(141)
+            with forgiving():
+                return main(*args, **kwargs)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(2)

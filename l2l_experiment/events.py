@@ -124,21 +124,26 @@ class JsonLines:
         self.close()
 
 
-def read(path: Path | str) -> list[dict[str, Any]]:
-    """The rows that `JsonLines` wrote, null as NaN; a cut-off last line is passed over."""
+def read(path: Path | str, *, whole: bool = True) -> list[dict[str, Any]]:
+    """The rows that `JsonLines` wrote, null as NaN; a cut-off last line is passed over.
+
+    UserError if a row is damaged; or, unless the file is to be `whole`, the rows before it.
+    """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"there is no file {path}; name a run's {METRICS}")
-    rows = [row for _, row in _rows(path, path.read_bytes())]
-    try:
-        return [
-            {"step": row["step"]} | {n: math.nan if v is None else float(v) for n, v in row.items() if n != "step"}
-            for row in rows
-        ]
-    except (KeyError, ValueError, TypeError, OverflowError):
-        raise UserError(
-            f"{path} is damaged: a row without a step, or with a value that is no number; restore it"
-        ) from None
+    rows = []
+    for _, row in _rows(path, path.read_bytes(), whole):
+        try:
+            numbers = {n: math.nan if v is None else float(v) for n, v in row.items() if n != "step"}
+            rows.append({"step": row["step"]} | numbers)
+        except (KeyError, ValueError, TypeError, OverflowError):
+            if not whole:
+                break
+            raise UserError(
+                f"{path} is damaged: a row without a step, or with a value that is no number; restore it"
+            ) from None
+    return rows
 
 
 def curves_of(rows: Sequence[Mapping[str, float]], tags: Mapping[str, str]) -> dict[str, np.ndarray]:
@@ -152,8 +157,8 @@ def curves_of(rows: Sequence[Mapping[str, float]], tags: Mapping[str, str]) -> d
     return found
 
 
-def _rows(path: Path, content: bytes) -> list[tuple[bytes, dict[str, Any]]]:
-    """Lines and what they hold, without a cut-off last one."""
+def _rows(path: Path, content: bytes, whole: bool = True) -> list[tuple[bytes, dict[str, Any]]]:
+    """Lines and what they hold, without a cut-off last one; unless the file is to be `whole`, those before damage."""
     lines = content.split(b"\n")
     rows = []
     for number, line in enumerate(lines, start=1):
@@ -163,7 +168,7 @@ def _rows(path: Path, content: bytes) -> list[tuple[bytes, dict[str, Any]]]:
             if not isinstance(step, int | float) or not abs(step) < 2**63:
                 raise ValueError("no object, or one with a step that is no number")
         except ValueError:
-            if number == len(lines):  # cut off in the middle, or empty as it should be
+            if number == len(lines) or not whole:  # cut off in the middle, or empty as it should be
                 break
             raise UserError(f"line {number} of {path} is damaged; remove it, or restore the file") from None
         rows.append((line, row))

@@ -50,14 +50,14 @@ def learning_curves(
     title: str,
     reference: Mapping[str, float] | None = None,
     xlabel: str = "steps",
-    worst: bool = False,
+    worst: Mapping[str, int] | None = None,
     colours: Sequence[str] = (),
     ticks: Mapping[float, str] | None = None,
 ) -> tuple[Path, Path]:
     """Draw `path_stem.png` and `path_stem.svg` and return their paths.
 
-    A group is what one method's runs are called; each of its runs is a thin line, with `worst` the one that ends lowest
-    a dotted one. Its thick line is the interquartile mean over the runs, as far as all of them reach, and from three
+    A group is what one method's runs are called; each of its runs is a thin line, that whose place `worst` gives a
+    dotted one. Its thick line is the interquartile mean over the runs, as far as all of them reach, and from three
     runs on the band around it is the mean's 95 % bootstrap interval at each step. `reference` draws named horizontal
     lines (an expert's return, say), and `ticks` names places on the x axis. A group has the colour of its place in
     `colours`, so that pictures of some of the groups look alike, or by default that of its place in `groups`. The same
@@ -69,7 +69,7 @@ def learning_curves(
     def draw(axes: Axes) -> None:
         places = list(dict.fromkeys([*colours, *groups]))
         for name, curves in groups.items():
-            _draw_group(axes, name, curves, places.index(name), worst)
+            _draw_group(axes, name, curves, places.index(name), (worst or {}).get(name))
         for index, (name, value) in enumerate((reference or {}).items()):
             axes.axhline(value, color="#777777", linewidth=1.2, linestyle=DASHES[1 + index % 3], zorder=1.5, label=name)
         if ticks:
@@ -80,16 +80,15 @@ def learning_curves(
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.margins(x=0.01)
 
-    return _save(draw, path_stem, title, xlabel, ylabel, _explanation(groups, worst))
+    return _save(draw, path_stem, title, xlabel, ylabel, _explanation(groups, bool(worst)))
 
 
-def _draw_group(axes: Axes, name: str, curves: Sequence[Curve], index: int, worst: bool) -> None:
+def _draw_group(axes: Axes, name: str, curves: Sequence[Curve], index: int, lowest: int | None) -> None:
     colour, dash = COLOURS[index % len(COLOURS)], DASHES[index // len(COLOURS) % len(DASHES)]
     label = f"{name} (n = {len(curves)})"
     grid = _shared_grid(curves)
     # One run has no spread to show, and runs that never overlap have no mean: then the runs themselves carry the name.
     alone = len(curves) == 1 or grid is None
-    lowest = min(range(len(curves)), key=lambda number: _last(curves[number])) if worst else None
     for number, (steps, values) in enumerate(curves):
         order = np.argsort(np.asarray(steps), kind="stable")
         line = axes.plot(np.asarray(steps)[order], np.asarray(values)[order], color=colour, linewidth=0.7, alpha=0.35)[
@@ -114,12 +113,6 @@ def _shared_grid(curves: Sequence[Curve]) -> np.ndarray | None:
     first = max(float(np.min(steps)) for steps, _ in curves)
     last = min(float(np.max(steps)) for steps, _ in curves)
     return np.linspace(first, last, GRID_POINTS) if last > first else None
-
-
-def _last(curve: Curve) -> float:
-    """The value at the highest step."""
-    steps, values = (np.asarray(part) for part in curve)
-    return float(values[np.argmax(steps)])
 
 
 def _explanation(groups: Mapping[str, Sequence[Curve]], worst: bool) -> str:

@@ -9,13 +9,17 @@ from l2l_experiment.errors import UserError
 
 
 def value_of(flag: str, argv: Sequence[str], default: str) -> str:
-    """What stands behind a flag: some flags (environment, data set) decide the defaults of all others."""
+    """What stands behind a flag: some flags (environment, data set) decide the defaults of all others.
+
+    Of a flag that is given twice the last counts, as for the parser.
+    """
+    value = default
     for index, token in enumerate(argv):
         if token == flag and index + 1 < len(argv):
-            return argv[index + 1]
+            value = argv[index + 1]
         if token.startswith(flag + "="):
-            return token.removeprefix(flag + "=")
-    return default
+            value = token.removeprefix(flag + "=")
+    return value
 
 
 def require_finite(settings: Any) -> None:

@@ -5,7 +5,7 @@ import enum
 import json
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
@@ -17,6 +17,7 @@ import yaml
 from l2l_experiment import provenance
 from l2l_experiment.errors import UserError
 from l2l_experiment.files import read_mapping, write_atomically
+from l2l_experiment.lock import LOCK, lock
 
 
 class Run:
@@ -72,18 +73,10 @@ class Run:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Keep others from training in this folder within the block; UserError if somebody does so now.
-
-        Without file locks (Windows) this does nothing.
-        """
-        try:
-            import fcntl
-        except ImportError:
-            yield
-            return
-        with (self.folder / ".lock").open("w") as lock:
+        """Keep others from training in this folder within the block; UserError if somebody does so now."""
+        with ExitStack() as stack:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                stack.enter_context(lock(self.folder / LOCK))
             except BlockingIOError:
                 raise UserError(f"{self.folder} is being trained by another process; wait for it, or stop it") from None
             yield

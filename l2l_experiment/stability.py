@@ -1,13 +1,15 @@
 """How reliable a learning curve is, and how good a set of scores, in numbers with intervals.
 
 Reliability after Chan et al. (2020), "Measuring the Reliability of Reinforcement Learning Algorithms"; summaries of
-scores after Agarwal et al. (2021), "Deep Reinforcement Learning at the Edge of the Statistical Precipice". Two choices
-are ours: dispersion across time is taken over the whole run (the paper: in sliding windows), and CVaR counts a fraction
-of a sample where alpha·n is not whole.
+scores after Agarwal et al. (2021), "Deep Reinforcement Learning at the Edge of the Statistical Precipice". Some choices
+are ours: dispersion across time is taken over the whole run (Chan et al.: in sliding windows); curves are not smoothed
+before the spread over runs is taken, which therefore has noise within runs in it; risk across runs is that of final
+values alone; figures stay in the curve's units and per step of the grid, so that only curves on one grid compare; and
+CVaR counts a fraction of a sample where alpha·n is not whole.
 
 A curve is an array of n values on an even grid of steps (`on_grid`); a set of curves has the shape (runs, n). Higher
-values are better. Risks keep the paper's sign: they are values of the lower tail, so that a larger (less negative) one
-is better. Dispersions and falls are non-negative, and smaller is better.
+values are better. Risks are values of the lower tail, so that a larger (less negative) one is better. Dispersions and
+falls are non-negative, and smaller is better.
 """
 
 from collections.abc import Callable, Iterable, Mapping

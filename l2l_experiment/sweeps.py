@@ -5,11 +5,11 @@ machines share the folder.
 """
 
 import contextlib
+import functools
 import itertools
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from l2l_experiment.errors import UserError
 from l2l_experiment.interrupt import StopRequest
+from l2l_experiment.lock import LOCK, is_locked
 
 Backend = Literal["local", "ray"]
 Grid = Mapping[str, Sequence[Any]]  # values by flag, without its dashes
@@ -107,7 +108,8 @@ def run(jobs: Sequence[Job], *, workers: int = -1, backend: Backend = "local", a
     todo = [job for job in jobs if status(job.folder) != "finished"]
     for job in todo:
         job.stop_file.unlink(missing_ok=True)
-    with StopRequest() as stop, _handed_out(backend, address), _Progress(todo, len(jobs), stop):
+    # Ray sets handlers of its own for signals: ours must come later.
+    with _handed_out(backend, address), StopRequest() as stop, _Progress(todo, len(jobs), stop):
         codes = joblib.Parallel(n_jobs=workers, pre_dispatch="n_jobs")(joblib.delayed(make)(job) for job in todo)
     if stop.requested:
         print("stopped; the same command goes on from there", file=sys.stderr)
@@ -150,19 +152,18 @@ def make(job: Job) -> int:
     if job.stop_file.exists():
         return 1
     folder = job.folder
-    if _in_use(folder):
+    if is_locked(folder / LOCK):
         with log_of(folder).open("a") as log:
             print(f"{folder} is being trained by another process", file=log)
         return 2
     resumable = any(folder.glob("checkpoints/step_*"))
     if not resumable and folder.exists():  # killed before its first checkpoint: out of the way, but not thrown away
-        folder.rename(folder.with_name(f"{folder.name}.cut-off-{time.time_ns()}"))
+        folder.rename(folder.with_name(f".{folder.name}.cut-off-{time.time_ns()}"))
     arguments = ["--resume", str(folder)] if resumable else [*job.flags, "--run-dir", str(folder)]
     folder.parent.mkdir(parents=True, exist_ok=True)
     # A session of its own keeps the terminal's Ctrl-C from the run: it is asked to stop here, once. If this process is
     # killed, the kernel asks (Linux).
-    guard = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
-    command = [*guard, sys.executable, str(job.script), *arguments]
+    command = [*_guard(), sys.executable, str(job.script), *arguments]
     with log_of(folder).open("a") as log:
         environment = {**KEEP_MEMORY, **os.environ, "OMP_NUM_THREADS": "1"}
         # Ray's workers block signals, and a child inherits that.
@@ -181,20 +182,15 @@ def make(job: Job) -> int:
     return code or int(status(folder) != "finished")
 
 
-def _in_use(folder: Path) -> bool:
-    """Whether another process holds a run's lock (see `Run.held`)."""
+@functools.cache
+def _guard() -> tuple[str, ...]:
+    """Words before a command by which the kernel ends it if this process dies, where there are such words."""
+    words = ("setpriv", "--pdeathsig", "TERM")
     try:
-        import fcntl
-    except ImportError:
-        return False
-    try:
-        with (folder / ".lock").open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
+        subprocess.run([*words, "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):  # none, or one that is too old
+        return ()
+    return words
 
 
 def status(folder: Path) -> str:
@@ -217,7 +213,9 @@ class _Progress:
         self.open, self.total, self.stop = {job.folder for job in todo}, total, stop
         self.stop_files = {job.stop_file for job in todo}
         self.bar = tqdm(
-            total=total, initial=total - len(todo), bar_format="{percentage:3.0f}%|{bar}| {desc} [{elapsed}]"
+            total=total,
+            initial=total - len(todo),
+            bar_format="{percentage:3.0f}%|{bar}| {desc} [{elapsed}<{remaining}]",
         )
         self.shown, self.closing = "", threading.Event()
         self.thread = threading.Thread(target=self._follow, daemon=True)

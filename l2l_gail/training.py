@@ -106,7 +106,8 @@ def go_on(gail: GAIL, run: Run, args: TrainArgs) -> None:
         raise UserError(f"{run.folder} has made {done:,} steps already, more than --steps {args.steps:,}")
     events.trim(run.folder, done)
     gail.set_logger(make_logger(run.folder))
-    run.update(status="running", resumed_at=[*run.record.get("resumed_at", []), done])
+    run.record.pop("result", None)  # of a finished run that is extended: no longer that of this folder
+    run.update(status="running", resumed_at=[*run.record.get("resumed_at", []), done], target_steps=args.steps)
 
 
 class _Stopped(Exception):
@@ -223,7 +224,8 @@ def plain_args(args: TrainArgs) -> dict[str, Any]:
 
 
 def stored_args(run: Run, steps: int | None = None, device: str | None = None) -> TrainArgs:
-    """The arguments that a run was started with; `steps` may extend it, and `device` move it."""
+    """The arguments that a run was started with, its steps as last asked for; `steps` may extend it, and `device` move
+    it."""
     try:
         values = dict(run.config)
         settings = from_dict(values.pop("settings"))
@@ -232,7 +234,8 @@ def stored_args(run: Run, steps: int | None = None, device: str | None = None) -
     except (KeyError, TypeError) as error:
         raise UserError(f"{run.folder}/config.yaml does not hold the settings of a GAIL run ({error})") from error
     settings = settings if device is None else replace(settings, device=device)
-    return replace(args, settings=settings, steps=args.steps if steps is None else steps)
+    target = run.record.get("target_steps", args.steps)
+    return replace(args, settings=settings, steps=target if steps is None else steps)
 
 
 class _Rows(KVWriter):

@@ -12,6 +12,7 @@ import numpy as np
 import tyro
 
 from l2l_experiment import board, comparison
+from l2l_experiment.curves import Curve, read
 from l2l_experiment.errors import UserError, exit_on_user_error
 from l2l_experiment.figures import learning_curves
 from l2l_experiment.files import make_folder, write_atomically
@@ -52,7 +53,7 @@ def main() -> None:
     folders = list({folder.resolve(): folder for folder in args.runs}.values())
     cores = -1 if len(folders) >= MANY else 1
     found = joblib.Parallel(n_jobs=cores)(joblib.delayed(attempt)(folder, args) for folder in folders)
-    curves = [curve for curve in found if isinstance(curve, comparison.Curve)]
+    curves = [curve for curve in found if isinstance(curve, Curve)]
     for reason in found:
         if isinstance(reason, str):
             print(f"left out: {reason}", file=sys.stderr)
@@ -68,29 +69,31 @@ def main() -> None:
         told = f"taken to be of {named}" if len(tasks) == 2 else f"not compared with those of {named}"
         print(f"folders of other tools do not name their task: they are {told}", file=sys.stderr)
     curves = comparison.of_one_task(curves)
-    groups, grid = comparison.grouped(curves), comparison.shared_grid(curves)
-    content = {"tag": tags[0]} | comparison.table(groups, grid)
+    groups = comparison.grouped(curves)
+    grids = comparison.grids(groups)
+    worst = {name: comparison.worst(members, grids[name]) for name, members in groups.items()}
+    content = {"tag": tags[0]} | comparison.table(groups)
     text = comparison.markdown(content)
     write_atomically(args.out / "table.md", text.encode())
     write_atomically(args.out / "comparison.json", (json.dumps(content, indent=1) + "\n").encode())
     drawn = {name: [(curve.steps, curve.values) for curve in members] for name, members in groups.items()}
-    learning_curves(drawn, args.out / "curves", ylabel=tags[0], title=tags[0], worst=True)
+    learning_curves(drawn, args.out / "curves", ylabel=tags[0], title=tags[0], worst=worst)
     timed = {name: [(curve.hours, curve.values) for curve in members] for name, members in groups.items()}
     for old in args.out.glob("curves_hours.*"):
         old.unlink()
     if timeless := [curve.name for curve in curves if not np.isfinite(curve.hours).all()]:
         print(f"no figure over hours: {timeless[0]} does not say when its values were written", file=sys.stderr)
     else:
-        learning_curves(timed, args.out / "curves_hours", ylabel=tags[0], title=tags[0], xlabel="hours", worst=True)
-    board.write(args.out / "tensorboard", groups, grid, tags[0])
+        learning_curves(timed, args.out / "curves_hours", ylabel=tags[0], title=tags[0], xlabel="hours", worst=worst)
+    board.write(args.out / "tensorboard", groups, grids, tags[0])
     print(text)
     print(f"{args.out}: table.md, comparison.json, curves.png, curves.svg; tensorboard --logdir {args.out}/tensorboard")
 
 
-def attempt(folder: Path, args: Args) -> comparison.Curve | str:
+def attempt(folder: Path, args: Args) -> Curve | str:
     """A run's curve, or why there is none."""
     try:
-        return comparison.read(folder, tag=args.tag, by=args.by, unfinished=args.unfinished)
+        return read(folder, tag=args.tag, by=args.by, unfinished=args.unfinished)
     except UserError as error:
         return str(error)
     except (

@@ -36,6 +36,36 @@ def test_of_an_imitation(imitation, diagnose):
     assert diagnose(imitation) == {"discriminator", "reward", "step", "strength", "response"}
 
 
+def test_curves_are_those_that_their_titles_name(monkeypatch, tmp_path):
+    """Each logged figure has a value of its own here, so that a title over another figure would show."""
+    from l2l_at import diagnosis as of_defence
+    from l2l_gail import diagnosis as of_imitation
+
+    drawn = {}
+
+    def catch(curves, stem, **labels):
+        drawn[stem.name] = {title: float(curve[1][-1]) for title, (curve,) in curves.items()}
+        return stem, stem
+
+    monkeypatch.setattr(of_imitation, "learning_curves", catch)
+    values = {"disc/disc_acc": 0.1, "disc/disc_acc_expert": 0.2, "disc/heldout_acc": 0.3, "disc/disc_acc_gen": 0.4}
+    values |= {"reward/std": 5, "disc/logit_std": 6, "follower/step_over_adam": 100, "follower/log_rate": 2.302585093}
+    of_imitation.draw_curves([{"step": step} | values for step in (1, 2)], tmp_path, "run")
+    assert drawn["discriminator"] == {"demonstrations": 0.2, "other demonstrations": 0.3, "policy": 0.4}
+    assert drawn["reward"] == {"learned reward": 5, "logits": 6}
+    assert drawn["step"] == pytest.approx({"learned rule": 2, "its log rate alone": 1})
+    tags = {title: tag for _, titles in of_defence.CURVES.values() for title, tag in titles.items()}
+    assert tags == {
+        "of PGD-10's loss": "follower/strength",
+        "of what PGD-10 adds to the loss": "follower/gain",
+        "of the radius": "follower/norm",
+        "held out, clean": "robust/clean",
+        "held out, PGD-10": "robust/pgd10",
+        "training, one step": "train/fgsm",
+        "training, PGD-10": "train/pgd10",
+    }
+
+
 def test_rule_that_has_hardly_learned_answers_as_adam_does(imitation):
     import torch
 
@@ -60,6 +90,10 @@ def test_rule_that_has_hardly_learned_answers_as_adam_does(imitation):
     curves = response(model, steps[0])
     assert (curves["Adam"][1] == curves["learned rule"][1]).all()
     model.follower.rule.log_rate.data.fill_(torch.tensor(2.0).log())
+    quicker = answers(model, steps, steps[:1])
+    assert quicker["Adam"] == reached["Adam"]
+    assert quicker["learned rule"][0] == reached["Adam"][0]
+    assert quicker["learned rule"][1] < reached["Adam"][1] < reached["Adam"][0]  # a small step, and one twice as long
     assert response(model, steps[0])["learned rule"][1] == pytest.approx(2 * curves["Adam"][1], rel=1e-4)
 
 
@@ -67,6 +101,46 @@ def test_of_an_adversarial_training(tmp_path, diagnose):
     folder = tmp_path / "run"
     at.main(["--method", "l2l", "--epochs", "1", "--subset", "256", "--grade", "none", "--run-dir", str(folder)])
     assert diagnose(folder) == {"strength", "accuracy", "ladder"}
+
+
+def test_ladder_is_the_loss_under_each_attack():
+    """On a linear classifier the loss under PGD is that of ε·sign, however many steps it takes."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    from l2l_at.config import ATConfig
+    from l2l_at.data import load
+    from l2l_at.diagnosis import STEPS, ladder
+    from l2l_at.trainer import Trainer
+
+    config = ATConfig(dataset="digits", method="pgd", eps="0.05", model="small-cnn", attack_steps=1, attack_size=1.0)
+    trainer = Trainer(config, load("digits"))
+    torch.manual_seed(0)
+    linear = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    with torch.no_grad():  # two classes that differ: which way to go is the same everywhere
+        linear[1].weight[2:] = 0
+        linear[1].bias[:] = torch.tensor([0.0, 0.0] + 8 * [-1e4])
+    trainer.model = linear
+    x, y = torch.full((16, 1, 8, 8), 0.5), torch.zeros(16, dtype=torch.long)
+    worst = x + 0.05 * (linear[1].weight[1] - linear[1].weight[0]).sign().view(1, 8, 8)
+    expected = cross_entropy(linear(worst), y).item()
+    pgd, own = ladder(trainer, x, y)
+    assert list(pgd) == list(STEPS)
+    assert list(pgd.values())[1:] == pytest.approx(len(STEPS[1:]) * [expected], rel=1e-5)
+    assert cross_entropy(linear(x), y).item() < pgd[1] <= expected * (1 + 1e-5)
+    assert cross_entropy(linear(x), y).item() < own <= expected * (1 + 1e-5)
+
+
+def test_a_defence_trained_on_a_gpu_is_diagnosed_without_one(tmp_path, monkeypatch):
+    from l2l_at import diagnosis
+    from l2l_experiment.run import Run
+
+    folder = tmp_path / "run"
+    at.main(["--method", "fgsm-rs", "--epochs", "1", "--subset", "256", "--grade", "none", "--run-dir", str(folder)])
+    settings = folder / "config.yaml"
+    settings.write_text(settings.read_text().replace("device: auto", "device: cuda"))
+    assert "device: cuda" in settings.read_text()
+    assert len(diagnosis.diagnose(Run.open(folder, kind="at"), tmp_path / "out")) == 3
 
 
 def test_folder_that_holds_no_run(tmp_path, diagnose, capsys):

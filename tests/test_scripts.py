@@ -44,7 +44,10 @@ def test_every_listed_imitation_has_settings_that_exist(benchmarks):
             assert words[-1] == f"s{args.settings.seed}"
             rates = [float(word) for word in words if word[0].isdigit() and "e-" in word]
             assert rates in ([], [args.settings.disc_rate])
-            assert words[0] in (args.settings.env, *words[:1] * (words[0][0].islower()))
+            assert words[0] == args.settings.env or words[0][0].islower()
+            if penalty := [word.removeprefix("gp") for word in words if word.startswith("gp")]:
+                assert [float(number) for number in penalty] == [args.settings.gradient_penalty]
+                assert words[words.index(f"gp{penalty[0]}") - 1] == str(args.num_demos)
 
 
 def test_every_listed_defence_has_settings_that_exist(benchmarks):
@@ -115,7 +118,7 @@ def test_page_of_defences_follows_from_its_records(benchmarks):
             expected[f"{path.stem}-merit"] = without_blanks(at_report.at_sensitivity.table(cells))
     for name, lines in at_report.comparisons(at_report.read_costs()).items():
         expected[name] = without_blanks(lines)
-    expected["ablation-flags"] = page["ablation-flags"]
+    expected["ablation-flags"] = at_report.ablation_flags()
     assert page == {name: expected.get(name, []) for name in page}
     assert set(expected) == set(page) & set(expected)
 

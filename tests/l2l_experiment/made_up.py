@@ -5,7 +5,7 @@ import yaml
 from torch.utils.tensorboard import SummaryWriter
 
 from l2l_experiment import events
-from l2l_experiment.comparison import Curve
+from l2l_experiment.curves import Curve
 
 TAG = "rollout/ep_rew_mean"
 

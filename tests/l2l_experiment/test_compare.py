@@ -13,7 +13,7 @@ from tests.l2l_experiment.made_up import TAG, curve, foreign_run, our_run, ragge
 
 def test_a_board_has_a_band_of_three_runs_at_whole_steps(tmp_path):
     groups = {"a": [ragged(f"r{i}", "a", [0, 20], [0, value]) for i, value in enumerate([10.0, 20.0, 60.0])]}
-    board.write(tmp_path, groups, np.linspace(0, 20, 100), TAG)
+    board.write(tmp_path, groups, {"a": np.linspace(0, 20, 100)}, TAG)
     steps, mean = events.read_scalars(tmp_path, "a/mean")
     assert steps.tolist() == list(range(21))
     assert mean.tolist() == pytest.approx([1.5 * step for step in range(21)])
@@ -24,7 +24,7 @@ def test_a_board_has_a_band_of_three_runs_at_whole_steps(tmp_path):
 
 def test_board_has_all_groups_on_one_chart(tmp_path):
     groups = {"a": [curve([0, 1, 2]), curve([0, 3, 4])], "b": [curve([1, 1, 1])]}
-    board.write(tmp_path / "tb", groups, np.array([0.0, 10.0, 20.0]), TAG)
+    board.write(tmp_path / "tb", groups, dict.fromkeys("ab", np.array([0.0, 10.0, 20.0])), TAG)
     steps, values = events.read_scalars(tmp_path / "tb", "a/mean")
     assert steps.tolist() == [0, 10, 20]
     assert values.tolist() == [0, 2, 3]
@@ -39,7 +39,7 @@ def test_board_has_all_groups_on_one_chart(tmp_path):
     assert chart.title == TAG
     other = tmp_path / "tb" / "events.out.tfevents.1.somebody"
     other.touch()
-    board.write(tmp_path / "tb", groups, np.array([0.0, 10.0, 20.0]), TAG)
+    board.write(tmp_path / "tb", groups, dict.fromkeys("ab", np.array([0.0, 10.0, 20.0])), TAG)
     assert other.exists()
     assert len(list((tmp_path / "tb").iterdir())) == 2
 

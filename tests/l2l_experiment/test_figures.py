@@ -80,9 +80,14 @@ def test_two_runs_have_no_band_and_one_has_no_mean(tmp_path, axes):
 
 
 def test_the_worst_run_is_dotted(tmp_path, axes):
-    figures.learning_curves({"a": runs(4)}, tmp_path / "f", ylabel="y", title="T", worst=True)
-    (dotted,) = [line for line in axes[0].get_lines() if line.is_dashed()]
-    assert np.allclose(dotted.get_ydata(), dotted.get_xdata())  # the lowest of the four
+    groups = {"a": runs(4), "b": runs(2)}
+    figures.learning_curves(groups, tmp_path / "f", ylabel="y", title="T", worst={"a": 2, "b": 0})
+    dotted = [line for line in axes[0].get_lines() if line.is_dashed()]
+    assert len(dotted) == 2
+    assert all(
+        np.array_equal(line.get_ydata(), curve[1])
+        for line, curve in zip(dotted, (groups["a"][2], groups["b"][0]), strict=True)
+    )
 
 
 def test_the_mean_ends_where_the_shortest_run_does(tmp_path, axes):

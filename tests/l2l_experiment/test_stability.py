@@ -221,6 +221,10 @@ def test_bootstrap_is_seeded_and_keeps_runs_whole():
     assert first[0].shape == (7,)
     assert (first[0] <= curves.mean(axis=0)).all()
     assert (curves.mean(axis=0) <= first[1]).all()
+    # A column that is twice another has twice its interval, for both are drawn together.
+    doubled = np.column_stack([curves[:, 0], 2 * curves[:, 0]])
+    low, high = stability.bootstrap_interval([doubled], lambda drawn: drawn.mean(axis=0), n=200, seed=3)
+    assert (low[1], high[1]) == (2 * low[0], 2 * high[0])
 
 
 @settings(max_examples=20)

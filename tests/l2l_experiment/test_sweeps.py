@@ -97,7 +97,7 @@ def test_finished_is_skipped_cut_off_is_resumed_and_failures_are_named(script, t
     assert words["done"] is None
     assert words["interrupted"] == ["--resume", str(out / "interrupted")]
     assert words["early"] == ["--a", "1", "--run-dir", str(out / "early")]
-    assert len(list(out.glob("early.cut-off-*"))) == 1
+    assert len(list(out.glob(".early.cut-off-*"))) == 1
     assert (out / "fresh.log").read_text().startswith(" 50%|")
     assert [job.folder.name for job in sweeps.run(jobs[:-2], workers=2)] == []
 
@@ -117,7 +117,8 @@ def test_a_run_that_another_process_trains_is_left_alone(script, tmp_path):
     assert "another process" in sweeps.log_of(folder).read_text()
 
 
-def test_ctrl_c_lets_every_run_save(script, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_lets_every_run_save(script, tmp_path, number):
     code = f"""
 from pathlib import Path
 from l2l_experiment import sweeps
@@ -129,11 +130,24 @@ exit_on_user_error(sweeps.run)(jobs, workers=2)
     deadline = time.monotonic() + 30
     while not all((tmp_path / name / "ready").exists() for name in "ab") and time.monotonic() < deadline:
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 130
     assert "the same command goes on" in errors
     assert [sweeps.status(tmp_path / name) for name in "abc"] == ["interrupted", "interrupted", "none"]
+
+
+def test_a_guard_that_does_not_know_its_words_is_left_out(tmp_path, monkeypatch):
+    old = tmp_path / "setpriv"
+    old.write_text("#!/bin/sh\nexit 1\n")
+    old.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    sweeps._guard.cache_clear()
+    assert sweeps._guard() == ()
+    old.unlink()
+    sweeps._guard.cache_clear()
+    assert sweeps._guard() == ()
+    sweeps._guard.cache_clear()
 
 
 def test_share_is_the_last_bar_of_the_log(tmp_path):

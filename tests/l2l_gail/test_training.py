@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from l2l_experiment import checkpoint, events
+from l2l_experiment.run import Run
 from l2l_gail import cli
+from l2l_gail.training import stored_args
 from tests.l2l_gail.conftest import make_demonstrations
 
 SMALL = [
@@ -205,3 +207,26 @@ def test_a_run_that_diverges_says_so(demos, tmp_path, capsys, flags):
     assert json.loads((folder / "record.json").read_text())["status"] == "diverged"
     tensors, _ = checkpoint.latest(folder)
     assert all(np.isfinite(np.asarray(value)).all() for value in tensors["policy"].values())
+
+
+def test_a_run_that_was_extended_keeps_its_new_end(demos, tmp_path, capsys):
+    folder = tmp_path / "run"
+    cli.main(["--demos", str(demos), "--run-dir", str(folder), "--steps", "64", *SMALL])
+    process = subprocess.Popen(
+        [sys.executable, str(SCRIPT), "--resume", str(folder), "--steps", "1000000"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    wait_for(lambda: len((folder / "metrics.jsonl").read_bytes().splitlines()) > 2, process)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 0
+    record = json.loads((folder / "record.json").read_text())
+    assert record["status"] == "interrupted"
+    assert "result" not in record  # that of 64 steps is no longer this run's
+    assert stored_args(Run.open(folder, kind="gail")).steps == 1_000_000
+    assert stored_args(Run.open(folder, kind="gail"), steps=200).steps == 200
+
+
+def test_of_two_environments_the_last_decides_the_settings():
+    assert cli.parse(["--env", "HalfCheetah-v4", "--env", "Hopper-v4"]).settings.bc_epochs == 100

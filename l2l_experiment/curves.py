@@ -1,0 +1,135 @@
+"""The curve of a run, ours or anybody's TensorBoard folder, and what is known of the run."""
+
+import contextlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from l2l_experiment import events
+from l2l_experiment.errors import UserError
+from l2l_experiment.files import read_mapping
+
+# The return (Stable-Baselines3's and ours, then the package imitation's), and that of adversarial training.
+TAGS = ("rollout/ep_rew_mean", "raw/gen/rollout/ep_rew_mean", "robust/pgd10")
+SEED = re.compile(r"(^|_)s\d+(_\d{8}-\d{6}(-\d+)?)?$")  # the end of a run's name that tells it from its group's others
+TASK = ("env", "dataset", "norm", "eps")  # settings between which returns and accuracies are not on one scale
+KINDS = ("gail", "at")
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One run's curve, by rising steps."""
+
+    name: str
+    group: str
+    """What is compared with other groups of the same task."""
+    tag: str
+    steps: NDArray[np.float64]
+    values: NDArray[np.float64]
+    hours: NDArray[np.float64]
+    """Of training until each value, NaN where nothing says so."""
+    task: str = ""
+    """Environment, or data set and threat model; empty for folders of other tools."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """All settings of a run of ours, for telling what a group mixes."""
+    doubled: int = 0
+    """Steps for which several values were logged, of which the last counts."""
+
+    @property
+    def label(self) -> str:
+        """Task and group."""
+        return f"{self.task}: {self.group}" if self.task else self.group
+
+
+def read(folder: Path, *, tag: str | None = None, by: Sequence[str] = (), unfinished: bool = False) -> Curve:
+    """The curve of a run, ours or any folder with TensorBoard events.
+
+    Ours are read from metrics.jsonl, others from their event files; of doubled steps the later value counts. Without
+    `tag` the first of `TAGS` that is there is taken. The group is what the settings named in `by` say (config.yaml), or
+    the folder's name without seed and time at its end, or that of the folder it lies in if nothing is left. UserError
+    if there is nothing to read, and for a run of ours that is not finished and for logs that are cut off or damaged,
+    unless `unfinished`.
+    """
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}; name the folder of a run")
+    ours = is_ours(folder)
+    if ours and not unfinished:
+        record = folder / "record.json"
+        status = read_mapping(record).get("status") if record.is_file() else "without record.json"
+        if status != "finished":
+            raise UserError(f"{folder} is {status}, not finished; resume it, or add --unfinished")
+    settings = _settings(folder) if ours else {}
+    task = ", ".join(str(settings[name]) for name in TASK if name in settings)
+    for candidate in (tag,) if tag else TAGS:
+        steps, values, hours, doubled = _points(folder, candidate, ours, unfinished)
+        if len(steps) > 1:
+            group = _group(folder, by, settings)
+            return Curve(str(folder), group, candidate, steps, values, hours, task, settings, doubled)
+    wanted = tag or " or ".join(TAGS)
+    raise UserError(f"{folder} holds fewer than two values of {wanted}; name another --tag, or leave the run out")
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether a folder holds a run of this project: other tools leave files of the same names, with other contents."""
+    with contextlib.suppress(UserError):
+        return read_mapping(folder / "record.json").get("kind") in KINDS
+    config = folder / "config.yaml"
+    return (folder / events.METRICS).is_file() and config.is_file() and b"settings:" in config.read_bytes()
+
+
+def _points(
+    folder: Path, tag: str, ours: bool, unfinished: bool
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], int]:
+    """Steps, values and hours of a curve, without what is not finite, and how many steps were logged again."""
+    if ours and (folder / events.METRICS).is_file():
+        rows = events.read(folder / events.METRICS, whole=not unfinished)
+        finite = [
+            (float(row["step"]), row[tag], hours)
+            for row, hours in zip(rows, _hours(rows), strict=True)
+            if np.isfinite(row.get(tag, np.nan))
+        ]
+        points = {step: (value, hours) for step, value, hours in finite}
+        steps = sorted(points)
+        values, hours = (np.array([points[step][part] for step in steps]) for part in (0, 1))
+        return np.array(steps), values, hours, len(finite) - len(points)
+    steps, values, seconds, doubled = events.read_timed(folder, tag, whole=not unfinished)
+    finite = np.isfinite(values)
+    return steps[finite].astype(np.float64), values[finite], seconds[finite] / 3600, doubled
+
+
+def _hours(rows: Sequence[Mapping[str, float]]) -> list[float]:
+    """Hours of training at each row. A clock that starts anew is that of a resumed run: it goes on from there."""
+    before = last = 0.0
+    found = []
+    for row in rows:
+        now = row.get(events.SECONDS, np.nan)
+        if now < last:
+            before += last
+        last = now if np.isfinite(now) else last
+        found.append((before + now) / 3600)
+    return found
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    """What config.yaml says, in one level."""
+    if not (folder / "config.yaml").is_file():
+        return {}
+    content = read_mapping(folder / "config.yaml")
+    settings = content.pop("settings", None)
+    found = {**content, **(settings if isinstance(settings, dict) else {})}
+    return {str(name): value for name, value in found.items()}
+
+
+def _group(folder: Path, by: Sequence[str], known: Mapping[str, Any]) -> str:
+    if not by or not known:
+        return SEED.sub("", folder.resolve().name) or folder.resolve().parent.name
+    if missing := [name for name in by if name not in known]:
+        raise UserError(
+            f"--by {missing[0]}: {folder}/config.yaml has no such setting; it has {', '.join(sorted(known))}"
+        )
+    return ", ".join(str(known[name]) if isinstance(known[name], str) else f"{name} {known[name]}" for name in by)
