@@ -117,14 +117,19 @@ def test_a_run_that_another_process_trains_is_left_alone(script, tmp_path):
     assert "another process" in sweeps.log_of(folder).read_text()
 
 
+HAS_RAY = importlib.util.find_spec("ray") is not None
+needs_ray = pytest.mark.skipif(not HAS_RAY, reason="needs Ray: the extra [ray]")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_lets_every_run_save(script, tmp_path, number):
+@pytest.mark.parametrize("backend", ["local", pytest.param("ray", marks=[needs_ray, pytest.mark.slow])])
+def test_a_signal_lets_every_run_save(script, tmp_path, number, backend):
     code = f"""
 from pathlib import Path
 from l2l_experiment import sweeps
 from l2l_experiment.errors import exit_on_user_error
 jobs = [sweeps.Job(Path({str(script)!r}), Path({str(tmp_path)!r}) / name, ("--slow",)) for name in "abc"]
-exit_on_user_error(sweeps.run)(jobs, workers=2)
+exit_on_user_error(sweeps.run)(jobs, workers=2, backend={backend!r})
 """
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 30
@@ -157,13 +162,13 @@ def test_share_is_the_last_bar_of_the_log(tmp_path):
     assert sweeps._share(log) == 0.12
 
 
-@pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="Ray is installed")
+@pytest.mark.skipif(HAS_RAY, reason="Ray is installed")
 def test_ray_that_is_not_there_is_one_sentence(tmp_path, script):
     with pytest.raises(UserError, match="needs Ray"):
         sweeps.run([Job(script, tmp_path / "a", ())], backend="ray")
 
 
-@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray: the extra [ray]")
+@needs_ray
 def test_ray_makes_the_same_runs(tmp_path, script):
     jobs = [Job(script, tmp_path / name, flags) for name, flags in {"a": (), "b": ("--fail",)}.items()]
     assert [job.folder.name for job in sweeps.run(jobs, backend="ray")] == ["b"]
@@ -171,7 +176,7 @@ def test_ray_makes_the_same_runs(tmp_path, script):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray: the extra [ray]")
+@needs_ray
 def test_ray_makes_runs_on_two_nodes(tmp_path, script):
     """Two nodes of one core on this machine, each a raylet of its own, as `ray start` twice would make."""
     from ray.cluster_utils import Cluster
