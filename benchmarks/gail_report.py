@@ -39,6 +39,7 @@ TITLES = {
     "filter": "running filter",
 }
 SWEPT = ("rates", "sensitivity")
+ABLATED_RATE = 3e-5
 RULE = ("holdout", "follower_steps", "freeze_follower")
 CURVES = {
     RETURN: "training return",
@@ -81,9 +82,15 @@ def main() -> None:
 
 def with_related(name: str, runs: dict[str, Any]) -> dict[str, Any]:
     """An experiment's runs with those of other experiments that belong into its table and were not made twice."""
-    for other in ("main", "tasks") if name == "grid" else ():
-        runs = json.loads((DATA / f"{other}.json").read_text())["runs"] | runs
-    return runs
+    others = {"grid": ("main", "tasks"), "ablation": ("rates", "tasks")}.get(name, ())
+    related = {
+        f"{other}/{key}": run
+        for other in others
+        for key, run in json.loads((DATA / f"{other}.json").read_text())["runs"].items()
+        # The rule's parts are taken away at the rate that is too small, and it is carried to the other tasks.
+        if not (other == "rates" and run["settings"]["disc_rate"] != ABLATED_RATE)
+    }
+    return related | runs
 
 
 def extract(run: Path, record: dict[str, Any]) -> dict[str, Any]:
@@ -263,7 +270,7 @@ def draw(name: str, runs: dict[str, Any]) -> list[str]:
         old.unlink()
     lines = []
     runs = {key: run for key, run in runs.items() if run["curves"]}
-    if not runs:
+    if not runs or name == "sensitivity":  # which is drawn over the rate instead, not over steps
         return lines
     split = "env" if len({run["settings"]["env"] for run in runs.values()}) > 1 else "follower"
     panels = sorted({run["settings"][split] for run in runs.values()}) if len(runs) > 8 or split == "env" else [None]
