@@ -59,6 +59,7 @@ def minus_divergence(model: nn.Module, images: Tensor) -> Objective:
     """δ ↦ −Σ KL(p(x) ‖ p(x + δ)), the inner objective of TRADES; p(x) is a constant, taken once."""
     with torch.no_grad():
         target = softmax(at_least_single(model(images)), dim=1)
+    torch.clear_autocast_cache()  # before torch 2.10 it would keep weights without a derivative for later passes
 
     def objective(delta: Tensor) -> Tensor:
         # KL but for a constant of δ.

@@ -2,7 +2,8 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -43,10 +44,14 @@ def main(argv: list[str] | None = None) -> None:
         return
     run = None
     if args.resume is not None:
-        if extra := sorted(_named(argv) - {"--resume"}):
+        if extra := sorted(_named(argv) - {"--resume", "--device", "--data-dir"}):
             raise UserError(f"{', '.join(extra)} cannot be given with --resume: the run's own settings hold")
-        run = Run.open(args.resume, kind=KIND)
+        run, given = Run.open(args.resume, kind=KIND), args
         args = stored_args(run)
+        if given.data_dir is not None:
+            args = replace(args, data_dir=given.data_dir)
+        if "--device" in _named(argv):
+            args = replace(args, settings=replace(args.settings, device=given.settings.device))
     torch.set_num_threads(args.threads)
     train(args, run)
 
@@ -83,20 +88,19 @@ def grade_main(argv: list[str] | None = None) -> None:
         if value is not None and value < 1:
             raise UserError(f"--{name} must be at least 1, got {value}")
     torch.set_num_threads(args.threads)
-    record = grade_folder(
-        args.path,
-        tier=args.tier,
-        images=args.images,
-        seed=args.seed,
-        norm=args.norm,
-        eps=args.eps,
-        data_dir=args.data_dir,
-        device=resolve_device(args.device),
-    )
-    own = args.norm is None and args.eps is None  # the threat model that it was trained for
-    if own and (args.path / "record.json").is_file():
-        run = Run.open(args.path, kind=KIND)
-        with run.held():
+    run = Run.open(args.path, kind=KIND) if (args.path / "record.json").is_file() else None
+    with nullcontext() if run is None else run.held():  # a run that is still training replaces its classifier
+        record = grade_folder(
+            args.path,
+            tier=args.tier,
+            images=args.images,
+            seed=args.seed,
+            norm=args.norm,
+            eps=args.eps,
+            data_dir=args.data_dir,
+            device=resolve_device(args.device),
+        )
+        if run is not None and args.norm is None and args.eps is None:  # the threat model that it was trained for
             keep_grade(run, record)
 
 

@@ -1,5 +1,6 @@
 """Trained classifiers as plain files: weights (safetensors) and a card (JSON); no pickle."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,11 @@ def load(path: Path | str) -> nn.Module:
             "weights and card must come from one export"
         ) from error
     return model.eval()
+
+
+def digest(folder: Path) -> str:
+    """A hash of the weights in a folder, by which a classifier is known again."""
+    return hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
 
 
 def find(path: Path | str) -> Path:

@@ -221,6 +221,7 @@ def grade_folder(
     radius = trained.radius if eps is None else parse_radius(eps, pixel_deviation(card["dataset"]))
     threat = Threat(norm or trained.norm, radius)
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    graded = export.digest(folder)
     model = export.load(folder).to(device)
     test = load_data(card["dataset"], data_dir=data_dir).test
     rows = slice(0, images)
@@ -239,7 +240,10 @@ def grade_folder(
         path=progress,
         classes=card["classes"],
     )
+    if export.digest(folder) != graded:
+        raise UserError(f"the classifier in {folder} was replaced while it was graded; grade it when training is done")
     write_atomically(folder / f"grade_{tier}_{where}.json", (json.dumps(record, indent=2) + "\n").encode())
+    card = export.read_card(folder)  # anew: another grading may have ended meanwhile
     if threat == trained and says_more(record, card.get("grade")):
         export.write_card(folder, card | {"grade": record})
     print(report(record, folder))

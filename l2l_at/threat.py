@@ -118,12 +118,13 @@ def _shrink_l1(size: Tensor, room: Tensor, radius: float) -> Tensor:
     return torch.where(inside, boxed, torch.minimum((size - threshold).clamp(min=0), room))
 
 
-def parse_radius(text: str, deviation: float = 1.0) -> float:
+def parse_radius(text: str | float, deviation: float = 1.0) -> float:
     """A radius as a fraction ('8/255') or a number ('0.1'); UserError for anything else.
 
     Behind either, 'sd' says that it is in units of the pixels' standard deviation, as in papers that standardise images
     before they perturb them (Shaham et al., 2015); it is multiplied by `deviation`.
     """
+    text = str(text)
     number, unit = (text.removesuffix("sd"), deviation) if text.endswith("sd") else (text, 1.0)
     numerator, slash, denominator = number.partition("/")
     try:

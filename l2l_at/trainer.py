@@ -106,6 +106,10 @@ class Trainer:
         self.schedule.step()
         torch.clear_autocast_cache()  # it holds the weights as they were, and the follower learns from those that are
 
+    def is_finite(self) -> bool:
+        """Whether the weights are finite numbers."""
+        return all(bool(weight.isfinite().all()) for weight in self.model.parameters())
+
     def averages_now(self) -> bool:
         """Whether the weights enter the average now: after every step (EMA), or at the last epochs' ends (SWA)."""
         if self.config.average == "ema":

@@ -5,7 +5,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NoReturn
 
 import torch
 import tyro
@@ -64,6 +64,10 @@ class TrainArgs:
 def train(args: TrainArgs, resumed: Run | None = None) -> Run:
     """Make a run, or continue `resumed`; train it to its end, export, grade, and write the result into its record."""
     config = args.settings
+    if resumed is not None and resumed.record.get("status") == "finished":  # its grades would be lost
+        print(report(resumed.record["result"], resumed, config))
+        print("\n  Finished already; there is nothing left to do.")
+        return resumed
     task = load_data(
         config.dataset, data_dir=args.data_dir, holdout=config.holdout, seed=config.seed, subset=config.subset
     )
@@ -78,7 +82,7 @@ def train(args: TrainArgs, resumed: Run | None = None) -> Run:
         if resumed is not None:
             session.restore(*checkpoint.latest(run.folder))  # first: one that does not fit leaves the logs alone
             events.trim(run.folder, trainer.step_count)
-            run.update(status="running", resumed_at=[*run.record.get("resumed_at", []), trainer.step_count])
+            run.resumed(trainer.step_count)
         print(
             f"{config.dataset}: {len(task.train):,} images to train on, {len(task.held_out):,} to choose by, "
             f"{len(task.test):,} to report; {config.model} on {trainer.device}, method {config.method}, "
@@ -128,6 +132,8 @@ class Session:
                 if trainer.device.type == "cuda":
                     torch.cuda.synchronize(trainer.device)
                 self.seconds += time.monotonic() - started
+                if not trainer.is_finite():
+                    self.diverged("the classifier's weights are no finite numbers")
                 if step % every == 0:
                     figures = {name: float(total) / count for name, (total, count) in self.sums.items()}
                     figures["train/rate"] = trainer.optimizer.param_groups[0]["lr"]
@@ -142,11 +148,7 @@ class Session:
                     rows.write(step, figures)
                     self.sums = {}
                     if not math.isfinite(figures["train/loss"]):
-                        self.run.update(status="diverged", steps=step)
-                        raise Diverged(
-                            f"training in {self.run.folder} diverged: the mean loss of the epoch before step {step:,} "
-                            "is not a finite number; a smaller --rate or --clip-norm 1 may help"
-                        )
+                        self.diverged("the mean loss of an epoch is not a finite number")
                 due = (step // every) % self.args.checkpoint_every == 0
                 if stop.requested or ending or due or self.gives_up:
                     checkpoint.save(self.run.folder, *self.state(), step)
@@ -156,6 +158,15 @@ class Session:
         if self.gives_up:
             print("stopped: catastrophic overfitting", file=sys.stderr)
         return True
+
+    def diverged(self, reason: str) -> NoReturn:
+        """End the run before anything of it is measured, exported or saved."""
+        step = self.trainer.step_count
+        self.run.update(status="diverged", steps=step)
+        raise Diverged(
+            f"training in {self.run.folder} diverged before step {step:,}: {reason}; "
+            "a smaller --rate or --clip-norm 1 may help"
+        )
 
     @property
     def gives_up(self) -> bool:
@@ -210,7 +221,11 @@ class Session:
         """Export the last classifier, write the record, report, and grade if asked to."""
         rows = events.read(self.run.folder / events.METRICS)
         last = next(row for row in reversed(rows) if "robust/pgd10" in row)
-        self.save_classifier("last", {"pgd10": last["robust/pgd10"], "clean": last["robust/clean"]})
+        chosen = {"pgd10": last["robust/pgd10"], "clean": last["robust/clean"]}
+        self.save_classifier("last", chosen)
+        if not self.best:  # it was lost, and no epoch is left to find another
+            self.best = chosen | {"epoch": self.trainer.epoch}
+            self.save_classifier("best", chosen)
         result = {
             "best": self.best,
             "last": {name.split("/")[1]: last[name] for name in ("robust/pgd10", "robust/clean")},
@@ -293,7 +308,9 @@ def report(result: dict[str, Any], run: Run, config: ATConfig) -> str:
 
 def plain_args(args: TrainArgs) -> dict[str, Any]:
     """The arguments as nested plain values, for config.yaml."""
-    return {key: value for key, value in asdict(args).items() if key not in ("list", "resume")}
+    # Resuming from another folder must find the same images.
+    whole = {} if args.data_dir is None else {"data_dir": args.data_dir.resolve()}
+    return {key: value for key, value in (asdict(args) | whole).items() if key not in ("list", "resume")}
 
 
 def stored_args(run: Run) -> TrainArgs:

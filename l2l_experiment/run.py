@@ -79,7 +79,26 @@ class Run:
                 stack.enter_context(lock(self.folder / LOCK))
             except BlockingIOError:
                 raise UserError(f"{self.folder} is being trained by another process; wait for it, or stop it") from None
+            except OSError as error:
+                raise UserError(f"cannot write into {self.folder}: {error.strerror or error}") from error
             yield
+
+    def resumed(self, step: int, **figures: Any) -> None:
+        """Note that training goes on from a step, by what code and where: it need not be what the run began with."""
+        session = {
+            "step": step,
+            "command": provenance.command_line(),
+            "git": provenance.git_state(),
+            "versions": provenance.versions(),
+            "machine": provenance.machine(),
+        }
+        earlier = {name: self.record.get(name, []) for name in ("resumed_at", "sessions")}
+        self.update(
+            status="running",
+            resumed_at=[*earlier["resumed_at"], step],
+            sessions=[*earlier["sessions"], session],
+            **figures,
+        )
 
     def update(self, **figures: Any) -> None:
         """Merge figures into the record, in memory and on disk; a number that is not finite becomes null."""

@@ -3,6 +3,7 @@
 import json
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,7 +88,7 @@ def read_npz(path: Path) -> Recording:
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path} is damaged or no .npz file of plain arrays: {_one_line(error)}") from error
     for key in ("observations", "actions"):
         if key not in arrays:
@@ -121,7 +122,7 @@ def read_npz(path: Path) -> Recording:
             else:  # the last action led nowhere known, so the episode stops before it, and not at its true end
                 cut = slice(start, end - 1)
                 observations = arrays["observations"][start:end]
-                rewards = arrays["rewards"][cut].copy()
+                rewards = arrays["rewards"][cut].astype(np.float64)
                 rewards[-1:] += arrays["rewards"][end - 1]  # so that the episode's return stays what it was
                 flags = np.zeros(end - 1 - start, dtype=bool), np.arange(start, end - 1) == end - 2
             yield dict(zip(KEYS, (observations, arrays["actions"][cut], rewards, *flags), strict=True))

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 import tyro
@@ -16,6 +17,8 @@ from l2l_gail.training import KIND, TrainArgs, stored_args, train
 def parse(argv: Sequence[str]) -> TrainArgs:
     """The settings that flags give, over the environment's tuned ones; exits with a message if one is wrong."""
     env = value_of("--env", argv, "HalfCheetah-v4")
+    if "--l2l" in argv and value_of("--follower", argv, "l2l") == "adam":
+        raise UserError("--l2l is short for --follower l2l and contradicts --follower adam; leave one of them out")
     return tyro.cli(TrainArgs, args=argv, default=TrainArgs(settings=tuned(env)))
 
 
@@ -27,13 +30,14 @@ def main(argv: list[str] | None = None) -> None:
     run = None
     if args.resume is not None:
         given = {token.split("=")[0] for token in argv if token.startswith("--")}
-        if extra := sorted(given - {"--resume", "--steps", "--device"}):
+        if extra := sorted(given - {"--resume", "--steps", "--device", "--demos"}):
             raise UserError(f"{', '.join(extra)} cannot be given with --resume: the run's own settings hold")
-        run = Run.open(args.resume, kind=KIND)
+        run, demos = Run.open(args.resume, kind=KIND), args.demos
         args = stored_args(
             run,
             steps=args.steps if "--steps" in given else None,
             device=args.settings.device if "--device" in given else None,
         )
+        args = replace(args, demos=demos or args.demos)
     torch.set_num_threads(args.threads)
     train(args, run)

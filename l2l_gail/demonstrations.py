@@ -167,7 +167,8 @@ def _shipped(env_id: str) -> Path:
 
 
 def _check_environment(recorded: str | None, wanted: str, name: str) -> None:
-    if recorded is None or recorded == wanted:
+    wanted = wanted.rpartition(":")[2]  # gymnasium's `module:` names whom to import, not the task
+    if recorded is None or recorded.rpartition(":")[2] == wanted:
         return
     if any({recorded, wanted} <= twins for twins in INTERCHANGEABLE):
         print(f"note: {name} was recorded in {recorded}; its dynamics and rewards equal those of {wanted}")

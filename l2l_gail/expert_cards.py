@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from l2l_experiment.errors import UserError
 from l2l_gail.demonstrations import Demonstrations
 from l2l_gail.recording import Played
 
@@ -56,9 +57,17 @@ def write(folder: Path, content: Mapping[str, Any]) -> None:
     (folder / "card.json").write_text(json.dumps(content, indent=1) + "\n")
 
 
+def check_readme(root: Path) -> None:
+    """UserError if there is a README.md that is not one of these pages: it would be written over."""
+    path = root / "README.md"
+    if path.is_file() and not path.read_text(encoding="utf-8", errors="replace").startswith(HEADER.splitlines()[0]):
+        raise UserError(f"{path} is not a page of demonstrations and would be written over; name another --out")
+
+
 def write_readme(root: Path) -> None:
     """Rewrites root/README.md from every card below it."""
     cards = [json.loads(file.read_text()) for file in sorted(root.rglob("card.json"))]
+    cards = [card for card in cards if "dataset_id" in card]  # classifiers have cards, too
     rows = "\n".join(
         f"| `{c['dataset_id']}` | {c['environment']} | {c['algorithm'].upper()} | {c['trained_steps']:,} "
         f"| {c['episodes']} | {c['return_mean']:.0f} ± {c['return_sd']:.0f} | {min(c['returns']):.0f} "

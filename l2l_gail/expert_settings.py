@@ -64,6 +64,8 @@ class ExpertSettings:
         for name, value in least.items():
             if getattr(self, name) < value:
                 raise UserError(f"--{name.replace('_', '-')} must be at least {value}, got {getattr(self, name)}")
+        if self.seed >= 2**31:
+            raise UserError(f"--seed must be below 2^31, got {self.seed}")
         for name in ("learning_rate", "clip_range", "target_kl", "max_grad_norm"):
             if getattr(self, name) <= 0:
                 raise UserError(f"--{name.replace('_', '-')} must be positive, got {getattr(self, name)}")

@@ -187,7 +187,9 @@ def _hyperparameters(settings: ExpertSettings) -> dict[str, Any]:
 def _load(folder: Path, settings: ExpertSettings, seed: int) -> tuple[OnPolicyAlgorithm, VecNormalize]:
     """The model and the filter of a checkpoint, with fresh environments."""
     normalizer = VecNormalize.load(str(folder / "vecnormalize.pkl"), _environments(settings, seed))
-    return _algorithm(settings.algo).load(folder / "model.zip", env=normalizer, device="cpu"), normalizer
+    model = _algorithm(settings.algo).load(folder / "model.zip", env=normalizer, device="cpu")
+    model.set_random_seed(seed)  # loading has seeded everything as at the beginning
+    return model, normalizer
 
 
 def _steps(folder: Path) -> int:

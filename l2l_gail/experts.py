@@ -28,6 +28,7 @@ def main(arguments: list[str] | None = None) -> None:
         raise UserError(f"{folder} is there already; name another folder with --out or replace it with --overwrite")
     if settings.out.exists() and not settings.out.is_dir():
         raise UserError(f"--out {settings.out} is a file; name a folder")
+    expert_cards.check_readme(settings.out)
     model, normalizer = train(settings)
     played = record(settings, model, normalizer)
     # The card says how to make the data from nothing, so that recording again does not change it.

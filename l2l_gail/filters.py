@@ -16,9 +16,11 @@ class MixtureFilter:
     """
 
     def __init__(self, demonstrations: np.ndarray) -> None:
-        self.mean, deviation = demonstrations.mean(axis=0), demonstrations.std(axis=0)
+        exact = demonstrations.astype(np.float64)
+        self.mean, deviation = exact.mean(axis=0), exact.std(axis=0)
         # What the demonstrations never vary, such as a goal, has no scale of its own: it keeps the environment's.
-        self.deviation = np.where(deviation < 1e-6, 1.0, deviation + 1e-3)
+        constant = deviation < 1e-6 * np.maximum(1.0, np.abs(self.mean))
+        self.deviation = np.where(constant, 1.0, deviation + 1e-3)
         self.policy: np.ndarray | None = None  # mean and variance of the policy's observations in those units
 
     def update(self, observations: np.ndarray) -> None:

@@ -90,7 +90,8 @@ class L2LFollower:
         log_rate = float(self.rule.log_rate.detach())
         rate = self.rule.rate * float(self.rule.log_rate.detach().exp())
         if fits:
-            figures["step_over_adam"] = fits[-1]["last_step"] / self.adam_step()
+            adam = self.adam_step()
+            figures["step_over_adam"] = fits[-1]["last_step"] / adam if adam else float("nan")
         return figures | {"update_norm": distance(before, self.weights), "log_rate": log_rate, "rate": rate}
 
     def adam_step(self) -> float:

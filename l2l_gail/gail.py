@@ -29,6 +29,7 @@ from l2l_gail.followers import make_follower
 from l2l_gail.rewards import ReturnScale, reward
 
 Pairs = tuple[np.ndarray, np.ndarray]
+MOST_MEASURED = 10_000  # transitions on which the discriminator is measured
 DIVERGED = "the policy diverged: it holds or answers with no finite numbers; a smaller --policy-rate may help"
 
 
@@ -63,7 +64,7 @@ class GAIL:
                 # A running filter remembers every fall: a robot that once lay on its back sees pitch ten times smaller.
                 self.envs.training = False
                 self.envs.obs_rms.mean, self.envs.obs_rms.var = self.filter.mean, self.filter.deviation**2
-        self.monitor_pairs = pairs(monitor) if monitor is not None and len(monitor) else None
+        self.monitor_pairs = thinned(pairs(monitor)) if monitor is not None and len(monitor) else None
         self.replay: list[Pairs] = []
         self.figures: dict[str, float] = {}
 
@@ -151,7 +152,8 @@ class GAIL:
 
         self.discriminator.refresh()
         fresh = policy[-len(rollout[0]) :]
-        figures = {f"disc/{key}": value for key, value in health(self.discriminator, train, fresh).items()}
+        seldom = train[:: -(-len(train) // MOST_MEASURED)]
+        figures = {f"disc/{key}": value for key, value in health(self.discriminator, seldom, fresh).items()}
         if self.monitor_pairs is not None:
             other = health(self.discriminator, self.transitions(self.monitor_pairs), fresh)
             figures |= {"disc/heldout_loss": other["disc_loss"], "disc/heldout_acc": other["disc_acc_expert"]}
@@ -250,15 +252,25 @@ def resolve_device(name: str) -> torch.device:
         return torch.device("cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise UserError("--device cuda: this machine has no CUDA device that torch can use; use --device cpu")
-    if name != "cpu" and not name.startswith("cuda"):
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
         raise UserError(f"--device must be auto, cpu or cuda, not {name!r}")
-    return torch.device(name)
+    return device
 
 
 def pairs(demonstrations: Demonstrations) -> Pairs:
     """All raw (observation, action) pairs of the demonstrations."""
     observations, actions, _ = demonstrations.transitions()
     return observations, actions
+
+
+def thinned(data: Pairs) -> Pairs:
+    """At most `MOST_MEASURED` pairs, evenly chosen: more would say the same and cost time in every round."""
+    every = -(-len(data[0]) // MOST_MEASURED)
+    return data[0][::every], data[1][::every]
 
 
 def split(demonstrations: Demonstrations, holdout: float) -> tuple[Pairs, Pairs]:

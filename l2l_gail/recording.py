@@ -1,5 +1,6 @@
 """Records demonstrations: plays a policy, keeps the episodes a stated rule allows, and writes them to files."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ from typing import Any
 import gymnasium
 import h5py
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 
 from l2l_experiment.errors import UserError
 from l2l_gail import environments
@@ -66,6 +68,14 @@ def play(
     raise AssertionError("unreachable")
 
 
+def plain_spec(spec: EnvSpec) -> EnvSpec:
+    """The spec with a class that it was registered with as text, `module:Class`: JSON has no classes."""
+    entry = spec.entry_point
+    if callable(entry):
+        entry = f"{entry.__module__}:{entry.__qualname__}"
+    return dataclasses.replace(spec, entry_point=entry)
+
+
 def save_minari(
     root: str | Path,
     dataset_id: str,
@@ -113,7 +123,7 @@ def save_minari(
         "data_format": "hdf5",
         "observation_space": serialize_space(env.observation_space),
         "action_space": serialize_space(env.action_space),
-        "env_spec": env.spec.to_json(),
+        "env_spec": plain_spec(env.spec).to_json(),
         "dataset_id": dataset_id,
         "algorithm_name": algorithm,
         "description": description,

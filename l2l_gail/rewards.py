@@ -54,7 +54,8 @@ class ReturnScale:
             self.returns = np.where(dones[t], 0.0, self.returns)
         self.weight = self.decay * self.weight + (1 - self.decay)
         self.variance = self.decay * self.variance + (1 - self.decay) * seen.var()
-        return rewards / (np.sqrt(self.variance / self.weight) + 1e-8)
+        scale = np.sqrt(self.variance / self.weight)
+        return rewards / (scale + 1e-8 if scale > 1e-8 else 1.0)  # returns that never vary have no scale
 
     def state(self) -> tuple[dict, dict]:
         """Tensors and JSON values that `restore` takes."""

@@ -1,5 +1,6 @@
 """What a resumed run needs, as tensors and JSON values: both players, the rule, filters, schedules, random numbers."""
 
+import hashlib
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,11 @@ Tensors = dict[str, Any]
 Meta = dict[str, Any]
 
 
+def fingerprint(pairs: tuple[np.ndarray, np.ndarray]) -> str:
+    """A hash of demonstrations, by which they are known again."""
+    return hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in pairs)).hexdigest()
+
+
 def capture(gail: "GAIL") -> tuple[Tensors, Meta]:
     """The state of a GAIL between two rounds. For MuJoCo environments `restore` continues from it bit for bit."""
     ppo = gail.ppo
@@ -29,6 +35,8 @@ def capture(gail: "GAIL") -> tuple[Tensors, Meta]:
     }
     tensors: Tensors = {name: part[0] for name, part in parts.items()}
     meta: Meta = {name: part[1] for name, part in parts.items()}
+    if gail.train_pairs is not None:
+        meta["demonstrations"] = fingerprint(gail.train_pairs)
     tensors["policy"] = ppo.policy.state_dict()
     tensors["discriminator_buffers"] = dict(gail.discriminator.named_buffers())
     tensors["generator"] = gail.generator.get_state()
@@ -50,6 +58,12 @@ def capture(gail: "GAIL") -> tuple[Tensors, Meta]:
 def restore(gail: "GAIL", tensors: Tensors, meta: Meta) -> bool:
     """Continue from a captured state. False if the environments had to be reset, so that it is not bit for bit."""
     ppo = gail.ppo
+    made_with = meta.get("demonstrations")
+    if made_with and gail.train_pairs is not None and made_with != fingerprint(gail.train_pairs):
+        raise UserError(
+            "the demonstrations are not those that this checkpoint was trained on (another file or set, or it has "
+            "changed since); name the right ones with --demos"
+        )
     try:
         ppo.policy.load_state_dict(tensors["policy"])
         load_optimizer_state(ppo.policy.optimizer, tensors["optimizer"], meta["optimizer"])

@@ -44,7 +44,7 @@ class TrainArgs:
     run_dir: Path | None = None
     """Folder of the run; by default a new one in runs/."""
     resume: Path | None = None
-    """Continue the run in this folder from its last checkpoint. Only --steps may be given beside it."""
+    """Continue the run in this folder from its last checkpoint; only --steps, --device, --demos beside it."""
     checkpoint_every: int = 20
     """Rounds between two checkpoints."""
     follower_from: Path | None = None
@@ -57,6 +57,10 @@ class TrainArgs:
     def __post_init__(self) -> None:
         if self.l2l and self.settings.follower == "adam":
             object.__setattr__(self, "settings", replace(self.settings, follower="l2l"))
+        if self.settings.follower == "adam":
+            for name in ("freeze_follower", "score_penalty", "score_smoothing"):
+                if getattr(self.settings, name) not in (None, False):
+                    raise UserError(f"--{name.replace('_', '-')} would change nothing: adam learns no rule; add --l2l")
         if self.steps < 0:
             raise UserError(f"--steps must not be negative, got {self.steps}")
         for name in ("num_demos", "checkpoint_every", "eval_episodes", "threads"):
@@ -107,7 +111,7 @@ def go_on(gail: GAIL, run: Run, args: TrainArgs) -> None:
     events.trim(run.folder, done)
     gail.set_logger(make_logger(run.folder))
     run.record.pop("result", None)  # of a finished run that is extended: no longer that of this folder
-    run.update(status="running", resumed_at=[*run.record.get("resumed_at", []), done], target_steps=args.steps)
+    run.resumed(done, target_steps=args.steps)
 
 
 class _Stopped(Exception):
@@ -143,7 +147,9 @@ def learn(gail: GAIL, run: Run, args: TrainArgs, stop: StopRequest, bar: tqdm) -
 def finish(gail: GAIL, run: Run, args: TrainArgs, demonstrations: Demonstrations) -> Run:
     """Export the policy, evaluate it, write the result and print the report."""
     gail.ppo.save(run.folder / "policy.zip")
+    was, gail.envs.training = gail.envs.training, False  # as it is evaluated: one that is loaded must not go on moving
     gail.envs.save(str(run.folder / "observation_filter.pkl"))
+    gail.envs.training = was
     config = gail.config
     print(f"Evaluating {args.eval_episodes} deterministic episodes ...", file=sys.stderr)
     measured = evaluation.returns(gail.ppo, config.env, episodes=args.eval_episodes, filter_of=gail.envs)
@@ -220,7 +226,9 @@ def carry_follower(gail: GAIL, source: Path) -> None:
 
 def plain_args(args: TrainArgs) -> dict[str, Any]:
     """The arguments as nested plain values, for config.yaml."""
-    return {key: value for key, value in asdict(args).items() if key not in ("l2l", "resume")}
+    # Resuming from another folder must find the same demonstrations.
+    whole = {"demos": str(Path(args.demos).resolve())} if args.demos and Path(args.demos).exists() else {}
+    return {key: value for key, value in (asdict(args) | whole).items() if key not in ("l2l", "resume")}
 
 
 def stored_args(run: Run, steps: int | None = None, device: str | None = None) -> TrainArgs:

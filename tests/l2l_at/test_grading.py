@@ -242,3 +242,38 @@ def test_damaged_exports_are_refused(damage, message, exported):
 
 def test_tiers_name_attacks_that_exist():
     assert set(grading.Grade("standard", THREAT, 0, 1).attacks) > set(grading.Grade("quick", THREAT, 0, 1).attacks)
+
+
+def test_a_classifier_that_is_replaced_meanwhile_gets_no_grade(exported, trained, monkeypatch):
+    def attack(model, *_, **__):
+        card = export.read_card(exported / "best") | {"epoch": 99}
+        export.save(exported / "best", models.build("small-cnn", "digits", 10), card)
+        return {"n": 8, "tier": "quick"}
+
+    monkeypatch.setattr(grading, "grade", attack)
+    with pytest.raises(UserError, match="replaced while it was graded"):
+        grade_folder(exported, images=8)
+    assert export.read_card(exported / "best")["epoch"] == 99
+    assert "grade" not in export.read_card(exported / "best")
+
+
+def test_a_grade_that_came_meanwhile_stays(exported, monkeypatch):
+    better = {"n": 360, "tier": "standard"}
+
+    def attack(*_, **__):
+        export.write_card(exported / "best", export.read_card(exported / "best") | {"grade": better})
+        return {"n": 8, "tier": "quick"}
+
+    monkeypatch.setattr(grading, "grade", attack)
+    monkeypatch.setattr(grading, "report", lambda *_: "")
+    grade_folder(exported, images=8)
+    assert export.read_card(exported / "best")["grade"] == better
+
+
+def test_a_run_that_is_training_is_not_graded(exported, capsys, monkeypatch):
+    monkeypatch.setattr(cli, "grade_folder", lambda *_, **__: pytest.fail("it was attacked"))
+    run = Run.create(exported / "run", kind="at", config={})
+    with run.held(), pytest.raises(SystemExit) as stopped:
+        cli.grade_main([str(run.folder)])
+    assert stopped.value.code == 2
+    assert "another process" in capsys.readouterr().err

@@ -1,6 +1,8 @@
 """A run from settings to report: resume bit for bit, alarms, bad input."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -147,6 +149,44 @@ def test_a_run_that_diverges_says_so(tmp_path, capsys):
     assert stopped.value.code == 2
     assert "diverged" in capsys.readouterr().err
     assert json.loads((folder / "record.json").read_text())["status"] == "diverged"
+    assert not (folder / "best").exists()  # nothing of it is exported or saved
+    assert not list(folder.glob("checkpoints/step_*"))
+
+
+def test_a_finished_run_that_is_resumed_keeps_its_grades(tmp_path, capsys):
+    folder = tmp_path / "run"
+    cli.main([*SMALL, "--run-dir", str(folder)])
+    record = json.loads((folder / "record.json").read_text())
+    record["result"]["grade"] = {"n": 360, "tier": "standard"}
+    (folder / "record.json").write_text(json.dumps(record))
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    capsys.readouterr()
+    cli.main(["--resume", str(folder)])
+    assert "Finished already" in capsys.readouterr().out
+    assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_best_classifier_that_was_lost_is_replaced_by_the_last(tmp_path):
+    folder = tmp_path / "run"
+    cli.main([*SMALL, "--run-dir", str(folder)])
+    shutil.rmtree(folder / "best")
+    record = json.loads((folder / "record.json").read_text())
+    (folder / "record.json").write_text(json.dumps(record | {"status": "interrupted"}))  # as if its grading was cut off
+    cli.main(["--resume", str(folder), "--device", "cpu"])
+    record = json.loads((folder / "record.json").read_text())
+    assert record["status"] == "finished"
+    assert record["result"]["best"]["pgd10"] == record["result"]["last"]["pgd10"]
+    assert [session["step"] for session in record["sessions"]] == record["resumed_at"]
+    assert record["sessions"][0]["versions"]["torch"] == torch.__version__
+    weights = [(folder / name / "model.safetensors").read_bytes() for name in ("best", "last")]
+    assert weights[0] == weights[1]
+
+
+def test_images_are_found_again_from_another_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    from l2l_at.training import TrainArgs, plain_args
+
+    assert plain_args(TrainArgs(data_dir=Path("cifar")))["data_dir"] == tmp_path / "cifar"
 
 
 def test_list_prints_every_method(capsys):
@@ -219,14 +259,17 @@ def test_an_existing_folder_is_left_alone(tmp_path, capsys):
     assert (tmp_path / "mine.txt").read_text() == "keep"
 
 
-def test_a_checkpoint_of_other_settings_is_refused(tmp_path):
+def test_a_checkpoint_of_other_settings_is_refused(tmp_path, capsys):
     folder = tmp_path / "run"
     cli.main([*SMALL, "--method", "pgd", "--run-dir", str(folder)])
     config = folder / "config.yaml"
     config.write_text(config.read_text().replace("method: pgd", "method: l2l"))
+    record = json.loads((folder / "record.json").read_text())
+    (folder / "record.json").write_text(json.dumps(record | {"status": "interrupted"}))
     with pytest.raises(SystemExit) as stopped:
         cli.main(["--resume", str(folder)])
     assert stopped.value.code == 2
+    assert "does not fit" in capsys.readouterr().err
 
 
 def test_grade_refuses_a_folder_without_a_classifier(tmp_path, capsys):

@@ -1,5 +1,7 @@
 """Every defect of a file of demonstrations is named, with file and episode."""
 
+import contextlib
+
 import h5py
 import numpy as np
 import pytest
@@ -168,3 +170,41 @@ def test_writing_over_a_data_set_must_be_asked_for(folder, demonstrations):
     save_minari(root, "test/cheetah-v0", demonstrations.take(1), overwrite=True)
     assert len(read(folder)) == 1
     assert sorted(p.name for p in folder.parent.iterdir()) == ["cheetah-v0", "namespace_metadata.json"]
+
+
+def test_a_file_that_only_has_the_name_of_an_npz_is_named(tmp_path):
+    with (tmp_path / "a.npz").open("wb") as file:
+        np.save(file, np.zeros(3))
+    with pytest.raises(UserError, match="no .npz file"):
+        read(tmp_path / "a.npz")
+
+
+@given(st.integers(0, 2000), st.integers(1, 255))
+def test_a_damaged_compressed_npz_is_named_or_read(tmp_path_factory, at, change_by):
+    """Any flipped byte is either told in a sentence or does no harm; a traceback it never is."""
+    path = tmp_path_factory.mktemp("npz") / "a.npz"
+    rng = np.random.default_rng(0)
+    np.savez_compressed(
+        path,
+        observations=rng.normal(size=(20, 17)),
+        actions=rng.uniform(-1, 1, (20, 6)),
+        episode_ends=np.array([20]),
+    )
+    content = bytearray(path.read_bytes())
+    content[at % len(content)] ^= change_by
+    path.write_bytes(content)
+    with contextlib.suppress(UserError):
+        read(path)
+
+
+def test_small_whole_numbers_as_rewards_keep_the_return(tmp_path):
+    ends = np.array([20])
+    rewards = np.full(20, 200, dtype=np.uint8)
+    np.savez(
+        tmp_path / "a.npz",
+        observations=np.zeros((20, 17)),
+        actions=np.zeros((20, 6)),
+        rewards=rewards,
+        episode_ends=ends,
+    )
+    assert read(tmp_path / "a.npz").returns.tolist() == [4000]

@@ -193,3 +193,55 @@ def test_the_shipped_page_is_what_the_cards_say(tmp_path):
         copy.write_text(file.read_text())
     expert_cards.write_readme(tmp_path)
     assert (tmp_path / "README.md").read_text() == page
+
+
+def test_a_resumed_expert_meets_other_starts(tmp_path):
+    settings = expert_settings.parse(arguments(tmp_path, steps=64))
+    expert_training.train(settings)
+    seen = []
+    original = expert_training._load
+
+    def spy(folder, settings, seed):
+        model, normalizer = original(folder, settings, seed)
+        seen.append((seed, list(normalizer.venv._seeds)))
+        return model, normalizer
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(expert_training, "_load", spy)
+        expert_training.train(replace(settings, resume=True, steps=128))
+    assert seen == [(settings.seed + 64, [settings.seed + 64, settings.seed + 65])]
+
+
+def test_a_page_of_somebody_else_is_not_written_over(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "README.md").write_text("# My project\n")
+    with pytest.raises(UserError, match="another --out"):
+        experts.main(arguments(tmp_path))
+    assert not (tmp_path / "run").exists()
+
+
+def test_cards_of_classifiers_are_none_of_experts(tmp_path):
+    (tmp_path / "best").mkdir()
+    (tmp_path / "best" / "card.json").write_text('{"model": "small-cnn"}')
+    expert_cards.write_readme(tmp_path)
+    assert "small-cnn" not in (tmp_path / "README.md").read_text()
+
+
+def test_demonstrations_in_an_environment_of_ones_own(tmp_path):
+    """Registered with a class, as examples/own_environment.py does, and named with the module to import."""
+    import gymnasium
+
+    from l2l_gail.recording import save_minari
+    from tests.l2l_gail.conftest import make_demonstrations
+    from tests.l2l_gail.test_recording import Counter
+
+    gymnasium.register("Count-v0", entry_point=Counter, max_episode_steps=40)
+    try:
+        made = make_demonstrations(1, 1, episodes=2, length=10)
+        folder = save_minari(tmp_path, "test/count-v0", replace(made, env_id="Count-v0"))
+        env = gymnasium.make("Count-v0")
+        spaces = {"observation_space": env.observation_space, "action_space": env.action_space}
+        for name in ("Count-v0", "tests.l2l_gail.test_recording:Count-v0"):
+            assert len(load(folder, name, **spaces)) == 2
+    finally:
+        gymnasium.registry.pop("Count-v0")

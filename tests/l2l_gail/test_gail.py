@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from l2l_experiment.errors import Diverged, UserError
-from l2l_gail.gail import GAIL, resolve_device, split
+from l2l_gail.gail import GAIL, resolve_device, split, thinned
 from l2l_gail.rewards import reward
 from tests.l2l_gail.conftest import make_demonstrations
 
@@ -204,8 +204,9 @@ def test_split_holds_out_a_stretch_of_every_episode():
 
 def test_devices():
     assert resolve_device("auto").type == "cpu"
-    with pytest.raises(UserError, match="--device"):
-        resolve_device("tpu")
+    for wrong in ("tpu", "cpuX", "meta"):
+        with pytest.raises(UserError, match="--device"):
+            resolve_device(wrong)
     if not torch.cuda.is_available():
         with pytest.raises(UserError, match="cuda"):
             resolve_device("cuda")
@@ -220,3 +221,19 @@ def test_a_policy_that_diverges_in_the_last_round_is_not_saved(config, cheetah):
     with pytest.raises(Diverged, match="--policy-rate"):
         gail.learn(64, on_round=saved.append)
     assert not saved
+
+
+def test_a_checkpoint_knows_its_demonstrations(config, cheetah, tmp_path):
+    GAIL(config, cheetah).learn(64).save(tmp_path)
+    assert GAIL.load(tmp_path, cheetah).ppo.num_timesteps == 64
+    assert GAIL.load(tmp_path).ppo.num_timesteps == 64  # to predict, none are needed
+    with pytest.raises(UserError, match="demonstrations are not those"):
+        GAIL.load(tmp_path, make_demonstrations(17, 6, seed=1))
+
+
+def test_a_large_set_is_measured_on_a_part_of_it():
+    observations, actions = np.arange(25_001.0)[:, None], np.arange(25_001.0)[:, None]
+    kept = thinned((observations, actions))
+    assert len(kept[0]) == len(kept[1]) == 8334
+    assert np.array_equal(kept[0], kept[1])
+    assert (kept[0][0], kept[0][-1]) == (0, 24_999)

@@ -64,3 +64,9 @@ def test_scale_continues_from_its_state():
     other.restore(*one.state())
     for data in rounds[1:]:
         np.testing.assert_array_equal(one(*data), other(*data))
+
+
+def test_returns_that_never_vary_have_no_scale():
+    scale = ReturnScale(2, gamma=0.0)
+    rewards = np.ones((4, 2))
+    assert np.array_equal(scale(rewards, np.ones((4, 2), dtype=bool)), rewards)

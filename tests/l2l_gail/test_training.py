@@ -10,10 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from stable_baselines3.common.vec_env import VecNormalize
 
 from l2l_experiment import checkpoint, events
 from l2l_experiment.run import Run
 from l2l_gail import cli
+from l2l_gail.environments import make_envs
 from l2l_gail.training import stored_args
 from tests.l2l_gail.conftest import make_demonstrations
 
@@ -230,3 +232,23 @@ def test_a_run_that_was_extended_keeps_its_new_end(demos, tmp_path, capsys):
 
 def test_of_two_environments_the_last_decides_the_settings():
     assert cli.parse(["--env", "HalfCheetah-v4", "--env", "Hopper-v4"]).settings.bc_epochs == 100
+
+
+def test_flags_that_would_change_nothing_are_refused(demos, capsys):
+    fails(capsys, ["--demos", demos, "--freeze-follower"], "--freeze-follower", "--l2l")
+    fails(capsys, ["--demos", demos, "--score-penalty", "1"], "--score-penalty", "--l2l")
+    fails(capsys, ["--l2l", "--follower", "adam"], "--l2l", "contradicts")
+
+
+def test_an_exported_filter_does_not_go_on_moving(demos, tmp_path):
+    folder = tmp_path / "run"
+    flags = ["--filter", "running", "--demos", str(demos), "--run-dir", str(folder), "--steps", "64"]
+    cli.main([*flags, *SMALL])
+    envs = VecNormalize.load(str(folder / "observation_filter.pkl"), make_envs("HalfCheetah-v4", 1, 0).venv)
+    assert not envs.training
+    record = json.loads((folder / "record.json").read_text())
+    assert "sessions" not in record
+    cli.main(["--resume", str(folder), "--steps", "128", "--demos", str(demos)])
+    record = json.loads((folder / "record.json").read_text())
+    assert [session["step"] for session in record["sessions"]] == [64]
+    assert Run.open(folder, kind="gail").config["demos"] == str(demos.resolve())

@@ -97,12 +97,16 @@ def test_the_policys_filter_has_the_demonstrations_deviation(config, cheetah):
     np.testing.assert_allclose(gail.envs.normalize_obs(observations).std(axis=0), 1, atol=2e-3)
 
 
-def test_what_demonstrations_never_vary_keeps_its_scale(config, cheetah):
-    for episode in cheetah.episodes:
-        episode.observations[:, 3] = 0.5
-    gail = GAIL(config, cheetah)
-    filtered = gail.envs.normalize_obs(np.full((1, 17), 0.7))
-    assert filtered[0, 3] == pytest.approx(0.2, rel=1e-3)
+def test_what_demonstrations_never_vary_keeps_its_scale(config):
+    # Many rows of numbers that single precision does not hold: their deviation must not be its rounding.
+    long = make_demonstrations(17, 6, episodes=4, length=1000)
+    for episode in long.episodes:
+        episode.observations[:, 3], episode.observations[:, 4] = 0.45, 1.3
+        episode.observations[:] = episode.observations.astype(np.float32)
+    gail = GAIL(config, long)
+    filtered = gail.envs.normalize_obs(np.full((1, 17), 1.4))
+    assert filtered[0, 3] == pytest.approx(0.95, rel=1e-3)
+    assert filtered[0, 4] == pytest.approx(0.1, rel=1e-3)
 
 
 def test_what_ppo_is_given(config, cheetah, monkeypatch):
