@@ -49,6 +49,7 @@ SETTINGS = (
 CURVES = ("train/loss", "robust/clean", "robust/pgd10", "train/pgd10", "follower/strength")
 PAIRS = tuple(("l2l", other) for other in ("pgd", "frozen", "fgsm-rs", "l2l-2step"))
 ZOO_PAIRS = (
+    *((name, "pgd") for name in ("trades", "mart", "n-fgsm", "l2l-trades", "pgd-swa")),
     ("fast-bat", "fgsm-rs"),
     ("fast-bat-consistent", "fast-bat"),
     ("l2l-trades", "trades"),
@@ -59,6 +60,7 @@ ZOO_PAIRS = (
     ("pgd-awp", "pgd"),
     ("trades-awp", "trades"),
     ("arow-awp", "arow"),
+    ("arow-swa", "arow"),
     ("pgd", "pgd-unaveraged"),
 )
 BESIDE = ("pgd", "fgsm-rs", "l2l")  # what the zoo's pictures show of the first table
