@@ -57,7 +57,7 @@ def read(folder: Path, *, tag: str | None = None, by: Sequence[str] = (), unfini
     """
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}; name the folder of a run")
-    ours = is_ours(folder)
+    ours = _is_ours(folder)
     if ours and not unfinished:
         record = folder / "record.json"
         status = read_mapping(record).get("status") if record.is_file() else "without record.json"
@@ -74,7 +74,7 @@ def read(folder: Path, *, tag: str | None = None, by: Sequence[str] = (), unfini
     raise UserError(f"{folder} holds fewer than two values of {wanted}; name another --tag, or leave the run out")
 
 
-def is_ours(folder: Path) -> bool:
+def _is_ours(folder: Path) -> bool:
     """Whether a folder holds a run of this project: other tools leave files of the same names, with other contents."""
     with contextlib.suppress(UserError):
         return read_mapping(folder / "record.json").get("kind") in KINDS
