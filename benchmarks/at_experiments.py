@@ -200,7 +200,10 @@ def main() -> None:
     args = tyro.cli(Args)
     data = [] if args.data_dir is None else ["--data-dir", str(args.data_dir)]
     everything = choose(experiments("quick" if args.tier == "quick" else "standard"), args.names)
-    chosen = {name: {run: [*flags, *data] for run, flags in runs.items()} for name, runs in everything.items()}
+    chosen = {
+        name: {run: flags if "digits" in flags else [*flags, *data] for run, flags in runs.items()}
+        for name, runs in everything.items()
+    }
     if args.tier == "standard":
         grade_again({name: [run for run in runs if args.only in run] for name, runs in chosen.items()}, args)
         return

@@ -59,6 +59,15 @@ class TrainArgs:
                 raise UserError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
         if self.grade_images is not None and self.grade_images < 1:
             raise UserError(f"--grade-images must be at least 1, got {self.grade_images}")
+        if self.grade_images is not None and self.tier == "none":
+            raise UserError("--grade-images would change nothing without --grade quick or standard")
+        if self.data_dir is not None and self.settings.dataset == "digits" and self.resume is None:
+            raise UserError("--data-dir would change nothing: digits come with scikit-learn")
+
+    @property
+    def tier(self) -> str:
+        """What the result is graded with."""
+        return self.grade or ("quick" if self.settings.dataset == "digits" else "none")
 
 
 def train(args: TrainArgs, resumed: Run | None = None) -> Run:
@@ -79,7 +88,11 @@ def train(args: TrainArgs, resumed: Run | None = None) -> Run:
         run = resumed
     with run.held():
         session = Session(trainer, task, run, args)
-        if resumed is not None:
+        if resumed is not None and not checkpoint.exists(run.folder):
+            print(f"{run.folder} was stopped before it saved a checkpoint; it starts over")
+            events.trim(run.folder, -1)
+            run.resumed(0)
+        elif resumed is not None:
             session.restore(*checkpoint.latest(run.folder))  # first: one that does not fit leaves the logs alone
             events.trim(run.folder, trainer.step_count)
             run.resumed(trainer.step_count)
@@ -232,18 +245,22 @@ class Session:
             "strength": last.get("follower/strength"),
             "gain": last.get("follower/gain"),
             "collapsed_at": self.collapsed_at,
+            "skipped_fits": self.trainer.method.follower.skipped,
             "training_seconds": self.seconds,
             "seconds_per_epoch": self.seconds / max(self.trainer.epoch, 1e-9),
         }
         self.run.update(steps=self.trainer.step_count, result=result)
         print(report(result, self.run, self.args.settings))
-        tier = self.args.grade or ("quick" if self.task.name == "digits" else "none")
-        if tier != "none":
+        if self.args.tier != "none":
             from l2l_at.grading import grade_folder  # its packages load slowly, and not every run is graded
 
             limit = self.args.grade_images or (100 if self.task.name == "digits" else None)
             grade = grade_folder(
-                self.run.folder, tier=tier, images=limit, data_dir=self.args.data_dir, device=self.trainer.device
+                self.run.folder,
+                tier=self.args.tier,
+                images=limit,
+                data_dir=self.args.data_dir,
+                device=self.trainer.device,
             )
             self.run.update(result=result | {"grade": grade})
         self.run.update(status="finished")  # last: a run whose grading was cut off is resumed, and then graded
@@ -295,6 +312,8 @@ def report(result: dict[str, Any], run: Run, config: ATConfig) -> str:
         f"    last   clean {last['clean']:6.1%}   PGD-10 {last['pgd10']:6.1%}",
         f"  training took {result['training_seconds']:.0f} s, {result['seconds_per_epoch']:.2f} s an epoch",
     ]
+    if skipped := result.get("skipped_fits"):
+        lines.append(f"  {skipped} fits of the attacker were skipped, because its gradient was no finite number")
     if result["collapsed_at"] is not None:
         lines.append(f"  ALARM: catastrophic overfitting was seen at epoch {result['collapsed_at']:.0f}")
     lines += [

@@ -23,7 +23,17 @@ from l2l_experiment.errors import UserError
 from l2l_experiment.files import sync
 from l2l_experiment.state import join, load_optimizer_state, optimizer_state, rng_state, set_rng_state, split
 
-__all__ = ["join", "latest", "load_optimizer_state", "optimizer_state", "rng_state", "save", "set_rng_state", "split"]
+__all__ = [
+    "exists",
+    "join",
+    "latest",
+    "load_optimizer_state",
+    "optimizer_state",
+    "rng_state",
+    "save",
+    "set_rng_state",
+    "split",
+]
 
 FORMAT = 1
 _NAME = re.compile(r"step_(\d+)(\.replaced)?")
@@ -69,6 +79,11 @@ def save(folder: Path | str, tensors: Mapping[str, Any], meta: Mapping[str, Any]
         if path.name.startswith(_TEMPORARY) or (_NAME.fullmatch(path.name) and path not in kept):
             shutil.rmtree(path, ignore_errors=True)
     return target
+
+
+def exists(folder: Path | str) -> bool:
+    """Whether a run has saved any checkpoint, usable or not."""
+    return bool(_found(Path(folder) / "checkpoints"))
 
 
 def latest(folder: Path | str) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -84,7 +84,8 @@ class Run:
             yield
 
     def resumed(self, step: int, **figures: Any) -> None:
-        """Note that training goes on from a step, by what code and where: it need not be what the run began with."""
+        """Note that training goes on from a step (0: starts over), by what code and where: it need not be what the run
+        began with."""
         session = {
             "step": step,
             "command": provenance.command_line(),

@@ -11,6 +11,9 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from l2l_experiment.errors import UserError
 
+STEP_LIMIT = 10_000
+"""Steps after which an episode is cut off where the environment was registered without a limit: it might never end."""
+
 
 def check(env_id: str) -> gym.spec:
     """The environment's spec; a UserError unless it exists and has Box observations and bounded Box actions."""
@@ -31,15 +34,18 @@ def check(env_id: str) -> gym.spec:
 
 
 def make(env_id: str, **kwargs: Any) -> gym.Env:
-    """`gym.make` without two notices that every user of HalfCheetah-v4 would see many times: that v5 exists, and that
-    MuJoCo deprecates an attribute in the task's model file."""
+    """`gym.make`, with `STEP_LIMIT` where there is no time limit, and without two notices that every user of
+    HalfCheetah-v4 would see many times: that v5 exists, and that MuJoCo deprecates an attribute in the task's file."""
     import mujoco
 
     if hasattr(mujoco, "set_mju_user_warning"):
         mujoco.set_mju_user_warning(_pass_on)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is out of date.*")
-        return gym.make(env_id, **kwargs)
+        env = gym.make(env_id, **kwargs)
+    if env.spec is not None and env.spec.max_episode_steps is None:
+        return gym.wrappers.TimeLimit(env, STEP_LIMIT)
+    return env
 
 
 def _pass_on(message: str) -> None:

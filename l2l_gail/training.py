@@ -22,7 +22,7 @@ from l2l_gail.demonstrations import Demonstrations
 from l2l_gail.demonstrations import load as load_demonstrations
 from l2l_gail.environments import check, make
 from l2l_gail.gail import GAIL, resolve_device
-from l2l_gail.rewards import BIAS
+from l2l_gail.notes import notes
 
 KIND = "gail"
 RETURN = "rollout/ep_rew_mean"
@@ -75,15 +75,18 @@ def train(args: TrainArgs, resumed: Run | None = None) -> Run:
     resolve_device(config.device)
     demonstrations, monitor = find_demonstrations(args)
     gail = GAIL(config, demonstrations, monitor=monitor)
+    fresh = resumed is None or not checkpoint.exists(resumed.folder)
+    if fresh and args.follower_from is not None:
+        carry_follower(gail, args.follower_from)
     if resumed is None:
-        if args.follower_from is not None:
-            carry_follower(gail, args.follower_from)
         folder = args.run_dir or default_folder("runs", f"{config.env}_{config.follower}_s{config.seed}")
         run = Run.create(folder, kind=KIND, config=plain_args(args))
     else:
         run = resumed
     with run.held():
-        if resumed is None:
+        if fresh:
+            if resumed is not None:
+                start_over(run)
             gail.set_logger(make_logger(run.folder))
             if config.bc_epochs:
                 run.update(bc_loss=cloning.clone(gail, demonstrations, epochs=config.bc_epochs))
@@ -100,6 +103,13 @@ def train(args: TrainArgs, resumed: Run | None = None) -> Run:
             print(f"Saved at step {gail.ppo.num_timesteps:,}. Continue with --resume {run.folder}")
             return run
         return finish(gail, run, args, demonstrations)
+
+
+def start_over(run: Run) -> None:
+    """Take up a run that was stopped before its first checkpoint: there is nothing to go on from."""
+    print(f"{run.folder} was stopped before it saved a checkpoint; it starts over")
+    events.trim(run.folder, -1)
+    run.resumed(0)
 
 
 def go_on(gail: GAIL, run: Run, args: TrainArgs) -> None:
@@ -281,31 +291,12 @@ def show(bar: tqdm, gail: GAIL) -> None:
 
 
 def say_what_to_expect(gail: GAIL, demonstrations: Demonstrations, run: Run) -> None:
-    """What is about to happen, and a word on the reward where it is biased."""
+    """What is about to happen, and what about the task deserves a word."""
     mean = demonstrations.mean_return
     returns = f"with a mean return of {mean:.0f}" if np.isfinite(mean) else "without rewards"
     print(
         f"{gail.config.env}: {len(demonstrations)} demonstrations {returns} ({demonstrations.source}); "
         f"follower {gail.config.follower}; run folder {run.folder}"
     )
-    if gail.config.reward in BIAS and gail.config.reward != "constant" and can_end_early(gail.config.env):
-        print(
-            f"note: episodes of {gail.config.env} may end early and the reward '{gail.config.reward}' "
-            f"{BIAS[gail.config.reward]}. Compare with --reward constant, which shows what that alone achieves."
-        )
-
-
-def can_end_early(env_id: str) -> bool:
-    """Whether an environment may terminate before its time limit, as far as its settings tell; True if unknown."""
-    env = make(env_id)
-    core = env.unwrapped
-    env.close()
-    fixed = type(core).__name__ in (
-        "HalfCheetahEnv",
-        "SwimmerEnv",
-        "ReacherEnv",
-        "PusherEnv",
-        "PendulumEnv",
-        "HumanoidStandupEnv",
-    )
-    return not fixed and getattr(core, "_terminate_when_unhealthy", True)
+    for note in notes(gail.config):
+        print(f"note: {note}")

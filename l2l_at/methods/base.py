@@ -21,6 +21,8 @@ class Follower(ABC):
 
     attacker: nn.Module | None = None
     """The learned attacker, if there is one."""
+    skipped: int = 0
+    """Fits of the attacker that were left out because its gradient was no finite number."""
 
     def __init__(self, config: ATConfig) -> None:
         self.config, self.threat = config, config.threat

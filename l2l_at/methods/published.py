@@ -60,6 +60,11 @@ class Published(Follower):
             clip_norm=math.inf,
         )
 
+    @property
+    def skipped(self) -> int:
+        """Fits that were left out because their score or gradient was no finite number."""
+        return self.learner.skipped
+
     def perturb(self, model: nn.Module, batch: Batch) -> Tensor:
         images = batch.images
         self.attacker.eval()

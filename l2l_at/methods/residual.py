@@ -88,6 +88,8 @@ class Residual(Follower):
         norm = nn.utils.clip_grad_norm_(self.attacker.parameters(), max_norm=1.0)
         if torch.isfinite(norm):
             self.optimizer.step()
+        else:
+            self.skipped += 1
         self.optimizer.zero_grad(set_to_none=True)
         rule, figures = self.attacker, {"gradient_norm": norm}
         if rule.soft_sign:
@@ -118,14 +120,14 @@ class Residual(Follower):
         tensors, meta = optimizer_state(self.optimizer) if self.optimizer else ({}, None)
         rule = copy.deepcopy(self.attacker.state_dict())
         tensors = {"rule": rule, "optimizer": tensors, "start": self.start.state()}
-        return tensors, {"optimizer": meta, "batches": self.batches}
+        return tensors, {"optimizer": meta, "batches": self.batches, "skipped": self.skipped}
 
     def restore(self, tensors: dict, meta: dict) -> None:
         self.attacker.load_state_dict(tensors["rule"])
         self.start.restore(tensors["start"])
         if self.optimizer:
             load_optimizer_state(self.optimizer, tensors["optimizer"], meta["optimizer"])
-        self.batches = meta["batches"]
+        self.batches, self.skipped = meta["batches"], meta["skipped"]
 
     def to(self, device: torch.device) -> None:
         super().to(device)

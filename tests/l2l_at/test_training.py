@@ -13,7 +13,7 @@ from l2l_at.data import Batch, load
 from l2l_at.export import load as load_classifier
 from l2l_at.probe import CollapseAlarm, follower_figures, picture
 from l2l_at.trainer import Trainer
-from l2l_experiment import events
+from l2l_experiment import checkpoint, events
 from l2l_experiment.errors import UserError
 
 SMALL = ["--epochs", "2", "--subset", "256", "--grade", "none"]
@@ -82,6 +82,28 @@ def test_the_last_checkpoint_of_a_killed_run_is_gone_on_from(tmp_path):
         killed / "last" / "model.safetensors"
     ).read_bytes()
     assert list(events.read_scalars(killed, "robust/clean")[0]) == [2, 4]
+
+
+def test_a_run_stopped_before_its_first_checkpoint_starts_over(tmp_path, monkeypatch, capsys):
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    cli.main([*SMALL, "--run-dir", str(straight)])
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", interrupt)
+        with pytest.raises(SystemExit) as stopped:
+            cli.main([*SMALL, "--run-dir", str(broken)])
+    assert stopped.value.code == 130
+    assert (broken / "best").is_dir()  # of the epoch that is not saved
+    cli.main(["--resume", str(broken)])
+    assert "starts over" in capsys.readouterr().out
+    assert json.loads((broken / "record.json").read_text())["resumed_at"] == [0]
+    for name in ("best", "last"):
+        weights = [(folder / name / "model.safetensors").read_bytes() for folder in (straight, broken)]
+        assert weights[0] == weights[1]
+    assert list(events.read_scalars(broken, "robust/clean")[0]) == [2, 4]
 
 
 def test_the_alarm_is_raised_and_stops(tmp_path, monkeypatch, capsys):
@@ -230,6 +252,9 @@ def test_tuned_settings_are_settings(dataset):
         (["--awp-from", "0.5"], "without --awp"),
         (["--ema", "0.5", "--average", "none"], "without --average ema"),
         (["--method", "l2l-sdi", "--attacker-sees"], "--attacker-sees"),
+        (["--data-dir", "."], "--data-dir would change nothing"),
+        (["--grade", "none", "--grade-images", "10"], "--grade-images would change nothing"),
+        (["--dataset", "cifar10", "--grade-images", "10"], "--grade-images would change nothing"),
     ],
 )
 def test_bad_input_is_one_sentence(flags, message, tmp_path, capsys, monkeypatch):

@@ -1,10 +1,15 @@
 """Environments: what is refused, one filter for all, and a state that is exact."""
 
+from dataclasses import replace
+
+import gymnasium as gym
 import numpy as np
 import pytest
 
 from l2l_experiment.errors import UserError
-from l2l_gail import environments
+from l2l_gail import environments, evaluation
+from l2l_gail.config import GAILConfig
+from l2l_gail.notes import notes
 
 
 @pytest.mark.parametrize(("name", "word"), [("NoSuchTask-v0", "NoSuchTask"), ("CartPole-v1", "Box")])
@@ -51,3 +56,38 @@ def test_seeds_reproduce_and_differ():
     first = [environments.make_envs("HalfCheetah-v4", 2, seed).reset() for seed in (1, 1, 2)]
     np.testing.assert_array_equal(first[0], first[1])
     assert not np.array_equal(first[0], first[2])
+
+
+class Endless(gym.Env):
+    """Never ends, and takes actions between 0 and 50."""
+
+    observation_space = gym.spaces.Box(-1, 1, (1,), np.float64)
+    action_space = gym.spaces.Box(0, 50, (1,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(1), {}
+
+    def step(self, action):
+        return np.zeros(1), 1.0, False, False, {}
+
+
+@pytest.fixture
+def endless():
+    gym.register("Endless-v0", entry_point=Endless)
+    yield "Endless-v0"
+    del gym.registry["Endless-v0"]
+
+
+def test_an_environment_without_a_time_limit_is_given_one(endless):
+    assert evaluation.random_returns(endless, episodes=2).tolist() == [environments.STEP_LIMIT] * 2
+    assert environments.make("HalfCheetah-v4").spec.max_episode_steps == 1000
+
+
+def test_what_is_unusual_about_a_task_is_said(endless):
+    limit, actions = notes(replace(GAILConfig(), env=endless, reward="constant"))
+    assert "no time limit" in limit
+    assert "0 to 50" in actions
+    assert not notes(GAILConfig())
+    assert "may end early" in notes(replace(GAILConfig(), env="Hopper-v4"))[0]
+    assert "standard deviation of 20" in notes(replace(GAILConfig(), log_std_init=3.0))[0]

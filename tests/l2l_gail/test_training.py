@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from l2l_experiment import checkpoint, events
 from l2l_experiment.run import Run
-from l2l_gail import cli
+from l2l_gail import cli, cloning
 from l2l_gail.environments import make_envs
 from l2l_gail.training import stored_args
 from tests.l2l_gail.conftest import make_demonstrations
@@ -138,6 +138,30 @@ def test_interrupted_run_saves_and_says_how_to_continue(demos, tmp_path, number)
     assert json.loads((folder / "record.json").read_text())["status"] == "interrupted"
 
 
+def test_a_run_stopped_while_cloning_starts_over(demos, tmp_path, monkeypatch, capsys):
+    flags = ["--demos", str(demos), "--steps", "128", "--bc-epochs", "3", *SMALL]
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    cli.main([*flags, "--run-dir", str(straight)])
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cloning, "clone", interrupt)
+        with pytest.raises(SystemExit) as stopped:
+            cli.main([*flags, "--run-dir", str(broken)])
+    assert stopped.value.code == 130
+    assert not checkpoint.exists(broken)
+    cli.main(["--resume", str(broken)])
+    assert "starts over" in capsys.readouterr().out
+    records = [json.loads((folder / "record.json").read_text()) for folder in (straight, broken)]
+    assert records[0]["bc_loss"] == records[1]["bc_loss"]
+    assert records[0]["result"]["return"] == records[1]["result"]["return"]
+    assert records[1]["resumed_at"] == [0]
+    tag = "disc/disc_loss"
+    np.testing.assert_array_equal(events.read_scalars(straight, tag), events.read_scalars(broken, tag))
+
+
 def wait_for(condition, process, seconds=60.0):
     end = time.monotonic() + seconds
     while not condition():
@@ -238,6 +262,7 @@ def test_flags_that_would_change_nothing_are_refused(demos, capsys):
     fails(capsys, ["--demos", demos, "--freeze-follower"], "--freeze-follower", "--l2l")
     fails(capsys, ["--demos", demos, "--score-penalty", "1"], "--score-penalty", "--l2l")
     fails(capsys, ["--l2l", "--follower", "adam"], "--l2l", "contradicts")
+    fails(capsys, ["--demos", demos, "--gradient-penalty", "0", "--gradient-target", "0"], "--gradient-target")
 
 
 def test_an_exported_filter_does_not_go_on_moving(demos, tmp_path):

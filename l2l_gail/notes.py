@@ -1,0 +1,52 @@
+"""What about a task and its settings deserves a word before training starts."""
+
+import math
+
+import gymnasium as gym
+
+from l2l_gail.config import GAILConfig
+from l2l_gail.environments import STEP_LIMIT, make
+from l2l_gail.rewards import BIAS
+
+
+def notes(config: GAILConfig) -> list[str]:
+    """Sentences for the user, none where nothing is unusual."""
+    env = make(config.env)
+    actions, registered = env.action_space, gym.spec(env.spec.id)
+    env.close()
+    said = []
+    if config.reward in BIAS and config.reward != "constant" and can_end_early(config.env):
+        said.append(
+            f"episodes of {config.env} may end early and the reward '{config.reward}' {BIAS[config.reward]}. "
+            "Compare with --reward constant, which shows what that alone achieves."
+        )
+    if registered.max_episode_steps is None:
+        said.append(
+            f"{config.env} has no time limit of its own; its episodes are cut off after {STEP_LIMIT:,} steps. "
+            "Register it with max_episode_steps to set another."
+        )
+    reach, centre = (actions.high - actions.low) / 2, (actions.high + actions.low) / 2
+    share = math.exp(config.log_std_init) / reach
+    if (abs(centre) > reach / 2).any() or (share < 0.02).any() or (share > 2).any():
+        said.append(
+            f"actions of {config.env} reach from {actions.low.min():g} to {actions.high.max():g}, and the policy starts"
+            f" around 0 with a standard deviation of {math.exp(config.log_std_init):.2g}: actions are not rescaled. "
+            "Register it behind gymnasium's RescaleAction (-1 to 1), or set --log-std-init."
+        )
+    return said
+
+
+def can_end_early(env_id: str) -> bool:
+    """Whether an environment may terminate before its time limit, as far as its settings tell; True if unknown."""
+    env = make(env_id)
+    core = env.unwrapped
+    env.close()
+    fixed = type(core).__name__ in (
+        "HalfCheetahEnv",
+        "SwimmerEnv",
+        "ReacherEnv",
+        "PusherEnv",
+        "PendulumEnv",
+        "HumanoidStandupEnv",
+    )
+    return not fixed and getattr(core, "_terminate_when_unhealthy", True)
