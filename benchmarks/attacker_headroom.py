@@ -16,12 +16,12 @@ import tyro
 from torch.nn.functional import cross_entropy
 
 from l2l_at import attacks
+from l2l_at.arguments import KIND, stored_args
 from l2l_at.attacks import evaluating
 from l2l_at.data import Batch
 from l2l_at.data import load as load_data
 from l2l_at.methods.residual import Residual
 from l2l_at.trainer import Trainer
-from l2l_at.training import KIND, stored_args
 from l2l_experiment import checkpoint, provenance
 from l2l_experiment.errors import UserError, exit_on_user_error
 from l2l_experiment.run import Run

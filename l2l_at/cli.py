@@ -10,12 +10,14 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 
+from l2l_at import parallel
+from l2l_at.arguments import KIND, TrainArgs, stored_args
 from l2l_at.config import tuned
 from l2l_at.grading import Tier, grade_folder, says_more
 from l2l_at.methods import METHODS
 from l2l_at.threat import Norm
 from l2l_at.trainer import resolve_device
-from l2l_at.training import KIND, TrainArgs, stored_args, train
+from l2l_at.training import follow, train
 from l2l_experiment.errors import UserError, exit_on_user_error
 from l2l_experiment.flags import value_of
 from l2l_experiment.run import Run
@@ -53,7 +55,8 @@ def main(argv: list[str] | None = None) -> None:
         if "--device" in _named(argv):
             args = replace(args, settings=replace(args.settings, device=given.settings.device))
     torch.set_num_threads(args.threads)
-    train(args, run)
+    with parallel.group(resolve_device(args.settings.device)):
+        train(args, run) if parallel.rank() == 0 else follow(args, run)
 
 
 @dataclass(frozen=True)

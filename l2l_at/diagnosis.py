@@ -7,11 +7,11 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from l2l_at import attacks
+from l2l_at.arguments import stored_args
 from l2l_at.attacks import accuracy, evaluating
 from l2l_at.data import Batch
 from l2l_at.data import load as load_data
 from l2l_at.trainer import Trainer
-from l2l_at.training import stored_args
 from l2l_experiment import checkpoint, events
 from l2l_experiment.figures import learning_curves
 from l2l_experiment.run import Run

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from l2l_at import awp, methods, models
+from l2l_at import awp, methods, models, parallel
 from l2l_at.attacks import full_precision
 from l2l_at.average import Average
 from l2l_at.config import ATConfig
@@ -29,6 +29,7 @@ class Trainer:
         self.model = models.build(config.model, task.name, task.classes).to(self.device)
         self.forward = torch.compile(self.model) if config.compile else self.model
         self.method = methods.make(config, task.shape[0])
+        parallel.check(config.batch_size, self.method.replays)
         if config.compile and self.method.differentiates:
             raise UserError(f"--compile does not go with --method {config.method}, which differentiates a gradient")
         self.method.follower.prepare(len(task.train), task.shape)
@@ -40,6 +41,9 @@ class Trainer:
         )
         self.schedule = make_schedule(self.optimizer, config, self.total)
         self.average = None if config.average == "none" else Average(self.model, config.average, config.ema)
+        parallel.average_gradients(self.model)
+        if self.method.follower.attacker is not None:
+            parallel.average_gradients(self.method.follower.attacker)
         self.step_count = 0
         self.batch: Batch | None = None
         self.delta: Tensor | None = None
@@ -57,7 +61,7 @@ class Trainer:
     def step(self) -> dict[str, float | Tensor]:
         """One step on a batch: the classifier's, then the follower's learning; figures for the log."""
         if self.batch is None or self.step_count % self.method.replays == 0:
-            self.batch = self.batches.next()
+            self.batch = parallel.share(self.batches.next())
         batch, model = self.batch, self.forward
         self.model.train()
         weights_move = self.config.awp and self.step_count >= self.config.awp_from * self.total
@@ -71,6 +75,7 @@ class Trainer:
                 self.descend()
             learned = self.method.follower.improve(model, batch)
         self.step_count += 1
+        parallel.average_moments(self.model)
         if self.average is not None and self.averages_now():
             self.average.update(self.model)
         self.delta = answer.delta
@@ -173,6 +178,7 @@ class Trainer:
                 "resume with the config.yaml that made it"
             ) from error
         set_rng_state(tensors["rng"], meta["rng"])
+        parallel.same_draws(self.device)
 
 
 def make_schedule(

@@ -3,17 +3,15 @@
 import math
 import sys
 import time
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 import torch
-import tyro
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from l2l_at import export, probe
-from l2l_at.config import ATConfig, from_dict
+from l2l_at import export, parallel, probe
+from l2l_at.arguments import KIND, TrainArgs, plain_args
+from l2l_at.config import ATConfig
 from l2l_at.data import Batch, Task
 from l2l_at.data import load as load_data
 from l2l_at.trainer import Trainer
@@ -21,53 +19,6 @@ from l2l_experiment import checkpoint, events, provenance
 from l2l_experiment.errors import Diverged, UserError
 from l2l_experiment.interrupt import StopRequest
 from l2l_experiment.run import Run, default_folder, plain
-
-KIND = "at"
-
-
-@dataclass(frozen=True)
-class TrainArgs:
-    """Train a classifier to withstand small perturbations of its input, with a learned or a hand-designed attacker."""
-
-    settings: Annotated[ATConfig, tyro.conf.arg(name="")] = field(default_factory=ATConfig)
-    list: bool = False
-    """Print the methods, a line each, and do nothing else."""
-    data_dir: Path | None = None
-    """Folder with the official CIFAR files, packed or unpacked; without it they are fetched into a cache."""
-    run_dir: Path | None = None
-    """Folder of the run; by default a new one in runs/."""
-    resume: Path | None = None
-    """Continue the run in this folder from its last checkpoint; no other flag may be given beside it."""
-    checkpoint_every: int = 1
-    """Epochs between two checkpoints."""
-    probe_every: int = 1
-    """Epochs between two measurements on held-out and training images."""
-    probe_images: int = 1000
-    """Measure on so many held-out images; the best classifier is chosen by them."""
-    stop_on_collapse: bool = False
-    """End the run when catastrophic overfitting is seen, instead of only raising the alarm."""
-    grade: Literal["none", "quick", "standard"] | None = None
-    """Have the result attacked by others' code at the end; by default quick for digits, none for CIFAR."""
-    grade_images: int | None = None
-    """Grade on so many test images only; by default 100 of the digits, all of CIFAR."""
-    threads: int = 1
-    """CPU threads of torch."""
-
-    def __post_init__(self) -> None:
-        for name in ("checkpoint_every", "probe_every", "probe_images", "threads"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
-        if self.grade_images is not None and self.grade_images < 1:
-            raise UserError(f"--grade-images must be at least 1, got {self.grade_images}")
-        if self.grade_images is not None and self.tier == "none":
-            raise UserError("--grade-images would change nothing without --grade quick or standard")
-        if self.data_dir is not None and self.settings.dataset == "digits" and self.resume is None:
-            raise UserError("--data-dir would change nothing: digits come with scikit-learn")
-
-    @property
-    def tier(self) -> str:
-        """What the result is graded with."""
-        return self.grade or ("quick" if self.settings.dataset == "digits" else "none")
 
 
 def train(args: TrainArgs, resumed: Run | None = None) -> Run:
@@ -77,15 +28,15 @@ def train(args: TrainArgs, resumed: Run | None = None) -> Run:
         print(report(resumed.record["result"], resumed, config))
         print("\n  Finished already; there is nothing left to do.")
         return resumed
-    task = load_data(
-        config.dataset, data_dir=args.data_dir, holdout=config.holdout, seed=config.seed, subset=config.subset
-    )
+    task = load_task(args)
     trainer = Trainer(config, task)
     if resumed is None:
         folder = args.run_dir or default_folder("runs", f"{config.dataset}_{config.method}_s{config.seed}")
         run = Run.create(folder, kind=KIND, config=plain_args(args))
     else:
         run = resumed
+    if parallel.count() > 1:
+        run.update(processes=parallel.count())
     with run.held():
         session = Session(trainer, task, run, args)
         if resumed is not None and not checkpoint.exists(run.folder):
@@ -101,13 +52,36 @@ def train(args: TrainArgs, resumed: Run | None = None) -> Run:
             f"{len(task.test):,} to report; {config.model} on {trainer.device}, method {config.method}, "
             f"{config.threat}; run folder {run.folder}"
         )
-        with StopRequest() as stop:
+        with StopRequest(launched=parallel.count() > 1) as stop:
             finished = session.learn(stop)
+        parallel.leave()
         if not finished:
             run.update(status="interrupted", steps=trainer.step_count)
             print(f"Saved at step {trainer.step_count:,} of {trainer.total:,}. Continue with --resume {run.folder}")
             return run
         return session.finish()
+
+
+def load_task(args: TrainArgs) -> Task:
+    """The images that the settings name."""
+    config = args.settings
+    with parallel.first():
+        return load_data(
+            config.dataset, data_dir=args.data_dir, holdout=config.holdout, seed=config.seed, subset=config.subset
+        )
+
+
+def follow(args: TrainArgs, resumed: Run | None = None) -> None:
+    """What every process but the first does: the same steps, on its share, for as long as the first goes on."""
+    if resumed is not None and resumed.record.get("status") == "finished":
+        return
+    trainer = Trainer(args.settings, load_task(args))
+    if resumed is not None and checkpoint.exists(resumed.folder):
+        tensors, meta = checkpoint.latest(resumed.folder)
+        trainer.restore(tensors, meta["trainer"])
+    with StopRequest(quiet=True, launched=True):  # of what the first process decides
+        while parallel.of_first(True, trainer.device):
+            trainer.step()
 
 
 class Session:
@@ -126,14 +100,16 @@ class Session:
 
     def learn(self, stop: StopRequest) -> bool:
         """Train to the end; False if asked to stop before."""
-        trainer, every = self.trainer, self.trainer.batches.per_epoch
+        trainer, every, stopped = self.trainer, self.trainer.batches.per_epoch, False
         with (
             SummaryWriter(str(self.run.folder)) as board,
             events.JsonLines(self.run.folder / events.METRICS) as rows,
             tqdm(total=trainer.total, initial=trainer.step_count, unit=" steps", mininterval=1.0) as bar,
         ):
             started = time.monotonic()
-            while trainer.step_count < trainer.total and not self.gives_up:
+            while parallel.of_first(
+                trainer.step_count < trainer.total and not (stopped or self.gives_up), trainer.device
+            ):
                 for name, value in trainer.step().items():
                     total, count = self.sums.get(name, (0.0, 0))
                     self.sums[name] = (total + torch.as_tensor(value, dtype=torch.float64), count + 1)
@@ -165,12 +141,11 @@ class Session:
                 due = (step // every) % self.args.checkpoint_every == 0
                 if stop.requested or ending or due or self.gives_up:
                     checkpoint.save(self.run.folder, *self.state(), step)
-                if stop.requested and not ending:
-                    return False
+                stopped = stop.requested and not ending
                 started = time.monotonic()
         if self.gives_up:
             print("stopped: catastrophic overfitting", file=sys.stderr)
-        return True
+        return not stopped
 
     def diverged(self, reason: str) -> NoReturn:
         """End the run before anything of it is measured, exported or saved."""
@@ -323,21 +298,3 @@ def report(result: dict[str, Any], run: Run, config: ATConfig) -> str:
         f"  See curves:  tensorboard --logdir {run.folder.parent}",
     ]
     return "\n".join(lines)
-
-
-def plain_args(args: TrainArgs) -> dict[str, Any]:
-    """The arguments as nested plain values, for config.yaml."""
-    # Resuming from another folder must find the same images.
-    whole = {} if args.data_dir is None else {"data_dir": args.data_dir.resolve()}
-    return {key: value for key, value in (asdict(args) | whole).items() if key not in ("list", "resume")}
-
-
-def stored_args(run: Run) -> TrainArgs:
-    """The arguments that a run was started with."""
-    try:
-        values = dict(run.config)
-        settings = from_dict(values.pop("settings"))
-        paths = {name: Path(values.pop(name)) if values.get(name) else None for name in ("run_dir", "data_dir")}
-        return replace(TrainArgs(), settings=settings, **{**values, **paths})
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{run.folder}/config.yaml does not hold the settings of an AT run ({error})") from error

@@ -11,12 +11,13 @@ from typing import Any, Self
 class StopRequest:
     """Context manager in which SIGINT and SIGTERM only set `requested`; look at it once a round.
 
-    The first signal prints one line; the second SIGINT raises KeyboardInterrupt at once. On leaving, the handlers are
-    as they were. Signals reach the main thread only: in any other thread this does nothing.
+    The first signal prints one line, unless `quiet`; the second SIGINT raises KeyboardInterrupt at once. On leaving,
+    the handlers are as they were. Signals reach the main thread only: in any other thread this does nothing.
+    With `launched` every further signal is ignored: a launcher passes on what the terminal has sent already.
     """
 
-    def __init__(self) -> None:
-        self.requested = False
+    def __init__(self, *, quiet: bool = False, launched: bool = False) -> None:
+        self.requested, self.quiet, self.launched = False, quiet, launched
         self._interrupts = 0
         self._before: dict[signal.Signals, Any] = {}
 
@@ -36,10 +37,12 @@ class StopRequest:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self._interrupts += number == signal.SIGINT
-        if self._interrupts >= 2:
+        if self._interrupts >= 2 and not self.launched:
             raise KeyboardInterrupt
         if not self.requested:
             self.requested = True
+            if self.quiet:
+                return
             # Past python's buffers: this may run in the middle of another print, which must not be entered twice.
             with contextlib.suppress(OSError):
                 os.write(2, b"\nwill save and stop after this round (Ctrl-C again: stop at once, without saving)\n")

@@ -106,8 +106,8 @@ def settings_of(script: str, flags: Sequence[str]) -> dict[str, Any]:
         from l2l_gail.training import plain_args
     else:
         from l2l_at import methods
+        from l2l_at.arguments import plain_args
         from l2l_at.cli import parse
-        from l2l_at.training import plain_args
 
         methods.make(parse(flags).settings, 1)  # refuses settings that the method does not look at
     return plain(plain_args(parse(flags)))

@@ -54,8 +54,8 @@ def test_every_listed_defence_has_settings_that_exist(benchmarks):
     import at_experiments
 
     from l2l_at import methods
+    from l2l_at.arguments import TrainArgs
     from l2l_at.config import tuned
-    from l2l_at.training import TrainArgs
 
     for tier in ("quick", "standard"):
         listed = at_experiments.experiments(tier)

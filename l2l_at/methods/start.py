@@ -9,6 +9,7 @@ from bilevel.response import Objective
 from l2l_at.attacks import minus_divergence, minus_loss
 from l2l_at.config import ATConfig
 from l2l_at.data import PADDING, Batch, lay, look, unmoved
+from l2l_at.parallel import gather
 from l2l_at.threat import Threat
 
 StartName = Literal["zero", "noise", "random", "last"]
@@ -56,8 +57,9 @@ class Start:
         if self.kept is None or batch.rows is None:
             return
         last = (delta.detach() * (127 / self.threat.radius)).round().to(torch.int8)
-        self.kept[batch.rows] = lay(self.kept[batch.rows], _frame(batch), last)
-        self.seen[batch.rows] = True
+        rows, frame, last = (gather(part) for part in (batch.rows, _frame(batch), last))
+        self.kept[rows] = lay(self.kept[rows], frame, last)
+        self.seen[rows] = True
 
     def state(self) -> dict[str, Tensor]:
         """Tensors that `restore` takes."""

@@ -206,9 +206,9 @@ def test_a_best_classifier_that_was_lost_is_replaced_by_the_last(tmp_path):
 
 def test_images_are_found_again_from_another_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    from l2l_at.training import TrainArgs, plain_args
+    from l2l_at.arguments import TrainArgs, plain_args
 
-    assert plain_args(TrainArgs(data_dir=Path("cifar")))["data_dir"] == tmp_path / "cifar"
+    assert plain_args(TrainArgs(tuned("cifar10"), data_dir=Path("cifar")))["data_dir"] == tmp_path / "cifar"
 
 
 def test_list_prints_every_method(capsys):

@@ -149,3 +149,11 @@ exit_on_user_error(main)()
     process.stdin.flush()
     assert process.wait(60) == 0
     assert (tmp_path / "saved").exists()
+
+
+def test_what_a_launcher_passes_on_again_is_no_second_request(capfd):
+    with StopRequest(quiet=True, launched=True) as stop:
+        for _ in range(3):
+            signal.raise_signal(signal.SIGINT)
+        assert stop.requested
+    assert capfd.readouterr().err == ""
