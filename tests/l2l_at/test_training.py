@@ -40,7 +40,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path, monkeypatch):
     from l2l_at import training
 
     class StopAfterThree:
-        def __init__(self):
+        def __init__(self, **_):
             self.looks = 0
 
         def __enter__(self):
