@@ -49,6 +49,7 @@ ABLATIONS = {
     "batch-scale": ["--gradient-scale", "batch"],
     "sign-steps": ["--method", "pgd-2", "--attack-start", "last", "--attack-size", "0.75"],
 }
+SCALE_RATES = ("0", "0.003", "0.01", "0.1")
 BAT_RATES = ("7.84", "30", "100", "300", "1000")
 LENGTHS = ("0.02", "0.05", "0.2", "3")
 RATES = {
@@ -153,6 +154,14 @@ def experiments(tier: str = "standard") -> Experiments:
             for size in LENGTHS
             for name, changes in (("l2l", []), ("frozen", ["--freeze-attacker"]))
         },
+        # What learns the step length has a rate of its own; the default, 0.03, stands among other experiments' runs.
+        "scale-rate": {
+            f"scale-{rate}_size-{size}_s{seed}": [*quick, "--eps", "0.2", "--attack-size", size]
+            + ["--attacker-scale-rate", rate, "--seed", str(seed)]
+            for seed in range(3)
+            for size in ("0.05", "0.75")
+            for rate in SCALE_RATES
+        },
         # How the method was before attacks went on from the last perturbation and steps learned their length.
         "random-start": {
             f"{name}_{eps}_s{seed}": [*quick, "--attack-start", "random", "--eps", eps, *changes, "--seed", str(seed)]
@@ -178,6 +187,7 @@ class Args:
         "ablation",
         "step-length",
         "attacker-rate",
+        "scale-rate",
         "random-start",
     )
     """Experiments to run, in this order."""

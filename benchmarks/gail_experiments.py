@@ -13,6 +13,7 @@ from campaign import ROOT, Experiments, choose, run_all
 
 RECORDS = ROOT / "docs" / "results" / "gail"
 SEEDS = range(3)
+MORE_SEEDS = range(3, 5)
 RATES = ("3e-5", "3e-4", "3e-3")
 TASKS = ("Hopper-v4", "Walker2d-v4")
 FOLLOWERS = ("adam", "l2l")
@@ -24,10 +25,48 @@ def task(env: str, seed: int) -> list[str]:
     return ["--env", env, "--num-demos", "10", "--seed", str(seed)]
 
 
-def stress(follower: str, seed: int, steps: int = 2_000_000) -> list[str]:
-    """Flags of a long run without gradient penalty."""
-    unpenalised = ["--disc-rate", "1e-3", "--gradient-penalty", "0", "--steps", str(steps)]
-    return [*FEW, *unpenalised, "--follower", follower, "--seed", str(seed)]
+def stress(follower: str, seed: int, steps: int = 2_000_000, rate: str = "1e-3", penalty: str = "0") -> list[str]:
+    """Flags of a long run, by default without gradient penalty."""
+    settings = ["--disc-rate", rate, "--gradient-penalty", penalty, "--steps", str(steps)]
+    return [*FEW, *settings, "--follower", follower, "--seed", str(seed)]
+
+
+def boundary() -> dict[str, list[str]]:
+    """3M steps where plain GAIL may break, and one step back from there on either side: a smaller rate, a penalty."""
+    sides = {"": {}, "_slow": {"rate": "1e-4"}, "_1_gp1": {"penalty": "1"}}
+    return {
+        f"{follower}{name}_s{seed}": stress(follower, seed, 3_000_000, **change)
+        for seed in SEEDS
+        for name, change in sides.items()
+        for follower in FOLLOWERS
+    }
+
+
+def rates() -> dict[str, list[str]]:
+    """Rates a hundred times apart; more seeds of the one at which Adam's differ most."""
+    runs = [(rate, seed, who) for seed in SEEDS for rate in RATES for who in (*FOLLOWERS, "l2l-rate")]
+    runs += [("3e-5", seed, who) for seed in MORE_SEEDS for who in FOLLOWERS]
+    return {
+        f"{who}_{rate}_s{seed}": [*FEW, "--follower", who, "--disc-rate", rate, "--seed", str(seed)]
+        for rate, seed, who in runs
+    }
+
+
+def meta() -> dict[str, list[str]]:
+    """The learned rule's own settings, around their defaults, with seeds on which nothing was designed."""
+    changes = {
+        "as-it-is": [],
+        "log-rate-0.01": ["--log-rate-rate", "0.01"],
+        "log-rate-0.2": ["--log-rate-rate", "0.2"],
+        "network-1e-4": ["--follower-rate", "1e-4"],
+        "network-1e-2": ["--follower-rate", "1e-2"],
+    }
+    return {
+        f"l2l_{name}_{rate}_s{seed}": [*FEW, "--follower", "l2l", "--disc-rate", rate, *flags, "--seed", str(seed)]
+        for seed in (10, 11)
+        for rate in ("3e-5", "3e-4")
+        for name, flags in changes.items()
+    }
 
 
 def sensitivity() -> dict[str, list[str]]:
@@ -61,7 +100,8 @@ def grid() -> dict[str, list[str]]:
 def ablation() -> dict[str, list[str]]:
     """The learned rule with parts taken away, where it has something to learn: at a rate that is too small.
 
-    The carried rule comes from `l2l-source_s3` in the same folder, which must still be there (else: --again).
+    The carried rules come from runs of HalfCheetah with the targets' settings and other seeds, which must still lie in
+    the same folder (else: --again).
     """
     start = [*FEW, "--follower", "l2l", "--disc-rate", "3e-5"]
     changes = {
@@ -73,11 +113,15 @@ def ablation() -> dict[str, list[str]]:
     runs = {
         f"{name}_s{seed}": [*start, *flags, "--seed", str(seed)] for seed in SEEDS for name, flags in changes.items()
     }
-    source = {"l2l-source_s3": [*start, "--seed", "3"]}  # first in the list: the last runs take its rule
-    carried = ["--follower-from", "{out}/ablation/l2l-source_s3", "--freeze-follower", "--follower", "l2l"]
-    return (
-        source | runs | {f"{env}_l2l-carried_s{seed}": [*task(env, seed), *carried] for seed in SEEDS for env in TASKS}
-    )
+    # First in the list: the last runs take their rules.
+    sources = {f"l2l-source_s{seed + 3}": [*task("HalfCheetah-v4", seed + 3), "--follower", "l2l"] for seed in SEEDS}
+    carried = {
+        f"{env}_l2l-carried_s{seed}": [*task(env, seed), "--follower", "l2l", "--freeze-follower", "--follower-from"]
+        + [f"{{out}}/ablation/l2l-source_s{seed + 3}"]
+        for seed in SEEDS
+        for env in TASKS
+    }
+    return sources | runs | carried
 
 
 def experiments() -> Experiments:
@@ -88,12 +132,7 @@ def experiments() -> Experiments:
             for seed in SEEDS
             for follower in FOLLOWERS
         },
-        "rates": {
-            f"{follower}_{rate}_s{seed}": [*FEW, "--follower", follower, "--disc-rate", rate, "--seed", str(seed)]
-            for seed in SEEDS
-            for rate in RATES
-            for follower in (*FOLLOWERS, "l2l-rate")
-        },
+        "rates": rates(),
         "filter": {
             f"adam_running_s{seed}": ["--filter", "running", "--follower", "adam", "--seed", str(seed)]
             for seed in SEEDS
@@ -109,9 +148,8 @@ def experiments() -> Experiments:
         "cloning": {f"{env}_adam_s{seed}": [*task(env, seed), "--steps", "0"] for seed in SEEDS for env in TASKS},
         "constant": {f"{env}_adam_s0": [*task(env, 0), "--reward", "constant"] for env in TASKS},
         "sensitivity": sensitivity(),
-        "boundary": {
-            f"{follower}_s{seed}": stress(follower, seed, 3_000_000) for seed in SEEDS for follower in FOLLOWERS
-        },
+        "boundary": boundary(),
+        "meta": meta(),
         "grid": grid(),
         "ablation": ablation(),
         "scratch": {
