@@ -7,9 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from l2l_experiment.figures import heat_map, learning_curves
+from l2l_experiment.stability import late_fall
 
 RATES = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
 FOLLOWERS = ("adam", "l2l")
+SEEDS = (0, 1, 2)
 
 
 class Setting(NamedTuple):
@@ -35,38 +37,58 @@ class Outcome(NamedTuple):
     """Final deterministic return, in percent of the expert's."""
     fall: float
     """Largest fall of the training return on the way."""
+    late: float
+    """The same once the return had come halfway to its best."""
 
 
-Found = dict[Setting, dict[float, list[Outcome]]]  # by setting and rate, in the order of seeds
+BySeed = dict[int, Outcome]
+Found = dict[Setting, dict[float, BySeed]]  # by setting and rate
 
 
 def collect(runs: list[dict[str, Any]]) -> Found:
     """What came of every run of the sweep."""
-    found: Found = defaultdict(lambda: {rate: [] for rate in RATES})
+    found: Found = defaultdict(lambda: {rate: {} for rate in RATES})
     for run in sorted(runs, key=lambda run: run["settings"]["seed"]):
         settings, result = run["settings"], run["result"]
         if settings["follower"] in FOLLOWERS and settings["disc_rate"] in RATES:
             key = Setting(settings["follower"], settings["gradient_penalty"], settings["num_demos"])
-            outcome = Outcome(result["percent_of_expert"], result["stability"]["largest_fall"])
-            found[key][settings["disc_rate"]].append(outcome)
+            curve = [value for value in run["curves"]["rollout/ep_rew_mean"] if value is not None]
+            outcome = Outcome(result["percent_of_expert"], result["stability"]["largest_fall"], float(late_fall(curve)))
+            found[key][settings["disc_rate"]][settings["seed"]] = outcome
     return {key: found[key] for key in sorted(found, key=lambda key: (key.demos, -key.penalty, key.follower))}
 
 
+def comparable(found: Found, task: str) -> tuple[list[float], list[int]]:
+    """Rates and seeds that both followers have of a task, no cell missing: all rates with all of `SEEDS`, or if there
+    are fewer than two of those, the seeds that every rate with runs has."""
+    settings = [by_rate for key, by_rate in found.items() if key.task == task]
+    full = [rate for rate in RATES if all(set(SEEDS) <= by_rate[rate].keys() for by_rate in settings)]
+    if len(full) > 1:
+        return full, list(SEEDS)
+    some = [rate for rate in RATES if all(by_rate[rate] for by_rate in settings)]
+    return some, [seed for seed in SEEDS if all(seed in by_rate[rate] for by_rate in settings for rate in some)]
+
+
 def table(found: Found) -> list[str]:
-    """The figure of merit: the worst rate's mean, the worst run, and the rate that tuning would have chosen."""
+    """The figure of merit: the worst rate's mean, the worst run, and the rate that tuning would have chosen; over the
+    rates and seeds that both followers have."""
     heads = ["setting", "n", "worst rate, mean %", "worst run, %", "best rate, mean %"]
-    heads += ["largest fall: worst rate, mean", "best rate, mean"]
+    heads += ["largest fall: worst rate, mean", "late fall: worst rate, mean"]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for key, by_rate in found.items():
-        means = {rate: Outcome(*np.mean(some, axis=0)) for rate, some in by_rate.items() if some}
-        worst, best = min(means, key=lambda rate: means[rate].percent), max(means, key=lambda rate: means[rate].percent)
-        falls = sorted(means, key=lambda rate: means[rate].fall)
-        lowest = min(outcome.percent for some in by_rate.values() for outcome in some)
+        rates, seeds = comparable(found, key.task)
+        if not seeds:
+            continue
+        cells = {rate: [by_rate[rate][seed] for seed in seeds] for rate in rates}
+        means = {rate: Outcome(*np.mean(some, axis=0)) for rate, some in cells.items()}
+        worst, best = (choose(means, key=lambda rate: means[rate].percent) for choose in (min, max))
+        fall, late = (max(means, key=lambda rate, part=part: means[rate][part]) for part in (1, 2))
+        lowest = min(outcome.percent for some in cells.values() for outcome in some)
         lines.append(
-            f"| {key} | {sum(map(len, by_rate.values()))} over {len(means)} rates "
-            f"| {means[worst].percent:.1f} at {_rate(worst)} | {lowest:.1f} "
-            f"| {means[best].percent:.1f} at {_rate(best)} "
-            f"| {means[falls[-1]].fall:.0f} at {_rate(falls[-1])} | {means[falls[0]].fall:.0f} at {_rate(falls[0])} |"
+            f"| {key} | {len(rates) * len(seeds)} over {len(rates)} rates "
+            f"| {means[worst].percent:.1f} at {rate_name(worst)} | {lowest:.1f} "
+            f"| {means[best].percent:.1f} at {rate_name(best)} "
+            f"| {means[fall].fall:.0f} at {rate_name(fall)} | {means[late].late:.0f} at {rate_name(late)} |"
         )
     return lines
 
@@ -75,18 +97,22 @@ def draw(found: Found, path_stem: Path) -> list[str]:
     """Heat maps of return and largest fall, and curves; returns the lines that show them."""
     measured = [rate for rate in RATES if any(by_rate[rate] for by_rate in found.values())]
     labels = {"xlabel": "the discriminator's rate; for L2L the one that it starts from", "ylabel": ""}
+
+    def cells(part: int) -> dict[tuple[str, str], list[float]]:
+        return {
+            (str(key), rate_name(rate)): [outcome[part] for outcome in found[key][rate].values()]
+            for key in found
+            for rate in measured
+        }
+
     percents, _ = heat_map(
-        {(str(key), _rate(rate)): [o.percent for o in found[key][rate]] for key in found for rate in measured},
-        path_stem,
-        title="HalfCheetah-v4: % of the demonstrations' return",
-        limits=(0, 100),
-        **labels,
+        cells(0), path_stem, title="HalfCheetah-v4: % of the demonstrations' return", limits=(0, 100), **labels
     )
     falls, _ = heat_map(
-        {(str(key), _rate(rate)): [o.fall for o in found[key][rate]] for key in found for rate in measured},
+        cells(1),
         path_stem.with_name(f"{path_stem.name}_falls"),
-        title="HalfCheetah-v4: largest fall of the training return",
-        limits=(0, max(o.fall for by_rate in found.values() for some in by_rate.values() for o in some)),
+        title="HalfCheetah-v4: largest fall of the training return, dips before learning included",
+        limits=(0, max(fall for some in cells(1).values() for fall in some)),
         worst=max,
         **labels,
     )
@@ -100,25 +126,26 @@ def draw(found: Found, path_stem: Path) -> list[str]:
 
 def draw_curves(found: Found, task: str, path_stem: Path) -> list[str]:
     """Return over the rate for one task, a thin line a seed, with the band of their mean; both followers."""
-    groups = {}
-    for key, by_rate in found.items():
-        rates = [rate for rate in RATES if by_rate[rate]]
-        if key.task == task and len(rates) > 1:
-            seeds = range(min(len(by_rate[rate]) for rate in rates))
-            groups[key.follower] = [(np.log10(rates), [by_rate[r][seed].percent for r in rates]) for seed in seeds]
-    if not groups:
+    rates, seeds = comparable(found, task)
+    if len(rates) < 2 or not seeds:
         return []
+    places = np.log10(rates)
     png, _ = learning_curves(
-        groups,
+        {
+            key.follower: [(places, [by_rate[rate][seed].percent for rate in rates]) for seed in seeds]
+            for key, by_rate in found.items()
+            if key.task == task
+        },
         f"{path_stem}_curves_{task.replace(', ', '_').replace(' ', '').lower()}",
         title=f"HalfCheetah-v4, {task}: % of the demonstrations' return",
         xlabel="the discriminator's rate; for L2L the one that it starts from",
         ylabel="% of the demonstrations' return",
         colours=FOLLOWERS,
-        ticks={float(np.log10(rate)): _rate(rate) for rate in RATES},
+        ticks={float(place): rate_name(rate) for place, rate in zip(places, rates, strict=True)},
     )
     return ["", f"![the same as curves, {task}](gail/{png.name})"]
 
 
-def _rate(rate: float) -> str:
+def rate_name(rate: float) -> str:
+    """3e-5, as a flag has it."""
     return f"{rate:.0e}".replace("e-0", "e-")

@@ -48,10 +48,6 @@ class TrainArgs:
                 raise UserError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
         if self.grade_images is not None and self.grade_images < 1:
             raise UserError(f"--grade-images must be at least 1, got {self.grade_images}")
-        if self.grade_images is not None and self.tier == "none":
-            raise UserError("--grade-images would change nothing without --grade quick or standard")
-        if self.data_dir is not None and self.settings.dataset == "digits" and self.resume is None:
-            raise UserError("--data-dir would change nothing: digits come with scikit-learn")
 
     @property
     def tier(self) -> str:

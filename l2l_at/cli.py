@@ -29,6 +29,10 @@ def parse(argv: Sequence[str]) -> TrainArgs:
     given = _named(argv)
     if "--norm" in given and args.settings.norm != "linf" and not {"--eps", "--resume"} & given:
         raise UserError(f"--norm {args.settings.norm} needs --eps: the default radius is one of linf")
+    if args.grade_images is not None and args.tier == "none":
+        raise UserError("--grade-images would change nothing without --grade quick or standard")
+    if args.data_dir is not None and args.settings.dataset == "digits" and args.resume is None:
+        raise UserError("--data-dir would change nothing: digits come with scikit-learn")
     return args
 
 
@@ -55,7 +59,8 @@ def main(argv: list[str] | None = None) -> None:
         if "--device" in _named(argv):
             args = replace(args, settings=replace(args.settings, device=given.settings.device))
     torch.set_num_threads(args.threads)
-    with parallel.group(resolve_device(args.settings.device)):
+    done = run is not None and run.record.get("status") == "finished"
+    with nullcontext() if done else parallel.group(resolve_device(args.settings.device)):
         train(args, run) if parallel.rank() == 0 else follow(args, run)
 
 

@@ -1,33 +1,52 @@
 """Several processes that train one classifier, one a device: each sees its share of every batch (`torchrun`).
 
 All hold the same weights, attacker, memory and random draws, and do the same; what they do not share is a batch's
-images, and gradients and batch normalisation's moments are averaged. The first process alone measures, logs and saves.
-Alone, every function here does nothing.
+images, and gradients and batch normalisation's moments are averaged. The first process alone measures, logs and saves,
+and tells the others before every step whether it goes on. Alone, every function here does nothing.
 """
 
 import os
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from l2l_at.data import Batch
 from l2l_experiment.errors import UserError
 
+PATIENCE = timedelta(hours=4)  # the first process fetches data, measures and saves while the others wait
+
 
 @contextmanager
 def group(device: torch.device) -> Iterator[None]:
-    """Within the block this process belongs with those that torchrun has started, if it has."""
-    if dist.is_torchelastic_launched() and int(os.environ["WORLD_SIZE"]) > 1:
-        if device.type == "cuda":
-            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    """Within the block this process belongs with those that torchrun has started, if it has.
+
+    Ends the other processes if the first one fails between two steps.
+    """
+    if not (dist.is_torchelastic_launched() and int(os.environ["WORLD_SIZE"]) > 1):
+        yield
+        return
+    here = int(os.environ["LOCAL_RANK"])
+    if device.type == "cuda":
+        if here >= torch.cuda.device_count():
+            raise UserError(f"there are {torch.cuda.device_count()} GPUs; start as many processes on this machine")
+        torch.cuda.set_device(here)
+    # What is said goes over the CPU: it must neither wait for a GPU nor for a GPU's short patience.
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=PATIENCE)
     try:
         yield
-    finally:
-        leave()
+    except UserError:  # the first process meets its own between two steps, when the others wait for its word
+        if rank() == 0:
+            with suppress(RuntimeError):  # the others have met it as well, and are gone
+                of_first(False)
+        raise
+    leave()
 
 
 def leave() -> None:
@@ -46,20 +65,30 @@ def count() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
+def of_first(value: bool) -> bool:
+    """What the first process says."""
+    if count() == 1:
+        return value
+    said = torch.tensor(int(value))
+    dist.broadcast(said, 0)
+    return bool(said)
+
+
 @contextmanager
 def first() -> Iterator[None]:
-    """The block runs in the first process, and then in the others: a file is fetched once."""
-    if rank():
-        dist.barrier()
+    """The block runs in the first process, and then in the others: a file is fetched once. If it fails there, they
+    end."""
+    if rank() and not of_first(True):
+        sys.exit(0)
     yield
-    if count() > 1 and not rank():
-        dist.barrier()
+    if rank() == 0:
+        of_first(True)
 
 
-def check(batch_size: int, replays: int) -> None:
+def check(batch_size: int, method: str) -> None:
     """UserError if several processes cannot train by these settings."""
-    if count() > 1 and replays > 1:
-        raise UserError("--method free keeps a batch over several steps and runs in one process only")
+    if count() > 1 and method == "free":
+        raise UserError("--method free carries its perturbation from batch to batch and runs in one process only")
     if batch_size % count():
         raise UserError(f"--batch-size {batch_size} is the whole batch and must be a multiple of {count()} processes")
 
@@ -81,35 +110,41 @@ def gather(tensor: Tensor) -> Tensor:
 
 
 def average_gradients(module: nn.Module) -> None:
-    """Have every gradient of a module's weights averaged over the processes where it arises, whoever asks for it."""
+    """Average the gradients that a module's weights hold."""
+    _average([p.grad for p in module.parameters() if p.grad is not None])
+
+
+def average_gradients_to_come(module: nn.Module) -> None:
+    """Have every gradient of a module's weights averaged where it arises, whoever asks for it."""
     if count() > 1:
         for parameter in module.parameters():
             if parameter.requires_grad:
-                parameter.register_hook(_mean)
+                parameter.register_hook(mean)
 
 
-@torch.no_grad()
 def average_moments(module: nn.Module) -> None:
     """Average the running moments of batch normalisation: each process has seen those of its share."""
-    if count() > 1:
-        for buffer in module.buffers():
-            if buffer.is_floating_point():
-                buffer.copy_(_mean(buffer))
+    norms = [part for part in module.modules() if isinstance(part, _BatchNorm) and part.running_mean is not None]
+    _average([moment for norm in norms for moment in (norm.running_mean, norm.running_var)])
 
 
-def _mean(tensor: Tensor) -> Tensor:
+def mean(tensor: Tensor) -> Tensor:
+    """The mean over processes, without a derivative."""
+    if count() == 1:
+        return tensor.detach()
     total = tensor.detach().clone(memory_format=torch.contiguous_format)
     dist.all_reduce(total)
     return total / count()
 
 
-def of_first(value: bool, device: torch.device) -> bool:
-    """What the first process says."""
-    if count() == 1:
-        return value
-    said = torch.tensor(int(value), device=device)
-    dist.broadcast(said, 0)
-    return bool(said)
+@torch.no_grad()
+def _average(tensors: list[Tensor]) -> None:
+    """Replace tensors by their means over processes, all in one message."""
+    if count() == 1 or not tensors:
+        return
+    flat = mean(torch.cat([tensor.flatten() for tensor in tensors]))
+    for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(part.view_as(tensor))
 
 
 def same_draws(device: torch.device) -> None:

@@ -29,7 +29,7 @@ class Trainer:
         self.model = models.build(config.model, task.name, task.classes).to(self.device)
         self.forward = torch.compile(self.model) if config.compile else self.model
         self.method = methods.make(config, task.shape[0])
-        parallel.check(config.batch_size, self.method.replays)
+        parallel.check(config.batch_size, config.method)
         if config.compile and self.method.differentiates:
             raise UserError(f"--compile does not go with --method {config.method}, which differentiates a gradient")
         self.method.follower.prepare(len(task.train), task.shape)
@@ -41,9 +41,8 @@ class Trainer:
         )
         self.schedule = make_schedule(self.optimizer, config, self.total)
         self.average = None if config.average == "none" else Average(self.model, config.average, config.ema)
-        parallel.average_gradients(self.model)
         if self.method.follower.attacker is not None:
-            parallel.average_gradients(self.method.follower.attacker)
+            parallel.average_gradients_to_come(self.method.follower.attacker)
         self.step_count = 0
         self.batch: Batch | None = None
         self.delta: Tensor | None = None
@@ -70,12 +69,13 @@ class Trainer:
                 answer = self.against_weights_too(batch)
             else:
                 answer = self.method.loss(model, batch)
-                self.optimizer.zero_grad(set_to_none=True)
-                answer.loss.backward()
+                self.differentiate(answer.loss)
                 self.descend()
+            parallel.average_moments(self.model)
             learned = self.method.follower.improve(model, batch)
+        if self.method.follower.attacker is not None:
+            parallel.average_moments(self.method.follower.attacker)
         self.step_count += 1
-        parallel.average_moments(self.model)
         if self.average is not None and self.averages_now():
             self.average.update(self.model)
         self.delta = answer.delta
@@ -88,8 +88,7 @@ class Trainer:
         """
         moments = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
         answer = self.method.loss(self.forward, batch)
-        self.optimizer.zero_grad(set_to_none=True)
-        answer.loss.backward()
+        self.differentiate(answer.loss)
         with torch.no_grad():
             for buffer, before in moments:
                 buffer.copy_(before)
@@ -98,10 +97,15 @@ class Trainer:
                 loss = self.method.loss(self.forward, batch).loss
             else:
                 loss = self.method.leader(self.forward, batch, answer.delta)
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            self.differentiate(loss)
             self.descend()
         return answer
+
+    def differentiate(self, loss: Tensor) -> None:
+        """Give the classifier's weights their gradients."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        parallel.average_gradients(self.model)
 
     def descend(self) -> None:
         """The optimiser's step and the schedule's."""

@@ -35,11 +35,10 @@ def train(args: TrainArgs, resumed: Run | None = None) -> Run:
         run = Run.create(folder, kind=KIND, config=plain_args(args))
     else:
         run = resumed
-    if parallel.count() > 1:
-        run.update(processes=parallel.count())
     with run.held():
+        run.update(processes=parallel.count())
         session = Session(trainer, task, run, args)
-        if resumed is not None and not checkpoint.exists(run.folder):
+        if resumed is not None and run.saved_nothing():
             print(f"{run.folder} was stopped before it saved a checkpoint; it starts over")
             events.trim(run.folder, -1)
             run.resumed(0)
@@ -73,14 +72,12 @@ def load_task(args: TrainArgs) -> Task:
 
 def follow(args: TrainArgs, resumed: Run | None = None) -> None:
     """What every process but the first does: the same steps, on its share, for as long as the first goes on."""
-    if resumed is not None and resumed.record.get("status") == "finished":
-        return
     trainer = Trainer(args.settings, load_task(args))
-    if resumed is not None and checkpoint.exists(resumed.folder):
+    if resumed is not None and not resumed.saved_nothing():
         tensors, meta = checkpoint.latest(resumed.folder)
         trainer.restore(tensors, meta["trainer"])
     with StopRequest(quiet=True, launched=True):  # of what the first process decides
-        while parallel.of_first(True, trainer.device):
+        while parallel.of_first(True):
             trainer.step()
 
 
@@ -107,9 +104,7 @@ class Session:
             tqdm(total=trainer.total, initial=trainer.step_count, unit=" steps", mininterval=1.0) as bar,
         ):
             started = time.monotonic()
-            while parallel.of_first(
-                trainer.step_count < trainer.total and not (stopped or self.gives_up), trainer.device
-            ):
+            while parallel.of_first(trainer.step_count < trainer.total and not (stopped or self.gives_up)):
                 for name, value in trainer.step().items():
                     total, count = self.sums.get(name, (0.0, 0))
                     self.sums[name] = (total + torch.as_tensor(value, dtype=torch.float64), count + 1)

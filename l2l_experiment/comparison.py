@@ -24,7 +24,7 @@ from l2l_experiment.stability import (
     summarise,
 )
 
-FIGURES = ("final", "best", "largest_fall", "drawdown_cvar", "dispersion", "short_term_risk")
+FIGURES = ("final", "best", "average", "largest_fall", "late_fall", "drawdown_cvar", "dispersion", "short_term_risk")
 FREE = {"seed", "run_dir", "resume", "device", "threads"}  # in which runs of one group may differ
 RUNS_FOR_INTERVAL = 3
 

@@ -23,6 +23,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#0
 DASHES = ("-", (0, (6, 2)), (0, (2, 1.5)), (0, (6, 2, 1.5, 2)))
 MARKERS = ("o", "s", "^", "D")
 GRID_POINTS = 200
+FEW_POINTS = 12  # up to so many, a curve's own points are marked: a line between them was not measured
 MOST_TICKS = 7
 RUNS_FOR_BAND = 3
 
@@ -91,9 +92,9 @@ def _draw_group(axes: Axes, name: str, curves: Sequence[Curve], index: int, lowe
     alone = len(curves) == 1 or grid is None
     for number, (steps, values) in enumerate(curves):
         order = np.argsort(np.asarray(steps), kind="stable")
-        line = axes.plot(np.asarray(steps)[order], np.asarray(values)[order], color=colour, linewidth=0.7, alpha=0.35)[
-            0
-        ]
+        mark = {"marker": "o", "markersize": 3.5} if len(order) <= FEW_POINTS else {}
+        points = np.asarray(steps)[order], np.asarray(values)[order]
+        line = axes.plot(*points, color=colour, linewidth=0.7, alpha=0.35, **mark)[0]
         if number == lowest:
             line.set(linewidth=1.2, alpha=0.9, linestyle=DASHES[2], zorder=2.8)
         if alone:

@@ -45,4 +45,5 @@ class StopRequest:
                 return
             # Past python's buffers: this may run in the middle of another print, which must not be entered twice.
             with contextlib.suppress(OSError):
-                os.write(2, b"\nwill save and stop after this round (Ctrl-C again: stop at once, without saving)\n")
+                again = b"" if self.launched else b" (Ctrl-C again: stop at once, without saving)"
+                os.write(2, b"\nwill save and stop after this round" + again + b"\n")

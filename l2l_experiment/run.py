@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import yaml
 
-from l2l_experiment import provenance
+from l2l_experiment import checkpoint, provenance
 from l2l_experiment.errors import UserError
 from l2l_experiment.files import read_mapping, write_atomically
 from l2l_experiment.lock import LOCK, lock
@@ -77,11 +77,17 @@ class Run:
         with ExitStack() as stack:
             try:
                 stack.enter_context(lock(self.folder / LOCK))
+                self.record = read_mapping(self.folder / "record.json")  # another process may just have let go of it
             except BlockingIOError:
                 raise UserError(f"{self.folder} is being trained by another process; wait for it, or stop it") from None
             except OSError as error:
                 raise UserError(f"cannot write into {self.folder}: {error.strerror or error}") from error
             yield
+
+    def saved_nothing(self) -> bool:
+        """Whether it was stopped before it saved a checkpoint or came to any end."""
+        ended = self.record.get("status") != "running" or {"steps", "result"} & self.record.keys()
+        return not ended and not checkpoint.exists(self.folder)
 
     def resumed(self, step: int, **figures: Any) -> None:
         """Note that training goes on from a step (0: starts over), by what code and where: it need not be what the run

@@ -77,6 +77,16 @@ def largest_fall(curve: ArrayLike) -> Fall:
     return Fall(loss, loss / abs(peak) if peak else np.nan)
 
 
+def late_fall(curve: ArrayLike) -> float:
+    """The deepest drawdown after the curve first came halfway from its first value to its best.
+
+    A policy that learns nothing yet often falls below where it began; that is counted by `largest_fall` and not here.
+    """
+    values = _finite(curve, at_least=1)
+    learned = np.flatnonzero(values >= (values[0] + values.max()) / 2)[0]
+    return largest_fall(values[learned:]).absolute
+
+
 def dispersion_across_runs(curves: ArrayLike) -> Array:
     """Interquartile range over runs at each step of the grid; (runs, n) gives (n,)."""
     low, high = np.quantile(_finite(curves, at_least=1, dimensions=2), (0.25, 0.75), axis=0)
@@ -146,9 +156,10 @@ def on_grid(steps: ArrayLike, values: ArrayLike, grid: ArrayLike) -> Array:
 
 
 def summarise(steps: ArrayLike, values: ArrayLike, grid: ArrayLike | None = None) -> dict[str, float]:
-    """One run in figures: final, best, largest_fall, largest_fall_relative, drawdown_cvar, dispersion, short_term_risk.
+    """One run in figures: final, best, largest_fall, largest_fall_relative, late_fall, average (the area under the
+    curve over its length), drawdown_cvar, dispersion, short_term_risk.
 
-    The first four are of the curve as measured. The last three depend on how finely a curve is sampled, and are taken
+    The first five are of the curve as measured. The others depend on how finely a curve is sampled, and are taken
     on `grid`, of which the part that the run has reached counts; by default 100 even steps from its first to its last,
     or as many as it has values. Give runs that are compared one grid. With a single value the last two are 0.
     """
@@ -165,6 +176,8 @@ def summarise(steps: ArrayLike, values: ArrayLike, grid: ArrayLike | None = None
         "best": float(values.max()),
         "largest_fall": fall.absolute,
         "largest_fall_relative": fall.relative,
+        "late_fall": late_fall(values),
+        "average": float(curve.mean()),
         "drawdown_cvar": long_term_risk(curve),
         "dispersion": dispersion_across_time(curve) if len(curve) > 1 else 0.0,
         "short_term_risk": short_term_risk(curve) if len(curve) > 1 else 0.0,

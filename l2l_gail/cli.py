@@ -10,7 +10,7 @@ import tyro
 from l2l_experiment.errors import UserError, exit_on_user_error
 from l2l_experiment.flags import value_of
 from l2l_experiment.run import Run
-from l2l_gail.config import tuned
+from l2l_gail.config import GAILConfig, tuned
 from l2l_gail.training import KIND, TrainArgs, stored_args, train
 
 
@@ -19,7 +19,12 @@ def parse(argv: Sequence[str]) -> TrainArgs:
     env = value_of("--env", argv, "HalfCheetah-v4")
     if "--l2l" in argv and value_of("--follower", argv, "l2l") == "adam":
         raise UserError("--l2l is short for --follower l2l and contradicts --follower adam; leave one of them out")
-    return tyro.cli(TrainArgs, args=argv, default=TrainArgs(settings=tuned(env)))
+    args = tyro.cli(TrainArgs, args=argv, default=TrainArgs(settings=tuned(env)))
+    settings = args.settings
+    penalised = settings.gradient_penalty or settings.score_penalty
+    if settings.gradient_target != GAILConfig.gradient_target and not penalised:
+        raise UserError("--gradient-target would change nothing without --gradient-penalty")
+    return args
 
 
 @exit_on_user_error

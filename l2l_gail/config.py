@@ -126,8 +126,6 @@ class GAILConfig:
         for name, limit in (limits | {"seed": 2**31 - 1}).items():
             if not 0 <= (getattr(self, name) or 0) <= limit:
                 raise UserError(f"--{name.replace('_', '-')} must lie in [0, {limit:g}], got {getattr(self, name)}")
-        if self.gradient_target != GAILConfig.gradient_target and not (self.gradient_penalty or self.score_penalty):
-            raise UserError("--gradient-target would change nothing without --gradient-penalty")
         if self.follower != "adam" and self.holdout == 1:
             raise UserError("--holdout 1 leaves a learned follower nothing to train on; it must be below 1")
         if self.follower != "adam" and self.disc_updates % self.follower_steps:

@@ -3,6 +3,7 @@
 import math
 
 import gymnasium as gym
+import numpy as np
 
 from l2l_gail.config import GAILConfig
 from l2l_gail.environments import STEP_LIMIT, make
@@ -22,14 +23,15 @@ def notes(config: GAILConfig) -> list[str]:
         )
     if registered.max_episode_steps is None:
         said.append(
-            f"{config.env} has no time limit of its own; its episodes are cut off after {STEP_LIMIT:,} steps. "
-            "Register it with max_episode_steps to set another."
+            f"{config.env} was registered without a time limit: an episode that does not end by itself is cut off "
+            f"after {STEP_LIMIT:,} steps. Register it with max_episode_steps to set another limit."
         )
-    reach, centre = (actions.high - actions.low) / 2, (actions.high + actions.low) / 2
-    share = math.exp(config.log_std_init) / reach
-    if (abs(centre) > reach / 2).any() or (share < 0.02).any() or (share > 2).any():
+    low, high = (bound.astype(np.float64).ravel() for bound in (actions.low, actions.high))
+    low, high = low[high > low], high[high > low]  # an action without a choice is nobody's concern
+    reach, share = (high - low) / 2, 2 * math.exp(config.log_std_init) / (high - low)
+    if (abs(low + high) > reach).any() or (share < 0.02).any() or (share > 2).any():
         said.append(
-            f"actions of {config.env} reach from {actions.low.min():g} to {actions.high.max():g}, and the policy starts"
+            f"actions of {config.env} reach from {low.min():g} to {high.max():g}, and the policy starts"
             f" around 0 with a standard deviation of {math.exp(config.log_std_init):.2g}: actions are not rescaled. "
             "Register it behind gymnasium's RescaleAction (-1 to 1), or set --log-std-init."
         )

@@ -75,18 +75,17 @@ def train(args: TrainArgs, resumed: Run | None = None) -> Run:
     resolve_device(config.device)
     demonstrations, monitor = find_demonstrations(args)
     gail = GAIL(config, demonstrations, monitor=monitor)
-    fresh = resumed is None or not checkpoint.exists(resumed.folder)
-    if fresh and args.follower_from is not None:
-        carry_follower(gail, args.follower_from)
     if resumed is None:
+        if args.follower_from is not None:
+            carry_follower(gail, args.follower_from)
         folder = args.run_dir or default_folder("runs", f"{config.env}_{config.follower}_s{config.seed}")
         run = Run.create(folder, kind=KIND, config=plain_args(args))
     else:
         run = resumed
     with run.held():
-        if fresh:
+        if resumed is None or run.saved_nothing():
             if resumed is not None:
-                start_over(run)
+                start_over(gail, run, args)
             gail.set_logger(make_logger(run.folder))
             if config.bc_epochs:
                 run.update(bc_loss=cloning.clone(gail, demonstrations, epochs=config.bc_epochs))
@@ -105,11 +104,13 @@ def train(args: TrainArgs, resumed: Run | None = None) -> Run:
         return finish(gail, run, args, demonstrations)
 
 
-def start_over(run: Run) -> None:
+def start_over(gail: GAIL, run: Run, args: TrainArgs) -> None:
     """Take up a run that was stopped before its first checkpoint: there is nothing to go on from."""
+    if args.follower_from is not None:
+        carry_follower(gail, args.follower_from)
     print(f"{run.folder} was stopped before it saved a checkpoint; it starts over")
     events.trim(run.folder, -1)
-    run.resumed(0)
+    run.resumed(0, target_steps=args.steps)
 
 
 def go_on(gail: GAIL, run: Run, args: TrainArgs) -> None:
@@ -238,6 +239,7 @@ def plain_args(args: TrainArgs) -> dict[str, Any]:
     """The arguments as nested plain values, for config.yaml."""
     # Resuming from another folder must find the same demonstrations.
     whole = {"demos": str(Path(args.demos).resolve())} if args.demos and Path(args.demos).exists() else {}
+    whole |= {} if args.follower_from is None else {"follower_from": args.follower_from.resolve()}
     return {key: value for key, value in (asdict(args) | whole).items() if key not in ("l2l", "resume")}
 
 

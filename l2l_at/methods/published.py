@@ -9,6 +9,7 @@ from torch.nn.functional import cross_entropy
 
 from bilevel import LearnedFollower
 from bilevel.response import Objective
+from l2l_at import parallel
 from l2l_at.attackers import PUBLISHED, PublishedAttacker, tiny
 from l2l_at.attacks import evaluating
 from l2l_at.config import ATConfig
@@ -85,7 +86,8 @@ class Published(Follower):
         images, labels = batch.images, batch.labels
 
         def score(delta: Tensor) -> Tensor:
-            return -cross_entropy(model(self._attacked(images, delta)), labels)
+            own = -cross_entropy(model(self._attacked(images, delta)), labels)
+            return own + (parallel.mean(own) - own.detach())  # in value that of all processes, which decide alike
 
         self.attacker.train()
         inner = self._inner(model, images, labels)

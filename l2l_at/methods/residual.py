@@ -127,7 +127,7 @@ class Residual(Follower):
         self.start.restore(tensors["start"])
         if self.optimizer:
             load_optimizer_state(self.optimizer, tensors["optimizer"], meta["optimizer"])
-        self.batches, self.skipped = meta["batches"], meta["skipped"]
+        self.batches, self.skipped = meta["batches"], meta.get("skipped", 0)
 
     def to(self, device: torch.device) -> None:
         super().to(device)

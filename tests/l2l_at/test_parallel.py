@@ -14,6 +14,7 @@ from torch import nn
 from l2l_at import parallel
 from l2l_at.config import ATConfig
 from l2l_at.data import Batch, load
+from l2l_at.methods import METHODS
 from l2l_at.trainer import Trainer
 from l2l_experiment import events
 
@@ -33,13 +34,20 @@ def torchrun(*words):
     return subprocess.run([*TORCHRUN, *map(str, words)], env=environment, capture_output=True, text=True, timeout=300)
 
 
+# Here only the processes have to agree: with whatever is drawn, normalised over a batch, averaged or clipped.
+AGREE = {name: {"method": name} for name in METHODS if name not in (*ALIKE, "free")}
+AGREE["normalised"] = {"method": "l2l-grad", "attacker": "two-layer"}
+AGREE["clipped"] = {"method": "l2l", "clip_norm": 0.1, "attack_start": "random", "attacker_every": 1}
+
+
 def trained(name, steps=3):
     """Weights of classifier and attacker after some steps, and what the attack remembers."""
-    config = ATConfig(batch_size=32, subset=128, epochs=1, **ALIKE.get(name, {}))
+    config = ATConfig(batch_size=32, subset=128, epochs=1, **(ALIKE | AGREE)[name])
     trainer = Trainer(config, load("digits", subset=128))
     for _ in range(steps):
         trainer.step()
     weights = dict(trainer.model.state_dict())
+    weights |= {f"average/{key}": value for key, value in trainer.evaluated.state_dict().items()}
     follower = trainer.method.follower
     if follower.attacker is not None:
         weights |= {f"attacker/{key}": value for key, value in follower.attacker.state_dict().items()}
@@ -54,9 +62,10 @@ def test_alone_nothing_is_shared():
         assert parallel.share(batch) is batch
         assert parallel.gather(batch.labels) is batch.labels
         assert (parallel.rank(), parallel.count()) == (0, 1)
-        assert parallel.of_first(True, torch.device("cpu"))
-        parallel.average_gradients(module)
+        assert parallel.of_first(True)
+        parallel.average_gradients_to_come(module)
         parallel.average_moments(module)
+        parallel.check(batch_size=5, method="free")
     assert not module.weight._backward_hooks
 
 
@@ -70,11 +79,14 @@ def test_two_processes_do_what_one_does(tmp_path):
         for key, value in alone.items():
             assert torch.equal(both[0][key], both[1][key]), (name, key)
             torch.testing.assert_close(both[0][key], value, rtol=1e-3, atol=2e-5, msg=f"{name} {key}")
-    one, two = (safetensors.torch.load_file(tmp_path / f"memory_{rank}") for rank in (0, 1))
-    assert all(torch.equal(one[key], two[key]) for key in one)
-    assert int(one["seen"].sum()) == 96  # three batches, whoever saw their images
-    moments = [safetensors.torch.load_file(tmp_path / f"moments_{rank}")["mean"] for rank in (0, 1)]
-    assert moments[0].tolist() == moments[1].tolist() == [0.5]
+    for name in AGREE:
+        one, two = (safetensors.torch.load_file(tmp_path / f"{name}_{rank}") for rank in (0, 1))
+        for key in one:
+            assert torch.equal(one[key], two[key]), (name, key)
+    assert int(safetensors.torch.load_file(tmp_path / "l2l-trades_0")["seen"].sum()) == 96  # whoever saw the images
+    moments = [safetensors.torch.load_file(tmp_path / f"moments_{rank}") for rank in (0, 1)]
+    assert moments[0]["mean"].tolist() == moments[1]["mean"].tolist() == [0.5]
+    assert moments[1]["constant"].tolist() == [1]
 
 
 @pytest.mark.slow
@@ -99,22 +111,25 @@ def test_a_run_of_two_processes_leaves_one_folder_and_goes_on(tmp_path):
     weights = [(folder / "last" / "model.safetensors").read_bytes() for folder in (straight, killed)]
     assert weights[0] == weights[1]
     assert list(events.read_scalars(killed, "robust/clean")[0]) == [2, 4]
-    done = torchrun(script, *flags, "--batch-size", "33")
-    assert done.returncode != 0
-    assert "multiple of 2 processes" in done.stderr
+    for wrong, said in ((["--batch-size", "33"], "multiple of 2 processes"), (["--run-dir", straight], "not empty")):
+        done = torchrun(script, *flags, *wrong)
+        assert done.returncode != 0
+        assert said in done.stderr
+        assert "Connection closed" not in done.stderr
 
 
 def work(out: Path) -> None:
     """One of the two processes."""
     with parallel.group(torch.device("cpu")):
         rank = parallel.rank()
-        for name in (*ALIKE, "memory"):
+        for name in ALIKE | AGREE:
             tensors = {key: value.contiguous() for key, value in trained(name).items()}
             safetensors.torch.save_file(tensors, out / f"{name}_{rank}")
         norm = nn.BatchNorm1d(1)
         norm.running_mean.fill_(rank)
+        norm.register_buffer("constant", torch.full((1,), float(rank)))
         parallel.average_moments(norm)
-        safetensors.torch.save_file({"mean": norm.running_mean}, out / f"moments_{rank}")
+        safetensors.torch.save_file({"mean": norm.running_mean, "constant": norm.constant}, out / f"moments_{rank}")
 
 
 if __name__ == "__main__":

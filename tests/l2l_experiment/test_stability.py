@@ -73,6 +73,14 @@ def test_largest_fall_of_a_negative_peak_and_of_none():
     assert math.isnan(fall.relative)
 
 
+def test_a_dip_before_anything_was_learned_is_no_late_fall():
+    curve = [-50.0, -590.0, 100.0, 3000.0, 2900.0, 6000.0, 5970.0]  # halfway to the best is 2975
+    assert stability.largest_fall(curve).absolute == 540
+    assert stability.late_fall(curve) == 100
+    assert stability.late_fall([4.0, 1.0]) == 3  # it begins at its best
+    assert stability.late_fall([0.0, 1.0, 2.0]) == 0
+
+
 def test_interquartile_mean_drops_a_quarter_at_each_end():
     assert stability.interquartile_mean([0, 1, 2, 100]) == pytest.approx(1.5)
     assert stability.interquartile_mean([-50, 1, 2, 3, 900]) == pytest.approx(2.0)
@@ -104,6 +112,8 @@ def test_summary_of_one_run():
             "best": 5.0,
             "largest_fall": 2.0,
             "largest_fall_relative": 0.5,
+            "late_fall": 2.0,
+            "average": 3.2,
             "drawdown_cvar": -2.0,
             "dispersion": 3.75,  # differences 4, -2, 3, 0: quartiles -0.5 and 3.25
             "short_term_risk": -2.0,

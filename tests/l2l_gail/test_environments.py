@@ -86,7 +86,7 @@ def test_an_environment_without_a_time_limit_is_given_one(endless):
 
 def test_what_is_unusual_about_a_task_is_said(endless):
     limit, actions = notes(replace(GAILConfig(), env=endless, reward="constant"))
-    assert "no time limit" in limit
+    assert "without a time limit" in limit
     assert "0 to 50" in actions
     assert not notes(GAILConfig())
     assert "may end early" in notes(replace(GAILConfig(), env="Hopper-v4"))[0]
