@@ -16,7 +16,7 @@ from at_variants import VARIANTS
 from turns import compare
 
 from l2l_at import methods
-from l2l_at.config import tuned
+from l2l_at.config import ATConfig, tuned
 from l2l_at.data import Dataset
 from l2l_at.data import load as load_data
 from l2l_at.methods import METHODS
@@ -62,8 +62,7 @@ def main() -> None:
     config = replace(tuned(args.dataset), device=args.device, compile=args.compile, **changes)
     task = load_data(config.dataset, data_dir=args.data_dir)
     names = list(dict.fromkeys(("pgd", *args.methods)))
-    # Weights are perturbed from the start, for what is measured are the first steps.
-    configs = {name: replace(config, awp_from=0.0, **VARIANTS.get(name, {"method": name})) for name in names}
+    configs = {name: variant(config, name) for name in names}
     if args.compile:  # what differentiates a gradient cannot be compiled
         configs = {name: c for name, c in configs.items() if not methods.make(c, task.shape[0]).differentiates}
     trainers = {name: Trainer(config, task) for name, config in configs.items()}
@@ -92,6 +91,13 @@ def main() -> None:
         }
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def variant(config: ATConfig, name: str) -> ATConfig:
+    """The settings of a method or variant."""
+    changes = VARIANTS.get(name, {"method": name})
+    # Weights are perturbed from the start, for what is measured are the first steps.
+    return replace(config, **changes, **({"awp_from": 0.0} if changes.get("awp") else {}))
 
 
 def timed(trainer: Trainer, steps: int, clock: Callable[[], float]) -> float:

@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 from campaign import ROOT
+from pages import difference
 
 from l2l_at.config import ATConfig
 from l2l_at.graders import AUTOATTACK, FOOLBOX
-from l2l_experiment.comparison import RUNS_FOR_INTERVAL
-from l2l_experiment.stability import mean_interval
 
 DATA = ROOT / "docs" / "results" / "at"
 IN_README = ("trades", "l2l-trades", "arow", "fast-bat", "n-fgsm")  # of the zoo, beside the first methods
@@ -120,15 +119,15 @@ def digits_table(costs: Costs) -> list[str]:
     runs |= {key: run for key, run in recorded("zoo").items() if method_of(run["group"]) in IN_README}
     found: dict[str, dict[str, str]] = defaultdict(dict)
     for group, members in grouped(runs).items():
-        grades = [run["result"]["grade"] for run in members]
-        robust = mean_and_spread([100 * grade["autoattack"] for grade in grades])
-        found[method_of(group)][members[0]["settings"]["eps"]] = f"{robust} ({tiers(grades)})"
+        clean = np.mean([100 * run["result"]["grade"]["clean"] for run in members])
+        robust = mean_and_spread([after_both(run) for run in members])
+        found[method_of(group)][members[0]["settings"]["eps"]] = f"{clean:.1f} | {robust} ({len(members)})"
     radii = sorted({eps for row in found.values() for eps in row})
-    heads = [f"AutoAttack %, ε = {eps} (n and tier)" for eps in radii]
-    lines = ["| " + " | ".join(["trained by", "cost over PGD-10", *heads]) + " |", "|---" * (2 + len(radii)) + "|"]
+    heads = [f"clean %, ε = {eps} | robust %, ε = {eps} (n)" for eps in radii]
+    lines = ["| " + " | ".join(["trained by", "cost over PGD-10", *heads]) + " |", "|---" * (2 + 2 * len(radii)) + "|"]
     for name in sorted(found, key=lambda name: costs.get(("digits", "small-cnn", name), np.inf)):
         cost = costs.get(("digits", "small-cnn", name))
-        cells = [found[name].get(eps, "–") for eps in radii]
+        cells = [found[name].get(eps, "– | –") for eps in radii]
         what = "`l2l --freeze-attacker`" if name == "frozen" else f"`{name}`"
         lines.append("| " + " | ".join([what, "–" if cost is None else f"{cost:.2f}", *cells]) + " |")
     return lines
@@ -143,15 +142,9 @@ def paired_table(runs: dict[str, Any], pairs: tuple[tuple[str, str], ...], of: R
     for eps in sorted({eps for eps, _ in by_seed}):
         for one, other in pairs:
             mine, theirs = by_seed[eps, one], by_seed[eps, other]
-            gaps = [mine[seed] - theirs[seed] for seed in sorted(mine.keys() & theirs.keys())]
-            if len(gaps) < 2:
+            if len(shared := mine.keys() & theirs.keys()) < 2:
                 continue
-            mean = np.mean(gaps)
-            each = ", ".join(f"{gap:+.1f}" for gap in gaps)
-            half = mean_interval(gaps) if len(gaps) >= RUNS_FOR_INTERVAL else None
-            interval = "–" if half is None else f"{mean - half:+.1f} to {mean + half:+.1f}"
-            cells = [f"`{one}` − `{other}`", eps, str(len(gaps)), f"{mean:+.1f} ({each})", interval]
-            lines.append("| " + " | ".join(cells) + " |")
+            lines.append(f"| `{one}` − `{other}` | {eps} | {len(shared)} | {difference(mine, theirs)} |")
     return lines
 
 

@@ -15,6 +15,19 @@ import sensitivity
 import tyro
 import yaml
 from campaign import ROOT
+from gail_tables import (
+    CURVES,
+    DATA,
+    RETURN,
+    demonstrations,
+    group_of,
+    in_order,
+    make_table,
+    paired_table,
+    plain_table,
+    swept,
+    throughput_table,
+)
 from pages import condense, update
 
 from l2l_experiment import events
@@ -23,9 +36,7 @@ from l2l_experiment.stability import interquartile_mean, on_grid
 from l2l_gail.config import from_dict
 
 PAGE = ROOT / "docs" / "results" / "gail.md"
-DATA = ROOT / "docs" / "results" / "gail"
 POINTS = 100
-RETURN = "rollout/ep_rew_mean"
 TITLES = {
     "main": "main job",
     "earlier": "earlier version",
@@ -38,17 +49,8 @@ TITLES = {
     "constant": "constant reward",
     "filter": "running filter",
 }
-SWEPT = ("rates", "sensitivity")
 ABLATED_RATE = 3e-5
 RULE = ("holdout", "follower_steps", "freeze_follower")
-CURVES = {
-    RETURN: "training return",
-    "disc/disc_acc": "discriminator accuracy",
-    "disc/heldout_acc": "accuracy on held-out demonstrations",
-    "disc/heldout_loss": "loss on held-out demonstrations",
-    "follower/rate": "discriminator rate",
-    "follower/log_rate": "log rate of the rule",
-}
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def main() -> None:
     args = tyro.cli(Args)
     if args.runs is not None:
         condense(args.runs, DATA, extract)
-    contents, swept = {}, []
+    contents = {}
     for path in sorted(DATA.glob("*.json")):
         content = json.loads(path.read_text())
         if "rows" in content:
@@ -72,11 +74,11 @@ def main() -> None:
         elif "runs" in content:
             runs = with_related(path.stem, content["runs"])
             contents[path.stem] = [*make_table(runs), "", *draw(path.stem, runs)]
-            swept += content["runs"].values() if path.stem in SWEPT else []
         else:
             contents[path.stem] = throughput_table(content)
-    found = sensitivity.collect(swept)
+    found = sensitivity.collect(swept())
     contents["merit"] = [*sensitivity.table(found), "", *sensitivity.draw(found, DATA / "merit")]
+    contents["paired"] = paired_table()
     update(PAGE, contents)
 
 
@@ -124,144 +126,6 @@ def curve(rows: list[dict[str, Any]], tag: str, grid: np.ndarray) -> list[float 
     points = [(row["step"], row[tag]) for row in rows if tag in row and np.isfinite(row[tag])]
     values = on_grid(*zip(*points, strict=True), grid)
     return [None if np.isnan(value) else float(f"{value:.5g}") for value in values]
-
-
-def group_of(run: dict[str, Any], runs: dict[str, Any]) -> str:
-    """What a run is called in table and figure: follower, and whatever else the experiment varies but the seed."""
-    varied = [
-        name
-        for name in ("env", "disc_rate", "num_demos", "gradient_penalty", "score_smoothing", "follower_steps")
-        if len({json.dumps(other["settings"][name]) for other in runs.values() if name in other["settings"]}) > 1
-    ]
-    settings = run["settings"]
-    words = {
-        "env": settings["env"],
-        "disc_rate": f"rate {settings['disc_rate']:.0e}".replace("e-0", "e-"),
-        "num_demos": demonstrations(settings["num_demos"]),
-        "gradient_penalty": f"GP {settings['gradient_penalty']:g}",
-    }
-    # Without a step nobody but behaviour cloning was at work.
-    who = settings["follower"] if settings["steps"] else "cloning alone"
-    if "score_smoothing" in varied and "score_smoothing" in settings:
-        who += f", score smoothed {settings['score_smoothing']:g}"
-    if settings.get("carried"):
-        who += ", carried"
-    else:
-        who += ", never fitted" * settings.get("freeze_follower", False)
-    who += ", no hold-out" * (settings["follower"] != "adam" and settings.get("holdout") == 0)
-    if "follower_steps" in varied and settings["follower"] != "adam":
-        who += f", K = {settings['follower_steps']}"
-    return ", ".join([words[name] for name in varied if name in words] + [who])
-
-
-def in_order(runs: dict[str, Any]) -> list[dict[str, Any]]:
-    """Runs by task, number of demonstrations, follower, rate and seed."""
-    keys = ("env", "num_demos", "follower", "disc_rate", "seed")
-    return sorted(runs.values(), key=lambda run: tuple(run["settings"][key] for key in keys))
-
-
-def demonstrations(count: int) -> str:
-    """So many demonstrations, in words."""
-    return f"{count} demonstration" + ("" if count == 1 else "s")
-
-
-def make_table(runs: dict[str, Any]) -> list[str]:
-    """One row a group: deterministic return, share of the expert, stability, discriminator, rule."""
-    groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for run in in_order(runs):
-        groups[group_of(run, runs)].append(run)
-    lines = [
-        "| runs | n | return, mean ± sd over seeds (each) | % of expert | worst seed, % | largest fall | drawdown CVaR "
-        "| D accuracy | on held-out | held-out loss | log rate |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for name, members in groups.items():
-        returns = np.array([run["result"]["return"]["mean"] for run in members])
-        percent = np.array([run["result"]["percent_of_expert"] for run in members])
-        spread = f" ± {returns.std(ddof=1):.0f}" if len(returns) > 1 else ""
-        each = ", ".join(f"{value:.0f}" for value in returns)
-        stability = {
-            key: np.mean([run["result"]["stability"][key] for run in members])
-            for key in ("largest_fall", "drawdown_cvar")
-            if all("stability" in run["result"] for run in members)
-        }
-        last = {
-            tag: np.mean([run["curves"][tag][-1] for run in members])
-            for tag in CURVES
-            if all(tag in run["curves"] for run in members)
-        }
-        cells = [
-            name,
-            str(len(members)),
-            f"{returns.mean():.0f}{spread} ({each})",
-            f"{percent.mean():.1f}",
-            f"{percent.min():.1f}",
-            *(f"{stability[key]:.0f}" if key in stability else "–" for key in ("largest_fall", "drawdown_cvar")),
-            *(f"{last[tag]:.2f}" if tag in last else "–" for tag in list(CURVES)[1:4]),
-            f"{last['follower/log_rate']:+.2f}" if "follower/log_rate" in last else "–",
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
-
-
-def readme_tables() -> dict[str, list[str]]:
-    """The short tables of the README: the main job with its cost, and the rate that nobody tuned."""
-    names = ("main", "rates", "stress")
-    main, rates, stress = (list(json.loads((DATA / f"{name}.json").read_text())["runs"].values()) for name in names)
-    # The score of the settings that ship; what it was before stands on the page of results.
-    shipped = [*rates, *(run for run in stress if run["settings"].get("score_smoothing") != 0)]
-    cost = json.loads((DATA / "throughput.json").read_text())["summary"]
-    job = [
-        "| follower | n | return, mean ± sd over seeds | % of the demonstrations | steps/s over plain PPO's |",
-        "|---|---|---|---|---|",
-    ]
-    table = [
-        "| % of the demonstrations, mean over seeds (worst) | 3e-5 | 3e-4 | 3e-3 | 1e-3, no penalty, 2M steps |",
-        "|---|---|---|---|---|",
-    ]
-    for follower, title, key in (("adam", "Adam", "gail"), ("l2l", "L2L", "l2l-gail")):
-        results = [run["result"] for run in main if run["settings"]["follower"] == follower]
-        returns = np.array([result["return"]["mean"] for result in results])
-        percent = np.mean([result["percent_of_expert"] for result in results])
-        job.append(
-            f"| {title} | {len(results)} | {returns.mean():.0f} ± {returns.std(ddof=1):.0f} | {percent:.1f} "
-            f"| {cost[key]['ratio']:.2f} |"
-        )
-        cells = []
-        for rate in (3e-5, 3e-4, 3e-3, 1e-3):
-            percents = [
-                run["result"]["percent_of_expert"]
-                for run in shipped
-                if run["settings"]["follower"] == follower and run["settings"]["disc_rate"] == rate
-            ]
-            cells.append(f"{np.mean(percents):.1f} ({min(percents):.1f})")
-        table.append(f"| {title} | " + " | ".join(cells) + " |")
-    return {"main-job": job, "rates": table}
-
-
-def throughput_table(record: dict[str, Any]) -> list[str]:
-    """What benchmarks/gail_throughput.py measured."""
-    repeats = len(record["steps_per_second"]["ppo"])
-    lines = [f"| {record['device']}, n = {repeats} turns | steps/s | ratio to PPO | quartiles |", "|---|---|---|---|"]
-    for name, row in record["summary"].items():
-        low, high = row["quartiles"]
-        lines.append(f"| {name} | {row['steps_per_second']:.0f} | {row['ratio']:.2f} | {low:.2f}–{high:.2f} |")
-    return [*lines, "", f"Machine: {record['machine']['cpu']}, {record['machine']['cores']} cores, one thread."]
-
-
-def plain_table(rows: list[dict[str, Any]]) -> list[str]:
-    """The list of single runs of exploration.json."""
-    lines = [
-        "| setting | change | seed | steps | deterministic return | training return at each quarter | on its back |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        measured = "–" if row["return_mean"] is None else f"{row['return_mean']} ± {row['return_sd']}"
-        quarters = ", ".join(map(str, row["training_return_at_quarters"]))
-        back = "–" if row["share_upside_down"] is None else f"{row['share_upside_down']:.0%}"
-        cells = [row["setting"], row["change"], str(row["seed"]), f"{row['steps']:,}", measured, quarters, back]
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
 
 
 def draw(name: str, runs: dict[str, Any]) -> list[str]:

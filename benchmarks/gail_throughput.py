@@ -33,6 +33,8 @@ class Args:
     """How often each of the three has its turn of a few rounds."""
     device: str = "cpu"
     """Where the networks live: cpu or cuda."""
+    disc_updates: int | None = None
+    """Discriminator steps a round, if not the tuned number."""
     disc_hidden: tuple[int, ...] = ()
     """Hidden layers of the discriminator, if not the tuned ones."""
     out: Path | None = None
@@ -44,6 +46,8 @@ def main() -> None:
     args = tyro.cli(Args)
     torch.set_num_threads(1)
     config = replace(tuned(args.env), device=args.device)
+    if args.disc_updates is not None:
+        config = replace(config, disc_updates=args.disc_updates)
     if args.disc_hidden:
         config = replace(config, disc_hidden=args.disc_hidden)
     runners = {

@@ -6,7 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from campaign import ROOT
+
+from l2l_experiment.comparison import RUNS_FOR_INTERVAL
+from l2l_experiment.stability import mean_interval
 
 README = ROOT / "README.md"
 
@@ -26,6 +30,21 @@ def update(path: Path, contents: dict[str, list[str]]) -> None:
             print(f"{name}: no place for it in {path.name}")
         page = fill(page, name, lines)
     path.write_text(page)
+
+
+def difference(one: dict[int, float], other: dict[int, float]) -> str:
+    """Mean of one minus other over the seeds that both have, each seed's, and Student's t interval from three on."""
+    gaps = [one[seed] - other[seed] for seed in sorted(one.keys() & other.keys())]
+    each = ", ".join(f"{gap:+.1f}" for gap in gaps)
+    return f"{np.mean(gaps):+.1f} ({each}) | {interval(gaps)}"
+
+
+def interval(values: list[float]) -> str:
+    """Student's t interval of a mean at 95 %, from three values on."""
+    if len(values) < RUNS_FOR_INTERVAL:
+        return "–"
+    mean, half = np.mean(values), mean_interval(values)
+    return f"{mean - half:+.1f} to {mean + half:+.1f}"
 
 
 def condense(runs: Path, data: Path, extract: Callable[[Path, dict[str, Any]], dict[str, Any]]) -> None:

@@ -1,20 +1,26 @@
 """All tables of the README, from the records in docs/results/: python benchmarks/readme_report.py"""
 
 import json
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import sensitivity
 import tyro
 from at_report import methods_table
+from at_sensitivity import DEFAULT_SIZE
 from at_tables import after_both, digits_table, read_costs
 from at_tables import recorded as defences
 from campaign import ROOT
-from gail_report import readme_tables
-from pages import README, update
+from gail_tables import ONE_PENALISED, readme_tables, swept
+from pages import README, interval, update
+from turns import ratio
 
-IMITATION = ROOT / "docs" / "results" / "gail"
-UNTUNED, TUNED = (3e-5, "0.02"), (3e-4, None)  # discriminator's learning rate; step size over ε, None is the default
+RESULTS = ROOT / "docs" / "results"
 EPS = "0.2"
+ByValue = dict[str, dict[int, float]]  # scores by a setting's value and seed
 
 
 def main() -> None:
@@ -29,53 +35,73 @@ def tables() -> dict[str, list[str]]:
 
 
 def first_table() -> list[str]:
-    """What a learned follower buys and costs: beside a hand-designed one, where somebody tuned and where nobody did."""
-    speed = json.loads((IMITATION / "throughput.json").read_text())["summary"]
-    slower = speed["gail"]["ratio"] / speed["l2l-gail"]["ratio"]
-    costs = {name: cost for (dataset, _, name), cost in read_costs().items() if dataset == "digits"}
-    rows = []
-    for words, (rate, size) in (("untuned", UNTUNED), ("tuned", TUNED)):
-        what = f"discriminator's learning rate {rate:.0e}".replace("e-0", "e-") + f" ({words})"
-        rows.append((f"imitation: {what}", "Adam", imitation("adam", rate), imitation("l2l", rate), slower))
-        what = f"attacker's step size {size or '0.75'} ε ({words})"
-        both = (defence(name, size) for name in ("frozen", "l2l"))
-        rows.append((f"robust digits: {what}", "nothing learned", *both, costs["l2l"] / costs["frozen"]))
-    rows.append(("robust digits: against PGD-10", "PGD-10", defence("pgd", None), defence("l2l", None), costs["l2l"]))
-    lines = ["| | follower | hand-designed | L2L | cost of L2L over it |", "|---|---|---|---|---|"]
-    return [
-        *lines,
-        *(f"| {what} | {name} | {one} | {two} | {cost:.2f} |" for what, name, one, two, cost in sorted(rows)),
-    ]
-
-
-def imitation(follower: str, rate: float) -> str:
-    """Percent of the demonstrations' return on HalfCheetah with one demonstration."""
-    runs = json.loads((IMITATION / "rates.json").read_text())["runs"].values()
-    return summed(
-        run["result"]["percent_of_expert"]
-        for run in runs
-        if run["settings"]["follower"] == follower and run["settings"]["disc_rate"] == rate
+    """What a learned follower buys and costs: each follower where the setting that one has to tune suits it best and
+    where it suits it least, of all values that both were run with; and beside PGD-10."""
+    speeds = measured(RESULTS / "gail" / "throughput_20.json", "steps_per_second")
+    seconds = measured(RESULTS / "at" / "cost.json", "seconds_a_step")
+    games = (
+        ("imitation", "discriminator rates", "Adam", "", imitation, ratio(speeds, "gail", "l2l-gail")),
+        ("robust digits", "step sizes", "nothing learned", " ε", defence, ratio(seconds, "l2l", "frozen")),
     )
+    heads = ["", "hand-designed", "with it", "with L2L", "difference (95 % interval)", "cost of L2L over it"]
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    for game, setting, who, unit, scores, cost in games:
+        ours, theirs = scores("l2l"), scores("adam" if who == "Adam" else "frozen")
+        for name, of in (("worst", min), ("best", max)):
+            one, two = choose(theirs, of), choose(ours, of)
+            cells = [f"{game}, {name} of {len(theirs)} {setting}", who, cell(theirs, one, unit), cell(ours, two, unit)]
+            lines.append(row([*cells, gap(ours[two], theirs[one])], cost))
+    pgd, ours = {"": defence("pgd")[f"{DEFAULT_SIZE:g}"]}, {"": defence("l2l")[f"{DEFAULT_SIZE:g}"]}
+    cells = ["robust digits, settings as they ship", "PGD-10", cell(pgd, "", ""), cell(ours, "", "")]
+    return [*lines, row([*cells, gap(ours[""], pgd[""])], ratio(seconds, "l2l", "pgd"))]
 
 
-def defence(name: str, size: str | None) -> str:
-    """Percent of the test images that withstand AutoAttack's first two attacks, which every run was graded with."""
-    runs = defences("digits") | defences("frozen") | defences("step-length")
-    return summed(after_both(run) for run in runs.values() if is_of(run, name, size))
+def row(cells: list[str], cost: float) -> str:
+    """A line of the table."""
+    return "| " + " | ".join([*cells, f"{cost:.2f}"]) + " |"
 
 
-def is_of(run: dict[str, Any], name: str, size: str | None) -> bool:
-    """Whether a run is of this attacker with this step size, at the radius of the table."""
-    settings = run["settings"]
-    method = "frozen" if settings["freeze_attacker"] else settings["method"]
-    wanted = None if size is None else float(size)
-    return (method, settings["eps"], settings["attack_size"]) == (name, EPS, wanted)
+def measured(path: Path, unit: str) -> dict[str, list[float]]:
+    """What a benchmark measured in turns, by name."""
+    return json.loads(path.read_text())[unit]
 
 
-def summed(values) -> str:
-    """Mean, lowest and highest, and number."""
-    values = np.array(list(values))
-    return f"{values.mean():.1f} ({values.min():.1f} to {values.max():.1f}, n = {len(values)})"
+def imitation(follower: str) -> ByValue:
+    """Percent of the demonstrations' return on HalfCheetah with one demonstration, by the discriminator's rate."""
+    found = sensitivity.collect(swept())
+    rates, _ = sensitivity.comparable(found, ONE_PENALISED)
+    by_rate = sensitivity.of(found, follower, ONE_PENALISED)
+    return {sensitivity.rate_name(rate): {s: o.percent for s, o in by_rate[rate].items()} for rate in rates}
+
+
+def defence(name: str) -> ByValue:
+    """Percent of the test images that withstand AutoAttack's first two attacks, which every run was graded with, by
+    the attacker's step size over the radius."""
+    found: ByValue = defaultdict(dict)
+    for run in (defences("digits") | defences("frozen") | defences("step-length")).values():
+        settings: dict[str, Any] = run["settings"]
+        who = "frozen" if settings["freeze_attacker"] else settings["method"]
+        if (who, settings["eps"]) == (name, EPS):
+            found[f"{float(settings['attack_size'] or DEFAULT_SIZE):g}"][settings["seed"]] = after_both(run)
+    return found
+
+
+def choose(values: ByValue, of: Callable[..., str]) -> str:
+    """The value with the lowest or highest mean score."""
+    return of(values, key=lambda value: np.mean([*values[value].values()]))
+
+
+def cell(values: ByValue, value: str, unit: str) -> str:
+    """Mean and where it is, lowest and highest, number of runs."""
+    scores = [*values[value].values()]
+    where = f" at {value}{unit}" if value else ""
+    return f"{np.mean(scores):.1f}{where} ({min(scores):.1f} to {max(scores):.1f}, n = {len(scores)})"
+
+
+def gap(ours: dict[int, float], theirs: dict[int, float]) -> str:
+    """Mean difference on the seeds that both have, and its interval."""
+    gaps = [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]
+    return f"{np.mean(gaps):+.1f} ({interval(gaps)})"
 
 
 if __name__ == "__main__":

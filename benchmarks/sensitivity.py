@@ -69,6 +69,11 @@ def comparable(found: Found, task: str) -> tuple[list[float], list[int]]:
     return some, [seed for seed in SEEDS if all(seed in by_rate[rate] for by_rate in settings for rate in some)]
 
 
+def of(found: Found, follower: str, task: str) -> dict[float, BySeed]:
+    """What came of one follower on one task, by rate."""
+    return next(by_rate for key, by_rate in found.items() if (key.follower, key.task) == (follower, task))
+
+
 def table(found: Found) -> list[str]:
     """The figure of merit: the worst rate's mean, the worst run, and the rate that tuning would have chosen; over the
     rates and seeds that both followers have."""

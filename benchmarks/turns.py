@@ -4,6 +4,11 @@ import statistics
 from typing import Any
 
 
+def ratio(measured: dict[str, list[float]], name: str, base: str) -> float:
+    """Median over turns of what was measured of one over what was measured of another in the same turn."""
+    return statistics.median(a / b for a, b in zip(measured[name], measured[base], strict=True))
+
+
 def compare(measured: dict[str, list[float]], base: str, unit: str) -> dict[str, dict[str, Any]]:
     """Print and return each name's median, and its ratio to `base` in the same turn: median and quartiles."""
     summary = {}

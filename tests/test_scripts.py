@@ -68,6 +68,16 @@ def test_every_listed_defence_has_settings_that_exist(benchmarks):
             methods.make(args.settings, 3)  # which refuses settings that would change nothing
 
 
+def test_every_cost_that_is_measured_is_of_settings_that_exist(benchmarks):
+    import at_cost
+
+    from l2l_at import methods
+    from l2l_at.config import tuned
+
+    for name in at_cost.Args().methods:
+        methods.make(at_cost.variant(tuned("digits"), name), 1)
+
+
 def sections(page):
     """What stands between the marks of a page, by name: tables alone, without the pictures below them."""
     found = re.findall(r"<!-- begin ([\w-]+) -->\n(.*?)<!-- end \1 -->", page, flags=re.DOTALL)
@@ -94,9 +104,8 @@ def test_page_of_imitation_follows_from_its_records(benchmarks):
         else:
             lines = gail_report.throughput_table(content)
         expected[path.stem] = without_blanks(lines)
-    swept = [path for path in (gail_report.DATA / f"{name}.json" for name in gail_report.SWEPT) if path.is_file()]
-    runs = [json.loads(path.read_text())["runs"] for path in swept]
-    found = gail_report.sensitivity.collect([run for some in runs for run in some.values()])
+    expected["paired"] = without_blanks(gail_report.paired_table())
+    found = gail_report.sensitivity.collect(gail_report.swept())
     expected["merit"] = without_blanks(gail_report.sensitivity.table(found))
     assert page == {name: expected.get(name, []) for name in page}
     assert set(expected) - set(page) <= {"sensitivity"}  # its runs are rows of `merit`

@@ -1,0 +1,194 @@
+"""Tables of docs/results/gail.md and of the README's part on imitation, made from their records."""
+
+import json
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+import sensitivity
+from campaign import ROOT
+from pages import difference
+
+from l2l_experiment.stability import late_fall
+
+DATA = ROOT / "docs" / "results" / "gail"
+RETURN = "rollout/ep_rew_mean"
+FOLLOWERS = ("adam", "l2l")
+SWEPT = ("rates", "sensitivity")
+PAIRED = ("main", *SWEPT, "stress", "tasks", "grid", "boundary")
+ONE_PENALISED = "GP 1, 1 demo"  # as `sensitivity` calls the task of the README
+CURVES = {
+    RETURN: "training return",
+    "disc/disc_acc": "discriminator accuracy",
+    "disc/heldout_acc": "accuracy on held-out demonstrations",
+    "disc/heldout_loss": "loss on held-out demonstrations",
+    "follower/rate": "discriminator rate",
+    "follower/log_rate": "log rate of the rule",
+}
+
+
+def in_order(runs: dict[str, Any]) -> list[dict[str, Any]]:
+    """Runs by task, number of demonstrations, follower, rate and seed."""
+    keys = ("env", "num_demos", "follower", "disc_rate", "seed")
+    return sorted(runs.values(), key=lambda run: tuple(run["settings"][key] for key in keys))
+
+
+def demonstrations(count: int) -> str:
+    """So many demonstrations, in words."""
+    return f"{count} demonstration" + ("" if count == 1 else "s")
+
+
+def group_of(run: dict[str, Any], runs: dict[str, Any]) -> str:
+    """What a run is called in table and figure: follower, and whatever else the experiment varies but the seed."""
+    varied = [
+        name
+        for name in ("env", "disc_rate", "num_demos", "gradient_penalty", "score_smoothing", "follower_steps")
+        if len({json.dumps(other["settings"][name]) for other in runs.values() if name in other["settings"]}) > 1
+    ]
+    settings = run["settings"]
+    words = {
+        "env": settings["env"],
+        "disc_rate": f"rate {settings['disc_rate']:.0e}".replace("e-0", "e-"),
+        "num_demos": demonstrations(settings["num_demos"]),
+        "gradient_penalty": f"GP {settings['gradient_penalty']:g}",
+    }
+    # Without a step nobody but behaviour cloning was at work.
+    who = settings["follower"] if settings["steps"] else "cloning alone"
+    if "score_smoothing" in varied and "score_smoothing" in settings:
+        who += f", score smoothed {settings['score_smoothing']:g}"
+    if settings.get("carried"):
+        who += ", carried"
+    else:
+        who += ", never fitted" * settings.get("freeze_follower", False)
+    who += ", no hold-out" * (settings["follower"] != "adam" and settings.get("holdout") == 0)
+    if "follower_steps" in varied and settings["follower"] != "adam":
+        who += f", K = {settings['follower_steps']}"
+    return ", ".join([words[name] for name in varied if name in words] + [who])
+
+
+def make_table(runs: dict[str, Any]) -> list[str]:
+    """One row a group: deterministic return, share of the expert, stability, discriminator, rule."""
+    groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for run in in_order(runs):
+        groups[group_of(run, runs)].append(run)
+    lines = [
+        "| runs | n | return, mean ± sd over seeds (each) | % of expert | worst seed, % | largest fall | late fall "
+        "| D accuracy | on held-out | held-out loss | log rate |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, members in groups.items():
+        returns = np.array([run["result"]["return"]["mean"] for run in members])
+        percent = np.array([run["result"]["percent_of_expert"] for run in members])
+        spread = f" ± {returns.std(ddof=1):.0f}" if len(returns) > 1 else ""
+        each = ", ".join(f"{value:.0f}" for value in returns)
+        falls = [falls_of(run) for run in members]
+        last = {
+            tag: np.mean([run["curves"][tag][-1] for run in members])
+            for tag in CURVES
+            if all(tag in run["curves"] for run in members)
+        }
+        cells = [
+            name,
+            str(len(members)),
+            f"{returns.mean():.0f}{spread} ({each})",
+            f"{percent.mean():.1f}",
+            f"{percent.min():.1f}",
+            *(["–", "–"] if None in falls else [f"{fall:.0f}" for fall in np.mean(falls, axis=0)]),
+            *(f"{last[tag]:.2f}" if tag in last else "–" for tag in list(CURVES)[1:4]),
+            f"{last['follower/log_rate']:+.2f}" if "follower/log_rate" in last else "–",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def paired_table() -> list[str]:
+    """What separates the followers on the same seeds, in points of the expert's return."""
+    found: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: {"adam": {}, "l2l": {}})
+    for name in PAIRED:
+        for run in in_order(recorded(name)):
+            settings = run["settings"]
+            ships = settings["gradient_penalty"] or settings.get("score_smoothing") != 0  # the score of its defaults
+            if settings["follower"] in FOLLOWERS and ships:
+                where = "" if settings["env"] == "HalfCheetah-v4" else f"{settings['env']}, "
+                game = f"GP {settings['gradient_penalty']:g}, rate {sensitivity.rate_name(settings['disc_rate'])}"
+                length = f"{settings['disc_updates']} D steps a round, {settings['steps'] / 1e6:g}M"
+                task = f"{where}{demonstrations(settings['num_demos'])}, {game}, {length}"
+                found[task][settings["follower"]][settings["seed"]] = run["result"]["percent_of_expert"]
+    lines = ["| L2L − Adam | n | % of expert, points (each seed) | 95 % interval |", "|---|---|---|---|"]
+    for task, of in found.items():
+        if shared := of["adam"].keys() & of["l2l"].keys():
+            lines.append(f"| {task} | {len(shared)} | {difference(of['l2l'], of['adam'])} |")
+    return lines
+
+
+def readme_tables() -> dict[str, list[str]]:
+    """The short tables of the README: the main job with its cost, and the rate that nobody tuned."""
+    main = recorded("main").values()
+    cost = json.loads((DATA / "throughput.json").read_text())["summary"]
+    job = [
+        "| follower | n | return, mean ± sd over seeds | % of the demonstrations | steps/s over plain PPO's |",
+        "|---|---|---|---|---|",
+    ]
+    found = sensitivity.collect(swept())
+    stress = [run for run in recorded("stress").values() if run["settings"].get("score_smoothing") != 0]
+    rates, _ = sensitivity.comparable(found, ONE_PENALISED)
+    heads = [*(sensitivity.rate_name(rate) for rate in rates), "1e-3, no penalty, 2M steps"]
+    table = ["| " + " | ".join(["% of the demonstrations, mean over seeds (worst, n)", *heads]) + " |"]
+    table.append("|---" * (1 + len(heads)) + "|")
+    for follower, title, key in (("adam", "Adam", "gail"), ("l2l", "L2L", "l2l-gail")):
+        results = [run["result"] for run in main if run["settings"]["follower"] == follower]
+        returns = np.array([result["return"]["mean"] for result in results])
+        percent = np.mean([result["percent_of_expert"] for result in results])
+        job.append(
+            f"| {title} | {len(results)} | {returns.mean():.0f} ± {returns.std(ddof=1):.0f} | {percent:.1f} "
+            f"| {cost[key]['ratio']:.2f} |"
+        )
+        by_rate = sensitivity.of(found, follower, ONE_PENALISED)
+        cells = [[outcome.percent for outcome in by_rate[rate].values()] for rate in rates]
+        cells.append([run["result"]["percent_of_expert"] for run in stress if run["settings"]["follower"] == follower])
+        table.append(f"| {title} | " + " | ".join(f"{np.mean(c):.1f} ({min(c):.1f}, {len(c)})" for c in cells) + " |")
+    return {"main-job": job, "rates": table}
+
+
+def swept() -> list[dict[str, Any]]:
+    """All runs that were made to see how much the discriminator's rate matters."""
+    return [run for name in SWEPT for run in recorded(name).values()]
+
+
+def recorded(experiment: str) -> dict[str, Any]:
+    """The runs that an experiment's record holds."""
+    path = DATA / f"{experiment}.json"
+    return json.loads(path.read_text())["runs"] if path.is_file() else {}
+
+
+def falls_of(run: dict[str, Any]) -> tuple[float, float] | None:
+    """Largest and late fall of the training return, the latter on the record's grid; None without a step."""
+    if "stability" not in run["result"]:
+        return None
+    curve = [value for value in run["curves"][RETURN] if value is not None]
+    return run["result"]["stability"]["largest_fall"], late_fall(curve)
+
+
+def throughput_table(record: dict[str, Any]) -> list[str]:
+    """What benchmarks/gail_throughput.py measured."""
+    repeats = len(record["steps_per_second"]["ppo"])
+    lines = [f"| {record['device']}, n = {repeats} turns | steps/s | ratio to PPO | quartiles |", "|---|---|---|---|"]
+    for name, row in record["summary"].items():
+        low, high = row["quartiles"]
+        lines.append(f"| {name} | {row['steps_per_second']:.0f} | {row['ratio']:.2f} | {low:.2f}–{high:.2f} |")
+    return [*lines, "", f"Machine: {record['machine']['cpu']}, {record['machine']['cores']} cores, one thread."]
+
+
+def plain_table(rows: list[dict[str, Any]]) -> list[str]:
+    """The list of single runs of exploration.json."""
+    lines = [
+        "| setting | change | seed | steps | deterministic return | training return at each quarter | on its back |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        measured = "–" if row["return_mean"] is None else f"{row['return_mean']} ± {row['return_sd']}"
+        quarters = ", ".join(map(str, row["training_return_at_quarters"]))
+        back = "–" if row["share_upside_down"] is None else f"{row['share_upside_down']:.0%}"
+        cells = [row["setting"], row["change"], str(row["seed"]), f"{row['steps']:,}", measured, quarters, back]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
