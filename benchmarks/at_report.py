@@ -14,7 +14,7 @@ import at_sensitivity
 import numpy as np
 import tyro
 import yaml
-from at_experiments import ABLATIONS
+from at_experiments import ABLATIONS, LENGTHS
 from at_tables import (
     DATA,
     Costs,
@@ -56,6 +56,10 @@ ZOO_PAIRS = (
     ("l2l-trades", "l2l-trades-frozen"),
     ("l2l-trades", "l2l"),
     ("l2l-sdi", "fgsm-rs"),
+    ("ro", "fgsm-rs"),
+    ("grad-align", "fgsm-rs"),
+    ("free", "fgsm-rs"),
+    ("cow", "pgd"),
     ("arow", "trades"),
     ("pgd-awp", "pgd"),
     ("trades-awp", "trades"),
@@ -63,6 +67,7 @@ ZOO_PAIRS = (
     ("arow-swa", "arow"),
     ("pgd", "pgd-unaveraged"),
 )
+LENGTH_PAIRS = tuple((f"l2l-{size}", f"frozen-{size}") for size in LENGTHS)
 BESIDE = ("pgd", "fgsm-rs", "l2l")  # what the zoo's pictures show of the first table
 PUBLISHED = ("l2l-naive", "l2l-grad", "l2l-2step", "l2l-kstep")
 
@@ -117,6 +122,7 @@ def comparisons(costs: Costs) -> dict[str, list[str]]:
         "paired": paired_table(first, PAIRS, after_all),
         "overview": overview(everything, costs),
         "zoo-paired": paired_table(everything, ZOO_PAIRS, after_both),
+        "step-length-paired": paired_table(recorded("step-length"), LENGTH_PAIRS, after_both),
     }
 
 

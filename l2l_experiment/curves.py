@@ -14,8 +14,11 @@ from l2l_experiment import events
 from l2l_experiment.errors import UserError
 from l2l_experiment.files import read_mapping
 
-# The return (Stable-Baselines3's and ours, then the package imitation's), and that of adversarial training.
-TAGS = ("rollout/ep_rew_mean", "raw/gen/rollout/ep_rew_mean", "robust/pgd10")
+RETURNS = ("rollout/ep_rew_mean", "raw/gen/rollout/ep_rew_mean")
+"""The return, as Stable-Baselines3 and we name it, and as the package imitation does: one figure."""
+PROBE = "robust/pgd10"
+"""Adversarial training's: held-out accuracy under our own attack."""
+TAGS = (*RETURNS, PROBE)
 SEED = re.compile(r"(^|_)s\d+(_\d{8}-\d{6}(-\d+)?)?$")  # the end of a run's name that tells it from its group's others
 TASK = ("env", "dataset", "norm", "eps")  # settings between which returns and accuracies are not on one scale
 KINDS = ("gail", "at")
@@ -49,11 +52,12 @@ class Curve:
 def read(folder: Path, *, tag: str | None = None, by: Sequence[str] = (), unfinished: bool = False) -> Curve:
     """The curve of a run, ours or any folder with TensorBoard events.
 
-    Ours are read from metrics.jsonl, others from their event files; of doubled steps the later value counts. Without
-    `tag` the first of `TAGS` that is there is taken. The group is what the settings named in `by` say (config.yaml), or
-    the folder's name without seed and time at its end, or that of the folder it lies in if nothing is left. UserError
-    if there is nothing to read, and for a run of ours that is not finished and for logs that are cut off or damaged,
-    unless `unfinished`.
+    Ours are read from metrics.jsonl, others from their event files. Without `tag` the first of `TAGS` that is there is
+    taken; the two names of the return stand for each other. The group is what the settings named in `by` say
+    (config.yaml), or the folder's name without seed and time at its end, or that of the folder it lies in if nothing is
+    left. UserError if there is nothing to read, and for a run of ours that is not finished and for logs that are cut off, damaged or
+    hold several values for one step (two writers, or a run that was resumed from before its end), unless `unfinished`:
+    then they are read as far as they go, and the later value counts.
     """
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}; name the folder of a run")
@@ -65,11 +69,17 @@ def read(folder: Path, *, tag: str | None = None, by: Sequence[str] = (), unfini
             raise UserError(f"{folder} is {status}, not finished; resume it, or add --unfinished")
     settings = _settings(folder) if ours else {}
     task = ", ".join(str(settings[name]) for name in TASK if name in settings)
-    for candidate in (tag,) if tag else TAGS:
+    for candidate in TAGS if tag is None else RETURNS if tag in RETURNS else (tag,):
         steps, values, hours, doubled = _points(folder, candidate, ours, unfinished)
         if len(steps) > 1:
             group = _group(folder, by, settings)
-            return Curve(str(folder), group, candidate, steps, values, hours, task, settings, doubled)
+            if doubled and not unfinished:
+                raise UserError(
+                    f"{folder} logged {doubled} steps twice: of one run that was resumed the later values count "
+                    "(--unfinished), but two runs in one folder are none"
+                )
+            figure = RETURNS[0] if candidate in RETURNS else candidate
+            return Curve(str(folder), group, figure, steps, values, hours, task, settings, doubled)
     wanted = tag or " or ".join(TAGS)
     raise UserError(f"{folder} holds fewer than two values of {wanted}; name another --tag, or leave the run out")
 

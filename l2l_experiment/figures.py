@@ -226,32 +226,37 @@ def heat_map(
     xlabel: str,
     ylabel: str,
     limits: tuple[float, float],
+    by_row: bool = False,
     worst: Callable[[Sequence[float]], float] = min,
 ) -> tuple[Path, Path]:
     """Scores over two settings: `cells[row, column]` are those of its runs; PNG and SVG as above.
 
     Rows and columns come in the order in which they first appear. A cell shows the mean over runs and the worst run
-    below it (`max` where low is good), coloured by the mean between `limits`; one without runs is left blank.
+    below it (`max` where low is good), coloured by the mean between `limits`; one without runs is left blank. With
+    `by_row` the colour is of the distance from the row's best mean, for rows that are not on one scale.
     """
     if not any(len(scores) for scores in cells.values()):
         raise ValueError("a figure needs at least one cell with a run")
     rows, columns = (list(dict.fromkeys(key[part] for key in cells)) for part in (0, 1))
     means = np.full((len(rows), len(columns)), np.nan)
+    for (row, column), scores in cells.items():
+        if len(scores):
+            means[rows.index(row), columns.index(column)] = np.mean(scores)
+    shades = means - np.nanmax(means, axis=1, keepdims=True) if by_row else means
     digits = 1 if limits[1] < 1000 else 0
 
     def draw(axes: Axes) -> None:
         for (row, column), scores in cells.items():
             if len(scores):
                 i, j = rows.index(row), columns.index(column)
-                means[i, j] = np.mean(scores)
-                dark = means[i, j] < limits[0] + 0.6 * (limits[1] - limits[0])
+                dark = shades[i, j] < limits[0] + 0.6 * (limits[1] - limits[0])
                 text = f"{means[i, j]:.{digits}f}\n({worst(scores):.{digits}f}, n = {len(scores)})"
                 axes.text(j, i, text, ha="center", va="center", color="white" if dark else "black", fontsize=9)
-        axes.imshow(means, cmap="cividis", vmin=limits[0], vmax=limits[1], aspect="auto")
+        axes.imshow(shades, cmap="cividis", vmin=limits[0], vmax=limits[1], aspect="auto")
         axes.set_xticks(range(len(columns)), columns)
         axes.set_yticks(range(len(rows)), rows)
 
-    footer = "mean over runs (worst run, number of runs)"
+    footer = "mean over runs (worst run, number of runs)" + "; colour: points below the row's best" * by_row
     return _save(draw, path_stem, title, xlabel, ylabel, footer, grid=False, height=max(4.5, 1.5 + 0.5 * len(rows)))
 
 

@@ -33,7 +33,8 @@ class Args:
     tag: str | None = None
     """The figure to compare, as TensorBoard names it; by default the return, or the held-out PGD-10 accuracy."""
     unfinished: bool = False
-    """Take in runs of ours that are not finished, as far as they reach."""
+    """Take in runs of ours that are not finished, logs that are cut off, as far as they reach, and logs with several
+    values for one step, of which the later counts."""
     records: Annotated[Path | None, tyro.conf.arg(name="from")] = None
     """Make the tables and figures of README and docs anew from this project's records: --from docs/results."""
     out: Path = Path("comparison")
@@ -73,6 +74,10 @@ def main() -> None:
     grids = comparison.grids(groups)
     worst = {name: comparison.worst(members, grids[name]) for name, members in groups.items()}
     content = {"tag": tags[0]} | comparison.table(groups)
+    for task, found in content["tasks"].items():
+        if found["ends_first"]:
+            last = f"step {found['steps'][1]:,.0f}"
+            print(f"{found['ends_first']} ends at {last}: {task or 'all runs'} compared up to there", file=sys.stderr)
     text = comparison.markdown(content)
     write_atomically(args.out / "table.md", text.encode())
     write_atomically(args.out / "comparison.json", (json.dumps(content, indent=1) + "\n").encode())

@@ -70,13 +70,15 @@ def test_command_draws_hours_and_tells_of_doubled_steps_and_of_tasks(tmp_path, m
     monkeypatch.setattr(compare, "learning_curves", lambda groups, stem, **labels: drawn.append((groups, stem, labels)))
     runs = [foreign_run(tmp_path / f"a_s{i}", [(0, 1.0), (10, 2.0), (10, 3.0 + i)]) for i in range(2)]
     ours = our_run(tmp_path / "b_s0", [1.0, 2.0], {"env": "Hopper-v4"})
-    monkeypatch.setattr(sys, "argv", ["compare", *map(str, (*runs, ours)), "--out", str(tmp_path / "out")])
+    flags = ["--out", str(tmp_path / "out"), "--unfinished"]
+    monkeypatch.setattr(sys, "argv", ["compare", *map(str, (*runs, ours)), *flags])
     compare.main()
     told = capsys.readouterr()
+    assert f"Figure: `{TAG}`." in told.out
     assert told.err.count("logged 1 steps twice") == 2
     assert "taken to be of Hopper-v4" in told.err
     assert "does not say when" in told.err  # ours has no clock
-    monkeypatch.setattr(sys, "argv", ["compare", *map(str, runs), "--out", str(tmp_path / "out")])
+    monkeypatch.setattr(sys, "argv", ["compare", *map(str, runs), *flags])
     compare.main()
     groups, stem, labels = drawn[-1]
     assert (stem.name, labels["xlabel"]) == ("curves_hours", "hours")

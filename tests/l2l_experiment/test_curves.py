@@ -31,6 +31,9 @@ def test_the_name_without_its_seed_is_the_group(tmp_path, name, group):
 def test_the_return_of_imitation_is_found(tmp_path):
     folder = foreign_run(tmp_path / "log", [(0, 1.0), (10, 2.0)], tag="raw/gen/rollout/ep_rew_mean")
     assert curves.read(folder).values.tolist() == [1, 2]
+    other = foreign_run(tmp_path / "other", [(0, 1.0), (10, 2.0)])
+    assert curves.read(folder).tag == curves.read(other).tag == TAG  # one figure, and so comparable
+    assert curves.read(folder, tag=TAG).values.tolist() == [1, 2]
 
 
 def test_a_folder_of_runs_is_no_run(tmp_path):
@@ -76,8 +79,10 @@ def test_hours_of_event_files_leave_out_the_time_between_two_of_them(tmp_path):
 
 def test_doubled_and_missing_values(tmp_path):
     folder = foreign_run(tmp_path / "a", [(0, 1.0), (10, 2.0), (10, 3.0), (20, np.nan)])
-    assert curves.read(folder).values.tolist() == [1, 3]
-    assert curves.read(folder).doubled == 1
+    with pytest.raises(UserError, match="logged 1 steps twice"):
+        curves.read(folder)
+    assert curves.read(folder, unfinished=True).values.tolist() == [1, 3]
+    assert curves.read(folder, unfinished=True).doubled == 1
     ours = our_run(tmp_path / "b", [1.0, np.nan, 4.0])
     assert curves.read(ours).steps.tolist() == [0, 20]
 
