@@ -55,9 +55,9 @@ def read(folder: Path, *, tag: str | None = None, by: Sequence[str] = (), unfini
     Ours are read from metrics.jsonl, others from their event files. Without `tag` the first of `TAGS` that is there is
     taken; the two names of the return stand for each other. The group is what the settings named in `by` say
     (config.yaml), or the folder's name without seed and time at its end, or that of the folder it lies in if nothing is
-    left. UserError if there is nothing to read, and for a run of ours that is not finished and for logs that are cut off, damaged or
-    hold several values for one step (two writers, or a run that was resumed from before its end), unless `unfinished`:
-    then they are read as far as they go, and the later value counts.
+    left. UserError if there is nothing to read, and for a run of ours that is not finished and for logs that are cut
+    off, damaged or hold several values for one step (two writers, or a run that was resumed from before its end),
+    unless `unfinished`: then they are read as far as they go, and the later value counts.
     """
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}; name the folder of a run")

@@ -54,13 +54,15 @@ def learning_curves(
     worst: Mapping[str, int] | None = None,
     colours: Sequence[str] = (),
     ticks: Mapping[float, str] | None = None,
+    count: bool = True,
 ) -> tuple[Path, Path]:
     """Draw `path_stem.png` and `path_stem.svg` and return their paths.
 
     A group is what one method's runs are called; each of its runs is a thin line, that whose place `worst` gives a
     dotted one. Its thick line is the interquartile mean over the runs, as far as all of them reach, and from three
     runs on the band around it is the mean's 95 % bootstrap interval at each step. `reference` draws named horizontal
-    lines (an expert's return, say), and `ticks` names places on the x axis. A group has the colour of its place in
+    lines (an expert's return, say), and `ticks` names places on the x axis. Groups are named with their number of runs,
+    unless `count` is off, for curves that are all of one run. A group has the colour of its place in
     `colours`, so that pictures of some of the groups look alike, or by default that of its place in `groups`. The same
     input gives the same files, byte for byte, under one version of matplotlib.
     """
@@ -70,7 +72,8 @@ def learning_curves(
     def draw(axes: Axes) -> None:
         places = list(dict.fromkeys([*colours, *groups]))
         for name, curves in groups.items():
-            _draw_group(axes, name, curves, places.index(name), (worst or {}).get(name))
+            label = f"{name} (n = {len(curves)})" if count else name
+            _draw_group(axes, label, curves, places.index(name), (worst or {}).get(name))
         for index, (name, value) in enumerate((reference or {}).items()):
             axes.axhline(value, color="#777777", linewidth=1.2, linestyle=DASHES[1 + index % 3], zorder=1.5, label=name)
         if ticks:
@@ -84,9 +87,8 @@ def learning_curves(
     return _save(draw, path_stem, title, xlabel, ylabel, _explanation(groups, bool(worst)))
 
 
-def _draw_group(axes: Axes, name: str, curves: Sequence[Curve], index: int, lowest: int | None) -> None:
+def _draw_group(axes: Axes, label: str, curves: Sequence[Curve], index: int, lowest: int | None) -> None:
     colour, dash = COLOURS[index % len(COLOURS)], DASHES[index // len(COLOURS) % len(DASHES)]
-    label = f"{name} (n = {len(curves)})"
     grid = _shared_grid(curves)
     # One run has no spread to show, and runs that never overlap have no mean: then the runs themselves carry the name.
     alone = len(curves) == 1 or grid is None

@@ -1,5 +1,6 @@
 """Why a run went as it did: figures of the discriminator, of its reward, and of the rule that moves it."""
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from l2l_gail.training import find_demonstrations, stored_args
 # Curves of a run by figure: title of the axis, and what is drawn by its name in TensorBoard.
 CURVES: dict[str, tuple[str, dict[str, str]]] = {
     "discriminator": (
-        "accuracy before each round's update",
+        "accuracy before each round's update, mean over {} rounds",
         {
             "demonstrations": "disc/disc_acc_expert",
             "other demonstrations": "disc/heldout_acc",
@@ -33,6 +34,7 @@ CURVES: dict[str, tuple[str, dict[str, str]]] = {
         {"learned rule": "follower/step_over_adam", "its log rate alone": "follower/log_rate"},
     ),
 }
+CHANCE = 2 * math.log(2)  # what a discriminator loses that says one half to everything
 BATCHES = 4  # of the scored objective, so that a curve over steps is not the noise of one batch
 MOST_STEPS = 50
 BINS = np.linspace(-3, 3, 25)
@@ -69,17 +71,25 @@ def diagnose(run: Run, out: Path) -> list[Path]:
 
 def draw_curves(rows: list[dict[str, float]], out: Path, name: str) -> list[Path]:
     """The figures that the run's own log gives; those it does not log are left out."""
-    pictures = []
+    pictures, window = [], max(1, len(rows) // 50)
     for stem, (label, tags) in CURVES.items():
         curves = {}
         for title, (steps, values) in events.curves_of(rows, tags).items():
             if stem == "step":
                 logged = tags[title].endswith("log_rate")
                 values = values / np.log(10) if logged else np.log10(np.maximum(values, 1e-6))
+            if "{}" in label:
+                steps, values = smoothed(steps, window), smoothed(values, window)
             curves[title] = [(steps, values)]
         if curves:
-            pictures.append(learning_curves(curves, out / stem, ylabel=label, title=f"{name}: {stem}")[0])
+            label = label.format(window)
+            pictures.append(learning_curves(curves, out / stem, ylabel=label, title=f"{name}: {stem}", count=False)[0])
     return pictures
+
+
+def smoothed(values: np.ndarray, window: int) -> np.ndarray:
+    """Means over so many neighbouring values."""
+    return np.convolve(values, np.ones(window) / window, mode="valid") if len(values) >= window else values
 
 
 def rollout(gail: GAIL) -> Pairs:
@@ -119,9 +129,11 @@ def draw_strength(gail: GAIL, steps: list[Callable], scores: list[Callable], out
     return learning_curves(
         curves,
         out / "strength",
-        ylabel="objective of the rule's score",
+        ylabel="objective of the rule's score (lower is better)",
         title=title,
         xlabel="discriminator steps",
+        reference={"at chance": CHANCE},
+        count=False,
     )[0]
 
 
@@ -154,4 +166,5 @@ def draw_response(gail: GAIL, step: Callable, out: Path) -> Path:
         ylabel="median step over the rate",
         title="what a weight's gradient does, last checkpoint",
         xlabel="gradient over its running root mean square",
+        count=False,
     )[0]
