@@ -69,6 +69,7 @@ ZOO_PAIRS = (
 )
 LENGTH_PAIRS = tuple((f"l2l-{size}", f"frozen-{size}") for size in LENGTHS)
 BESIDE = ("pgd", "fgsm-rs", "l2l")  # what the zoo's pictures show of the first table
+UNDRAWN = ("-awp", "-swa", "-unaveraged", "-consistent")  # variants that hide in pictures what they are variants of
 PUBLISHED = ("l2l-naive", "l2l-grad", "l2l-2step", "l2l-kstep")
 
 
@@ -209,6 +210,8 @@ def draw(name: str, runs: dict[str, Any], costs: Costs) -> list[str]:
             settings = members[0]["settings"]
             method = method_of(members[0]["group"])
             cost = costs.get((settings["dataset"], settings["model"], method))
+            if method.endswith(UNDRAWN):
+                continue
             if cost is not None and all("grade" in run["result"] for run in members):
                 label = "l2l, frozen" if method == "frozen" else method
                 points[label] = (cost, [score(run) for run in members])

@@ -50,6 +50,7 @@ TITLES = {
     "filter": "running filter",
 }
 ABLATED_RATE = 3e-5
+META = ("log_rate_rate", "follower_rate")
 RULE = ("holdout", "follower_steps", "freeze_follower")
 
 
@@ -111,7 +112,7 @@ def settings_of(run: Path) -> dict[str, Any]:
     """The settings of a run that the experiments vary."""
     config = yaml.safe_load((run / "config.yaml").read_text())
     settings = config["settings"]
-    names = ("env", "follower", "seed", "disc_rate", "disc_updates", "gradient_penalty", "disc_hidden", "log_rate_rate")
+    names = ("env", "follower", "seed", "disc_rate", "disc_updates", "gradient_penalty", "disc_hidden", *META)
     kept = {name: settings[name] for name in (*names, *RULE)}
     kept |= {name: config[name] for name in ("steps", "num_demos")} | {"carried": bool(config["follower_from"])}
     if settings["follower"] != "adam":

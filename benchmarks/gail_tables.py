@@ -63,6 +63,11 @@ def group_of(run: dict[str, Any], runs: dict[str, Any]) -> str:
     who += ", no hold-out" * (settings["follower"] != "adam" and settings.get("holdout") == 0)
     if "follower_steps" in varied and settings["follower"] != "adam":
         who += f", K = {settings['follower_steps']}"
+    for name, what in (("log_rate_rate", "log rate"), ("follower_rate", "network")):
+        # Whoever wrote neither down left both as they are.
+        options = {other["settings"].get(name) for other in runs.values() if "follower_rate" in other["settings"]}
+        if len(options) > 1 and settings["follower"] != "adam":
+            who += f", {what} at {settings[name]:g}"
     return ", ".join([words[name] for name in varied if name in words] + [who])
 
 

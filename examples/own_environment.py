@@ -1,4 +1,5 @@
-"""Imitate in an environment of your own: register it, and its id works like any other."""
+"""Imitate in an environment of your own: register it, and its id works like any other. Takes `record` and `train` from
+own_demonstrations.py beside it."""
 
 import gymnasium
 import numpy as np
