@@ -109,16 +109,15 @@ def make_table(runs: dict[str, Any]) -> list[str]:
 def paired_table() -> list[str]:
     """What separates the followers on the same seeds, in points of the expert's return."""
     found: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: {"adam": {}, "l2l": {}})
-    for name in PAIRED:
-        for run in in_order(recorded(name)):
-            settings = run["settings"]
-            ships = settings["gradient_penalty"] or settings.get("score_smoothing") != 0  # the score of its defaults
-            if settings["follower"] in FOLLOWERS and ships:
-                where = "" if settings["env"] == "HalfCheetah-v4" else f"{settings['env']}, "
-                game = f"GP {settings['gradient_penalty']:g}, rate {sensitivity.rate_name(settings['disc_rate'])}"
-                length = f"{settings['disc_updates']} D steps a round, {settings['steps'] / 1e6:g}M"
-                task = f"{where}{demonstrations(settings['num_demos'])}, {game}, {length}"
-                found[task][settings["follower"]][settings["seed"]] = run["result"]["percent_of_expert"]
+    for run in in_order({f"{name}/{key}": run for name in PAIRED for key, run in recorded(name).items()}):
+        settings = run["settings"]
+        ships = settings["gradient_penalty"] or settings.get("score_smoothing") != 0  # the score of its defaults
+        if settings["follower"] in FOLLOWERS and ships:
+            where = "" if settings["env"] == "HalfCheetah-v4" else f"{settings['env']}, "
+            game = f"GP {settings['gradient_penalty']:g}, rate {sensitivity.rate_name(settings['disc_rate'])}"
+            length = f"{settings['disc_updates']} D steps a round, {settings['steps'] / 1e6:g}M"
+            task = f"{where}{demonstrations(settings['num_demos'])}, {game}, {length}"
+            found[task][settings["follower"]][settings["seed"]] = run["result"]["percent_of_expert"]
     lines = ["| L2L − Adam | n | % of expert, points (each seed) | 95 % interval |", "|---|---|---|---|"]
     for task, of in found.items():
         if shared := of["adam"].keys() & of["l2l"].keys():
