@@ -116,7 +116,7 @@ def draw(found: Found, path_stem: Path) -> list[str]:
     falls, _ = heat_map(
         cells(1),
         path_stem.with_name(f"{path_stem.name}_falls"),
-        title="HalfCheetah-v4: largest fall of the training return, dips before learning included",
+        title="HalfCheetah-v4: largest fall of the training return (early dips too)",
         limits=(0, max(fall for some in cells(1).values() for fall in some)),
         worst=max,
         **labels,

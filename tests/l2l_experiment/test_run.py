@@ -15,7 +15,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from l2l_experiment import provenance
+from l2l_experiment import checkpoint, provenance
 from l2l_experiment.errors import UserError
 from l2l_experiment.run import Run, default_folder, plain
 
@@ -196,3 +196,26 @@ def test_one_process_at_a_time_trains_in_a_folder(tmp_path):
         train_in_vain(first)
     with second.held():  # although somebody keeps the traceback, and with it the first run
         assert failed.tb is not None
+
+
+def test_only_a_run_that_saved_nothing_starts_over(tmp_path):
+    """Whatever came to an end, or can be gone on from, must not be written over."""
+    run = Run.create(tmp_path / "run", kind="test", config={})
+    assert run.saved_nothing()
+    for figures in ({"status": "interrupted"}, {"status": "finished"}, {"status": "diverged"}, {"result": {}}):
+        before = dict(run.record)
+        run.record |= figures
+        assert not run.saved_nothing()
+        run.record = before
+    checkpoint.save(run.folder, {}, {}, 0)
+    assert not run.saved_nothing()
+
+
+def test_a_run_reads_its_record_anew_when_it_is_its_turn(tmp_path):
+    Run.create(tmp_path / "run", kind="test", config={})
+    waiting, other = (Run.open(tmp_path / "run", kind="test") for _ in range(2))
+    with other.held():
+        other.update(status="finished", result=1)
+    with waiting.held():
+        waiting.update(steps=7)
+    assert Run.open(tmp_path / "run", kind="test").record["result"] == 1
