@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.stats
 import sensitivity
 import tyro
 from at_report import methods_table
@@ -15,7 +16,7 @@ from at_tables import after_both, digits_table, read_costs
 from at_tables import recorded as defences
 from campaign import ROOT
 from gail_tables import ONE_PENALISED, readme_tables, swept
-from pages import README, interval, update
+from pages import README, update
 from turns import ratio
 
 RESULTS = ROOT / "docs" / "results"
@@ -43,7 +44,7 @@ def first_table() -> list[str]:
         ("imitation", "discriminator rates", "Adam", "", imitation, ratio(speeds, "gail", "l2l-gail")),
         ("robust digits", "step sizes", "nothing learned", " ε", defence, ratio(seconds, "l2l", "frozen")),
     )
-    heads = ["", "hand-designed", "with it", "with L2L", "difference (95 % interval)", "cost of L2L over it"]
+    heads = ["", "hand-designed", "with it", "with L2L", "difference (Welch's 95 % interval)", "cost of L2L over it"]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for game, setting, who, unit, scores, cost in games:
         ours, theirs = scores("l2l"), scores("adam" if who == "Adam" else "frozen")
@@ -99,9 +100,10 @@ def cell(values: ByValue, value: str, unit: str) -> str:
 
 
 def gap(ours: dict[int, float], theirs: dict[int, float]) -> str:
-    """Mean difference on the seeds that both have, and its interval."""
-    gaps = [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]
-    return f"{np.mean(gaps):+.1f} ({interval(gaps)})"
+    """Difference of the means over all seeds, and Welch's interval: the two need not have the same setting or seeds."""
+    ours, theirs = [*ours.values()], [*theirs.values()]
+    low, high = scipy.stats.ttest_ind(ours, theirs, equal_var=False).confidence_interval()
+    return f"{np.mean(ours) - np.mean(theirs):+.1f} ({low:+.1f} to {high:+.1f})"
 
 
 if __name__ == "__main__":
