@@ -3,9 +3,12 @@
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import campaign
 import numpy as np
+import turns
 from campaign import ROOT
 from pages import difference
 
@@ -15,13 +18,8 @@ from l2l_at.graders import AUTOATTACK, FOOLBOX
 DATA = ROOT / "docs" / "results" / "at"
 IN_README = ("trades", "l2l-trades", "arow", "fast-bat", "n-fgsm")  # of the zoo, beside the first methods
 Robust = Callable[[dict[str, Any]], float]
+recorded = partial(campaign.recorded, DATA)
 Costs = dict[tuple[str, str, str], float]  # of a training step over PGD-10's, by data set, network and method
-
-
-def recorded(experiment: str) -> dict[str, Any]:
-    """The runs that an experiment's record holds."""
-    path = DATA / f"{experiment}.json"
-    return json.loads(path.read_text())["runs"] if path.is_file() else {}
 
 
 def read_costs() -> Costs:
@@ -220,11 +218,7 @@ def headroom_table(record: dict[str, Any]) -> list[str]:
 
 def cost_table(record: dict[str, Any]) -> list[str]:
     """What benchmarks/at_cost.py measured."""
-    turns = len(record["seconds_a_step"]["pgd"])
-    lines = [f"| {record['device']}, n = {turns} turns | ms a step | ratio to pgd | quartiles |", "|---|---|---|---|"]
-    for name, row in record["summary"].items():
-        low, high = row["quartiles"]
-        lines.append(f"| {name} | {row['milliseconds']:.1f} | {row['ratio']:.2f} | {low:.2f}–{high:.2f} |")
+    lines = turns.table(record, "seconds_a_step", "pgd", "milliseconds", "ms a step", 1)
     settings, machine = record["settings"], record["machine"]
     where = machine["gpu"] or f"{machine['cpu']}, one thread"
     return [

@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from l2l_experiment import sweeps
 
@@ -39,7 +40,7 @@ def run_all(
         sys.exit(f"not finished: {', '.join(str(job.folder) for job in failed)}")
 
 
-def recorded(records: Path, experiment: str) -> list[str]:
-    """Names of the runs whose figures are kept."""
+def recorded(records: Path, experiment: str) -> dict[str, Any]:
+    """The runs whose figures are kept, by name."""
     path = records / f"{experiment}.json"
-    return list(json.loads(path.read_text())["runs"]) if path.is_file() else []
+    return json.loads(path.read_text())["runs"] if path.is_file() else {}

@@ -25,6 +25,7 @@ from gail_tables import (
     make_table,
     paired_table,
     plain_table,
+    recorded,
     swept,
     throughput_table,
 )
@@ -43,7 +44,7 @@ TITLES = {
     "rates": "no rate to tune",
     "score_on_seen": "scored on the rollout seen",
     "stress": "no gradient penalty",
-    "boundary": "no gradient penalty, 3M steps",
+    "boundary": "3M steps",
     "tasks": "after cloning",
     "scratch": "from scratch",
     "constant": "constant reward",
@@ -89,7 +90,7 @@ def with_related(name: str, runs: dict[str, Any]) -> dict[str, Any]:
     related = {
         f"{other}/{key}": run
         for other in others
-        for key, run in json.loads((DATA / f"{other}.json").read_text())["runs"].items()
+        for key, run in recorded(other).items()
         # The rule's parts are taken away at the rate that is too small, and it is carried to the other tasks.
         if not (other == "rates" and run["settings"]["disc_rate"] != ABLATED_RATE)
     }

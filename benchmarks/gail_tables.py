@@ -2,21 +2,23 @@
 
 import json
 from collections import defaultdict
+from functools import partial
 from typing import Any
 
+import campaign
 import numpy as np
 import sensitivity
+import turns
 from campaign import ROOT
 from pages import difference
-
-from l2l_experiment.stability import late_fall
+from sensitivity import RETURN
 
 DATA = ROOT / "docs" / "results" / "gail"
-RETURN = "rollout/ep_rew_mean"
 FOLLOWERS = ("adam", "l2l")
 SWEPT = ("rates", "sensitivity")
 PAIRED = ("main", *SWEPT, "stress", "tasks", "grid", "boundary")
 ONE_PENALISED = "GP 1, 1 demo"  # as `sensitivity` calls the task of the README
+recorded = partial(campaign.recorded, DATA)
 CURVES = {
     RETURN: "training return",
     "disc/disc_acc": "discriminator accuracy",
@@ -86,7 +88,8 @@ def make_table(runs: dict[str, Any]) -> list[str]:
         percent = np.array([run["result"]["percent_of_expert"] for run in members])
         spread = f" ± {returns.std(ddof=1):.0f}" if len(returns) > 1 else ""
         each = ", ".join(f"{value:.0f}" for value in returns)
-        falls = [falls_of(run) for run in members]
+        # Without a step there is no curve.
+        falls = [sensitivity.falls(run) for run in members if "stability" in run["result"]]
         last = {
             tag: np.mean([run["curves"][tag][-1] for run in members])
             for tag in CURVES
@@ -98,7 +101,7 @@ def make_table(runs: dict[str, Any]) -> list[str]:
             f"{returns.mean():.0f}{spread} ({each})",
             f"{percent.mean():.1f}",
             f"{percent.min():.1f}",
-            *(["–", "–"] if None in falls else [f"{fall:.0f}" for fall in np.mean(falls, axis=0)]),
+            *([f"{fall:.0f}" for fall in np.mean(falls, axis=0)] if falls else ["–", "–"]),
             *(f"{last[tag]:.2f}" if tag in last else "–" for tag in list(CURVES)[1:4]),
             f"{last['follower/log_rate']:+.2f}" if "follower/log_rate" in last else "–",
         ]
@@ -159,27 +162,9 @@ def swept() -> list[dict[str, Any]]:
     return [run for name in SWEPT for run in recorded(name).values()]
 
 
-def recorded(experiment: str) -> dict[str, Any]:
-    """The runs that an experiment's record holds."""
-    path = DATA / f"{experiment}.json"
-    return json.loads(path.read_text())["runs"] if path.is_file() else {}
-
-
-def falls_of(run: dict[str, Any]) -> tuple[float, float] | None:
-    """Largest and late fall of the training return, the latter on the record's grid; None without a step."""
-    if "stability" not in run["result"]:
-        return None
-    curve = [value for value in run["curves"][RETURN] if value is not None]
-    return run["result"]["stability"]["largest_fall"], late_fall(curve)
-
-
 def throughput_table(record: dict[str, Any]) -> list[str]:
     """What benchmarks/gail_throughput.py measured."""
-    repeats = len(record["steps_per_second"]["ppo"])
-    lines = [f"| {record['device']}, n = {repeats} turns | steps/s | ratio to PPO | quartiles |", "|---|---|---|---|"]
-    for name, row in record["summary"].items():
-        low, high = row["quartiles"]
-        lines.append(f"| {name} | {row['steps_per_second']:.0f} | {row['ratio']:.2f} | {low:.2f}–{high:.2f} |")
+    lines = turns.table(record, "steps_per_second", "ppo", "steps_per_second", "steps/s", 0)
     return [*lines, "", f"Machine: {record['machine']['cpu']}, {record['machine']['cores']} cores, one thread."]
 
 

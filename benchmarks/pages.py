@@ -35,16 +35,10 @@ def update(path: Path, contents: dict[str, list[str]]) -> None:
 def difference(one: dict[int, float], other: dict[int, float]) -> str:
     """Mean of one minus other over the seeds that both have, each seed's, and Student's t interval from three on."""
     gaps = [one[seed] - other[seed] for seed in sorted(one.keys() & other.keys())]
-    each = ", ".join(f"{gap:+.1f}" for gap in gaps)
-    return f"{np.mean(gaps):+.1f} ({each}) | {interval(gaps)}"
-
-
-def interval(values: list[float]) -> str:
-    """Student's t interval of a mean at 95 %, from three values on."""
-    if len(values) < RUNS_FOR_INTERVAL:
-        return "–"
-    mean, half = np.mean(values), mean_interval(values)
-    return f"{mean - half:+.1f} to {mean + half:+.1f}"
+    mean, each = np.mean(gaps), ", ".join(f"{gap:+.1f}" for gap in gaps)
+    half = mean_interval(gaps) if len(gaps) >= RUNS_FOR_INTERVAL else None
+    interval = "–" if half is None else f"{mean - half:+.1f} to {mean + half:+.1f}"
+    return f"{mean:+.1f} ({each}) | {interval}"
 
 
 def condense(runs: Path, data: Path, extract: Callable[[Path, dict[str, Any]], dict[str, Any]]) -> None:

@@ -12,6 +12,7 @@ from l2l_experiment.stability import late_fall
 RATES = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
 FOLLOWERS = ("adam", "l2l")
 SEEDS = (0, 1, 2)
+RETURN = "rollout/ep_rew_mean"
 
 
 class Setting(NamedTuple):
@@ -52,10 +53,15 @@ def collect(runs: list[dict[str, Any]]) -> Found:
         settings, result = run["settings"], run["result"]
         if settings["follower"] in FOLLOWERS and settings["disc_rate"] in RATES:
             key = Setting(settings["follower"], settings["gradient_penalty"], settings["num_demos"])
-            curve = [value for value in run["curves"]["rollout/ep_rew_mean"] if value is not None]
-            outcome = Outcome(result["percent_of_expert"], result["stability"]["largest_fall"], float(late_fall(curve)))
+            outcome = Outcome(result["percent_of_expert"], *falls(run))
             found[key][settings["disc_rate"]][settings["seed"]] = outcome
     return {key: found[key] for key in sorted(found, key=lambda key: (key.demos, -key.penalty, key.follower))}
+
+
+def falls(run: dict[str, Any]) -> tuple[float, float]:
+    """Largest and late fall of a run's training return, the latter on the record's grid."""
+    curve = [value for value in run["curves"][RETURN] if value is not None]
+    return run["result"]["stability"]["largest_fall"], late_fall(curve)
 
 
 def comparable(found: Found, task: str) -> tuple[list[float], list[int]]:

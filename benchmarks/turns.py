@@ -9,6 +9,16 @@ def ratio(measured: dict[str, list[float]], name: str, base: str) -> float:
     return statistics.median(a / b for a, b in zip(measured[name], measured[base], strict=True))
 
 
+def table(record: dict[str, Any], raw: str, base: str, unit: str, column: str, digits: int) -> list[str]:
+    """A record's summary: `raw` names its measurements, `unit` the medians, which `column` heads."""
+    turns = len(record[raw][base])
+    lines = [f"| {record['device']}, n = {turns} turns | {column} | ratio to {base} | quartiles |", "|---" * 4 + "|"]
+    for name, row in record["summary"].items():
+        low, high = row["quartiles"]
+        lines.append(f"| {name} | {row[unit]:.{digits}f} | {row['ratio']:.2f} | {low:.2f}–{high:.2f} |")
+    return lines
+
+
 def compare(measured: dict[str, list[float]], base: str, unit: str) -> dict[str, dict[str, Any]]:
     """Print and return each name's median, and its ratio to `base` in the same turn: median and quartiles."""
     summary = {}

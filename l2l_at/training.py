@@ -39,9 +39,7 @@ def train(args: TrainArgs, resumed: Run | None = None) -> Run:
         run.update(processes=parallel.count())
         session = Session(trainer, task, run, args)
         if resumed is not None and run.saved_nothing():
-            print(f"{run.folder} was stopped before it saved a checkpoint; it starts over")
-            events.trim(run.folder, -1)
-            run.resumed(0)
+            run.start_over()
         elif resumed is not None:
             session.restore(*checkpoint.latest(run.folder))  # first: one that does not fit leaves the logs alone
             events.trim(run.folder, trainer.step_count)

@@ -203,11 +203,12 @@ def stretch(groups: Mapping[str, Sequence[Curve]], task: str, grid: NDArray[np.f
 def markdown(content: Mapping[str, Any]) -> str:
     """The table as Markdown."""
     keys = [*FIGURES, "dispersion_across_runs", "risk_across_runs"]
-    told = [f"Figure: `{content['tag']}`."] if "tag" in content else []
-    if content.get("tag") == PROBE:
-        told = [told[0][:-1] + ", our own attack on held-out images: a probe, no grade."]
+    told = []
+    if "tag" in content:
+        probe = ", our own attack on held-out images: a probe, no grade" * (content["tag"] == PROBE)
+        told = [f"Figure: `{content['tag']}`{probe}.", ""]
     head = ["group", "n", *(key.replace("_", " ") for key in keys), "worst run"]
-    lines = [*told, *[""] * len(told), "| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    lines = [*told, "| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for name, row in content["groups"].items():
         cells = [_cell(row["figures"][key]) if key in row["figures"] else "–" for key in keys]
         lines.append("| " + " | ".join([name, str(row["n"]), *cells, row["worst"]]) + " |")

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import yaml
 
-from l2l_experiment import checkpoint, provenance
+from l2l_experiment import checkpoint, events, provenance
 from l2l_experiment.errors import UserError
 from l2l_experiment.files import read_mapping, write_atomically
 from l2l_experiment.lock import LOCK, lock
@@ -88,6 +88,12 @@ class Run:
         """Whether it was stopped before it saved a checkpoint or came to any end."""
         ended = self.record.get("status") != "running" or {"steps", "result"} & self.record.keys()
         return not ended and not checkpoint.exists(self.folder)
+
+    def start_over(self, **figures: Any) -> None:
+        """Take up a run that has saved nothing from its beginning; what it logged is cut off."""
+        print(f"{self.folder} was stopped before it saved a checkpoint; it starts over")
+        events.trim(self.folder, -1)
+        self.resumed(0, **figures)
 
     def resumed(self, step: int, **figures: Any) -> None:
         """Note that training goes on from a step (0: starts over), by what code and where: it need not be what the run

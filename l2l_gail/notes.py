@@ -13,10 +13,10 @@ from l2l_gail.rewards import BIAS
 def notes(config: GAILConfig) -> list[str]:
     """Sentences for the user, none where nothing is unusual."""
     env = make(config.env)
-    actions, registered = env.action_space, gym.spec(env.spec.id)
+    actions, registered, early = env.action_space, gym.spec(env.spec.id), can_end_early(env.unwrapped)
     env.close()
     said = []
-    if config.reward in BIAS and config.reward != "constant" and can_end_early(config.env):
+    if config.reward in BIAS and config.reward != "constant" and early:
         said.append(
             f"episodes of {config.env} may end early and the reward '{config.reward}' {BIAS[config.reward]}. "
             "Compare with --reward constant, which shows what that alone achieves."
@@ -38,11 +38,8 @@ def notes(config: GAILConfig) -> list[str]:
     return said
 
 
-def can_end_early(env_id: str) -> bool:
+def can_end_early(core: gym.Env) -> bool:
     """Whether an environment may terminate before its time limit, as far as its settings tell; True if unknown."""
-    env = make(env_id)
-    core = env.unwrapped
-    env.close()
     fixed = type(core).__name__ in (
         "HalfCheetahEnv",
         "SwimmerEnv",

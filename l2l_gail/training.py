@@ -85,7 +85,9 @@ def train(args: TrainArgs, resumed: Run | None = None) -> Run:
     with run.held():
         if resumed is None or run.saved_nothing():
             if resumed is not None:
-                start_over(gail, run, args)
+                if args.follower_from is not None:
+                    carry_follower(gail, args.follower_from)
+                run.start_over(target_steps=args.steps)
             gail.set_logger(make_logger(run.folder))
             if config.bc_epochs:
                 run.update(bc_loss=cloning.clone(gail, demonstrations, epochs=config.bc_epochs))
@@ -102,15 +104,6 @@ def train(args: TrainArgs, resumed: Run | None = None) -> Run:
             print(f"Saved at step {gail.ppo.num_timesteps:,}. Continue with --resume {run.folder}")
             return run
         return finish(gail, run, args, demonstrations)
-
-
-def start_over(gail: GAIL, run: Run, args: TrainArgs) -> None:
-    """Take up a run that was stopped before its first checkpoint: there is nothing to go on from."""
-    if args.follower_from is not None:
-        carry_follower(gail, args.follower_from)
-    print(f"{run.folder} was stopped before it saved a checkpoint; it starts over")
-    events.trim(run.folder, -1)
-    run.resumed(0, target_steps=args.steps)
 
 
 def go_on(gail: GAIL, run: Run, args: TrainArgs) -> None:

@@ -18,6 +18,7 @@ def test_runs_of_different_lengths_are_compared_where_both_are(tmp_path):
     assert content["improvement"]["a over b"][0] == 0.5
     assert content["groups"]["b"]["figures"]["final"][0] == 2
     assert "| – |" in comparison.markdown(content)
+    assert comparison.markdown({"tag": "robust/pgd10"} | content).startswith("Figure: `robust/pgd10`, our own attack")
 
 
 def test_reliability_by_hand():
