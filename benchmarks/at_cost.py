@@ -1,7 +1,8 @@
 """What a training step of each method costs beside PGD-10: python benchmarks/at_cost.py [--dataset digits]
 
 All methods train the same classifier in turns within one process; a turn is a few steps of each. On the CPU the
-process's own time is measured, on CUDA the clock. Only the ratios mean something beyond this machine.
+process's own time is measured, on CUDA the clock, and the multiplications and additions of a step beside what the
+device does at best in a matrix product. Only the ratios mean something beyond this machine.
 """
 
 import json
@@ -13,11 +14,12 @@ from pathlib import Path
 import torch
 import tyro
 from at_variants import VARIANTS
+from torch.utils.flop_counter import FlopCounterMode
 from turns import compare
 
 from l2l_at import methods
 from l2l_at.config import ATConfig, tuned
-from l2l_at.data import Dataset
+from l2l_at.data import Dataset, Task
 from l2l_at.data import load as load_data
 from l2l_at.methods import METHODS
 from l2l_at.trainer import Trainer
@@ -75,20 +77,29 @@ def main() -> None:
                 seconds[name].append(taken)
     milliseconds = {name: [1000 * value for value in values] for name, values in seconds.items()}
     summary = compare(milliseconds, "pgd", "milliseconds")
+    device = trainers["pgd"].device
+    work = {}
+    if device.type == "cuda":  # where a step's work is compared with what the device could do
+        del trainers
+        work["matrix_rate"] = matrix_rate(device)
+        work["operations_a_step"] = {name: operations(config, task) for name, config in configs.items()}
+        for name, count in work["operations_a_step"].items():
+            rate = 1000 * count / summary[name]["milliseconds"]
+            print(f"{name:12}{rate / 1e12:8.1f} TFLOP/s, {rate / work['matrix_rate']:.1%} of a matrix product's")
     if args.out is not None:
         record = {
             "command": provenance.command_line(),
             "git": provenance.git_state(),
             "machine": provenance.machine(),
             "versions": provenance.versions(),
-            "device": str(trainers["pgd"].device),
+            "device": str(device),
             "settings": {
                 name: getattr(config, name) for name in ("dataset", "model", "attacker", "batch_size", "compile")
             },
-            "batches_per_epoch": trainers["pgd"].batches.per_epoch,
+            "batches_per_epoch": len(task.train) // config.batch_size,
             "seconds_a_step": seconds,
             "summary": summary,
-        }
+        } | work
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(json.dumps(record, indent=1) + "\n")
 
@@ -108,6 +119,29 @@ def timed(trainer: Trainer, steps: int, clock: Callable[[], float]) -> float:
             trainer.schedule.last_epoch = trainer.step_count = 0
         trainer.step()
     return (clock() - start) / steps
+
+
+def operations(config: ATConfig, task: Task) -> float:
+    """Multiplications and additions of convolutions and matrix products in a training step, the mean over four.
+
+    Four, for that is how often the residual attacker learns; counted without compilation, which hides them.
+    """
+    trainer = Trainer(replace(config, compile=False), task)
+    with FlopCounterMode(display=False) as counter:
+        for _ in range(4):
+            trainer.step()
+    return counter.get_total_flops() / 4
+
+
+def matrix_rate(device: torch.device, size: int = 8192) -> float:
+    """Operations a second of a bfloat16 matrix product of random numbers, the best of ten."""
+    left, right = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
+    seconds = []
+    for _ in range(12):
+        start = cuda_clock()
+        left @ right
+        seconds.append(cuda_clock() - start)
+    return 2 * size**3 / min(seconds[2:])
 
 
 def cuda_clock() -> float:
