@@ -41,10 +41,10 @@ from l2l_experiment.figures import frontier, learning_curves
 
 PAGE = ROOT / "docs" / "results" / "at.md"
 SETTINGS = (
-    "dataset", "method", "model", "norm", "eps", "seed", "epochs", "subset", "attack_steps", "attack_size",
-    "attack_start", "attacker_sees", "attacker_every", "attacker_rate", "attacker_scale_rate", "gradient_scale",
-    "freeze_attacker", "attacker", "attacker_width", "average", "swa_from", "awp", "inner", "regularisation",
-    "label_smoothing", "clean_share", "bat_rate", "bat_lambda", "noise", "replays",
+    "dataset", "method", "model", "norm", "eps", "seed", "epochs", "batch_size", "subset", "attack_steps",
+    "attack_size", "attack_start", "attacker_sees", "attacker_every", "attacker_rate", "attacker_scale_rate",
+    "gradient_scale", "freeze_attacker", "attacker", "attacker_width", "average", "swa_from", "awp", "inner",
+    "regularisation", "label_smoothing", "clean_share", "bat_rate", "bat_lambda", "noise", "replays",
 )  # fmt: skip
 CURVES = ("train/loss", "robust/clean", "robust/pgd10", "train/pgd10", "follower/strength")
 PAIRS = tuple(("l2l", other) for other in ("pgd", "frozen", "fgsm-rs", "l2l-2step"))
@@ -79,13 +79,15 @@ class Args:
 
     runs: Path | None = None
     """Take in the finished runs of this folder (OUT of at_experiments.py) first."""
+    ungraded: bool = False
+    """Those, too, that ended but whose grading was cut off; they count as made."""
 
 
 def main() -> None:
     """Condense, draw, write."""
     args = tyro.cli(Args)
     if args.runs is not None:
-        condense(args.runs, DATA, extract)
+        condense(args.runs, DATA, extract, ungraded=args.ungraded)
     costs = read_costs()
     contents = {}
     for path in sorted(DATA.glob("*.json")):
@@ -224,7 +226,7 @@ def draw(name: str, runs: dict[str, Any], costs: Costs) -> list[str]:
                 ylabel=f"accuracy on test images under {by}, %",
             )
             lines += ["", f"![robustness against cost, ε = {eps}](at/{png.name})"]
-        if name == "digits":
+        if name in ("digits", "cifar10-short"):
             lines += ["", draw_curves(name, eps, {k: r for k, r in runs.items() if r["settings"]["eps"] == eps})]
     return lines
 
@@ -236,10 +238,11 @@ def draw_curves(name: str, eps: str, runs: dict[str, Any]) -> str:
         for group, members in grouped(runs).items()
     }
     percent = {who: [(steps, [100 * v for v in values]) for steps, values in some] for who, some in curves.items()}
+    settings = next(iter(runs.values()))["settings"]
     png, _ = learning_curves(
         percent,
-        DATA / f"{name}_{eps}_curves",
-        title=f"digits, linf, ε = {eps}: robustness over training",
+        DATA / f"{name}_{eps.replace('/', '-')}_curves",
+        title=f"{settings['dataset']}, {settings['norm']}, ε = {eps}: robustness over training",
         ylabel="PGD-10 accuracy on held-out images, % (a probe)",
     )
     return f"![held-out robustness over training, ε = {eps}](at/{png.name})"

@@ -48,41 +48,24 @@ def method_of(group: str) -> str:
 
 
 def make_table(runs: dict[str, Any], costs: Costs) -> list[str]:
-    """One row a group: clean, second opinion and AutoAttack, strength, alarms, cost."""
-    graded = all("grade" in run["result"] for run in runs.values())
-    lines = [
-        "| runs | n | ε | clean % | "
-        + (
-            "foolbox PGD-50 % | AutoAttack %, mean ± sd over seeds (each) | tier | "
-            if graded
-            else "held-out PGD-10 % | "
-        )
-        + "strength | gain | alarms (at the end) | cost over pgd |",
-        "|---" * (11 if graded else 9) + "|",
-    ]
+    """One row a group: clean, second opinion and AutoAttack, or our own probe where it was not graded; alarms, cost."""
+    graded = ["grade" in run["result"] for run in runs.values()]
+    heads = ["runs", "n", "ε"]
+    heads += ["clean %", "foolbox PGD-50 %", "AutoAttack %, mean ± sd over seeds (each)", "tier"] if any(graded) else []
+    heads += [] if all(graded) else ["held-out clean %" if any(graded) else "clean %", "held-out PGD-10 %"]
+    heads += ["strength", "gain", "alarms (at the end)", "cost over pgd"]
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for name, members in grouped(runs).items():
         settings = members[0]["settings"]
         results = [run["result"] for run in members]
         strength, gain = ([r[key] for r in results if r.get(key) is not None] for key in ("strength", "gain"))
         cost = costs.get((settings["dataset"], settings["model"], method_of(name)))
-        if graded:
-            grades = [run["result"]["grade"] for run in members]
-            robust = [100 * grade["autoattack"] for grade in grades]
-            each = ", ".join(f"{value:.1f}" for value in robust)
-            figures = [
-                f"{np.mean([100 * grade['clean'] for grade in grades]):.1f}",
-                f"{np.mean([100 * grade['attacks'][FOOLBOX] for grade in grades]):.1f}",
-                f"{mean_and_spread(robust)} ({each})",
-                tiers(grades),
-            ]
-        else:
-            last = [run["result"]["best"] for run in members]
-            figures = [f"{100 * np.mean([row[key] for row in last]):.1f}" for key in ("clean", "pgd10")]
-        cells = [
-            method_of(name) if graded else name,
-            str(len(members)),
-            settings["eps"],
-            *figures,
+        cells = [method_of(name) if any(graded) else name, str(len(members)), settings["eps"]]
+        if any(graded):
+            cells += grade_cells([result["grade"] for result in results if "grade" in result])
+        if not all(graded):
+            cells += [f"{100 * np.mean([r['best'][key] for r in results]):.1f}" for key in ("clean", "pgd10")]
+        cells += [
             f"{np.mean(strength):.2f}" if strength else "–",
             f"{np.mean(gain):.2f}" if gain else "–",
             raised(members),
@@ -90,6 +73,20 @@ def make_table(runs: dict[str, Any], costs: Costs) -> list[str]:
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
+
+
+def grade_cells(grades: list[dict[str, Any]]) -> list[str]:
+    """What a row says of its runs' grades; dashes if none was graded."""
+    if not grades:
+        return ["–"] * 4
+    robust = [100 * grade["autoattack"] for grade in grades]
+    each = ", ".join(f"{value:.1f}" for value in robust)
+    return [
+        f"{np.mean([100 * grade['clean'] for grade in grades]):.1f}",
+        f"{np.mean([100 * grade['attacks'][FOOLBOX] for grade in grades]):.1f}",
+        f"{mean_and_spread(robust)} ({each})",
+        tiers(grades),
+    ]
 
 
 def raised(members: list[dict[str, Any]]) -> str:
@@ -220,9 +217,17 @@ def cost_table(record: dict[str, Any]) -> list[str]:
     """What benchmarks/at_cost.py measured."""
     lines = turns.table(record, "seconds_a_step", "pgd", "milliseconds", "ms a step", 1)
     settings, machine = record["settings"], record["machine"]
+    if rate := record.get("matrix_rate"):
+        lines[0] += " s an epoch | of a matrix product's rate |"
+        lines[1] += "---|---|"
+        for row, (name, figures) in enumerate(record["summary"].items(), start=2):
+            seconds = figures["milliseconds"] / 1000
+            share = record["operations_a_step"][name] / seconds / rate
+            lines[row] += f" {seconds * record['batches_per_epoch']:.1f} | {share:.1%} |"
     where = machine["gpu"] or f"{machine['cpu']}, one thread"
+    network = f", attacker {settings['attacker']}" if "l2l-grad" in record["summary"] and rate else ""
     return [
         *lines,
         "",
-        f"{settings['dataset']}, {settings['model']}, batch {settings['batch_size']}. Machine: {where}.",
+        f"{settings['dataset']}, {settings['model']}, batch {settings['batch_size']}{network}. Machine: {where}.",
     ]

@@ -165,7 +165,11 @@ def swept() -> list[dict[str, Any]]:
 def throughput_table(record: dict[str, Any]) -> list[str]:
     """What benchmarks/gail_throughput.py measured."""
     lines = turns.table(record, "steps_per_second", "ppo", "steps_per_second", "steps/s", 0)
-    return [*lines, "", f"Machine: {record['machine']['cpu']}, {record['machine']['cores']} cores, one thread."]
+    machine = record["machine"]
+    network = "×".join(map(str, record["settings"]["disc_hidden"]))
+    gpu = f" {machine['gpu']};" if record["device"] == "cuda" else ""
+    where = f"{gpu} {machine['cpu']}, {machine['cores']} cores, one thread"
+    return [*lines, "", f"Discriminator {network}. Machine:{where}."]
 
 
 def plain_table(rows: list[dict[str, Any]]) -> list[str]:

@@ -41,15 +41,17 @@ def difference(one: dict[int, float], other: dict[int, float]) -> str:
     return f"{mean:+.1f} ({each}) | {interval}"
 
 
-def condense(runs: Path, data: Path, extract: Callable[[Path, dict[str, Any]], dict[str, Any]]) -> None:
+def condense(
+    runs: Path, data: Path, extract: Callable[[Path, dict[str, Any]], dict[str, Any]], *, ungraded: bool = False
+) -> None:
     """Write what `extract(run's folder, its record)` keeps of the finished runs in RUNS/EXPERIMENT/RUN into
-    DATA/EXPERIMENT.json; earlier records stay."""
+    DATA/EXPERIMENT.json; earlier records stay. `ungraded` takes in runs that ended, too, but were not graded."""
     for experiment in sorted(path for path in runs.iterdir() if path.is_dir()):
         path = data / f"{experiment.name}.json"
         kept = json.loads(path.read_text())["runs"] if path.is_file() else {}
         for run in sorted(experiment.iterdir()):
             record = json.loads((run / "record.json").read_text()) if (run / "record.json").is_file() else {}
-            if record.get("status") == "finished":
+            if record.get("status") == "finished" or (ungraded and "result" in record):
                 origin = {
                     "versions": record["versions"],
                     "machine": record["machine"],
