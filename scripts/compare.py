@@ -11,6 +11,7 @@ import joblib
 import numpy as np
 import tyro
 
+from l2l_at import frontier
 from l2l_experiment import board, comparison
 from l2l_experiment.curves import Curve, read
 from l2l_experiment.errors import UserError, exit_on_user_error
@@ -38,7 +39,8 @@ class Args:
     records: Annotated[Path | None, tyro.conf.arg(name="from")] = None
     """Make the tables and figures of README and docs anew from this project's records: --from docs/results."""
     out: Path = Path("comparison")
-    """Folder for table.md, comparison.json, curves and curves_hours (.png, .svg) and tensorboard/."""
+    """Folder for table.md, comparison.json, curves and curves_hours (.png, .svg), tensorboard/ and, of graded runs of
+    adversarial training, frontier."""
 
 
 @exit_on_user_error
@@ -91,8 +93,25 @@ def main() -> None:
     else:
         learning_curves(timed, args.out / "curves_hours", ylabel=tags[0], title=tags[0], xlabel="hours", worst=worst)
     board.write(args.out / "tensorboard", groups, grids, tags[0])
+    frontiers = draw_frontiers(curves, args.out)
     print(text)
-    print(f"{args.out}: table.md, comparison.json, curves.png, curves.svg; tensorboard --logdir {args.out}/tensorboard")
+    written = ", ".join(["table.md, comparison.json, curves.png, curves.svg", *(path.name for path in frontiers)])
+    print(f"{args.out}: {written}; tensorboard --logdir {args.out}/tensorboard")
+
+
+def draw_frontiers(curves: list[Curve], out: Path) -> list[Path]:
+    """Robustness against cost, of runs of adversarial training: a picture a task."""
+    for old in out.glob("frontier*"):
+        old.unlink()
+    tasks: dict[str, dict[str, list[Path]]] = {}
+    for curve in curves:
+        if "method" in curve.settings:
+            tasks.setdefault(curve.task, {}).setdefault(curve.group, []).append(Path(curve.name))
+    several = {task: groups for task, groups in tasks.items() if len(groups) > 1}
+    pictures, reasons = frontier.draw(several, out / "frontier")
+    for reason in reasons:
+        print(f"not on a frontier of robustness and cost: {reason}", file=sys.stderr)
+    return pictures
 
 
 def attempt(folder: Path, args: Args) -> Curve | str:

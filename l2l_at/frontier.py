@@ -1,0 +1,82 @@
+"""What robustness costs, of graded runs: AutoAttack's accuracy against the seconds that training an epoch took."""
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+from l2l_experiment import figures
+from l2l_experiment.errors import UserError
+from l2l_experiment.files import read_mapping
+
+
+class Graded(NamedTuple):
+    """A run's grade and cost, and on what both depend: runs in which that differs are on no common scale."""
+
+    robust: float
+    """Test images that withstand AutoAttack, percent."""
+    seconds: float
+    """Of training an epoch, without probes and saving."""
+    grade: tuple[Any, ...]
+    machine: tuple[Any, ...]
+
+
+def read(folder: Path) -> Graded:
+    """A run's grade and cost; UserError if it was not graded."""
+    record = read_mapping(folder / "record.json")
+    result = record.get("result") or {}
+    try:
+        grade, machine = result["grade"], record["machine"]
+        on = tuple(grade[name] for name in ("tier", "n", "norm", "radius", "seed"))
+        return Graded(
+            100 * grade["autoattack"], result["seconds_per_epoch"], on, (machine.get("cpu"), machine.get("gpu"))
+        )
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{folder} was not graded: python scripts/grade_at.py {folder}") from error
+
+
+def draw(tasks: Mapping[str, Mapping[str, Sequence[Path]]], stem: Path) -> tuple[list[Path], list[str]]:
+    """Draw a picture a task, `tasks[task][group]` being folders of runs; returns pictures, and what cannot be shown.
+
+    Costs are medians over a group's runs. They are clock times: of runs that were made side by side, or on a machine
+    with other work, they say little (benchmarks/at_cost.py measures methods in turns).
+    """
+    pictures, reasons = [], []
+    for task, groups in tasks.items():
+        found: dict[str, list[Graded]] = defaultdict(list)
+        ungraded = []
+        for name, folders in groups.items():
+            for folder in folders:
+                try:
+                    run = read(folder)
+                except UserError as error:
+                    ungraded.append(str(error))
+                else:
+                    found[name].append(run)
+        if ungraded:
+            reasons.append(ungraded[0] + (f"; and {len(ungraded) - 1} more" if ungraded[1:] else ""))
+        runs = [run for members in found.values() for run in members]
+        if len(found) < 2:
+            continue
+        if len({run.grade for run in runs}) > 1:
+            reasons.append(f"{task}: the runs were graded with different tiers, images, seeds or radii")
+            continue
+        if len({run.machine for run in runs}) > 1:
+            reasons.append(f"{task}: the runs were trained on different machines, whose times are no common cost")
+            continue
+        tier, count = runs[0].grade[:2]
+        points = {
+            name: (median(run.seconds for run in members), [run.robust for run in members])
+            for name, members in found.items()
+        }
+        suffix = "_" + re.sub(r"[^\w.]+", "-", task) if len(tasks) > 1 else ""
+        pictures += figures.frontier(
+            points,
+            stem.with_name(stem.name + suffix),
+            title=f"{task}: robustness against cost",
+            xlabel="seconds of training an epoch, median over runs",
+            ylabel=f"% of {count} test images that withstand AutoAttack ({tier})",
+        )
+    return pictures, reasons
