@@ -77,6 +77,6 @@ def draw(tasks: Mapping[str, Mapping[str, Sequence[Path]]], stem: Path) -> tuple
             stem.with_name(stem.name + suffix),
             title=f"{task}: robustness against cost",
             xlabel="seconds of training an epoch, median over runs",
-            ylabel=f"% of {count} test images that withstand AutoAttack ({tier})",
+            ylabel=f"robust test images, % (AutoAttack {tier}, n = {count})",
         )
     return pictures, reasons
