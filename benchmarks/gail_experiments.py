@@ -83,6 +83,17 @@ def sensitivity() -> dict[str, list[str]]:
     }
 
 
+def score_penalty() -> dict[str, list[str]]:
+    """No penalty in the discriminator's objective, but one in what the learned rule is scored on, in place of smoothed
+    labels; beside `sensitivity`'s runs without penalty."""
+    return {
+        f"l2l_{rate}_s{seed}": [*FEW, "--gradient-penalty", "0", "--score-penalty", "1", "--follower", "l2l"]
+        + ["--disc-rate", rate, "--seed", str(seed)]
+        for seed in SEEDS
+        for rate in ("1e-4", "3e-5", "1e-3")
+    }
+
+
 def grid() -> dict[str, list[str]]:
     """Tasks by demonstrations, penalty and follower, five seeds; what `main` and `tasks` have is not listed again."""
     return {
@@ -148,6 +159,7 @@ def experiments() -> Experiments:
         "cloning": {f"{env}_adam_s{seed}": [*task(env, seed), "--steps", "0"] for seed in SEEDS for env in TASKS},
         "constant": {f"{env}_adam_s0": [*task(env, 0), "--reward", "constant"] for env in TASKS},
         "sensitivity": sensitivity(),
+        "score-penalty": score_penalty(),
         "boundary": boundary(),
         "meta": meta(),
         "grid": grid(),
