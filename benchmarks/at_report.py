@@ -160,19 +160,23 @@ def page_of(name: str) -> str:
 def method_figures(name: str) -> list[str]:
     """What is recorded of a method on digits: rows of the tables of results, or that there is nothing yet."""
     names = [method for method in METHODS if page_of(method) == f"methods/{name}.md"]
-    everything = recorded("digits") | recorded("zoo") | recorded("norms")
-    runs = {
-        key: run
-        for key, run in everything.items()
-        if run["settings"]["method"] in names or (name == "awp" and run["settings"].get("awp"))
-    }
+
+    def of_method(runs: dict[str, Any]) -> dict[str, Any]:
+        return {
+            key: run
+            for key, run in runs.items()
+            if run["settings"]["method"] in names or (name == "awp" and run["settings"].get("awp"))
+        }
+
+    runs = of_method(recorded("digits") | recorded("zoo") | recorded("norms"))
     if not runs:
         return ["Nothing is recorded yet."]
-    return [
-        "Digits; what the columns mean and how to make them: [results](../results/at.md).",
-        "",
-        *make_table(runs, read_costs()),
-    ]
+    lines = ["Digits; what the columns mean and how to make them: [results](../results/at.md)."]
+    lines += ["", *make_table(runs, read_costs())]
+    if short := of_method(recorded("cifar10-short")):
+        where = "[a short run each](../results/at.md#cifar-10-on-a-gpu-ten-minutes)"
+        lines += ["", f"CIFAR-10, {where}, of no published setting:", "", *make_table(short, read_costs())]
+    return lines
 
 
 def extract(run: Path, record: dict[str, Any]) -> dict[str, Any]:
