@@ -60,11 +60,11 @@ def main() -> None:
     """Measure in turns, print ratios with their spread."""
     args = tyro.cli(Args)
     torch.set_num_threads(1)
-    changes = {name: getattr(args, name) for name in ("model", "attacker", "batch_size") if getattr(args, name)}
+    changes = {name: getattr(args, name) for name in ("model", "batch_size") if getattr(args, name)}
     config = replace(tuned(args.dataset), device=args.device, compile=args.compile, **changes)
     task = load_data(config.dataset, data_dir=args.data_dir)
     names = list(dict.fromkeys(("pgd", *args.methods)))
-    configs = {name: variant(config, name) for name in names}
+    configs = {name: variant(config, name, args.attacker) for name in names}
     if args.compile:  # what differentiates a gradient cannot be compiled
         configs = {name: c for name, c in configs.items() if not methods.make(c, task.shape[0]).differentiates}
     trainers = {name: Trainer(config, task) for name, config in configs.items()}
@@ -93,9 +93,8 @@ def main() -> None:
             "machine": provenance.machine(),
             "versions": provenance.versions(),
             "device": str(device),
-            "settings": {
-                name: getattr(config, name) for name in ("dataset", "model", "attacker", "batch_size", "compile")
-            },
+            "settings": {name: getattr(config, name) for name in ("dataset", "model", "batch_size", "compile")}
+            | {"attacker": args.attacker or config.attacker},
             "batches_per_epoch": len(task.train) // config.batch_size,
             "seconds_a_step": seconds,
             "summary": summary,
@@ -104,9 +103,11 @@ def main() -> None:
         args.out.write_text(json.dumps(record, indent=1) + "\n")
 
 
-def variant(config: ATConfig, name: str) -> ATConfig:
-    """The settings of a method or variant."""
-    changes = VARIANTS.get(name, {"method": name})
+def variant(config: ATConfig, name: str, attacker: str | None = None) -> ATConfig:
+    """The settings of a method or variant; `attacker` is for those that have a choice of networks."""
+    changes = dict(VARIANTS.get(name, {"method": name}))
+    if attacker and "attacker" in METHODS[changes.get("method", config.method)].takes:
+        changes["attacker"] = attacker
     # Weights are perturbed from the start, for what is measured are the first steps.
     return replace(config, **changes, **({"awp_from": 0.0} if changes.get("awp") else {}))
 

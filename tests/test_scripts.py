@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,23 @@ def test_every_cost_that_is_measured_is_of_settings_that_exist(benchmarks):
 
     for name in at_cost.Args().methods:
         methods.make(at_cost.variant(tuned("digits"), name), 1)
+        methods.make(at_cost.variant(tuned("cifar10"), name, "slim"), 3)
+    assert at_cost.variant(tuned("cifar10"), "l2l-grad", "slim").attacker == "slim"
+
+
+def test_operations_of_a_step_are_those_of_its_layers(benchmarks):
+    """PGD-10 on a batch: eleven forward passes, ten gradients of the images, one of the weights (twice, but for the
+    first layer, whose images need none)."""
+    import at_cost
+
+    from l2l_at.config import tuned
+    from l2l_at.data import load
+
+    config, task = replace(tuned("digits"), device="cpu", batch_size=32, method="pgd"), load("digits")
+    # small-cnn: 2 operations for each weight at each place it is used.
+    layers = [2 * 9 * 32 * 64, 2 * 9 * 32 * 64 * 64, 2 * 64 * 16 * 128, 2 * 128 * 10]
+    forward = 32 * sum(layers)
+    assert at_cost.operations(config, task) == 11 * forward + 10 * forward + 2 * forward - 32 * layers[0]
 
 
 def sections(page):
