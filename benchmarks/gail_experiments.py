@@ -83,13 +83,19 @@ def sensitivity() -> dict[str, list[str]]:
     }
 
 
-def score_penalty() -> dict[str, list[str]]:
-    """No penalty in the discriminator's objective, but one in what the learned rule is scored on, in place of smoothed
-    labels; beside `sensitivity`'s runs without penalty."""
+def no_penalty() -> dict[str, list[str]]:
+    """Learned rules for a discriminator without penalty, where `sensitivity` shows that the one as it is fails."""
+    start = [*FEW, "--gradient-penalty", "0"]
+    changes = {
+        "l2l-penalty": ["--follower", "l2l", "--score-penalty", "1"],
+        "l2l-rate": ["--follower", "l2l-rate"],
+        "l2l-anchored": ["--follower", "l2l", "--follower-anchored"],
+        "l2l-anchored-penalty": ["--follower", "l2l", "--follower-anchored", "--score-penalty", "1"],
+    }
     return {
-        f"l2l_{rate}_s{seed}": [*FEW, "--gradient-penalty", "0", "--score-penalty", "1", "--follower", "l2l"]
-        + ["--disc-rate", rate, "--seed", str(seed)]
+        f"{name}_{rate}_s{seed}": [*start, *flags, "--disc-rate", rate, "--seed", str(seed)]
         for seed in SEEDS
+        for name, flags in changes.items()
         for rate in ("1e-4", "3e-5", "1e-3")
     }
 
@@ -159,7 +165,7 @@ def experiments() -> Experiments:
         "cloning": {f"{env}_adam_s{seed}": [*task(env, seed), "--steps", "0"] for seed in SEEDS for env in TASKS},
         "constant": {f"{env}_adam_s0": [*task(env, 0), "--reward", "constant"] for env in TASKS},
         "sensitivity": sensitivity(),
-        "score-penalty": score_penalty(),
+        "no-penalty": no_penalty(),
         "boundary": boundary(),
         "meta": meta(),
         "grid": grid(),

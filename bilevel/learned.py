@@ -109,8 +109,11 @@ class Coordinatewise(nn.Module):
     tensor; gradient and momenta over Adam's running root mean square; logarithm and sign of the gradient; and the
     fraction of training done, which the caller writes into `state["progress"]` (a Tensor of shape (), in [0, 1]).
 
-    `hidden=0` leaves the network out: the log rate is then all that is learned. The network's inputs are data: use it
-    with `through="rule"` or `"nothing"`, not with `"everything"` for a hypergradient of the leader.
+    `hidden=0` leaves the network out: the log rate is then all that is learned. `anchored` shows the network how far a
+    weight is from where it started, in place of how far from zero: what it learns of decay then leads back to the start
+    (as the penalty of Kumar et al., 2023, does), and not to weights of zero, from which no gradient leads back. The
+    network's inputs are data: use it with `through="rule"` or `"nothing"`, not with `"everything"` for a hypergradient
+    of the leader.
     Features after Metz et al. (2020) and Goldie et al. (2024); the residual form after Metz et al.'s nominal steps.
     """
 
@@ -118,12 +121,18 @@ class Coordinatewise(nn.Module):
     momenta = (0.5, 0.9, 0.99)
 
     def __init__(
-        self, rate: float, *, hidden: int = 16, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
+        self,
+        rate: float,
+        *,
+        hidden: int = 16,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        anchored: bool = False,
     ) -> None:
         super().__init__()
         if betas[0] not in self.momenta:
             raise ValueError(f"the first of betas must be one of {self.momenta}, got {betas[0]}")
-        self.rate, self.betas, self.eps = rate, betas, eps
+        self.rate, self.betas, self.eps, self.anchored = rate, betas, eps, anchored
         self.log_rate = nn.Parameter(torch.zeros(()))
         self.network = None
         if hidden:
@@ -136,12 +145,13 @@ class Coordinatewise(nn.Module):
         def zeros() -> Variable:  # fresh ones each time: file formats refuse tensors that share their memory
             return map_tensors(torch.zeros_like, variable)
 
-        return {
+        state = {
             "count": torch.zeros((), dtype=torch.float64),
             "progress": torch.zeros(()),
             "momenta": {str(beta): zeros() for beta in self.momenta},
             "square": zeros(),
         }
+        return state | ({"start": map_tensors(lambda v: v.detach().clone(), variable)} if self.anchored else {})
 
     def update(self, gradient: Variable, state: State, variable: Variable) -> tuple[Variable, State]:
         count = state["count"] + 1
@@ -163,8 +173,9 @@ class Coordinatewise(nn.Module):
         """The features of every weight, shape (weights, 12), clamped to ±5."""
         count = float(state["count"])
         averages = [flatten(state["momenta"][str(beta)]) / (1 - beta**count) for beta in self.momenta]
+        weight = flatten(variable) - flatten(state["start"]) if self.anchored else flatten(variable)
         # One row a feature keeps every write below contiguous; the network reads the transposed view.
-        rows = torch.stack([flatten(gradient), *averages, flatten(variable)])
+        rows = torch.stack([flatten(gradient), *averages, weight])
         inputs = rows.new_empty(self.features, rows.shape[1])
         sizes = [leaf.numel() for leaf in leaves(gradient)]
         for x, over_rms in zip(rows.split(sizes, dim=1), inputs[:5].split(sizes, dim=1), strict=True):

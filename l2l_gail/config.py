@@ -87,6 +87,8 @@ class GAILConfig:
     """Discriminator steps between two fits of the learned rule (K); must divide disc_updates."""
     follower_hidden: int = 16
     """Width of the learned rule's network per weight."""
+    follower_anchored: bool = False
+    """Show the learned rule how far a weight is from where it started, in place of how far from zero."""
     follower_rate: float = 1e-3
     """Learning rate of the learned rule's network."""
     log_rate_rate: float = 0.05

@@ -61,6 +61,37 @@ def test_coordinatewise_inputs_written_out_for_each_weight():
     torch.testing.assert_close(seen[-1], torch.tensor(expected), rtol=1e-4, atol=1e-5)
 
 
+def test_an_anchored_rule_sees_the_distance_from_the_start():
+    rule, seen = random_rule(anchored=True), []
+    rule.network.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    variable = {"w": torch.randn(3, 2), "b": torch.randn(4)}
+    start, gradient = {name: value.clone() for name, value in variable.items()}, gradients(1)[0]
+    step, state = rule.update(gradient, rule.init(variable), variable)
+    assert (seen[-1][:, 4] == 0).all()
+    for name in variable:
+        variable[name].add_(step[name])  # in place: the start must be a copy
+    rule.update(gradient, state, variable)
+    away = {name: variable[name] - start[name] for name in variable}
+    expected = torch.cat([(d / d.square().mean().sqrt()).flatten() for d in away.values()])
+    torch.testing.assert_close(seen[-1][:, 4], expected.clamp(-5, 5), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("anchored", [False, True])
+def test_learned_decay_leads_to_zero_or_back_to_the_start(anchored):
+    rule = Coordinatewise(0.01, hidden=1, anchored=anchored)
+    with torch.no_grad():
+        for parameter in rule.network.parameters():
+            parameter.zero_()
+        rule.network[0].weight[0, 4] = 1.0  # b grows with the weight, a is zero
+        rule.network[2].weight[1, 0] = 1.0
+    start = torch.full((3,), 2.0)
+    variable, state = start + torch.tensor([0.4, 0.5, 0.6]), rule.init(start)
+    for _ in range(400):
+        step, state = rule.update(torch.zeros(3), state, variable)
+        variable = variable + step
+    torch.testing.assert_close(variable, start if anchored else torch.zeros(3), rtol=0, atol=0.02)
+
+
 def test_coordinatewise_step_is_the_documented_formula():
     rule, outputs = random_rule(), []
     rule.network.register_forward_hook(lambda module, args, output: outputs.append(output))

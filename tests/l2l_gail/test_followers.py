@@ -33,9 +33,10 @@ def weights_of(discriminator):
     return [p.detach().clone() for p in discriminator.parameters()]
 
 
-def test_zero_headed_rule_is_adam_to_the_last_bit_for_100_rounds(config):
+@pytest.mark.parametrize("anchored", [False, True])
+def test_zero_headed_rule_is_adam_to_the_last_bit_for_100_rounds(config, anchored):
     adam = task(config)
-    learned = task(replace(config, follower="l2l", freeze_follower=True))
+    learned = task(replace(config, follower="l2l", freeze_follower=True, follower_anchored=anchored))
     assert isinstance(adam[1], AdamFollower)
     assert isinstance(learned[1], L2LFollower)
     for round_ in range(100):
@@ -88,9 +89,9 @@ def test_log_rate_rises_from_a_rate_far_too_low(config):
     assert figures["rate"] == pytest.approx(1e-6 * torch.tensor(figures["log_rate"]).exp().item())
 
 
-@pytest.mark.parametrize("name", ["adam", "l2l", "l2l-rate"])
+@pytest.mark.parametrize("name", ["adam", "l2l", "l2l-rate", "l2l anchored"])
 def test_follower_continues_bit_by_bit_from_its_state(config, name):
-    config = replace(config, follower=name)
+    config = replace(config, follower=name.split()[0], follower_anchored="anchored" in name)
     discriminator, follower, train, score = task(config)
     for _ in range(3):
         follower.respond(train, score, 0.1)
