@@ -45,11 +45,13 @@ TITLES = {
     "score_on_seen": "scored on the rollout seen",
     "stress": "no gradient penalty",
     "boundary": "3M steps",
+    "no-penalty": "rules without a penalty",
     "tasks": "after cloning",
     "scratch": "from scratch",
     "constant": "constant reward",
     "filter": "running filter",
 }
+SPLIT = {"no-penalty": "disc_rate"}  # what tells an experiment's pictures apart, if not the follower
 ABLATED_RATE = 3e-5
 META = ("log_rate_rate", "follower_rate")
 RULE = ("holdout", "follower_steps", "freeze_follower")
@@ -86,15 +88,22 @@ def main() -> None:
 
 def with_related(name: str, runs: dict[str, Any]) -> dict[str, Any]:
     """An experiment's runs with those of other experiments that belong into its table and were not made twice."""
-    others = {"grid": ("main", "tasks"), "ablation": ("rates", "tasks")}.get(name, ())
+    others = {"grid": ("main", "tasks"), "ablation": ("rates", "tasks"), "no-penalty": ("sensitivity",)}.get(name, ())
+    rates = {run["settings"]["disc_rate"] for run in runs.values()}
     related = {
         f"{other}/{key}": run
         for other in others
         for key, run in recorded(other).items()
         # The rule's parts are taken away at the rate that is too small, and it is carried to the other tasks.
         if not (other == "rates" and run["settings"]["disc_rate"] != ABLATED_RATE)
+        and not (other == "sensitivity" and not beside(run["settings"], rates))
     }
     return related | runs
+
+
+def beside(settings: dict[str, Any], rates: set[float]) -> bool:
+    """Whether a run of the sweep is one of those without penalty, on one demonstration, at one of the rates."""
+    return settings["gradient_penalty"] == 0 and settings["num_demos"] == 1 and settings["disc_rate"] in rates
 
 
 def extract(run: Path, record: dict[str, Any]) -> dict[str, Any]:
@@ -120,6 +129,8 @@ def settings_of(run: Path) -> dict[str, Any]:
         scoring = from_dict(settings).scoring
         # Runs that are older than the setting were scored on the objective of their steps.
         kept["score_smoothing"] = scoring.label_smoothing if "score_smoothing" in settings else 0.0
+        kept["score_penalty"] = scoring.gradient_penalty
+        kept["follower_anchored"] = settings.get("follower_anchored", False)
     return kept
 
 
@@ -138,16 +149,17 @@ def draw(name: str, runs: dict[str, Any]) -> list[str]:
     runs = {key: run for key, run in runs.items() if run["curves"]}
     if not runs or name == "sensitivity":  # which is drawn over the rate instead, not over steps
         return lines
-    split = "env" if len({run["settings"]["env"] for run in runs.values()}) > 1 else "follower"
+    split = "env" if len({run["settings"]["env"] for run in runs.values()}) > 1 else SPLIT.get(name, "follower")
     panels = sorted({run["settings"][split] for run in runs.values()}) if len(runs) > 8 or split == "env" else [None]
     for panel in panels:
         members = {key: run for key, run in runs.items() if panel is None or run["settings"][split] == panel}
         title = f"{TITLES.get(name, name)}: {next(iter(members.values()))['settings']['env']}"
         if len(counts := {run["settings"]["num_demos"] for run in members.values()}) == 1:
             title += f", {demonstrations(*counts)}"
+        label = sensitivity.rate_name(panel) if split == "disc_rate" else panel
         if panel is not None and split != "env":
-            title += f", {panel}"
-        stem = name if panel is None else f"{name}_{panel}"
+            title += f", {label}"
+        stem = name if panel is None else f"{name}_{label}"
         lines += [f"![{title}, return](gail/{draw_returns(DATA / stem, title, members).name})", ""]
         learned = {key: run for key, run in members.items() if "follower/log_rate" in run["curves"]}
         if learned:

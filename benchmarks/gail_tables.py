@@ -58,6 +58,9 @@ def group_of(run: dict[str, Any], runs: dict[str, Any]) -> str:
     who = settings["follower"] if settings["steps"] else "cloning alone"
     if "score_smoothing" in varied and "score_smoothing" in settings:
         who += f", score smoothed {settings['score_smoothing']:g}"
+    if settings.get("score_penalty", settings["gradient_penalty"]) != settings["gradient_penalty"]:
+        who += f", score with penalty {settings['score_penalty']:g}"
+    who += ", anchored" * settings.get("follower_anchored", False)
     if settings.get("carried"):
         who += ", carried"
     else:
