@@ -16,7 +16,7 @@ from l2l_experiment.errors import Diverged, UserError
 from l2l_experiment.interrupt import StopRequest
 from l2l_experiment.run import Run, default_folder
 from l2l_experiment.stability import summarise
-from l2l_gail import cloning, evaluation
+from l2l_gail import alarm, cloning, evaluation
 from l2l_gail.config import GAILConfig, from_dict
 from l2l_gail.demonstrations import Demonstrations
 from l2l_gail.demonstrations import load as load_demonstrations
@@ -127,12 +127,13 @@ class _Stopped(Exception):
 def learn(gail: GAIL, run: Run, args: TrainArgs, stop: StopRequest, bar: tqdm) -> bool:
     """Train to the end, with checkpoints; False if asked to stop before."""
     round_size = gail.config.num_envs * gail.config.round_steps
-    saved = -1
+    saved, flat = -1, alarm.FlatAlarm()
 
     def on_round(gail: GAIL) -> None:
         nonlocal saved
         step = gail.ppo.num_timesteps
         show(bar, gail)
+        flat(gail.figures)
         due = step % (args.checkpoint_every * round_size) == 0 or step >= args.steps or stop.requested
         if due and step != saved:
             gail.save(run.folder)
@@ -170,7 +171,9 @@ def finish(gail: GAIL, run: Run, args: TrainArgs, demonstrations: Demonstrations
     if config.follower != "adam":
         result["skipped_fits"] = gail.follower.learner.skipped
     metrics = run.folder / events.METRICS
-    rows = [row for row in events.read(metrics) if RETURN in row] if metrics.is_file() else []
+    everything = events.read(metrics) if metrics.is_file() else []
+    result["flat_since"] = alarm.flat_since(everything)
+    rows = [row for row in everything if RETURN in row]
     if len(rows) > 1:
         result["stability"] = summarise(np.array([r["step"] for r in rows]), np.array([r[RETURN] for r in rows]))
     run.update(status="finished", steps=gail.ppo.num_timesteps, result=result)
@@ -196,6 +199,8 @@ def report(result: dict[str, Any], run: Run, config: GAILConfig) -> str:
         lines.append(f"  {label:15} {row['mean']:9.1f} ± {row['sd']:7.1f}{of_expert}   n = {row['n']}")
     if skipped := result.get("skipped_fits"):
         lines.append(f"  {skipped} fits of the learned rule were skipped, because its score was no finite number")
+    if (step := result.get("flat_since")) is not None:
+        lines.append(f"  ALARM: from step {step:,} on the discriminator said the same of everything: a constant reward")
     if "stability" in result:
         lines += ["", "  stability of the training return:"]
         lines += [f"    {name.replace('_', ' '):22} {value:10.4g}" for name, value in result["stability"].items()]
