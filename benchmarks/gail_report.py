@@ -34,7 +34,7 @@ from pages import condense, update
 from l2l_experiment import events
 from l2l_experiment.figures import learning_curves
 from l2l_experiment.stability import interquartile_mean, on_grid
-from l2l_gail.config import from_dict
+from l2l_gail.config import from_run
 
 PAGE = ROOT / "docs" / "results" / "gail.md"
 POINTS = 100
@@ -126,11 +126,8 @@ def settings_of(run: Path) -> dict[str, Any]:
     kept = {name: settings[name] for name in (*names, *RULE)}
     kept |= {name: config[name] for name in ("steps", "num_demos")} | {"carried": bool(config["follower_from"])}
     if settings["follower"] != "adam":
-        scoring = from_dict(settings).scoring
-        # Runs that are older than the setting were scored on the objective of their steps.
-        kept["score_smoothing"] = scoring.label_smoothing if "score_smoothing" in settings else 0.0
-        kept["score_penalty"] = scoring.gradient_penalty
-        kept["follower_anchored"] = settings.get("follower_anchored", False)
+        scored = from_run(settings)
+        kept |= {name: getattr(scored, name) for name in ("score_smoothing", "score_penalty", "follower_anchored")}
     return kept
 
 

@@ -21,7 +21,7 @@ def parse(argv: Sequence[str]) -> TrainArgs:
         raise UserError("--l2l is short for --follower l2l and contradicts --follower adam; leave one of them out")
     args = tyro.cli(TrainArgs, args=argv, default=TrainArgs(settings=tuned(env)))
     settings = args.settings
-    penalised = settings.gradient_penalty or settings.score_penalty
+    penalised = settings.gradient_penalty or (settings.follower != "adam" and settings.scoring.gradient_penalty)
     if settings.gradient_target != GAILConfig.gradient_target and not penalised:
         raise UserError("--gradient-target would change nothing without --gradient-penalty")
     return args

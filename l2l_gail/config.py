@@ -87,8 +87,9 @@ class GAILConfig:
     """Discriminator steps between two fits of the learned rule (K); must divide disc_updates."""
     follower_hidden: int = 16
     """Width of the learned rule's network per weight."""
-    follower_anchored: bool = False
-    """Show the learned rule how far a weight is from where it started, in place of how far from zero."""
+    follower_anchored: bool | None = None
+    """Show the learned rule how far a weight is from where it started, in place of how far from zero; if None, where
+    the discriminator has no penalty."""
     follower_rate: float = 1e-3
     """Learning rate of the learned rule's network."""
     log_rate_rate: float = 0.05
@@ -97,21 +98,36 @@ class GAILConfig:
     """Share of every demonstration and rollout, its end, on which the learned rule is scored and never trained; with 0
     it is scored on what its steps have seen."""
     score_smoothing: float | None = None
-    """Label smoothing in the rule's score; if None, that of its steps, or 0.2 if the score has no penalty either."""
+    """Label smoothing in the rule's score; if None, that of its steps."""
     score_penalty: float | None = None
-    """Weight of the gradient penalty in the rule's score; if None, that of its steps."""
+    """Weight of the gradient penalty in the rule's score; if None, that of its steps, or 1 if the score has neither
+    penalty nor smoothed labels."""
     freeze_follower: bool = False
     """Keep the learned rule as it is."""
 
     @property
     def scoring(self) -> "GAILConfig":
         """The settings of the objective that the learned rule is scored on."""
-        penalty = self.gradient_penalty if self.score_penalty is None else self.score_penalty
-        smoothing = self.score_smoothing
-        if smoothing is None:
+        smoothing = self.label_smoothing if self.score_smoothing is None else self.score_smoothing
+        penalty = self.score_penalty
+        if penalty is None:
             # Without either, the best score is a discriminator that has won, whose reward is flat.
-            smoothing = self.label_smoothing or (0.0 if penalty else 0.2)
+            penalty = self.gradient_penalty or (0.0 if smoothing else 1.0)
         return replace(self, gradient_penalty=penalty, label_smoothing=smoothing)
+
+    @property
+    def written_out(self) -> "GAILConfig":
+        """The same with everything that a learned rule leaves open decided, for config.yaml: defaults may change."""
+        if self.follower == "adam":
+            return self
+        scoring = self.scoring
+        anchored = not self.gradient_penalty if self.follower_anchored is None else self.follower_anchored
+        return replace(
+            self,
+            score_penalty=scoring.gradient_penalty,
+            score_smoothing=scoring.label_smoothing,
+            follower_anchored=anchored and self.follower == "l2l",
+        )
 
     def __post_init__(self) -> None:
         require_finite(self)
@@ -159,3 +175,18 @@ def from_dict(values: dict[str, Any]) -> GAILConfig:
         raise UserError(f"unknown settings {', '.join(unknown)}; known are the fields of GAILConfig")
     lists = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     return replace(GAILConfig(), **lists)
+
+
+def from_run(values: dict[str, Any]) -> GAILConfig:
+    """The configuration of a run from its config.yaml. Older runs left open what their learned rule saw and was scored
+    on: weights from zero, and the objective of its steps, with labels smoothed by 0.2 if that had no penalty (runs that
+    do not know the setting: without)."""
+    config = from_dict(values)
+    if config.follower == "adam" or None not in (config.score_penalty, config.score_smoothing):
+        return config
+    penalty = config.gradient_penalty if config.score_penalty is None else config.score_penalty
+    smoothing = config.score_smoothing
+    if smoothing is None:
+        smoothing = config.label_smoothing or (0.0 if penalty or "score_smoothing" not in values else 0.2)
+    anchored = bool(config.follower_anchored)
+    return replace(config, score_penalty=penalty, score_smoothing=smoothing, follower_anchored=anchored)

@@ -59,7 +59,7 @@ class L2LFollower:
     def __init__(self, discriminator: Discriminator, config: GAILConfig) -> None:
         self.discriminator, self.config = discriminator, config
         hidden = config.follower_hidden if config.follower == "l2l" else 0
-        self.rule = Coordinatewise(config.disc_rate, hidden=hidden, anchored=config.follower_anchored)
+        self.rule = Coordinatewise(config.disc_rate, hidden=hidden, anchored=bool(config.written_out.follower_anchored))
         self.rule.to(next(discriminator.parameters()).device)
         network = [p for name, p in self.rule.named_parameters() if name != "log_rate"]
         groups = [{"params": [self.rule.log_rate], "lr": config.log_rate_rate}]

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from l2l_experiment import checkpoint
 from l2l_experiment.errors import Diverged, UserError
 from l2l_gail import state
-from l2l_gail.config import GAILConfig, from_dict
+from l2l_gail.config import GAILConfig, from_run
 from l2l_gail.demonstrations import Demonstrations
 from l2l_gail.discriminator import Batch, Discriminator, draw, health, objective
 from l2l_gail.environments import check, make_envs
@@ -101,7 +101,9 @@ class GAIL:
     def save(self, folder: Path | str) -> Path:
         """Write a checkpoint, from which `load` continues, into `folder/checkpoints`; returns the checkpoint."""
         tensors, meta = state.capture(self)
-        return checkpoint.save(folder, tensors, meta | {"config": asdict(self.config)}, self.ppo.num_timesteps)
+        return checkpoint.save(
+            folder, tensors, meta | {"config": asdict(self.config.written_out)}, self.ppo.num_timesteps
+        )
 
     @classmethod
     def load(
@@ -114,7 +116,7 @@ class GAIL:
     ) -> Self:
         """The newest checkpoint that `save` wrote into a folder. Without demonstrations it can predict, not learn."""
         tensors, meta = checkpoint.latest(folder)
-        config = from_dict(meta["config"] | ({"device": device} if device else {}))
+        config = from_run(meta["config"] | ({"device": device} if device else {}))
         gail = cls(config, demonstrations, monitor=monitor)
         gail.restore(tensors, meta)
         return gail

@@ -17,7 +17,7 @@ from l2l_experiment.interrupt import StopRequest
 from l2l_experiment.run import Run, default_folder
 from l2l_experiment.stability import summarise
 from l2l_gail import alarm, cloning, evaluation
-from l2l_gail.config import GAILConfig, from_dict
+from l2l_gail.config import GAILConfig, from_run
 from l2l_gail.demonstrations import Demonstrations
 from l2l_gail.demonstrations import load as load_demonstrations
 from l2l_gail.environments import check, make
@@ -240,6 +240,7 @@ def plain_args(args: TrainArgs) -> dict[str, Any]:
     # Resuming from another folder must find the same demonstrations.
     whole = {"demos": str(Path(args.demos).resolve())} if args.demos and Path(args.demos).exists() else {}
     whole |= {} if args.follower_from is None else {"follower_from": args.follower_from.resolve()}
+    args = replace(args, settings=args.settings.written_out)
     return {key: value for key, value in (asdict(args) | whole).items() if key not in ("l2l", "resume")}
 
 
@@ -248,7 +249,7 @@ def stored_args(run: Run, steps: int | None = None, device: str | None = None) -
     it."""
     try:
         values = dict(run.config)
-        settings = from_dict(values.pop("settings"))
+        settings = from_run(values.pop("settings"))
         paths = {name: Path(values.pop(name)) if values.get(name) else None for name in ("run_dir", "follower_from")}
         args = TrainArgs(settings=settings, **{**values, **paths})
     except (KeyError, TypeError) as error:

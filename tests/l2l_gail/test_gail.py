@@ -169,11 +169,13 @@ def test_policy_opens_in_plain_stable_baselines3(config, cheetah, tmp_path):
     ("settings", "penalty", "smoothing"),
     [
         ({}, 1.0, 0.0),
-        ({"gradient_penalty": 0.0}, 0.0, 0.2),
+        ({"gradient_penalty": 0.0}, 1.0, 0.0),
+        ({"gradient_penalty": 0.0, "score_smoothing": 0.2}, 0.0, 0.2),
         ({"gradient_penalty": 0.0, "label_smoothing": 0.1}, 0.0, 0.1),
-        ({"gradient_penalty": 0.0, "score_smoothing": 0.0}, 0.0, 0.0),
+        ({"gradient_penalty": 0.0, "score_smoothing": 0.0}, 1.0, 0.0),
+        ({"gradient_penalty": 0.0, "score_penalty": 0.0}, 0.0, 0.0),
         ({"score_penalty": 4.0, "score_smoothing": 0.3}, 4.0, 0.3),
-        ({"score_penalty": 0.0}, 0.0, 0.2),
+        ({"score_penalty": 0.0}, 0.0, 0.0),
         ({"gradient_penalty": 0.0, "score_penalty": 1.0}, 1.0, 0.0),
     ],
 )
