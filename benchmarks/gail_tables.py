@@ -16,7 +16,7 @@ from sensitivity import RETURN
 DATA = ROOT / "docs" / "results" / "gail"
 FOLLOWERS = ("adam", "l2l")
 SWEPT = ("rates", "sensitivity")
-PAIRED = ("main", *SWEPT, "stress", "tasks", "grid", "boundary")
+PAIRED = ("main", *SWEPT, "stress", "no-penalty", "tasks", "grid", "boundary")
 ONE_PENALISED = "GP 1, 1 demo"  # as `sensitivity` calls the task of the README
 recorded = partial(campaign.recorded, DATA)
 CURVES = {
@@ -114,20 +114,27 @@ def make_table(runs: dict[str, Any]) -> list[str]:
 
 def paired_table() -> list[str]:
     """What separates the followers on the same seeds, in points of the expert's return."""
-    found: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: {"adam": {}, "l2l": {}})
+    found: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     for run in in_order({f"{name}/{key}": run for name in PAIRED for key, run in recorded(name).items()}):
         settings = run["settings"]
-        ships = settings["gradient_penalty"] or settings.get("score_smoothing") != 0  # the score of its defaults
-        if settings["follower"] in FOLLOWERS and ships:
+        if settings["follower"] in FOLLOWERS:
+            who, smoothed = settings["follower"], bool(settings.get("score_smoothing"))
+            if who == "l2l" and not settings["gradient_penalty"]:
+                # As it ships now, or as it did before; what else was tried is shown elsewhere.
+                if bool(settings.get("follower_anchored")) == smoothed or not (smoothed or settings["score_penalty"]):
+                    continue
+                who += ", score smoothed" * smoothed
             where = "" if settings["env"] == "HalfCheetah-v4" else f"{settings['env']}, "
             game = f"GP {settings['gradient_penalty']:g}, rate {sensitivity.rate_name(settings['disc_rate'])}"
             length = f"{settings['disc_updates']} D steps a round, {settings['steps'] / 1e6:g}M"
             task = f"{where}{demonstrations(settings['num_demos'])}, {game}, {length}"
-            found[task][settings["follower"]][settings["seed"]] = run["result"]["percent_of_expert"]
+            found[task][who][settings["seed"]] = run["result"]["percent_of_expert"]
     lines = ["| L2L − Adam | n | % of expert, points (each seed) | 95 % interval |", "|---|---|---|---|"]
     for task, of in found.items():
-        if shared := of["adam"].keys() & of["l2l"].keys():
-            lines.append(f"| {task} | {len(shared)} | {difference(of['l2l'], of['adam'])} |")
+        for who in sorted(of.keys() - {"adam"}):
+            if shared := of["adam"].keys() & of[who].keys():
+                note = who.removeprefix("l2l")
+                lines.append(f"| {task}{note} | {len(shared)} | {difference(of[who], of['adam'])} |")
     return lines
 
 
@@ -142,7 +149,8 @@ def readme_tables() -> dict[str, list[str]]:
     found = sensitivity.collect(swept())
     stress = [run for run in recorded("stress").values() if run["settings"].get("score_smoothing") != 0]
     rates, _ = sensitivity.comparable(found, ONE_PENALISED)
-    heads = [*(sensitivity.rate_name(rate) for rate in rates), "1e-3, no penalty, 2M steps"]
+    heads = [sensitivity.rate_name(rate) for rate in rates]
+    heads.append("1e-3, no penalty, 2M steps (L2L scored on smoothed labels)")
     table = ["| " + " | ".join(["% of the demonstrations, mean over seeds (worst, n)", *heads]) + " |"]
     table.append("|---" * (1 + len(heads)) + "|")
     for follower, title, key in (("adam", "Adam", "gail"), ("l2l", "L2L", "l2l-gail")):
