@@ -56,11 +56,13 @@ def group_of(run: dict[str, Any], runs: dict[str, Any]) -> str:
     }
     # Without a step nobody but behaviour cloning was at work.
     who = settings["follower"] if settings["steps"] else "cloning alone"
-    if "score_smoothing" in varied and "score_smoothing" in settings:
-        who += f", score smoothed {settings['score_smoothing']:g}"
-    if settings.get("score_penalty", settings["gradient_penalty"]) != settings["gradient_penalty"]:
-        who += f", score with penalty {settings['score_penalty']:g}"
-    who += ", anchored" * settings.get("follower_anchored", False)
+    penalty, smoothing = settings.get("score_penalty"), settings.get("score_smoothing")
+    penalised = penalty not in (None, settings["gradient_penalty"])  # in the score, otherwise than in its steps
+    if penalised:
+        who += f", score with penalty {penalty:g}"
+    if "score_smoothing" in varied and smoothing is not None and (smoothing or not penalised):
+        who += f", score smoothed {smoothing:g}"
+    who += ", anchored" * bool(settings.get("follower_anchored"))
     if settings.get("carried"):
         who += ", carried"
     else:
