@@ -69,8 +69,7 @@ def cifar(model: str, eps: str, method: str) -> list[str]:
 
 
 def cifar_short(model: str, eps: int, seed: int, flags: list[str]) -> list[str]:
-    """Flags of a run on CIFAR-10 that fits, with five others, into ten minutes of one H100: larger batches, fewer
-    epochs, 500 test images."""
+    """Flags of a short run on CIFAR-10: larger batches, fewer epochs, 500 test images."""
     budget = ["--epochs", "15", "--batch-size", "256", "--ema", "0.998", "--grade", "quick", "--grade-images", "500"]
     task = ["--dataset", "cifar10", "--model", model, "--eps", f"{eps}/255", "--seed", str(seed)]
     return [*task, *budget, "--probe-every", "3", "--checkpoint-every", "15", *flags]

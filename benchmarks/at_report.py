@@ -21,6 +21,7 @@ from at_tables import (
     after_all,
     after_both,
     by_both,
+    cost_of,
     grouped,
     make_table,
     method_of,
@@ -46,7 +47,7 @@ SETTINGS = (
     "gradient_scale", "freeze_attacker", "attacker", "attacker_width", "average", "swa_from", "awp", "inner",
     "regularisation", "label_smoothing", "clean_share", "bat_rate", "bat_lambda", "noise", "replays",
 )  # fmt: skip
-CURVES = ("train/loss", "robust/clean", "robust/pgd10", "train/pgd10", "follower/strength")
+CURVES = ("train/loss", "robust/clean", "robust/pgd10", "train/fgsm", "train/pgd10", "follower/strength")
 PAIRS = tuple(("l2l", other) for other in ("pgd", "frozen", "fgsm-rs", "l2l-2step"))
 ZOO_PAIRS = (
     *((name, "pgd") for name in ("trades", "mart", "n-fgsm", "l2l-trades", "pgd-swa")),
@@ -174,7 +175,7 @@ def method_figures(name: str) -> list[str]:
     lines = ["Digits; what the columns mean and how to make them: [results](../results/at.md)."]
     lines += ["", *make_table(runs, read_costs())]
     if short := of_method(recorded("cifar10-short")):
-        where = "[a short run each](../results/at.md#cifar-10-on-a-gpu-ten-minutes)"
+        where = "[a short run each](../results/at.md#cifar-10-on-a-gpu-six-short-runs)"
         lines += ["", f"CIFAR-10, {where}, of no published setting:", "", *make_table(short, read_costs())]
     return lines
 
@@ -215,7 +216,7 @@ def draw(name: str, runs: dict[str, Any], costs: Costs) -> list[str]:
         for members in grouped({k: r for k, r in runs.items() if r["settings"]["eps"] == eps}).values():
             settings = members[0]["settings"]
             method = method_of(members[0]["group"])
-            cost = costs.get((settings["dataset"], settings["model"], method))
+            cost = cost_of(costs, settings, method)
             if method.endswith(UNDRAWN):
                 continue
             if cost is not None and all("grade" in run["result"] for run in members):

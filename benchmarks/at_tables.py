@@ -14,24 +14,37 @@ from pages import difference
 
 from l2l_at.config import ATConfig
 from l2l_at.graders import AUTOATTACK, FOOLBOX
+from l2l_at.methods import METHODS
 
 DATA = ROOT / "docs" / "results" / "at"
 IN_README = ("trades", "l2l-trades", "arow", "fast-bat", "n-fgsm")  # of the zoo, beside the first methods
+DIGITS = {"dataset": "digits", "model": "small-cnn", "attacker": "tiny"}
 Robust = Callable[[dict[str, Any]], float]
 recorded = partial(campaign.recorded, DATA)
-Costs = dict[tuple[str, str, str], float]  # of a training step over PGD-10's, by data set, network and method
+Costs = dict[tuple[str, str, int, str], float]  # of a step over PGD-10's, by data set, network, batch size and method
 
 
 def read_costs() -> Costs:
-    """What the records of benchmarks/at_cost.py say (cost.json, cost_*.json) of the batch size that the runs have."""
+    """What the records of benchmarks/at_cost.py say (cost.json, cost_*.json), of steps without compilation."""
     costs: Costs = {}
     for path in sorted(DATA.glob("cost*.json")):
         record = json.loads(path.read_text())
         settings = record["settings"]
-        if settings["batch_size"] == ATConfig().batch_size and not settings["compile"]:
-            where = settings["dataset"], settings["model"]
-            costs |= {(*where, name): row["ratio"] for name, row in record["summary"].items()}
+        if not settings["compile"]:
+            costs |= {_key(settings, name): row["ratio"] for name, row in record["summary"].items()}
     return costs
+
+
+def cost_of(costs: Costs, settings: dict[str, Any], method: str) -> float | None:
+    """The cost of a run's method with the run's batch size; None where it was not measured."""
+    return costs.get(_key(settings, method))
+
+
+def _key(settings: dict[str, Any], method: str) -> tuple[str, str, int, str]:
+    """What a cost depends on, the network of the published attackers included."""
+    if method in METHODS and "attacker" in METHODS[method].takes:
+        method += f", {settings.get('attacker', 'tiny')}"
+    return settings["dataset"], settings["model"], settings.get("batch_size", ATConfig().batch_size), method
 
 
 def grouped(runs: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
@@ -52,14 +65,14 @@ def make_table(runs: dict[str, Any], costs: Costs) -> list[str]:
     graded = ["grade" in run["result"] for run in runs.values()]
     heads = ["runs", "n", "ε"]
     heads += ["clean %", "foolbox PGD-50 %", "AutoAttack %, mean ± sd over seeds (each)", "tier"] if any(graded) else []
-    heads += [] if all(graded) else ["held-out clean %" if any(graded) else "clean %", "held-out PGD-10 %"]
+    heads += [] if all(graded) else ["held-out clean %", "held-out PGD-10 %"]
     heads += ["strength", "gain", "alarms (at the end)", "cost over pgd"]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for name, members in grouped(runs).items():
         settings = members[0]["settings"]
         results = [run["result"] for run in members]
         strength, gain = ([r[key] for r in results if r.get(key) is not None] for key in ("strength", "gain"))
-        cost = costs.get((settings["dataset"], settings["model"], method_of(name)))
+        cost = cost_of(costs, settings, method_of(name))
         cells = [method_of(name) if any(graded) else name, str(len(members)), settings["eps"]]
         if any(graded):
             cells += grade_cells([result["grade"] for result in results if "grade" in result])
@@ -120,8 +133,8 @@ def digits_table(costs: Costs) -> list[str]:
     radii = sorted({eps for row in found.values() for eps in row})
     heads = [f"clean %, ε = {eps} | robust %, ε = {eps} (n)" for eps in radii]
     lines = ["| " + " | ".join(["trained by", "cost over PGD-10", *heads]) + " |", "|---" * (2 + 2 * len(radii)) + "|"]
-    for name in sorted(found, key=lambda name: costs.get(("digits", "small-cnn", name), np.inf)):
-        cost = costs.get(("digits", "small-cnn", name))
+    for name in sorted(found, key=lambda name: cost_of(costs, DIGITS, name) or np.inf):
+        cost = cost_of(costs, DIGITS, name)
         cells = [found[name].get(eps, "– | –") for eps in radii]
         what = "`l2l --freeze-attacker`" if name == "frozen" else f"`{name}`"
         lines.append("| " + " | ".join([what, "–" if cost is None else f"{cost:.2f}", *cells]) + " |")
@@ -157,7 +170,7 @@ def overview(runs: dict[str, Any], costs: Costs) -> list[str]:
         return np.mean([after_both(run) for run in found[name].get(radii[-1], [])] or [-1.0])
 
     for name in sorted(found, key=last_radius, reverse=True):
-        cost = costs.get(("digits", "small-cnn", name))
+        cost = cost_of(costs, DIGITS, name)
         cells = ["l2l, frozen" if name == "frozen" else name, "–" if cost is None else f"{cost:.2f}"]
         for eps in radii:
             members = found[name].get(eps, [])

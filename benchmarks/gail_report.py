@@ -153,7 +153,7 @@ def draw(name: str, runs: dict[str, Any]) -> list[str]:
         title = f"{TITLES.get(name, name)}: {next(iter(members.values()))['settings']['env']}"
         if len(counts := {run["settings"]["num_demos"] for run in members.values()}) == 1:
             title += f", {demonstrations(*counts)}"
-        label = sensitivity.rate_name(panel) if split == "disc_rate" else panel
+        label = sensitivity.rate_name(panel) if split == "disc_rate" and panel is not None else panel
         if panel is not None and split != "env":
             title += f", {label}"
         stem = name if panel is None else f"{name}_{label}"

@@ -24,6 +24,7 @@ CURVES = {
     "disc/disc_acc": "discriminator accuracy",
     "disc/heldout_acc": "accuracy on held-out demonstrations",
     "disc/heldout_loss": "loss on held-out demonstrations",
+    "disc/logit_std": "standard deviation of the policy's logits",
     "follower/rate": "discriminator rate",
     "follower/log_rate": "log rate of the rule",
 }
@@ -114,18 +115,26 @@ def make_table(runs: dict[str, Any]) -> list[str]:
     return lines
 
 
+def version(settings: dict[str, Any]) -> str | None:
+    """What a follower is called among those that shipped: a learned rule without penalty was scored on smoothed labels
+    before it was anchored and scored with a penalty. None for what was only tried."""
+    who, smoothed = settings["follower"], bool(settings.get("score_smoothing"))
+    if who == "adam" or settings["gradient_penalty"]:
+        return who
+    if settings.get("follower_anchored"):
+        return who if settings["score_penalty"] and not smoothed else None
+    return f"{who}, score smoothed" if smoothed else None
+
+
 def paired_table() -> list[str]:
     """What separates the followers on the same seeds, in points of the expert's return."""
     found: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     for run in in_order({f"{name}/{key}": run for name in PAIRED for key, run in recorded(name).items()}):
         settings = run["settings"]
         if settings["follower"] in FOLLOWERS:
-            who, smoothed = settings["follower"], bool(settings.get("score_smoothing"))
-            if who == "l2l" and not settings["gradient_penalty"]:
-                # As it ships now, or as it did before; what else was tried is shown elsewhere.
-                if bool(settings.get("follower_anchored")) == smoothed or not (smoothed or settings["score_penalty"]):
-                    continue
-                who += ", score smoothed" * smoothed
+            who = version(settings)
+            if who is None:
+                continue
             where = "" if settings["env"] == "HalfCheetah-v4" else f"{settings['env']}, "
             game = f"GP {settings['gradient_penalty']:g}, rate {sensitivity.rate_name(settings['disc_rate'])}"
             length = f"{settings['disc_updates']} D steps a round, {settings['steps'] / 1e6:g}M"
@@ -149,7 +158,8 @@ def readme_tables() -> dict[str, list[str]]:
         "|---|---|---|---|---|",
     ]
     found = sensitivity.collect(swept())
-    stress = [run for run in recorded("stress").values() if run["settings"].get("score_smoothing") != 0]
+    shown = {"adam", "l2l, score smoothed"}
+    stress = [run for run in recorded("stress").values() if version(run["settings"]) in shown]
     rates, _ = sensitivity.comparable(found, ONE_PENALISED)
     heads = [sensitivity.rate_name(rate) for rate in rates]
     heads.append("1e-3, no penalty, 2M steps (L2L scored on smoothed labels)")

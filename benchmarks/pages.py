@@ -51,7 +51,7 @@ def condense(
         kept = json.loads(path.read_text())["runs"] if path.is_file() else {}
         for run in sorted(experiment.iterdir()):
             record = json.loads((run / "record.json").read_text()) if (run / "record.json").is_file() else {}
-            if record.get("status") == "finished" or (ungraded and "result" in record):
+            if record.get("status") == "finished" or (ungraded and "result" in record and run.name not in kept):
                 origin = {
                     "versions": record["versions"],
                     "machine": record["machine"],

@@ -25,7 +25,7 @@ def compare(measured: dict[str, list[float]], base: str, unit: str) -> dict[str,
     print(f"{'':12}{unit.replace('_', ' '):>18}{f'ratio to {base}':>15}{'quartiles':>16}{'n':>5}")
     for name, values in measured.items():
         ratios = [value / other for value, other in zip(values, measured[base], strict=True)]
-        low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
+        low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
         median = statistics.median(values)
         summary[name] = {unit: median, "ratio": middle, "quartiles": [low, high]}
         print(f"{name:12}{median:18.5g}{middle:15.2f}{low:9.2f}–{high:.2f}{len(values):6}")

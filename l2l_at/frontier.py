@@ -1,4 +1,4 @@
-"""What robustness costs, of graded runs: AutoAttack's accuracy against the seconds that training an epoch took."""
+"""What robustness costs, of graded runs: AutoAttack's accuracy against the seconds that training took."""
 
 import re
 from collections import defaultdict
@@ -18,7 +18,7 @@ class Graded(NamedTuple):
     robust: float
     """Test images that withstand AutoAttack, percent."""
     seconds: float
-    """Of training an epoch, without probes and saving."""
+    """Of training, without probes and saving."""
     grade: tuple[Any, ...]
     machine: tuple[Any, ...]
 
@@ -28,11 +28,10 @@ def read(folder: Path) -> Graded:
     record = read_mapping(folder / "record.json")
     result = record.get("result") or {}
     try:
-        grade, machine = result["grade"], record["machine"]
+        grade, machine = result["grade"], record["machine"] or {}
         on = tuple(grade[name] for name in ("tier", "n", "norm", "radius", "seed"))
-        return Graded(
-            100 * grade["autoattack"], result["seconds_per_epoch"], on, (machine.get("cpu"), machine.get("gpu"))
-        )
+        where = (*(machine.get(name) for name in ("cpu", "cores", "threads", "gpu")), record.get("processes"))
+        return Graded(100 * grade["autoattack"], result["training_seconds"], on, where)
     except (KeyError, TypeError) as error:
         raise UserError(f"{folder} was not graded: python scripts/grade_at.py {folder}") from error
 
@@ -76,7 +75,7 @@ def draw(tasks: Mapping[str, Mapping[str, Sequence[Path]]], stem: Path) -> tuple
             points,
             stem.with_name(stem.name + suffix),
             title=f"{task}: robustness against cost",
-            xlabel="seconds of training an epoch, median over runs",
+            xlabel="seconds of training, median over runs",
             ylabel=f"robust test images, % (AutoAttack {tier}, n = {count})",
         )
     return pictures, reasons

@@ -4,7 +4,7 @@ import sys
 
 from tqdm import tqdm
 
-FLAT = 1e-3  # standard deviation of the logits; HalfCheetah's runs stayed above 0.005, but for the two that died (1e-8)
+FLAT = 1e-3  # standard deviation of the logits; HalfCheetah's runs that lived stayed above 0.005
 PATIENCE = 10  # rounds in a row
 
 
@@ -27,7 +27,7 @@ class FlatAlarm:
             return False
         tqdm.write(
             f"ALARM: for {PATIENCE} rounds the discriminator has said the same of all transitions: the policy is paid "
-            "a constant and learns nothing from it. Try --gradient-penalty 1 or another --disc-rate.",
+            "a constant and learns nothing from it. More --gradient-penalty or another --disc-rate may help.",
             file=sys.stderr,
         )
         return True
@@ -36,6 +36,6 @@ class FlatAlarm:
 def flat_since(rows: list[dict[str, float]]) -> int | None:
     """The step from which on all rounds to the end were flat, at least `PATIENCE` of them; None if there is none."""
     measured = [row for row in rows if "disc/logit_std" in row]
-    lively = [index for index, row in enumerate(measured) if row["disc/logit_std"] >= FLAT]
+    lively = [index for index, row in enumerate(measured) if not row["disc/logit_std"] < FLAT]
     first = lively[-1] + 1 if lively else 0
     return int(measured[first]["step"]) if len(measured) - first >= PATIENCE else None

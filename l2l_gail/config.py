@@ -182,7 +182,8 @@ def from_run(values: dict[str, Any]) -> GAILConfig:
     on: weights from zero, and the objective of its steps, with labels smoothed by 0.2 if that had no penalty (runs that
     do not know the setting: without)."""
     config = from_dict(values)
-    if config.follower == "adam" or None not in (config.score_penalty, config.score_smoothing):
+    decided = (config.score_penalty, config.score_smoothing, config.follower_anchored)
+    if config.follower == "adam" or None not in decided:
         return config
     penalty = config.gradient_penalty if config.score_penalty is None else config.score_penalty
     smoothing = config.score_smoothing

@@ -117,8 +117,14 @@ class L2LFollower:
         self.learner.skipped = int(meta["skipped"])
         commit(self.weights, self.discriminator)
 
-    def carry(self, rule: dict[str, Tensor], source: str) -> None:
-        """Take over the weights of a rule learned elsewhere; memory and discriminator stay as they are."""
+    def carry(self, rule: dict[str, Tensor], source: str, *, anchored: bool | None = None) -> None:
+        """Take over the weights of a rule learned elsewhere, where it was `anchored` or not (None: as here); memory and
+        discriminator stay as they are."""
+        if anchored is not None and anchored != self.rule.anchored:
+            raise UserError(
+                f"the learned follower of {source} saw weights {'from their start' if anchored else 'from zero'}: "
+                f"add --follower-anchored {anchored}"
+            )
         own = self.rule.state_dict()
         if {name: value.shape for name, value in rule.items()} != {name: value.shape for name, value in own.items()}:
             raise UserError(

@@ -58,7 +58,7 @@ class TrainArgs:
         if self.l2l and self.settings.follower == "adam":
             object.__setattr__(self, "settings", replace(self.settings, follower="l2l"))
         if self.settings.follower == "adam":
-            for name in ("freeze_follower", "score_penalty", "score_smoothing"):
+            for name in ("freeze_follower", "score_penalty", "score_smoothing", "follower_anchored"):
                 if getattr(self.settings, name) not in (None, False):
                     raise UserError(f"--{name.replace('_', '-')} would change nothing: adam learns no rule; add --l2l")
         if self.settings.follower_anchored and self.settings.follower != "l2l":
@@ -229,10 +229,11 @@ def carry_follower(gail: GAIL, source: Path) -> None:
     """Take over the learned follower of another run."""
     if gail.config.follower == "adam":
         raise UserError("--follower-from needs a learned follower: add --l2l")
-    tensors, _ = checkpoint.latest(Run.open(source, kind=KIND).folder)
+    tensors, meta = checkpoint.latest(Run.open(source, kind=KIND).folder)
     if "rule" not in tensors["follower"]:
         raise UserError(f"{source} was trained with the adam follower; --follower-from needs a run with --l2l")
-    gail.follower.carry(tensors["follower"]["rule"], str(source))
+    anchored = bool(from_run(meta["config"]).follower_anchored)
+    gail.follower.carry(tensors["follower"]["rule"], str(source), anchored=anchored)
 
 
 def plain_args(args: TrainArgs) -> dict[str, Any]:

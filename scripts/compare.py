@@ -101,7 +101,7 @@ def main() -> None:
 
 def draw_frontiers(curves: list[Curve], out: Path) -> list[Path]:
     """Robustness against cost, of runs of adversarial training: a picture a task."""
-    for old in out.glob("frontier*"):
+    for old in (*out.glob("frontier*.png"), *out.glob("frontier*.svg")):
         old.unlink()
     tasks: dict[str, dict[str, list[Path]]] = {}
     for curve in curves:

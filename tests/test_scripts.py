@@ -81,6 +81,19 @@ def test_every_cost_that_is_measured_is_of_settings_that_exist(benchmarks):
     assert at_cost.variant(tuned("cifar10"), "l2l-grad", "slim").attacker == "slim"
 
 
+def test_a_cost_is_that_of_the_batch_size_and_of_the_attacker(benchmarks):
+    import at_tables
+
+    run = {"dataset": "cifar10", "model": "resnet18", "attacker": "wide", "batch_size": 128}
+    costs = at_tables.read_costs()
+    at_128, at_512 = (at_tables.cost_of(costs, run | {"batch_size": size}, "l2l") for size in (128, 512))
+    assert None not in (at_128, at_512)
+    assert at_128 != at_512
+    assert at_tables.cost_of(costs, run | {"batch_size": 256}, "l2l") is None
+    assert at_tables.cost_of(costs, run, "l2l-grad") is not None
+    assert at_tables.cost_of(costs, run | {"attacker": "slim"}, "l2l-grad") is None
+
+
 def test_operations_of_a_step_are_those_of_its_layers(benchmarks):
     """PGD-10 on a batch: eleven forward passes, ten gradients of the images, one of the weights (twice, but for the
     first layer, whose images need none)."""

@@ -22,7 +22,7 @@ def graded_run(folder, robust, seconds, machine=MACHINE, tier="quick", **setting
     known = {"dataset": "digits", "norm": "linf", "eps": "0.1", "method": folder.name.split("_")[0]} | settings
     (folder / "config.yaml").write_text(yaml.safe_dump({"settings": known}))
     grade = {"tier": tier, "n": 360, "norm": "linf", "radius": 0.1, "seed": 0, "autoattack": robust}
-    result = {"seconds_per_epoch": seconds} | ({} if robust is None else {"grade": grade})
+    result = {"training_seconds": seconds} | ({} if robust is None else {"grade": grade})
     record = {"kind": "at", "status": "finished", "machine": machine, "result": result}
     (folder / "record.json").write_text(json.dumps(record))
     return folder

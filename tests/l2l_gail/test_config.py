@@ -46,6 +46,7 @@ def test_written_out_decides_everything_and_changes_nothing(changes, expected):
         ({"gradient_penalty": 0.0, "score_penalty": 1.0, "score_smoothing": None}, (1.0, 0.0, False)),
         ({"gradient_penalty": 0.0, "score_penalty": None, "score_smoothing": 0.0}, (0.0, 0.0, False)),
         ({"gradient_penalty": 0.0}, (0.0, 0.0, False)),  # older than the setting
+        ({"gradient_penalty": 0.0, "score_penalty": 1.0, "score_smoothing": 0.0}, (1.0, 0.0, False)),
         (
             {"gradient_penalty": 0.0, "score_penalty": 1.0, "score_smoothing": None, "follower_anchored": True},
             (1.0, 0.0, True),

@@ -114,6 +114,8 @@ def test_carried_rule_must_have_the_same_shape(config):
     _, wide, *_ = task(replace(config, follower="l2l", follower_hidden=8))
     _, same, *_ = task(replace(config, follower="l2l"), seed=3)
     same.carry(small.rule.state_dict(), "runs/a")
+    with pytest.raises(UserError, match="--follower-anchored True"):
+        same.carry(small.rule.state_dict(), "runs/a", anchored=True)
     assert all(torch.equal(a, b) for a, b in zip(same.rule.parameters(), small.rule.parameters(), strict=True))
     with pytest.raises(UserError, match="follower-hidden"):
         wide.carry(small.rule.state_dict(), "runs/a")

@@ -263,7 +263,7 @@ def test_flags_that_would_change_nothing_are_refused(demos, capsys):
     for who in ("adam", "l2l-rate"):
         fails(
             capsys,
-            ["--demos", demos, "--follower", who, "--follower-anchored"],
+            ["--demos", demos, "--follower", who, "--follower-anchored", "True"],
             "--follower-anchored",
             "--follower l2l",
         )
