@@ -61,7 +61,7 @@ class TrainArgs:
             for name in ("freeze_follower", "score_penalty", "score_smoothing", "follower_anchored"):
                 if getattr(self.settings, name) not in (None, False):
                     raise UserError(f"--{name.replace('_', '-')} would change nothing: adam learns no rule; add --l2l")
-        if self.settings.follower_anchored and self.settings.follower != "l2l":
+        if self.settings.follower_anchored and self.settings.follower == "l2l-rate":
             raise UserError("--follower-anchored would change nothing: only --follower l2l looks at weights")
         if self.steps < 0:
             raise UserError(f"--steps must not be negative, got {self.steps}")
