@@ -200,16 +200,28 @@ def by_both(run: dict[str, Any]) -> dict[str, Any]:
     return run | {"result": run["result"] | {"grade": quick}}
 
 
+def broken_by_standard() -> tuple[int, int, int]:
+    """How many images FAB-T and Square break that APGD-CE and APGD-T have left, in all runs on digits that were graded
+    with all four; how many were left, and in how many runs."""
+    lost, left = _by_standard()
+    return sum(lost), sum(left), len(lost)
+
+
 def what_standard_adds() -> list[str]:
-    """How much FAB-T and Square find that APGD-CE and APGD-T have left, in all runs that were graded with both."""
+    """The same in words."""
+    lost, left = _by_standard()
+    return [
+        f"In the {len(lost)} runs on digits that were graded with both, FAB-T and Square broke {sum(lost)} of the "
+        f"{sum(left):,} images that the first two attacks had left, at most {max(lost, default=0)} in one run."
+    ]
+
+
+def _by_standard() -> tuple[list[int], list[int]]:
+    """Images broken, and images left before, by run."""
     grades = [run["result"]["grade"] for name in ("digits", "frozen") for run in recorded(name).values()]
     full = [grade for grade in grades if grade["tier"] == "standard"]
     lost = [round(grade["n"] * (grade["attacks"]["apgd-t"] - grade["attacks"]["square"])) for grade in full]
-    left = sum(round(grade["n"] * grade["attacks"]["apgd-t"]) for grade in full)
-    return [
-        f"In the {len(full)} runs on digits that were graded with both, FAB-T and Square broke {sum(lost)} of the "
-        f"{left:,} images that the first two attacks had left, at most {max(lost, default=0)} in one run."
-    ]
+    return lost, [round(grade["n"] * grade["attacks"]["apgd-t"]) for grade in full]
 
 
 def other_table(record: dict[str, Any]) -> list[str]:

@@ -22,12 +22,6 @@ def test_help(path):
     assert "--help" in result.stdout
 
 
-@pytest.fixture
-def benchmarks(monkeypatch):
-    """Benchmarks are scripts; this lets a test import them."""
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-
-
 def test_every_listed_imitation_has_settings_that_exist(benchmarks):
     import gail_experiments
 

@@ -1,0 +1,274 @@
+"""What the pages say of imitation in sentences, and where it comes from (see claims.py)."""
+
+import json
+from typing import Any
+
+import numpy as np
+import sensitivity
+from claims import Claim
+from gail_tables import DATA, recorded, swept, version
+
+from l2l_experiment.stability import mean_interval
+
+GOOD = (1e-4, 3e-4, 1e-3, 3e-3)  # rates that suit Adam where there is a penalty
+SLOW = 3e-5
+LOST = 4000  # an evaluation episode of HalfCheetah that returns less went wrong
+BySeed = dict[int, float]
+
+
+def gail_claims() -> dict[str, list[Claim]]:
+    """Claims by page, named from the root of the checkout."""
+    results = [*cuda(), *single_runs(), *with_penalty(), *stress(), *dead(), *other_tasks()]
+    return {"README.md": readme(), "docs/gail.md": choice(), "docs/results/gail.md": results}
+
+
+def percents(who: str, runs: list[dict[str, Any]], **settings: Any) -> BySeed:
+    """Percent of the expert by seed, of one version of a follower."""
+    return {
+        run["settings"]["seed"]: run["result"]["percent_of_expert"]
+        for run in of_version(who, runs)
+        if all(run["settings"][name] == value for name, value in settings.items())
+    }
+
+
+def of_version(who: str, runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The runs of one version of a follower."""
+    return [run for run in runs if version(run["settings"]) == who]
+
+
+def of(experiment: str) -> list[dict[str, Any]]:
+    """All runs of an experiment."""
+    return list(recorded(experiment).values())
+
+
+def mean(by_seed: BySeed) -> float:
+    """Over seeds."""
+    return float(np.mean([*by_seed.values()]))
+
+
+def gaps(one: BySeed, other: BySeed) -> list[float]:
+    """One minus other on the seeds that both have."""
+    return [one[seed] - other[seed] for seed in sorted(one.keys() & other.keys())]
+
+
+def interval(some: list[float]) -> tuple[float, float, float]:
+    """Mean, and Student's t interval of it."""
+    middle, half = float(np.mean(some)), mean_interval(some)
+    return middle, middle - half, middle + half
+
+
+def last(run: dict[str, Any], tag: str) -> float:
+    """Where a curve ends."""
+    return run["curves"][tag][-1]
+
+
+def speeds(name: str) -> dict[str, Any]:
+    """A record of environment steps per second."""
+    return json.loads((DATA / f"{name}.json").read_text())
+
+
+def readme() -> list[Claim]:
+    """The README's sentences beside its tables of imitation."""
+    seconds = 1e6 / speeds("throughput")["summary"]["l2l-gail"]["steps_per_second"]
+    main = of("main")
+    middle, low, high = interval(gaps(percents("l2l", main), percents("adam", main)))
+    late = [sensitivity.falls(run)[1] for run in main]
+    at_good = [late_fall(who, one_demonstration(), 3e-4) for who in ("l2l", "adam")]
+    return [
+        Claim("takes one core {:.0f} minutes on a quick machine", (seconds / 60,)),
+        Claim("(difference {:+.1f} points, 95 % interval {:+.1f} to {:+.1f})", (middle, low, high)),
+        Claim("no run here falls by more than {:.0f}, and with one", (max(late),)),
+        Claim("({:.0f} against {:.0f} at 3e-4, means over seeds)", at_good),
+        Claim("at rates within a factor of {:.1f} from starts", (ends()[1] / ends()[0],)),
+    ]
+
+
+def choice() -> list[Claim]:
+    """When not to use the learned follower."""
+    scratch = [run for run in of("scratch") if run["settings"]["env"] == "Walker2d-v4"]
+    cloned = [percents(who, of("tasks"), env="Walker2d-v4") for who in ("adam", "l2l")]
+    means = sorted(map(mean, cloned))
+    return [
+        Claim(
+            "L2L made {:.0f} % of the expert and Adam {:.0f} %",
+            [mean(percents(who, scratch)) for who in ("l2l", "adam")],
+        ),
+        Claim("both make {:.1f} to {:.1f} % on average", means),
+    ]
+
+
+def cuda() -> list[Claim]:
+    """What a GPU changes."""
+    records = [speeds("throughput_cuda_256"), speeds("throughput_cuda_1024")]
+    of_ppo = [
+        one / other
+        for record in records
+        for who in ("gail", "l2l-gail")
+        for one, other in zip(record["steps_per_second"][who], record["steps_per_second"]["ppo"], strict=True)
+    ]
+    apart = [max(turns) / min(turns) - 1 for record in records for turns in record["steps_per_second"].values()]
+    cpu, gpu = (speeds(f"throughput_{device}_256")["summary"] for device in ("cpu", "cuda"))
+    times = [cpu[who]["steps_per_second"] / gpu[who]["steps_per_second"] for who in ("ppo", "l2l-gail")]
+    return [
+        Claim(
+            "(ratios {:.2f} to {:.2f}; the same program's two turns differ by up to {:.0f} %)",
+            (min(of_ppo), max(of_ppo), 100 * max(apart)),
+        ),
+        Claim("PPO itself, with its small networks, makes {:.1f} times as many steps on the processor", times[:1]),
+        Claim("and L2L-GAIL {:.1f} times as many", times[1:]),
+    ]
+
+
+def single_runs() -> list[Claim]:
+    """What makes single runs differ."""
+    rows = speeds("exploration")["rows"]
+    most = max(row["share_upside_down"] or 0 for row in rows)
+    earlier = recorded("earlier")["adam_s0"]["result"]
+    (fixed,) = [row for row in rows if row["change"].startswith("policy's filter fixed")]
+    alone = [run for run in of("rates") if run["settings"]["follower"] == "l2l-rate"]
+    runs = [run for run in [*of("main"), *one_demonstration(), *alone] if run["settings"]["seed"] < 3]
+    quick = [run for run in runs if (run["settings"]["follower"], run["settings"]["disc_rate"]) != ("adam", SLOW)]
+    lost = [run for run in quick if run["result"]["return"]["min"] < LOST]
+    return [
+        Claim("up to {:.0f} % of their time there", (100 * most,)),
+        Claim(
+            "({:.0f} ± {:.0f} in one run of an earlier version)", [earlier["return"][name] for name in ("mean", "sd")]
+        ),
+        Claim(
+            "the same seed went from {:.0f} to {:.1f} % of the expert's return",
+            (earlier["percent_of_expert"], 100 * fixed["return_mean"] / earlier["expert"]["mean"]),
+        ),
+        Claim("in {} of {} runs with a penalty", (len(lost), len(quick))),
+    ]
+
+
+def one_demonstration() -> list[dict[str, Any]]:
+    """The runs of *No rate to tune*: one demonstration, with the penalty, both followers."""
+    runs = [run for run in swept() if run["settings"]["num_demos"] == 1 and run["settings"]["gradient_penalty"] == 1]
+    return [run for run in runs if run["settings"]["follower"] in ("adam", "l2l")]
+
+
+def ends() -> tuple[float, float]:
+    """The lowest and the highest rate to which the learned rule comes, each the mean log rate from one start."""
+    runs = of_version("l2l", one_demonstration())
+    starts = sorted({run["settings"]["disc_rate"] for run in runs})
+    logs = [
+        np.mean([last(run, "follower/log_rate") for run in runs if run["settings"]["disc_rate"] == start])
+        for start in starts
+    ]
+    rates = [start * float(np.exp(log)) for start, log in zip(starts, logs, strict=True)]
+    return min(rates), max(rates)
+
+
+def with_penalty() -> list[Claim]:
+    """No rate to tune?"""
+    runs = one_demonstration()
+    adam = {rate: percents("adam", runs, disc_rate=rate) for rate in (SLOW, *GOOD)}
+    l2l = {rate: percents("l2l", runs, disc_rate=rate) for rate in (SLOW, *GOOD)}
+    good, slow = [mean(adam[rate]) for rate in GOOD], adam[SLOW].values()
+    level = {rate: interval(gaps(l2l[rate], adam[rate])) for rate in GOOD}
+    (sure,) = [three for three in level.values() if three[1] > 0]
+    late = [[late_fall(who, runs, rate) for rate in GOOD] for who in ("l2l", "adam")]
+    scored = recorded("score_on_seen")["l2l_3e-5_s0"]
+    return [
+        Claim("There it makes {:.1f} to {:.1f} % of the expert", (min(good), max(good))),
+        Claim("At 3e-5 the best of {} runs makes {:.1f} %, the worst {:.1f}", (len(slow), max(slow), min(slow))),
+        Claim(
+            "{:.0f} points above Adam on the same seeds (95 % interval {:.0f} to {:.0f})",
+            interval(gaps(l2l[SLOW], adam[SLOW])),
+        ),
+        Claim(
+            "Its worst rate makes {:.1f} % (mean over seeds), its worst run {:.1f} %",
+            (min(map(mean, l2l.values())), min(min(by_seed.values()) for by_seed in l2l.values())),
+        ),
+        Claim(
+            "lie between {:+.1f} and {:+.1f} points; the one interval that leaves out 0 is that of {:+.1f} ({:+.1f} to "
+            "{:+.1f})",
+            (min(three[0] for three in level.values()), max(three[0] for three in level.values()), *sure),
+        ),
+        Claim("rates between {} and {} (start times", [f"{rate:.1e}".replace("e-0", "e-") for rate in ends()]),
+        Claim(
+            "L2L's largest fall at these rates is {:.0f} to {:.0f} (means over seeds), Adam's {:.0f} to {:.0f}",
+            [of(values) for values in late for of in (min, max)],
+        ),
+        Claim("(from 3e-5 to {})", (sensitivity.rate_name(last(scored, "follower/rate")),)),
+    ]
+
+
+def late_fall(who: str, runs: list[dict[str, Any]], rate: float) -> float:
+    """The largest fall of a follower's runs once they were halfway up, mean over seeds."""
+    some = [run for run in of_version(who, runs) if run["settings"]["disc_rate"] == rate]
+    return float(np.mean([sensitivity.falls(run)[1] for run in some]))
+
+
+def stress() -> list[Claim]:
+    """No penalty, 2M steps."""
+    runs = of("stress")
+    adam, l2l = percents("adam", runs), percents("l2l, score smoothed", runs)
+    lost, *recovered = sorted(adam, key=adam.__getitem__)
+    failed = recorded("stress")[f"adam_s{lost}"]
+    held = [value for value in failed["curves"]["disc/heldout_loss"] if value is not None]
+    rule = np.mean([last(run, "follower/log_rate") for run in of_version("l2l, score smoothed", runs)])
+    alone = recorded("stress")["l2l-unsmoothed_s0"]["result"]["percent_of_expert"]
+    return [
+        Claim(
+            "({:.0f} and {:.0f} % of the expert), one does not ({:.1f} %)",
+            [*(adam[seed] for seed in recovered), adam[lost]],
+        ),
+        Claim(
+            "ends at an accuracy of {:.2f} %, and its loss on held-out data rises from {:.2f} early on to {:.2f}",
+            (100 * last(failed, "disc/disc_acc"), min(held), held[-1]),
+        ),
+        Claim("that was made ends at {:.0f} %, below", (alone,)),
+        Claim(
+            "the worst of three seeds makes {:.1f} % and the mean is {:.1f} % (Adam: {:.1f} and {:.1f})",
+            [of(by_seed) for by_seed in (l2l, adam) for of in (lowest, mean)],
+        ),
+        Claim("to e^{:.1f} of what it started from", (rule,)),
+    ]
+
+
+def lowest(by_seed: BySeed) -> float:
+    """The worst seed's."""
+    return min(by_seed.values())
+
+
+def dead() -> list[Claim]:
+    """How rules without a penalty failed that were scored on smoothed labels."""
+    tried, plain = of("no-penalty"), of("sensitivity")
+    smoothed = [percents("l2l, score smoothed", tried, disc_rate=rate) for rate in (SLOW, 1e-4)]
+    adam = [percents("adam", plain, disc_rate=rate, gradient_penalty=0, num_demos=1) for rate in (SLOW, 1e-4)]
+    shared = [{seed: by_seed[seed] for seed in (0, 1)} for by_seed in adam]
+    one = {name: run for name, run in recorded("no-penalty").items() if name.endswith("_s0")}
+    spread = [f"{last(one[f'l2l-{score}_1e-4_s0'], 'disc/logit_std'):.0e}" for score in ("smoothed", "penalty")]
+    alone = {name: run["result"]["percent_of_expert"] for name, run in one.items()}
+    small = [last(recorded("no-penalty")[f"l2l-smoothed_3e-5_s{seed}"], "disc/logit_std") for seed in (0, 1)]
+    return [
+        Claim(
+            "{:.0f} % of the expert at 3e-5 and {:.0f} % at 1e-4, where Adam makes {:.0f} and {:.0f} on the same two "
+            "seeds",
+            [mean(by_seed) for by_seed in (*smoothed, *shared)],
+        ),
+        Claim("ends at {} (smoothed) and {} (scored with a penalty)", [value.replace("e-0", "e-") for value in spread]),
+        Claim(
+            "{:.0f} % at 3e-5, seed 0, against {:.0f}",
+            [alone[f"l2l-{name}_3e-5_s0"] for name in ("penalty", "smoothed")],
+        ),
+        Claim("({:.1f} and {:.1f} at the end)", small),
+        Claim("(seed 0: {:.0f} and {:.0f} %)", [alone[f"l2l-{name}_1e-4_s0"] for name in ("penalty", "anchored")]),
+    ]
+
+
+def other_tasks() -> list[Claim]:
+    """Cloning alone, and a constant reward."""
+    cloned = [recorded("cloning")[f"{env}_adam_s0"] for env in ("Hopper-v4", "Walker2d-v4")]
+    constant = recorded("constant")["Walker2d-v4_adam_s0"]["result"]["percent_of_expert"]
+    walker = [mean(percents(who, of("tasks"), env="Walker2d-v4")) for who in ("adam", "l2l")]
+    return [
+        Claim(
+            "cloning alone makes {:.1f} % (Hopper) and {:.1f} % (Walker2d)",
+            [run["result"]["percent_of_expert"] for run in cloned],
+        ),
+        Claim("it raises it to {:.1f} %", (constant,)),
+        Claim("adds to cloning there ({:.1f} to {:.1f} %)", (min(walker), max(walker))),
+    ]
