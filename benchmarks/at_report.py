@@ -28,6 +28,7 @@ from at_tables import (
     other_table,
     overview,
     paired_table,
+    radius,
     read_costs,
     recorded,
     what_standard_adds,
@@ -211,7 +212,7 @@ def draw(name: str, runs: dict[str, Any], costs: Costs) -> list[str]:
     lines = []
     tiers = {run["result"]["grade"]["tier"] for run in runs.values() if "grade" in run["result"]}
     score, by = (after_all, "AutoAttack") if tiers == {"standard"} else (after_both, "APGD-CE and APGD-T")
-    for eps in sorted({run["settings"]["eps"] for run in runs.values()}):
+    for eps in dict.fromkeys(run["settings"]["eps"] for run in sorted(runs.values(), key=radius)):
         points = {}
         for members in grouped({k: r for k, r in runs.items() if r["settings"]["eps"] == eps}).values():
             settings = members[0]["settings"]

@@ -15,6 +15,7 @@ from pages import difference
 from l2l_at.config import ATConfig
 from l2l_at.graders import AUTOATTACK, FOOLBOX
 from l2l_at.methods import METHODS
+from l2l_at.threat import parse_radius
 
 DATA = ROOT / "docs" / "results" / "at"
 IN_README = ("trades", "l2l-trades", "arow", "fast-bat", "n-fgsm")  # of the zoo, beside the first methods
@@ -50,9 +51,14 @@ def _key(settings: dict[str, Any], method: str) -> tuple[str, str, int, str]:
 def grouped(runs: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """Runs that differ in their seed only, under the name they share."""
     groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for run in sorted(runs.values(), key=lambda run: (run["settings"]["eps"], run["group"], run["settings"]["seed"])):
+    for run in sorted(runs.values(), key=lambda run: (radius(run), run["group"], run["settings"]["seed"])):
         groups[run["group"]].append(run)
     return groups
+
+
+def radius(run: dict[str, Any]) -> float:
+    """A run's ε as a number: 8/255 comes before 16/255."""
+    return parse_radius(run["settings"]["eps"])
 
 
 def method_of(group: str) -> str:
@@ -73,9 +79,11 @@ def make_table(runs: dict[str, Any], costs: Costs) -> list[str]:
         results = [run["result"] for run in members]
         strength, gain = ([r[key] for r in results if r.get(key) is not None] for key in ("strength", "gain"))
         cost = cost_of(costs, settings, method_of(name))
-        cells = [method_of(name) if any(graded) else name, str(len(members)), settings["eps"]]
+        grades = [result["grade"] for result in results if "grade" in result]
+        count = f"{len(members)}" if len(grades) in (0, len(members)) else f"{len(members)} ({len(grades)} graded)"
+        cells = [method_of(name) if any(graded) else name, count, settings["eps"]]
         if any(graded):
-            cells += grade_cells([result["grade"] for result in results if "grade" in result])
+            cells += grade_cells(grades)
         if not all(graded):
             cells += [f"{100 * np.mean([r['best'][key] for r in results]):.1f}" for key in ("clean", "pgd10")]
         cells += [
