@@ -17,7 +17,8 @@ DATA = ROOT / "docs" / "results" / "gail"
 FOLLOWERS = ("adam", "l2l")
 SWEPT = ("rates", "sensitivity")
 PAIRED = ("main", *SWEPT, "stress", "no-penalty", "tasks", "grid", "boundary")
-ONE_PENALISED = "GP 1, 1 demo"  # as `sensitivity` calls the task of the README
+ONE_PENALISED, ONE_PLAIN = "GP 1, 1 demo", "GP 0, 1 demo"  # as `sensitivity` calls the tasks of the README
+NAMED = (("adam", "Adam", "gail"), ("l2l", "L2L", "l2l-gail"))  # followers, their names in the README and in its costs
 recorded = partial(campaign.recorded, DATA)
 CURVES = {
     RETURN: "training return",
@@ -157,15 +158,7 @@ def readme_tables() -> dict[str, list[str]]:
         "| follower | n | return, mean ± sd over seeds | % of the demonstrations | steps/s over plain PPO's |",
         "|---|---|---|---|---|",
     ]
-    found = sensitivity.collect(swept())
-    shown = {"adam", "l2l, score smoothed"}
-    stress = [run for run in recorded("stress").values() if version(run["settings"]) in shown]
-    rates, _ = sensitivity.comparable(found, ONE_PENALISED)
-    heads = [sensitivity.rate_name(rate) for rate in rates]
-    heads.append("1e-3, no penalty, 2M steps (L2L scored on smoothed labels)")
-    table = ["| " + " | ".join(["% of the demonstrations, mean over seeds (worst, n)", *heads]) + " |"]
-    table.append("|---" * (1 + len(heads)) + "|")
-    for follower, title, key in (("adam", "Adam", "gail"), ("l2l", "L2L", "l2l-gail")):
+    for follower, title, key in NAMED:
         results = [run["result"] for run in main if run["settings"]["follower"] == follower]
         returns = np.array([result["return"]["mean"] for result in results])
         percent = np.mean([result["percent_of_expert"] for result in results])
@@ -173,11 +166,21 @@ def readme_tables() -> dict[str, list[str]]:
             f"| {title} | {len(results)} | {returns.mean():.0f} ± {returns.std(ddof=1):.0f} | {percent:.1f} "
             f"| {cost[key]['ratio']:.2f} |"
         )
-        by_rate = sensitivity.of(found, follower, ONE_PENALISED)
-        cells = [[outcome.percent for outcome in by_rate[rate].values()] for rate in rates]
-        cells.append([run["result"]["percent_of_expert"] for run in stress if run["settings"]["follower"] == follower])
-        table.append(f"| {title} | " + " | ".join(f"{np.mean(c):.1f} ({min(c):.1f}, {len(c)})" for c in cells) + " |")
-    return {"main-job": job, "rates": table}
+    return {"main-job": job, "rates": rates_table()}
+
+
+def rates_table() -> list[str]:
+    """Both followers over the discriminator's rate, with and without penalty, one demonstration."""
+    found = sensitivity.collect(swept())
+    heads = ["% of the demonstrations, mean over seeds (worst, n)", *map(sensitivity.rate_name, sensitivity.RATES)]
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    for task, note in ((ONE_PENALISED, ""), (ONE_PLAIN, ", no penalty")):
+        for follower, title, _ in NAMED:
+            by_rate = sensitivity.of(found, follower, task)
+            cells = [[outcome.percent for outcome in by_rate[rate].values()] for rate in sensitivity.RATES]
+            shown = [f"{np.mean(cell):.1f} ({min(cell):.1f}, {len(cell)})" if cell else "–" for cell in cells]
+            lines.append("| " + " | ".join([title + note, *shown]) + " |")
+    return lines
 
 
 def swept() -> list[dict[str, Any]]:
