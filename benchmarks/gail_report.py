@@ -44,6 +44,7 @@ TITLES = {
     "rates": "no rate to tune",
     "score_on_seen": "scored on the rollout seen",
     "stress": "no gradient penalty",
+    "ablation": "parts of the rule",
     "boundary": "3M steps",
     "no-penalty": "rules without a penalty",
     "tasks": "after cloning",

@@ -13,6 +13,8 @@ from campaign import ROOT
 from pages import difference
 from sensitivity import RETURN
 
+from l2l_gail.config import GAILConfig
+
 DATA = ROOT / "docs" / "results" / "gail"
 FOLLOWERS = ("adam", "l2l")
 SWEPT = ("rates", "sensitivity")
@@ -46,7 +48,7 @@ def group_of(run: dict[str, Any], runs: dict[str, Any]) -> str:
     """What a run is called in table and figure: follower, and whatever else the experiment varies but the seed."""
     varied = [
         name
-        for name in ("env", "disc_rate", "num_demos", "gradient_penalty", "score_smoothing", "follower_steps")
+        for name in ("env", "disc_rate", "num_demos", "gradient_penalty", "score_smoothing")
         if len({json.dumps(other["settings"][name]) for other in runs.values() if name in other["settings"]}) > 1
     ]
     settings = run["settings"]
@@ -70,7 +72,8 @@ def group_of(run: dict[str, Any], runs: dict[str, Any]) -> str:
     else:
         who += ", never fitted" * settings.get("freeze_follower", False)
     who += ", no hold-out" * (settings["follower"] != "adam" and settings.get("holdout") == 0)
-    if "follower_steps" in varied and settings["follower"] != "adam":
+    usual = GAILConfig().follower_steps
+    if settings["follower"] != "adam" and settings.get("follower_steps", usual) != usual:
         who += f", K = {settings['follower_steps']}"
     for name, what in (("log_rate_rate", "log rate"), ("follower_rate", "network")):
         # Whoever wrote neither down left both as they are.
