@@ -62,7 +62,7 @@ ZOO_PAIRS = (
     ("grad-align", "fgsm-rs"),
     ("free", "fgsm-rs"),
     ("cow", "pgd"),
-    ("arow", "trades"),
+    *((name, "trades") for name in ("arow", "cow", "mart", "n-fgsm")),
     ("pgd-awp", "pgd"),
     ("trades-awp", "trades"),
     ("arow-awp", "arow"),

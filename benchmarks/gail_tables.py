@@ -177,12 +177,22 @@ def rates_table() -> list[str]:
     found = sensitivity.collect(swept())
     heads = ["% of the demonstrations, mean over seeds (worst, n)", *map(sensitivity.rate_name, sensitivity.RATES)]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+
+    def add(title: str, cells: list[list[float]]) -> None:
+        shown = [f"{np.mean(cell):.1f} ({min(cell):.1f}, {len(cell)})" if cell else "–" for cell in cells]
+        lines.append("| " + " | ".join([title, *shown]) + " |")
+
     for task, note in ((ONE_PENALISED, ""), (ONE_PLAIN, ", no penalty")):
         for follower, title, _ in NAMED:
             by_rate = sensitivity.of(found, follower, task)
-            cells = [[outcome.percent for outcome in by_rate[rate].values()] for rate in sensitivity.RATES]
-            shown = [f"{np.mean(cell):.1f} ({min(cell):.1f}, {len(cell)})" if cell else "–" for cell in cells]
-            lines.append("| " + " | ".join([title + note, *shown]) + " |")
+            add(title + note, [[out.percent for out in by_rate[rate].values()] for rate in sensitivity.RATES])
+        if not note:
+            alone = [run for run in recorded("rates").values() if run["settings"]["follower"] == "l2l-rate"]
+            cells = {rate: [run for run in alone if run["settings"]["disc_rate"] == rate] for rate in sensitivity.RATES}
+            add(
+                "L2L, log rate alone",
+                [[run["result"]["percent_of_expert"] for run in some] for some in cells.values()],
+            )
     return lines
 
 

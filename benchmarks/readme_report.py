@@ -1,6 +1,7 @@
 """All tables of the README, from the records in docs/results/: python benchmarks/readme_report.py"""
 
 import json
+import statistics
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from at_tables import recorded as defences
 from campaign import ROOT
 from gail_tables import ONE_PENALISED, readme_tables, swept
 from pages import README, update
-from turns import ratio
+from turns import ratios
 
 RESULTS = ROOT / "docs" / "results"
 EPS = "0.2"
@@ -41,10 +42,11 @@ def first_table() -> list[str]:
     speeds = measured(RESULTS / "gail" / "throughput_20.json", "steps_per_second")
     seconds = measured(RESULTS / "at" / "cost.json", "seconds_a_step")
     games = (
-        ("imitation", "discriminator rates", "Adam", "", imitation, ratio(speeds, "gail", "l2l-gail")),
-        ("robust digits", "step sizes", "nothing learned", " ε", defence, ratio(seconds, "l2l", "frozen")),
+        ("imitation", "discriminator rates", "Adam", "", imitation, ratios(speeds, "gail", "l2l-gail")),
+        ("robust digits", "step sizes", "nothing learned", " ε", defence, ratios(seconds, "l2l", "frozen")),
     )
-    heads = ["", "hand-designed", "with it", "with L2L", "difference (Welch's 95 % interval)", "cost of L2L over it"]
+    heads = ["task", "baseline", "its result", "L2L's result", "difference (Welch's 95 % interval)"]
+    heads.append("L2L's cost over the baseline's (quartiles)")
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for game, setting, who, unit, scores, cost in games:
         ours, theirs = scores("l2l"), scores("adam" if who == "Adam" else "frozen")
@@ -52,14 +54,19 @@ def first_table() -> list[str]:
             one, two = choose(theirs, of), choose(ours, of)
             cells = [f"{game}, {name} of {len(theirs)} {setting}", who, cell(theirs, one, unit), cell(ours, two, unit)]
             lines.append(row([*cells, gap(ours[two], theirs[one])], cost))
-    pgd, ours = {"": defence("pgd")[f"{DEFAULT_SIZE:g}"]}, {"": defence("l2l")[f"{DEFAULT_SIZE:g}"]}
-    cells = ["robust digits, settings as they ship", "PGD-10", cell(pgd, "", ""), cell(ours, "", "")]
-    return [*lines, row([*cells, gap(ours[""], pgd[""])], ratio(seconds, "l2l", "pgd"))]
+    usual = f"{DEFAULT_SIZE:g}"
+    ours = {"": defence("l2l")[usual]}
+    for who, name in (("nothing learned", "frozen"), ("PGD-10", "pgd")):
+        theirs = {"": defence(name)[usual]}
+        cells = ["robust digits, settings as they ship", who, cell(theirs, "", ""), cell(ours, "", "")]
+        lines.append(row([*cells, gap(ours[""], theirs[""])], ratios(seconds, "l2l", name)))
+    return lines
 
 
-def row(cells: list[str], cost: float) -> str:
-    """A line of the table."""
-    return "| " + " | ".join([*cells, f"{cost:.2f}"]) + " |"
+def row(cells: list[str], cost: list[float]) -> str:
+    """A line of the table; `cost` is a ratio in several turns."""
+    low, middle, high = statistics.quantiles(cost, n=4, method="inclusive")
+    return "| " + " | ".join([*cells, f"{middle:.2f} ({low:.2f} to {high:.2f})"]) + " |"
 
 
 def measured(path: Path, unit: str) -> dict[str, list[float]]:

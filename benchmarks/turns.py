@@ -4,9 +4,9 @@ import statistics
 from typing import Any
 
 
-def ratio(measured: dict[str, list[float]], name: str, base: str) -> float:
-    """Median over turns of what was measured of one over what was measured of another in the same turn."""
-    return statistics.median(a / b for a, b in zip(measured[name], measured[base], strict=True))
+def ratios(measured: dict[str, list[float]], name: str, base: str) -> list[float]:
+    """What was measured of one over what was measured of another in the same turn."""
+    return [one / other for one, other in zip(measured[name], measured[base], strict=True)]
 
 
 def table(record: dict[str, Any], raw: str, base: str, unit: str, column: str, digits: int) -> list[str]:
@@ -24,8 +24,8 @@ def compare(measured: dict[str, list[float]], base: str, unit: str) -> dict[str,
     summary = {}
     print(f"{'':12}{unit.replace('_', ' '):>18}{f'ratio to {base}':>15}{'quartiles':>16}{'n':>5}")
     for name, values in measured.items():
-        ratios = [value / other for value, other in zip(values, measured[base], strict=True)]
-        low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
+        each = ratios(measured, name, base)
+        low, middle, high = statistics.quantiles(each, n=4, method="inclusive") if len(each) > 1 else each * 3
         median = statistics.median(values)
         summary[name] = {unit: median, "ratio": middle, "quartiles": [low, high]}
         print(f"{name:12}{median:18.5g}{middle:15.2f}{low:9.2f}–{high:.2f}{len(values):6}")
