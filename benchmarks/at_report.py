@@ -31,6 +31,7 @@ from at_tables import (
     radius,
     read_costs,
     recorded,
+    shown,
     what_standard_adds,
 )
 from campaign import ROOT
@@ -72,6 +73,8 @@ ZOO_PAIRS = (
 LENGTH_PAIRS = tuple((f"l2l-{size}", f"frozen-{size}") for size in LENGTHS)
 BESIDE = ("pgd", "fgsm-rs", "l2l")  # what the zoo's pictures show of the first table
 UNDRAWN = ("-awp", "-swa", "-unaveraged", "-consistent")  # variants that hide in pictures what they are variants of
+# In this order methods have their colours in every picture.
+LOOKS = tuple(dict.fromkeys(("pgd", "l2l", "l2l, frozen", "fgsm-rs", "trades", "l2l-trades", "standard", *METHODS)))
 PUBLISHED = ("l2l-naive", "l2l-grad", "l2l-2step", "l2l-kstep")
 
 
@@ -221,8 +224,7 @@ def draw(name: str, runs: dict[str, Any], costs: Costs) -> list[str]:
             if method.endswith(UNDRAWN):
                 continue
             if cost is not None and all("grade" in run["result"] for run in members):
-                label = "l2l, frozen" if method == "frozen" else method
-                points[label] = (cost, [score(run) for run in members])
+                points[shown(method)] = (cost, [score(run) for run in members])
         if len(points) > 2:
             png, _ = frontier(
                 points,
@@ -230,6 +232,7 @@ def draw(name: str, runs: dict[str, Any], costs: Costs) -> list[str]:
                 title=f"{settings['dataset']}, {settings['norm']}, ε = {eps}: robustness against cost",
                 xlabel="cost of a training step over PGD-10's",
                 ylabel=f"accuracy on test images under {by}, %",
+                looks=LOOKS,
             )
             lines += ["", f"![robustness against cost, ε = {eps}](at/{png.name})"]
         if name in ("digits", "cifar10-short"):
@@ -240,7 +243,9 @@ def draw(name: str, runs: dict[str, Any], costs: Costs) -> list[str]:
 def draw_curves(name: str, eps: str, runs: dict[str, Any]) -> str:
     """Held-out robustness over training, by our own probe; returns the line that shows it."""
     curves = {
-        method_of(group): [tuple(zip(*run["curves"]["robust/pgd10"], strict=True)) for run in members]
+        method_of(group).replace("frozen", "l2l, frozen"): [
+            tuple(zip(*run["curves"]["robust/pgd10"], strict=True)) for run in members
+        ]
         for group, members in grouped(runs).items()
     }
     percent = {who: [(steps, [100 * v for v in values]) for steps, values in some] for who, some in curves.items()}
@@ -250,6 +255,7 @@ def draw_curves(name: str, eps: str, runs: dict[str, Any]) -> str:
         DATA / f"{name}_{eps.replace('/', '-')}_curves",
         title=f"{settings['dataset']}, {settings['norm']}, ε = {eps}: robustness over training",
         ylabel="PGD-10 accuracy on held-out images, % (a probe)",
+        colours=LOOKS,
     )
     return f"![held-out robustness over training, ε = {eps}](at/{png.name})"
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from at_tables import after_both
 
-from l2l_experiment.figures import heat_map
+from l2l_experiment.setting_figures import heat_map
 
 SWEPT = {"step-length": "attack_size", "attacker-rate": "attacker_rate", "random-start": "attacker_rate"}
 NAMES = {"attack_size": "step size over ε, as the attacker starts", "attacker_rate": "the attacker's learning rate"}

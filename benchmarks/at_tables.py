@@ -66,6 +66,11 @@ def method_of(group: str) -> str:
     return group.rsplit("_", 1)[0]
 
 
+def shown(method: str) -> str:
+    """What a method is called in the overview and in pictures."""
+    return "l2l, frozen" if method == "frozen" else method
+
+
 def make_table(runs: dict[str, Any], costs: Costs) -> list[str]:
     """One row a group: clean, second opinion and AutoAttack, or our own probe where it was not graded; alarms, cost."""
     graded = ["grade" in run["result"] for run in runs.values()]
@@ -179,7 +184,7 @@ def overview(runs: dict[str, Any], costs: Costs) -> list[str]:
 
     for name in sorted(found, key=last_radius, reverse=True):
         cost = cost_of(costs, DIGITS, name)
-        cells = ["l2l, frozen" if name == "frozen" else name, "–" if cost is None else f"{cost:.2f}"]
+        cells = [shown(name), "–" if cost is None else f"{cost:.2f}"]
         for eps in radii:
             members = found[name].get(eps, [])
             clean = [100 * run["result"]["grade"]["clean"] for run in members]

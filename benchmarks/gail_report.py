@@ -149,8 +149,13 @@ def draw(name: str, runs: dict[str, Any]) -> list[str]:
         return lines
     split = "env" if len({run["settings"]["env"] for run in runs.values()}) > 1 else SPLIT.get(name, "follower")
     panels = sorted({run["settings"][split] for run in runs.values()}) if len(runs) > 8 or split == "env" else [None]
-    for panel in panels:
-        members = {key: run for key, run in runs.items() if panel is None or run["settings"][split] == panel}
+    by_panel = {
+        panel: {key: run for key, run in runs.items() if panel is None or run["settings"][split] == panel}
+        for panel in panels
+    }
+    # What is called the same has one colour in all of an experiment's pictures.
+    names = list(dict.fromkeys(group_of(run, some) for some in by_panel.values() for run in in_order(some)))
+    for panel, members in by_panel.items():
         title = f"{TITLES.get(name, name)}: {next(iter(members.values()))['settings']['env']}"
         if len(counts := {run["settings"]["num_demos"] for run in members.values()}) == 1:
             title += f", {demonstrations(*counts)}"
@@ -158,7 +163,7 @@ def draw(name: str, runs: dict[str, Any]) -> list[str]:
         if panel is not None and split != "env":
             title += f", {label}"
         stem = name if panel is None else f"{name}_{label}"
-        lines += [f"![{title}, return](gail/{draw_returns(DATA / stem, title, members).name})", ""]
+        lines += [f"![{title}, return](gail/{draw_returns(DATA / stem, title, members, names).name})", ""]
         learned = {key: run for key, run in members.items() if "follower/log_rate" in run["curves"]}
         if learned:
             png, _ = learning_curves(
@@ -166,19 +171,20 @@ def draw(name: str, runs: dict[str, Any]) -> list[str]:
                 DATA / f"{stem}_rate",
                 ylabel="log10 of the discriminator's learning rate",
                 title=f"{title}: the rate that the rule chose",
-                colours=[group_of(run, members) for run in in_order(members)],
+                colours=names,
             )
             lines += [f"![{title}, rate](gail/{png.name})", ""]
     return lines[:-1]
 
 
-def draw_returns(stem: Path, title: str, runs: dict[str, Any]) -> Path:
+def draw_returns(stem: Path, title: str, runs: dict[str, Any], names: list[str]) -> Path:
     """Training return over steps, with the expert's and a random policy's."""
     png, _ = learning_curves(
         curves_of(runs, RETURN),
         stem,
         ylabel="training return (true, with noise)",
         title=title,
+        colours=names,
         reference={
             "expert": float(interquartile_mean([run["result"]["expert"]["mean"] for run in runs.values()])),
             "random": float(interquartile_mean([run["result"]["random"]["mean"] for run in runs.values()])),

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from l2l_experiment.figures import heat_map, learning_curves
+from l2l_experiment.setting_figures import heat_map, over_setting
 from l2l_experiment.stability import late_fall
 
 RATES = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
@@ -136,14 +136,13 @@ def draw(found: Found, path_stem: Path) -> list[str]:
 
 
 def draw_curves(found: Found, task: str, path_stem: Path) -> list[str]:
-    """Return over the rate for one task, a thin line a seed, with the band of their mean; both followers."""
-    rates, seeds = comparable(found, task)
-    if len(rates) < 2 or not seeds:
+    """Return over the rate for one task, both followers, every run that there is."""
+    rates, _ = comparable(found, task)
+    if len(rates) < 2:
         return []
-    places = np.log10(rates)
-    png, _ = learning_curves(
+    png, _ = over_setting(
         {
-            key.follower: [(places, [by_rate[rate][seed].percent for rate in rates]) for seed in seeds]
+            key.follower: {rate_name(rate): [out.percent for out in by_rate[rate].values()] for rate in rates}
             for key, by_rate in found.items()
             if key.task == task
         },
@@ -151,8 +150,6 @@ def draw_curves(found: Found, task: str, path_stem: Path) -> list[str]:
         title=f"HalfCheetah-v4, {task}: % of the demonstrations' return",
         xlabel="the discriminator's rate; for L2L the one that it starts from",
         ylabel="% of the demonstrations' return",
-        colours=FOLLOWERS,
-        ticks={float(place): rate_name(rate) for place, rate in zip(places, rates, strict=True)},
     )
     return ["", f"![the same as curves, {task}](gail/{png.name})"]
 

@@ -1,5 +1,6 @@
-"""Learning curves of several runs in one picture, for papers (SVG) and for looking at (PNG)."""
+"""Runs in one picture, for papers (SVG) and for looking at (PNG): learning curves, and scores against a cost."""
 
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,7 @@ GRID_POINTS = 200
 FEW_POINTS = 12  # up to so many, a curve's own points are marked: a line between them was not measured
 MOST_TICKS = 7
 RUNS_FOR_BAND = 3
+TITLE_WIDTH = 72  # characters; more would leave the picture where a legend takes its room
 
 STYLE = {
     "font.size": 10,
@@ -53,7 +55,6 @@ def learning_curves(
     xlabel: str = "steps",
     worst: Mapping[str, int] | None = None,
     colours: Sequence[str] = (),
-    ticks: Mapping[float, str] | None = None,
     count: bool = True,
 ) -> tuple[Path, Path]:
     """Draw `path_stem.png` and `path_stem.svg` and return their paths.
@@ -61,10 +62,10 @@ def learning_curves(
     A group is what one method's runs are called; each of its runs is a thin line, that whose place `worst` gives a
     dotted one. Its thick line is the interquartile mean over the runs, as far as all of them reach, and from three
     runs on the band around it is the mean's 95 % bootstrap interval at each step. `reference` draws named horizontal
-    lines (an expert's return, say), and `ticks` names places on the x axis. Groups are named with their number of runs,
-    unless `count` is off, for curves that are all of one run. A group has the colour of its place in
-    `colours`, so that pictures of some of the groups look alike, or by default that of its place in `groups`. The same
-    input gives the same files, byte for byte, under one version of matplotlib.
+    lines (an expert's return, say). Groups are named with their number of runs, unless `count` is off, for curves that
+    are all of one run. A group has the colour of its place in `colours`, so that pictures of some of the groups look
+    alike, or by default that of its place in `groups`. The same input gives the same files, byte for byte, under one
+    version of matplotlib.
     """
     if not groups or any(not curves for curves in groups.values()):
         raise ValueError("a figure needs at least one group, and every group at least one run")
@@ -76,15 +77,12 @@ def learning_curves(
             _draw_group(axes, label, curves, places.index(name), (worst or {}).get(name))
         for index, (name, value) in enumerate((reference or {}).items()):
             axes.axhline(value, color="#777777", linewidth=1.2, linestyle=DASHES[1 + index % 3], zorder=1.5, label=name)
-        if ticks:
-            axes.set_xticks(list(ticks), list(ticks.values()))
-        else:
-            axes.xaxis.set_major_locator(MaxNLocator(MOST_TICKS, steps=[1, 2, 2.5, 5, 10]))
+        axes.xaxis.set_major_locator(MaxNLocator(MOST_TICKS, steps=[1, 2, 2.5, 5, 10]))
         if xlabel.endswith("steps"):
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.margins(x=0.01)
 
-    return _save(draw, path_stem, title, xlabel, ylabel, _explanation(groups, bool(worst)))
+    return save(draw, path_stem, title, xlabel, ylabel, _explanation(groups, bool(worst)))
 
 
 def _draw_group(axes: Axes, label: str, curves: Sequence[Curve], index: int, lowest: int | None) -> None:
@@ -133,13 +131,20 @@ def _explanation(groups: Mapping[str, Sequence[Curve]], worst: bool) -> str:
 
 
 def frontier(
-    points: Mapping[str, tuple[float, Sequence[float]]], path_stem: Path | str, *, title: str, xlabel: str, ylabel: str
+    points: Mapping[str, tuple[float, Sequence[float]]],
+    path_stem: Path | str,
+    *,
+    title: str,
+    xlabel: str,
+    ylabel: str,
+    looks: Sequence[str] = (),
 ) -> tuple[Path, Path]:
     """Scores against a cost, one point a method: `points[name] = (cost, scores of its runs)`; PNG and SVG as above.
 
     A point is the mean over runs, its bar the 95 % interval of that mean by Student's t, from three runs on. Costs are
     on a logarithmic axis. Names stand beside their points; the grey steps join the methods that no other beats at their
-    cost or less.
+    cost or less. A method has colour and marker of its place in `looks`, so that pictures of some of the methods look
+    alike, or by default those of its place in `points`.
     """
     if not points or any(not len(scores) for _, scores in points.values()):
         raise ValueError("a figure needs at least one method, and every method at least one run")
@@ -152,7 +157,9 @@ def frontier(
         axes.xaxis.set_minor_locator(NullLocator())
         best = [means[name] for name in _unbeaten(means)]
         axes.step(*zip(*best, strict=True), where="post", color="#AAAAAA", linewidth=1.2, zorder=1)
-        for index, (name, (_, scores)) in enumerate(points.items()):
+        places = list(dict.fromkeys([*looks, *points]))
+        for name, (_, scores) in points.items():
+            index = places.index(name)
             axes.errorbar(
                 *means[name],
                 mean_interval(scores) if len(scores) >= RUNS_FOR_BAND else None,
@@ -161,13 +168,15 @@ def frontier(
                 capsize=3,
             )
         axes.margins(x=0.12, y=0.1)
+        if min(score for _, score in means.values()) >= 0:
+            axes.set_ylim(bottom=max(0.0, axes.get_ylim()[0]))  # a bar may reach below what a share can be
 
     def label(axes: Axes) -> None:
         _names_beside(axes, {f"{name} ({len(points[name][1])})": at for name, at in means.items()})
 
     footer = "point: mean over runs (number of runs); bar: its 95 % interval (Student's t), from three runs on"
     height = 4.5 if len(points) <= 10 else 7.0
-    return _save(draw, path_stem, title, xlabel, ylabel, footer, height=height, finish=label)
+    return save(draw, path_stem, title, xlabel, ylabel, footer, height=height, finish=label)
 
 
 def _unbeaten(means: Mapping[str, tuple[float, float]]) -> list[str]:
@@ -220,49 +229,7 @@ def _names_beside(axes: Axes, points: Mapping[str, tuple[float, float]]) -> None
         taken.append(free[0])
 
 
-def heat_map(
-    cells: Mapping[tuple[str, str], Sequence[float]],
-    path_stem: Path | str,
-    *,
-    title: str,
-    xlabel: str,
-    ylabel: str,
-    limits: tuple[float, float],
-    by_row: bool = False,
-    worst: Callable[[Sequence[float]], float] = min,
-) -> tuple[Path, Path]:
-    """Scores over two settings: `cells[row, column]` are those of its runs; PNG and SVG as above.
-
-    Rows and columns come in the order in which they first appear. A cell shows the mean over runs and the worst run
-    below it (`max` where low is good), coloured by the mean between `limits`; one without runs is left blank. With
-    `by_row` the colour is of the distance from the row's best mean, for rows that are not on one scale.
-    """
-    if not any(len(scores) for scores in cells.values()):
-        raise ValueError("a figure needs at least one cell with a run")
-    rows, columns = (list(dict.fromkeys(key[part] for key in cells)) for part in (0, 1))
-    means = np.full((len(rows), len(columns)), np.nan)
-    for (row, column), scores in cells.items():
-        if len(scores):
-            means[rows.index(row), columns.index(column)] = np.mean(scores)
-    shades = means - np.nanmax(means, axis=1, keepdims=True) if by_row else means
-    digits = 1 if limits[1] < 1000 else 0
-
-    def draw(axes: Axes) -> None:
-        for (row, column), scores in cells.items():
-            if len(scores):
-                i, j = rows.index(row), columns.index(column)
-                dark = shades[i, j] < limits[0] + 0.6 * (limits[1] - limits[0])
-                text = f"{means[i, j]:.{digits}f}\n({worst(scores):.{digits}f}, n = {len(scores)})"
-                axes.text(j, i, text, ha="center", va="center", color="white" if dark else "black", fontsize=9)
-        axes.imshow(shades, cmap="cividis", vmin=limits[0], vmax=limits[1], aspect="auto")
-        axes.set_xticks(range(len(columns)), columns)
-        axes.set_yticks(range(len(rows)), rows)
-
-    footer = "mean over runs (worst run, number of runs)" + "; colour: points below the row's best" * by_row
-    return _save(draw, path_stem, title, xlabel, ylabel, footer, grid=False, height=max(4.5, 1.5 + 0.5 * len(rows)))
-
-
-def _save(
+def save(
     draw: Callable[[Axes], None],
     path_stem: Path | str,
     title: str,
@@ -284,7 +251,7 @@ def _save(
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
         draw(axes)
-        axes.set_title(title)
+        axes.set_title(textwrap.fill(title, TITLE_WIDTH))
         axes.set_xlabel(xlabel)
         axes.set_ylabel(ylabel)
         if grid:

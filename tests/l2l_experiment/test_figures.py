@@ -5,7 +5,7 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from l2l_experiment import figures, stability
+from l2l_experiment import figures, setting_figures, stability
 
 STEPS = np.arange(0, 1001, 100)
 
@@ -18,9 +18,9 @@ def runs(count, slope=1.0):
 def axes(monkeypatch):
     """The axes of the figure that is drawn next."""
     caught = []
-    save = figures._save
+    save = figures.save
     watched = lambda draw, *rest, **more: save(lambda axes: (caught.append(axes), draw(axes)), *rest, **more)  # noqa: E731
-    monkeypatch.setattr(figures, "_save", watched)
+    monkeypatch.setattr(figures, "save", watched)
     return caught
 
 
@@ -113,10 +113,31 @@ def test_references_are_named_lines(tmp_path, axes):
     assert (axes[0].get_ylabel(), axes[0].get_title(loc="left")) == ("return", "Title")
 
 
-def test_ticks_name_places(tmp_path, axes):
-    figures.learning_curves({"a": runs(1)}, tmp_path / "f", ylabel="y", title="T", xlabel="rate", ticks={2.0: "1e-2"})
-    assert list(axes[0].get_xticks()) == [2.0]
-    assert [label.get_text() for label in axes[0].get_xticklabels()] == ["1e-2"]
+def test_over_a_setting_every_run_is_a_dot_and_a_line_joins_the_means(tmp_path, axes):
+    groups = {"adam": {"3e-5": [10.0, 50.0, 0.0], "1e-4": [90.0]}, "l2l": {"3e-5": [], "1e-4": [80.0, 90.0]}}
+    labels = {"title": "T", "xlabel": "rate", "ylabel": "%"}
+    first = setting_figures.over_setting(groups, tmp_path / "f", reference={"expert": 100.0}, **labels)
+    lines = labelled(axes[0])
+    assert list(lines["adam"].get_ydata()) == [20.0, 90.0]
+    assert list(lines["l2l"].get_ydata()) == [85.0]
+    dots = [list(line.get_ydata()) for line in axes[0].get_lines() if line.get_marker() == "o"]
+    assert dots == [[10.0, 50.0, 0.0], [90.0], [80.0, 90.0]]
+    assert [label.get_text() for label in axes[0].get_xticklabels()] == ["3e-5", "1e-4"]
+    assert set(lines) == {"adam", "l2l", "expert"}
+    assert "1 or 2 or 3 at a value" in axes[0].figure.get_supxlabel()
+    again = setting_figures.over_setting(groups, tmp_path / "g", reference={"expert": 100.0}, **labels)
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in again]
+    with pytest.raises(ValueError, match="at least one"):
+        setting_figures.over_setting({"adam": {"3e-5": []}}, tmp_path / "h", **labels)
+
+
+def test_a_long_title_is_broken(tmp_path, axes):
+    title = "rules without a penalty: HalfCheetah-v4, 1 demonstration, 3e-5: the rate that the rule chose"
+    figures.learning_curves({"a": runs(3)}, tmp_path / "f", ylabel="y", title=title)
+    shown = axes[0].get_title(loc="left")
+    assert shown.replace("\n", " ") == title
+    box = axes[0]._left_title.get_window_extent(axes[0].figure.canvas.get_renderer())
+    assert box.x1 <= axes[0].figure.bbox.x1
 
 
 def test_nothing_to_draw_is_refused(tmp_path):
@@ -143,6 +164,16 @@ def test_a_frontier_has_a_point_and_a_bar_a_method(tmp_path, axes):
         figures.frontier({"none": (1.0, [])}, tmp_path / "h", title="t", xlabel="x", ylabel="y")
 
 
+def test_a_frontier_keeps_the_looks_of_a_method_and_shares_above_nothing(tmp_path, axes):
+    looks = ("pgd", "l2l")
+    points = {"l2l": (0.4, [1.0, 2.0, 9.0]), "pgd": (1.0, [70.0])}
+    figures.frontier(points, tmp_path / "f", title="t", xlabel="x", ylabel="y", looks=looks)
+    figures.frontier(dict(reversed(points.items())), tmp_path / "g", title="t", xlabel="x", ylabel="y", looks=looks)
+    one, other = ([bar.lines[0].get_color() for bar in some.containers] for some in axes)
+    assert one == other[::-1] == [figures.COLOURS[1], figures.COLOURS[0]]
+    assert axes[0].get_ylim()[0] == 0
+
+
 def test_names_of_a_crowd_do_not_cover_each_other(tmp_path, axes):
     points = {f"method-{i}": (1 + 0.02 * (i % 5), [60.0 + 0.3 * i]) for i in range(20)}
     figures.frontier(points, tmp_path / "f", title="t", xlabel="x", ylabel="y")
@@ -155,13 +186,13 @@ def test_names_of_a_crowd_do_not_cover_each_other(tmp_path, axes):
 def test_a_heat_map_has_mean_and_worst_in_every_cell_that_has_runs(tmp_path, axes):
     cells = {("adam", "3e-5"): [10.0, 50.0], ("adam", "3e-3"): [90.0], ("l2l", "3e-5"): []}
     labels = {"title": "T", "xlabel": "rate", "ylabel": "follower"}
-    png, _ = figures.heat_map(cells, tmp_path / "m", limits=(0, 100), **labels)
+    png, _ = setting_figures.heat_map(cells, tmp_path / "m", limits=(0, 100), **labels)
     assert png.is_file()
     assert [text.get_text() for text in axes[0].texts] == ["30.0\n(10.0, n = 2)", "90.0\n(90.0, n = 1)"]
     (image,) = axes[0].get_images()
     assert np.array_equal(np.isnan(image.get_array().filled(np.nan)), [[False, False], [True, True]])
     assert [label.get_text() for label in axes[0].get_yticklabels()] == ["adam", "l2l"]
-    figures.heat_map({("a", "b"): [3.0, 5.0]}, tmp_path / "m", limits=(0, 9), worst=max, **labels)
+    setting_figures.heat_map({("a", "b"): [3.0, 5.0]}, tmp_path / "m", limits=(0, 9), worst=max, **labels)
     assert axes[-1].texts[0].get_text() == "4.0\n(5.0, n = 2)"
     with pytest.raises(ValueError, match="one cell"):
-        figures.heat_map({("a", "b"): []}, tmp_path / "n", limits=(0, 1), **labels)
+        setting_figures.heat_map({("a", "b"): []}, tmp_path / "n", limits=(0, 1), **labels)
