@@ -90,7 +90,7 @@ def make_table(runs: dict[str, Any]) -> list[str]:
         groups[group_of(run, runs)].append(run)
     lines = [
         "| runs | n | return, mean ± sd over seeds (each) | % of expert | worst seed, % | largest fall | late fall "
-        "| D accuracy | on held-out | held-out loss | log rate |",
+        "| D accuracy | on held-out demonstrations | held-out loss | log rate |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, members in groups.items():
