@@ -19,7 +19,16 @@ BySeed = dict[int, float]
 
 def gail_claims() -> dict[str, list[Claim]]:
     """Claims by page, named from the root of the checkout."""
-    results = [*cuda(), *single_runs(), *with_penalty(), *without_penalty(), *stress(), *dead(), *other_tasks()]
+    results = [
+        *cuda(),
+        *single_runs(),
+        *with_penalty(),
+        *without_penalty(),
+        *stress(),
+        *dead(),
+        *parts(),
+        *other_tasks(),
+    ]
     return {"README.md": readme(), "docs/gail.md": choice(), "docs/results/gail.md": results}
 
 
@@ -305,6 +314,23 @@ def dead() -> list[Claim]:
         ),
         Claim("({:.1f} and {:.1f} at the end)", small),
         Claim("(seed 0: {:.0f} and {:.0f} %)", [alone[f"l2l-{name}_1e-4_s0"] for name in ("penalty", "anchored")]),
+    ]
+
+
+def parts() -> list[Claim]:
+    """The learned rule with parts taken away."""
+
+    def score(name: str) -> float:
+        runs = [run for key, run in recorded("ablation").items() if key.startswith(f"l2l-{name}_s")]
+        return float(np.mean([run["result"]["percent_of_expert"] for run in runs]))
+
+    whole = [mean(percents(who, of("rates"), disc_rate=SLOW)) for who in ("l2l-rate", "l2l")]
+    return [
+        Claim("never fitted, the rule makes {:.1f} % of the expert", (score("zero-head"),)),
+        Claim(
+            "it makes {:.1f}, {:.1f} and {:.1f} %, with the log rate alone (`l2l-rate`) {:.1f} %, as it ships {:.1f} %",
+            [*map(score, ("no-holdout", "every-step", "every-10")), *whole],
+        ),
     ]
 
 
