@@ -1,20 +1,31 @@
 """What the pages say of imitation in sentences, and where it comes from (see claims.py)."""
 
-import json
 from typing import Any
 
 import numpy as np
 import sensitivity
 from claims import Claim
-from gail_tables import DATA, recorded, swept, version
-
-from l2l_experiment.stability import mean_interval
+from gail_runs import (
+    SLOW,
+    course,
+    gaps,
+    interval,
+    key_of,
+    last,
+    late_fall,
+    lowest,
+    mean,
+    of,
+    of_version,
+    one_demonstration,
+    percents,
+    speeds,
+)
+from gail_tables import recorded, swept
 
 GOOD = (1e-4, 3e-4, 1e-3, 3e-3)  # rates that suit Adam where there is a penalty
-SLOW = 3e-5
 FLAT = 1e-3  # logits that differ by less than this are a constant reward
 LOST = 4000  # an evaluation episode of HalfCheetah that returns less went wrong
-BySeed = dict[int, float]
 
 
 def gail_claims() -> dict[str, list[Claim]]:
@@ -30,51 +41,6 @@ def gail_claims() -> dict[str, list[Claim]]:
         *other_tasks(),
     ]
     return {"README.md": readme(), "docs/gail.md": choice(), "docs/results/gail.md": results}
-
-
-def percents(who: str, runs: list[dict[str, Any]], **settings: Any) -> BySeed:
-    """Percent of the expert by seed, of one version of a follower."""
-    return {
-        run["settings"]["seed"]: run["result"]["percent_of_expert"]
-        for run in of_version(who, runs)
-        if all(run["settings"][name] == value for name, value in settings.items())
-    }
-
-
-def of_version(who: str, runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The runs of one version of a follower."""
-    return [run for run in runs if version(run["settings"]) == who]
-
-
-def of(experiment: str) -> list[dict[str, Any]]:
-    """All runs of an experiment."""
-    return list(recorded(experiment).values())
-
-
-def mean(by_seed: BySeed) -> float:
-    """Over seeds."""
-    return float(np.mean([*by_seed.values()]))
-
-
-def gaps(one: BySeed, other: BySeed) -> list[float]:
-    """One minus other on the seeds that both have."""
-    return [one[seed] - other[seed] for seed in sorted(one.keys() & other.keys())]
-
-
-def interval(some: list[float]) -> tuple[float, float, float]:
-    """Mean, and Student's t interval of it."""
-    middle, half = float(np.mean(some)), mean_interval(some)
-    return middle, middle - half, middle + half
-
-
-def last(run: dict[str, Any], tag: str) -> float:
-    """Where a curve ends."""
-    return run["curves"][tag][-1]
-
-
-def speeds(name: str) -> dict[str, Any]:
-    """A record of environment steps per second."""
-    return json.loads((DATA / f"{name}.json").read_text())
 
 
 def readme() -> list[Claim]:
@@ -151,22 +117,6 @@ def single_runs() -> list[Claim]:
     ]
 
 
-def one_demonstration() -> list[dict[str, Any]]:
-    """The runs of *No rate to tune*: one demonstration, with the penalty, both followers."""
-    runs = [run for run in swept() if run["settings"]["num_demos"] == 1 and run["settings"]["gradient_penalty"] == 1]
-    return [run for run in runs if run["settings"]["follower"] in ("adam", "l2l")]
-
-
-def course(who: str) -> tuple[str, float, str]:
-    """The highest rate of a learned rule that starts from 3e-5 (mean log rate over seeds), after how many thousand
-    steps, and the rate where it ends."""
-    runs = [run for run in of_version(who, of("rates")) if run["settings"]["disc_rate"] == SLOW]
-    logs = np.mean([run["curves"]["follower/log_rate"] for run in runs], axis=0)
-    highest = int(np.argmax(logs))
-    shown = [f"{SLOW * np.exp(log):.1e}".replace("e-0", "e-") for log in (logs[highest], logs[-1])]
-    return shown[0], runs[0]["grid"][highest] / 1000, shown[1]
-
-
 def with_penalty() -> list[Claim]:
     """No rate to tune?"""
     runs = one_demonstration()
@@ -203,12 +153,6 @@ def with_penalty() -> list[Claim]:
         ),
         Claim("(from 3e-5 to {})", (sensitivity.rate_name(last(scored, "follower/rate")),)),
     ]
-
-
-def late_fall(who: str, runs: list[dict[str, Any]], rate: float) -> float:
-    """The largest fall of a follower's runs once they were halfway up, mean over seeds."""
-    some = [run for run in of_version(who, runs) if run["settings"]["disc_rate"] == rate]
-    return float(np.mean([sensitivity.falls(run)[1] for run in some]))
 
 
 def without_penalty() -> list[Claim]:
@@ -249,11 +193,6 @@ def beside_smoothed(runs: list[dict[str, Any]]) -> list[Claim]:
     ]
 
 
-def key_of(run: dict[str, Any]) -> tuple[float, int]:
-    """A run's rate and seed."""
-    return run["settings"]["disc_rate"], run["settings"]["seed"]
-
-
 def stress() -> list[Claim]:
     """No penalty, 2M steps."""
     runs = of("stress")
@@ -284,11 +223,6 @@ def stress() -> list[Claim]:
         ),
         Claim("to e^{:.1f} of what it started from", (rule,)),
     ]
-
-
-def lowest(by_seed: BySeed) -> float:
-    """The worst seed's."""
-    return min(by_seed.values())
 
 
 def dead() -> list[Claim]:
