@@ -255,11 +255,23 @@ def parts() -> list[Claim]:
     """The learned rule with parts taken away."""
 
     def score(name: str) -> float:
-        runs = [run for key, run in recorded("ablation").items() if key.startswith(f"l2l-{name}_s")]
-        return float(np.mean([run["result"]["percent_of_expert"] for run in runs]))
+        return float(np.mean([run["result"]["percent_of_expert"] for run in named(name)]))
+
+    def end(runs: list[dict[str, Any]]) -> float:
+        return SLOW * float(np.exp(np.mean([last(run, "follower/log_rate") for run in runs])))
+
+    def named(name: str) -> list[dict[str, Any]]:
+        return [run for key, run in recorded("ablation").items() if key.startswith(f"l2l-{name}_s")]
 
     whole = [mean(percents(who, of("rates"), disc_rate=SLOW)) for who in ("l2l-rate", "l2l")]
+    held = [named("every-step"), named("every-10"), named("zero-head")]
+    held += [
+        [run for run in of_version(who, of("rates")) if run["settings"]["disc_rate"] == SLOW]
+        for who in ("l2l", "l2l-rate")
+    ]
+    ends = [f"{rate:.1e}".replace("e-0", "e-") for rate in (end(named("no-holdout")), max(map(end, held)))]
     return [
+        Claim("climbs again, to {} at the end, where the others end at {} or lower (figure)", ends),
         Claim("never fitted, the rule makes {:.1f} % of the expert", (score("zero-head"),)),
         Claim(
             "it makes {:.1f}, {:.1f} and {:.1f} %, with the log rate alone (`l2l-rate`) {:.1f} %, as it ships {:.1f} %",
