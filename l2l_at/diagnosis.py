@@ -86,6 +86,7 @@ def draw_ladder(trainer: Trainer, x: torch.Tensor, y: torch.Tensor, out: Path) -
         out / "ladder",
         ylabel="loss on held-out images",
         title=f"{trainer.config.method} beside PGD, last checkpoint (clean accuracy {clean:.0%})",
-        xlabel="steps of PGD, all from random starts",
+        xlabel="steps of PGD from random starts",
         reference={name: own},
+        count=False,
     )[0]

@@ -28,11 +28,14 @@ def read(folder: Path) -> Graded:
     record = read_mapping(folder / "record.json")
     result = record.get("result") or {}
     try:
-        grade, machine = result["grade"], record["machine"] or {}
+        grade = result["grade"]
         on = tuple(grade[name] for name in ("tier", "n", "norm", "radius", "seed"))
-        where = (*(machine.get(name) for name in ("cpu", "cores", "threads", "gpu")), record.get("processes"))
+        # A run may have been resumed on another machine, and its seconds are of all of them.
+        machines = [record["machine"] or {}, *(some.get("machine") or {} for some in record.get("sessions") or ())]
+        named = {tuple(machine.get(name) for name in ("cpu", "cores", "threads", "gpu")) for machine in machines}
+        where = (*sorted(named, key=str), record.get("processes"))
         return Graded(100 * grade["autoattack"], result["training_seconds"], on, where)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{folder} was not graded: python scripts/grade_at.py {folder}") from error
 
 

@@ -154,7 +154,9 @@ def improvements(groups: Mapping[str, Sequence[Curve]], of: Mapping[str, ArrayLi
         for task, pair in zip(shared, pairs, strict=True) if several else ():
             found[f"{task}: {a} over {b}"] = probability_of_improvement([pair])
         if pairs:
-            found[f"{a} over {b}" + f", mean of {len(pairs)} tasks" * several] = probability_of_improvement(pairs)
+            over_all = f"{a} over {b}" + f", mean of {len(pairs)} tasks" * several
+            if len(pairs) > 1 or not several:  # of one task it has been told
+                found[over_all] = probability_of_improvement(pairs)
     return found
 
 

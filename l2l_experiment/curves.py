@@ -20,6 +20,9 @@ PROBE = "robust/pgd10"
 """Adversarial training's: held-out accuracy under our own attack."""
 TAGS = (*RETURNS, PROBE)
 SEED = re.compile(r"(^|_)s\d+(_\d{8}-\d{6}(-\d+)?)?$")  # the end of a run's name that tells it from its group's others
+# What other tools call runs that differ in their seed only (seed_0, seed3, run-1), or the folder of logs within a run.
+OTHERS = re.compile(r"(^|[_-])(seed|run)[_-]?\d+$|^(logs?|tb|tensorboard|events)$", re.IGNORECASE)
+NUMBERED = re.compile(r"(?<=[A-Z0-9])_\d+$")  # Stable-Baselines3's PPO_1, PPO_2
 TASK = ("env", "dataset", "norm", "eps")  # settings between which returns and accuracies are not on one scale
 KINDS = ("gail", "at")
 
@@ -137,7 +140,14 @@ def _settings(folder: Path) -> dict[str, Any]:
 
 def _group(folder: Path, by: Sequence[str], known: Mapping[str, Any]) -> str:
     if not by or not known:
-        return SEED.sub("", folder.resolve().name) or folder.resolve().parent.name
+        for place in (folder.resolve(), *folder.resolve().parents):
+            name = SEED.sub("", place.name)
+            if not known:
+                name = SEED.sub("", OTHERS.sub("", name))
+                name = NUMBERED.sub("", name) if name.isupper() else name
+            if name:
+                return name
+        return folder.resolve().name
     if missing := [name for name in by if name not in known]:
         raise UserError(
             f"--by {missing[0]}: {folder}/config.yaml has no such setting; it has {', '.join(sorted(known))}"

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+from google.protobuf.message import DecodeError
 from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
@@ -66,7 +67,12 @@ def read_timed(folder: Path | str, tag: str, *, whole: bool = False) -> tuple[np
         first = last = None
         plugin = ""  # a writer may name it at a tag's first value only
         for data in _records_with(name, path.read_bytes(), path if whole else None):
-            event = Event.FromString(data)
+            try:
+                event = Event.FromString(data)
+            except DecodeError as error:
+                if whole:
+                    raise UserError(f"{path} is damaged: it holds a record that is no event") from error
+                break
             first, last = first or event.wall_time, event.wall_time
             for value in event.summary.value:
                 if value.tag != tag:

@@ -156,6 +156,8 @@ def make(job: Job) -> int:
         with log_of(folder).open("a") as log:
             print(f"{folder} is being trained by another process", file=log)
         return 2
+    if status(folder) == "finished":  # by another sweep, since this one looked
+        return 0
     resumable = any(folder.glob("checkpoints/step_*"))
     if not resumable and folder.exists():  # killed before its first checkpoint: out of the way, but not thrown away
         folder.rename(folder.with_name(f".{folder.name}.cut-off-{time.time_ns()}"))

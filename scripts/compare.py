@@ -32,7 +32,8 @@ class Args:
     by: tuple[str, ...] = ()
     """Settings that make a group, e.g. follower, or env follower; by default the folder's name without its seed."""
     tag: str | None = None
-    """The figure to compare, as TensorBoard names it; by default the return, or the held-out PGD-10 accuracy."""
+    """The figure to compare, as TensorBoard names it, of which more is better; by default the return, or the held-out
+    PGD-10 accuracy."""
     unfinished: bool = False
     """Take in runs of ours that are not finished, logs that are cut off, as far as they reach, and logs with several
     values for one step, of which the later counts."""
@@ -95,7 +96,8 @@ def main() -> None:
     board.write(args.out / "tensorboard", groups, grids, tags[0])
     frontiers = draw_frontiers(curves, args.out)
     print(text)
-    written = ", ".join(["table.md, comparison.json, curves.png, curves.svg", *(path.name for path in frontiers)])
+    pictures = [*sorted(args.out.glob("curves*.*")), *frontiers]
+    written = ", ".join(["table.md, comparison.json", *(path.name for path in pictures)])
     print(f"{args.out}: {written}; tensorboard --logdir {args.out}/tensorboard")
 
 

@@ -14,7 +14,7 @@ from l2l_experiment.errors import UserError
 MACHINE = {"cpu": "Some CPU", "gpu": None}
 
 
-def graded_run(folder, robust, seconds, machine=MACHINE, tier="quick", **settings):
+def graded_run(folder, robust, seconds, machine=MACHINE, tier="quick", sessions=(), **settings):
     """A finished run with a probe's curve, a cost and a grade (`robust=None`: without)."""
     with events.JsonLines(folder / events.METRICS) as rows:
         for step in (10, 20):
@@ -23,7 +23,7 @@ def graded_run(folder, robust, seconds, machine=MACHINE, tier="quick", **setting
     (folder / "config.yaml").write_text(yaml.safe_dump({"settings": known}))
     grade = {"tier": tier, "n": 360, "norm": "linf", "radius": 0.1, "seed": 0, "autoattack": robust}
     result = {"training_seconds": seconds} | ({} if robust is None else {"grade": grade})
-    record = {"kind": "at", "status": "finished", "machine": machine, "result": result}
+    record = {"kind": "at", "status": "finished", "machine": machine, "sessions": list(sessions), "result": result}
     (folder / "record.json").write_text(json.dumps(record))
     return folder
 
@@ -44,6 +44,7 @@ def test_a_frontier_has_the_median_cost_and_all_grades_of_a_group(tmp_path, monk
     [
         ({"tier": "standard"}, "different tiers"),
         ({"machine": {"cpu": "Some CPU", "gpu": "a GPU"}}, "different machines"),
+        ({"sessions": [{"machine": {"cpu": "Another CPU"}}]}, "different machines"),
         ({"robust": None}, "grade_at.py"),
     ],
 )

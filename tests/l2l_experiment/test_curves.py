@@ -28,6 +28,26 @@ def test_the_name_without_its_seed_is_the_group(tmp_path, name, group):
     assert curves.read(our_run(tmp_path / "sweep" / name, [1.0, 2.0])).group == group
 
 
+@pytest.mark.parametrize(
+    ("place", "group"),
+    [
+        ("ppo/seed_3", "ppo"),
+        ("ppo_seed3", "ppo"),
+        ("gail_s0/log", "gail"),
+        ("gail/s0/tb", "gail"),
+        ("PPO_2", "PPO"),
+        ("A2C_11", "A2C"),
+        ("width_64", "width_64"),
+        ("lr_1e-3", "lr_1e-3"),
+        ("Env-v4", "Env-v4"),
+    ],
+)
+def test_runs_of_other_tools_are_grouped_by_what_is_not_a_seed(tmp_path, place, group):
+    folder = tmp_path / place
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    assert curves.read(foreign_run(folder, [(0, 1.0), (10, 2.0)])).group == group
+
+
 def test_the_return_of_imitation_is_found(tmp_path):
     folder = foreign_run(tmp_path / "log", [(0, 1.0), (10, 2.0)], tag="raw/gen/rollout/ep_rew_mean")
     assert curves.read(folder).values.tolist() == [1, 2]

@@ -3,12 +3,14 @@
 import json
 import math
 import os
+import struct
 
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 from tensorboard.compat.proto.tensor_pb2 import TensorProto
+from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 from torch.utils.tensorboard import SummaryWriter
 
 from l2l_experiment import events
@@ -186,3 +188,15 @@ def test_a_damaged_row_in_the_middle_is_named(tmp_path):
         events.read(path)
     with pytest.raises(UserError, match="no file"):
         events.read(tmp_path / "other.jsonl")
+
+
+def test_a_record_that_is_no_event_is_damage(tmp_path):
+    write_scalars(tmp_path, range(3), tag="loss")
+    data = b"\xff\xffloss"  # well framed: both checksums hold
+    header = struct.pack("<Q", len(data))
+    sums = [struct.pack("<I", masked_crc32c(part)) for part in (header, data)]
+    path = event_file(tmp_path)
+    path.write_bytes(path.read_bytes() + header + sums[0] + data + sums[1])
+    with pytest.raises(UserError, match="no event"):
+        events.read_timed(tmp_path, "loss", whole=True)
+    assert events.read_timed(tmp_path, "loss")[0].tolist() == [0, 1, 2]

@@ -117,6 +117,16 @@ def test_a_run_that_another_process_trains_is_left_alone(script, tmp_path):
     assert "another process" in sweeps.log_of(folder).read_text()
 
 
+def test_a_run_that_another_sweep_has_finished_meanwhile_is_left_alone(script, tmp_path):
+    job = Job(script, tmp_path / "a", ())
+    assert sweeps.run([job], workers=1) == []
+    before = (tmp_path / "a" / "record.json").read_bytes()
+    written = sweeps.log_of(job.folder).read_bytes()
+    assert sweeps.make(job) == 0
+    assert (tmp_path / "a" / "record.json").read_bytes() == before
+    assert sweeps.log_of(job.folder).read_bytes() == written
+
+
 HAS_RAY = importlib.util.find_spec("ray") is not None
 needs_ray = pytest.mark.skipif(not HAS_RAY, reason="needs Ray: the extra [ray]")
 
