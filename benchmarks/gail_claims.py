@@ -104,7 +104,15 @@ def single_runs() -> list[Claim]:
     runs = [run for run in [*of("main"), *one_demonstration(), *alone] if run["settings"]["seed"] < 3]
     quick = [run for run in runs if (run["settings"]["follower"], run["settings"]["disc_rate"]) != ("adam", SLOW)]
     lost = [run for run in quick if run["result"]["return"]["min"] < LOST]
+    filters = [of("filter"), of_version("adam", of("main"))]
+    falls = [np.mean([sensitivity.falls(run)[1] for run in some]) for some in filters]
+    shares = [np.mean([run["result"]["percent_of_expert"] for run in some]) for some in filters]
     return [
+        Claim(
+            "it falls by {:.0f} on average, the fixed filter by {:.0f}, and it ends at {:.1f} % of the expert, the fixed "
+            "one at {:.1f} %",
+            [*falls, *shares],
+        ),
         Claim("up to {:.0f} % of their time there", (100 * most,)),
         Claim(
             "({:.0f} ± {:.0f} in one run of an earlier version)", [earlier["return"][name] for name in ("mean", "sd")]
