@@ -109,8 +109,8 @@ def single_runs() -> list[Claim]:
     shares = [np.mean([run["result"]["percent_of_expert"] for run in some]) for some in filters]
     return [
         Claim(
-            "it falls by {:.0f} on average, the fixed filter by {:.0f}, and it ends at {:.1f} % of the expert, the fixed "
-            "one at {:.1f} %",
+            "it falls by {:.0f} on average, the fixed filter by {:.0f}, and it ends at {:.1f} % of the expert, the "
+            "fixed one at {:.1f} %",
             [*falls, *shares],
         ),
         Claim("up to {:.0f} % of their time there", (100 * most,)),
