@@ -20,8 +20,9 @@ from at_tables import (
     recorded,
 )
 from claims import Claim
+from pages import gaps, interval
 
-from l2l_experiment.stability import mean_interval
+from l2l_at.graders import FOOLBOX
 
 ONE_STEP = ("l2l-naive", "l2l-grad")  # of the published forms
 AVERAGED = (("pgd-swa", "pgd"), ("pgd-awp", "pgd"), ("arow-awp", "arow"), ("arow-swa", "arow"))
@@ -55,21 +56,14 @@ def everything() -> Scores:
     return scores("digits", "frozen", "zoo")
 
 
-def gaps(found: Scores, one: str, other: str) -> list[float]:
-    """One group minus another on the seeds that both have."""
-    return [found[one][seed] - found[other][seed] for seed in sorted(found[one].keys() & found[other].keys())]
-
-
 def gap(found: Scores, one: str, other: str) -> float:
-    """The mean of `gaps`."""
-    return float(np.mean(gaps(found, one, other)))
+    """One group minus another on the seeds that both have, on average."""
+    return float(np.mean(gaps(found[one], found[other])))
 
 
 def reach(found: Scores, one: str, other: str) -> tuple[float, float]:
     """Student's t interval of `gap`."""
-    some = gaps(found, one, other)
-    half = mean_interval(some)
-    return float(np.mean(some) - half), float(np.mean(some) + half)
+    return interval(gaps(found[one], found[other]))[1:]
 
 
 def mean(found: Scores, group: str) -> float:
@@ -290,7 +284,7 @@ def norms() -> list[Claim]:
 
 def by_foolbox(run: dict[str, Any]) -> float:
     """Percent of the test images that withstand the second opinion."""
-    return 100 * run["result"]["grade"]["attacks"]["foolbox-pgd50"]
+    return 100 * run["result"]["grade"]["attacks"][FOOLBOX]
 
 
 def cifar() -> list[Claim]:

@@ -8,8 +8,6 @@ from claims import Claim
 from gail_runs import (
     SLOW,
     course,
-    gaps,
-    interval,
     key_of,
     last,
     late_fall,
@@ -22,9 +20,11 @@ from gail_runs import (
     speeds,
 )
 from gail_tables import recorded, swept
+from pages import gaps, interval
+
+from l2l_gail.alarm import FLAT
 
 GOOD = (1e-4, 3e-4, 1e-3, 3e-3)  # rates that suit Adam where there is a penalty
-FLAT = 1e-3  # logits that differ by less than this are a constant reward
 LOST = 4000  # an evaluation episode of HalfCheetah that returns less went wrong
 
 
@@ -240,7 +240,7 @@ def dead() -> list[Claim]:
     adam = [percents("adam", plain, disc_rate=rate, gradient_penalty=0, num_demos=1) for rate in (SLOW, 1e-4)]
     shared = [{seed: by_seed[seed] for seed in (0, 1)} for by_seed in adam]
     one = {name: run for name, run in recorded("no-penalty").items() if name.endswith("_s0")}
-    spread = [f"{last(one[f'l2l-{score}_1e-4_s0'], 'disc/logit_std'):.0e}" for score in ("smoothed", "penalty")]
+    spread = [last(one[f"l2l-{score}_1e-4_s0"], "disc/logit_std") for score in ("smoothed", "penalty")]
     alone = {name: run["result"]["percent_of_expert"] for name, run in one.items()}
     small = [last(recorded("no-penalty")[f"l2l-smoothed_3e-5_s{seed}"], "disc/logit_std") for seed in (0, 1)]
     return [
@@ -249,7 +249,7 @@ def dead() -> list[Claim]:
             "seeds",
             [mean(by_seed) for by_seed in (*smoothed, *shared)],
         ),
-        Claim("ends at {} (smoothed) and {} (scored with a penalty)", [value.replace("e-0", "e-") for value in spread]),
+        Claim("ends at {} (smoothed) and {} (scored with a penalty)", [*map(sensitivity.rate_name, spread)]),
         Claim(
             "{:.0f} % at 3e-5, seed 0, against {:.0f}",
             [alone[f"l2l-{name}_3e-5_s0"] for name in ("penalty", "smoothed")],
@@ -277,7 +277,7 @@ def parts() -> list[Claim]:
         [run for run in of_version(who, of("rates")) if run["settings"]["disc_rate"] == SLOW]
         for who in ("l2l", "l2l-rate")
     ]
-    ends = [f"{rate:.1e}".replace("e-0", "e-") for rate in (end(named("no-holdout")), max(map(end, held)))]
+    ends = [sensitivity.rate_name(rate, digits=1) for rate in (end(named("no-holdout")), max(map(end, held)))]
     return [
         Claim("climbs again, to {} at the end, where the others end at {} or lower (figure)", ends),
         Claim("never fitted, the rule makes {:.1f} % of the expert", (score("zero-head"),)),

@@ -7,8 +7,6 @@ import numpy as np
 import sensitivity
 from gail_tables import DATA, recorded, swept, version
 
-from l2l_experiment.stability import mean_interval
-
 SLOW = 3e-5  # a discriminator's rate that is too small
 BySeed = dict[int, float]
 
@@ -42,17 +40,6 @@ def lowest(by_seed: BySeed) -> float:
     return min(by_seed.values())
 
 
-def gaps(one: BySeed, other: BySeed) -> list[float]:
-    """One minus other on the seeds that both have."""
-    return [one[seed] - other[seed] for seed in sorted(one.keys() & other.keys())]
-
-
-def interval(some: list[float]) -> tuple[float, float, float]:
-    """Mean, and Student's t interval of it."""
-    middle, half = float(np.mean(some)), mean_interval(some)
-    return middle, middle - half, middle + half
-
-
 def last(run: dict[str, Any], tag: str) -> float:
     """Where a curve ends."""
     return run["curves"][tag][-1]
@@ -81,7 +68,7 @@ def course(who: str) -> tuple[str, float, str]:
     runs = [run for run in of_version(who, of("rates")) if run["settings"]["disc_rate"] == SLOW]
     logs = np.mean([run["curves"]["follower/log_rate"] for run in runs], axis=0)
     highest = int(np.argmax(logs))
-    shown = [f"{SLOW * np.exp(log):.1e}".replace("e-0", "e-") for log in (logs[highest], logs[-1])]
+    shown = [sensitivity.rate_name(SLOW * np.exp(log), digits=1) for log in (logs[highest], logs[-1])]
     return shown[0], runs[0]["grid"][highest] / 1000, shown[1]
 
 

@@ -32,13 +32,23 @@ def update(path: Path, contents: dict[str, list[str]]) -> None:
     path.write_text(page)
 
 
+def gaps(one: dict[int, float], other: dict[int, float]) -> list[float]:
+    """One minus other on the seeds that both have."""
+    return [one[seed] - other[seed] for seed in sorted(one.keys() & other.keys())]
+
+
+def interval(some: list[float]) -> tuple[float, float, float]:
+    """Mean, and Student's t interval of it."""
+    middle, half = float(np.mean(some)), mean_interval(some)
+    return middle, middle - half, middle + half
+
+
 def difference(one: dict[int, float], other: dict[int, float]) -> str:
     """Mean of one minus other over the seeds that both have, each seed's, and Student's t interval from three on."""
-    gaps = [one[seed] - other[seed] for seed in sorted(one.keys() & other.keys())]
-    mean, each = np.mean(gaps), ", ".join(f"{gap:+.1f}" for gap in gaps)
-    half = mean_interval(gaps) if len(gaps) >= RUNS_FOR_INTERVAL else None
-    interval = "–" if half is None else f"{mean - half:+.1f} to {mean + half:+.1f}"
-    return f"{mean:+.1f} ({each}) | {interval}"
+    some = gaps(one, other)
+    each = ", ".join(f"{gap:+.1f}" for gap in some)
+    reach = "{:+.1f} to {:+.1f}".format(*interval(some)[1:]) if len(some) >= RUNS_FOR_INTERVAL else "–"
+    return f"{np.mean(some):+.1f} ({each}) | {reach}"
 
 
 def condense(

@@ -154,6 +154,6 @@ def draw_curves(found: Found, task: str, path_stem: Path) -> list[str]:
     return ["", f"![the same as curves, {task}](gail/{png.name})"]
 
 
-def rate_name(rate: float) -> str:
-    """3e-5, as a flag has it."""
-    return f"{rate:.0e}".replace("e-0", "e-")
+def rate_name(rate: float, digits: int = 0) -> str:
+    """3e-5, as a flag has it, with so many digits behind the point."""
+    return f"{rate:.{digits}e}".replace("e-0", "e-")
