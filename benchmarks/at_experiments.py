@@ -123,7 +123,8 @@ def experiments(tier: str = "standard") -> Experiments:
             for method in ("fgsm-rs", "n-fgsm", "fast-bat", "l2l", "l2l-grad", "pgd-2", "pgd", "trades", "arow")
         },
         "cifar10-short": {
-            f"{name}_{eps}_s0": cifar_short("resnet18" if eps == 8 else "preactresnet18", eps, 0, flags)
+            f"{name}_{eps}_s{seed}": cifar_short("resnet18" if eps == 8 else "preactresnet18", eps, seed, flags)
+            for seed in range(3)
             for eps, name, flags in (
                 (8, "pgd", ["--method", "pgd"]),
                 (8, "l2l", ["--method", "l2l"]),
