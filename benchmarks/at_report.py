@@ -179,7 +179,7 @@ def method_figures(name: str) -> list[str]:
     lines = ["Digits; what the columns mean and how to make them: [results](../results/at.md)."]
     lines += ["", *make_table(runs, read_costs())]
     if short := of_method(recorded("cifar10-short")):
-        where = "[a short run each](../results/at.md#cifar-10-on-a-gpu-six-short-runs)"
+        where = "[short runs](../results/at.md#cifar-10-on-a-gpu-short-runs)"
         lines += ["", f"CIFAR-10, {where}, of no published setting:", "", *make_table(short, read_costs())]
     return lines
 
