@@ -56,6 +56,7 @@ def learning_curves(
     worst: Mapping[str, int] | None = None,
     colours: Sequence[str] = (),
     count: bool = True,
+    of: str = "runs",
 ) -> tuple[Path, Path]:
     """Draw `path_stem.png` and `path_stem.svg` and return their paths.
 
@@ -63,9 +64,9 @@ def learning_curves(
     dotted one. Its thick line is the interquartile mean over the runs, as far as all of them reach, and from three
     runs on the band around it is the mean's 95 % bootstrap interval at each step. `reference` draws named horizontal
     lines (an expert's return, say). Groups are named with their number of runs, unless `count` is off, for curves that
-    are all of one run. A group has the colour of its place in `colours`, so that pictures of some of the groups look
-    alike, or by default that of its place in `groups`. The same input gives the same files, byte for byte, under one
-    version of matplotlib.
+    are all of one run; `of` says what they are, then. A group has the colour of its place in `colours`, so that
+    pictures of some of the groups look alike, or by default that of its place in `groups`. The same input gives the
+    same files, byte for byte, under one version of matplotlib.
     """
     if not groups or any(not curves for curves in groups.values()):
         raise ValueError("a figure needs at least one group, and every group at least one run")
@@ -82,7 +83,7 @@ def learning_curves(
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.margins(x=0.01)
 
-    return save(draw, path_stem, title, xlabel, ylabel, _explanation(groups, bool(worst)))
+    return save(draw, path_stem, title, xlabel, ylabel, _explanation(groups, bool(worst), of))
 
 
 def _draw_group(axes: Axes, label: str, curves: Sequence[Curve], index: int, lowest: int | None) -> None:
@@ -116,15 +117,15 @@ def _shared_grid(curves: Sequence[Curve]) -> np.ndarray | None:
     return np.linspace(first, last, GRID_POINTS) if last > first else None
 
 
-def _explanation(groups: Mapping[str, Sequence[Curve]], worst: bool) -> str:
+def _explanation(groups: Mapping[str, Sequence[Curve]], worst: bool, of: str) -> str:
     most = max(len(curves) for curves in groups.values())
     parts = []
     if most > 1:
-        parts.append("thick: interquartile mean over runs; thin: single runs")
+        parts.append(f"thick: interquartile mean over {of}; thin: single {of}")
     if most > 1 and worst:
         parts.append("dotted: the run that ends lowest")
     if most == RUNS_FOR_BAND:
-        parts.append("band: from the lowest to the highest, for with three runs that is the bootstrap interval")
+        parts.append(f"band: from the lowest to the highest, for with three {of} that is the bootstrap interval")
     elif most > RUNS_FOR_BAND:
         parts.append("band: 95 % bootstrap interval of that mean, at each step")
     return "; ".join(parts)

@@ -13,8 +13,6 @@ from l2l_experiment import events
 from l2l_experiment.errors import UserError
 from l2l_experiment.figures import learning_curves
 from l2l_experiment.run import Run
-from l2l_gail.config import GAILConfig
-from l2l_gail.discriminator import draw, objective
 from l2l_gail.gail import GAIL, Pairs
 from l2l_gail.training import find_demonstrations, stored_args
 
@@ -35,6 +33,7 @@ CURVES: dict[str, tuple[str, dict[str, str]]] = {
     ),
 }
 CHANCE = 2 * math.log(2)  # what a discriminator loses that says one half to everything
+ROLLOUTS = 4  # one after the other; each gives answers of its own
 BATCHES = 4  # of the scored objective, so that a curve over steps is not the noise of one batch
 MOST_STEPS = 50
 BINS = np.linspace(-3, 3, 25)
@@ -43,8 +42,8 @@ BINS = np.linspace(-3, 3, 25)
 def diagnose(run: Run, out: Path) -> list[Path]:
     """Draw the figures of a finished or running GAIL run into a folder; returns the pictures.
 
-    Of runs with a learned rule the last checkpoint is loaded too: the policy makes one rollout, on which the rule and
-    Adam answer from the same weights with the same memory.
+    Of runs with a learned rule the last checkpoint is loaded too: the policy goes on from there for a few rollouts, and
+    on each the rule and Adam answer from the checkpoint's weights with the checkpoint's memory.
     """
     pictures = draw_curves(events.read(run.folder / events.METRICS), out, run.folder.name)
     args = stored_args(run, steps=None)
@@ -54,19 +53,9 @@ def diagnose(run: Run, out: Path) -> list[Path]:
     gail = GAIL.load(run.folder, demonstrations, device="cpu")
     if gail.filter.policy is None:
         raise UserError(f"{run.folder} has no checkpoint of a trained discriminator yet; wait for the next one")
-    policy = gail.transitions(rollout(gail))
-    train, held = (gail.transitions(pairs) for pairs in (gail.train_pairs, gail.score_pairs))
-    # As in training, the score is taken on transitions that the steps have not seen.
-    end = len(policy) - round(gail.config.holdout * len(policy))
-    seen, unseen = (policy[:end], policy[end:]) if end < len(policy) else (policy, policy)
-
-    def objectives(expert: torch.Tensor, imitator: torch.Tensor, config: GAILConfig) -> Callable:
-        batch = draw(expert, imitator, config.disc_batch, gail.generator)
-        return objective(gail.discriminator, batch, config)
-
-    steps = [objectives(train, seen, gail.config) for _ in range(MOST_STEPS)]
-    scores = [objectives(held, unseen, gail.scoring) for _ in range(BATCHES)]
-    return [*pictures, draw_strength(gail, steps, scores, out), draw_response(gail, steps[0], out)]
+    draws = [gail.objectives([*gail.replay, rollout(gail)]) for _ in range(ROLLOUTS)]
+    rounds = [([step() for _ in range(MOST_STEPS)], [score() for _ in range(BATCHES)]) for step, score in draws]
+    return [*pictures, draw_strength(gail, rounds, out), draw_response(gail, [steps[0] for steps, _ in rounds], out)]
 
 
 def draw_curves(rows: list[dict[str, float]], out: Path, name: str) -> list[Path]:
@@ -93,15 +82,14 @@ def smoothed(values: np.ndarray, window: int) -> np.ndarray:
 
 
 def rollout(gail: GAIL) -> Pairs:
-    """Observations and clipped actions of one round of the policy, with its noise."""
-    envs, config = gail.envs, gail.config
-    filtered = envs.reset()
+    """Observations and clipped actions of the policy's next round, with its noise, from where the environments are."""
+    envs, ppo = gail.envs, gail.ppo
     observations, actions = [], []
-    for _ in range(config.round_steps):
+    for _ in range(gail.config.round_steps):
         observations.append(envs.get_original_obs())
-        action, _ = gail.ppo.predict(filtered, deterministic=False)
+        action, _ = ppo.predict(ppo._last_obs, deterministic=False)
         actions.append(np.clip(action, envs.action_space.low, envs.action_space.high))
-        filtered, *_ = envs.step(actions[-1])
+        ppo._last_obs, *_ = envs.step(actions[-1])
     return np.concatenate(observations), np.concatenate(actions)
 
 
@@ -121,33 +109,42 @@ def answers(gail: GAIL, steps: list[Callable], scores: list[Callable]) -> dict[s
     return reached
 
 
-def draw_strength(gail: GAIL, steps: list[Callable], scores: list[Callable], out: Path) -> Path:
-    """How far the rule gets in k steps, and Adam."""
-    reached = answers(gail, steps, scores)
-    curves = {name: [(np.arange(len(values)), values)] for name, values in reached.items()}
-    title = "answers from the last checkpoint"
+def draw_strength(gail: GAIL, rounds: list[tuple[list[Callable], list[Callable]]], out: Path) -> Path:
+    """How far the rule gets in k steps on each rollout, and Adam."""
+    reached = [answers(gail, steps, scores) for steps, scores in rounds]
+    curves = {name: [(np.arange(len(values[name])), values[name]) for values in reached] for name in reached[0]}
     return learning_curves(
         curves,
         out / "strength",
         ylabel="objective of the rule's score (lower is better)",
-        title=title,
+        title="answers from the last checkpoint",
         xlabel="discriminator steps",
         reference={"at chance": CHANCE},
         count=False,
+        of="rollouts",
     )[0]
 
 
-def response(gail: GAIL, step: Callable) -> Mapping[str, tuple[np.ndarray, np.ndarray]]:
-    """Median step over the rate, by the gradient over its running root mean square: the rule's and Adam's."""
+def response(gail: GAIL, steps: list[Callable]) -> Mapping[str, tuple[np.ndarray, np.ndarray]]:
+    """Median step over the rate, by the gradient over its running root mean square: the rule's and Adam's.
+
+    Each of `steps`, objectives, gives every weight a gradient; the medians are over all of them.
+    """
     config, follower = gail.config, gail.follower
     weights = {name: weight.detach().requires_grad_() for name, weight in follower.weights.items()}
-    gradient = dict(zip(weights, torch.autograd.grad(step(weights), list(weights.values())), strict=True))
+    gradients = [
+        dict(zip(weights, torch.autograd.grad(step(weights), [*weights.values()]), strict=True)) for step in steps
+    ]
     weights = {name: weight.detach() for name, weight in weights.items()}
     curves = {}
     for name, rule in (("Adam", Coordinatewise(config.disc_rate, hidden=0)), ("learned rule", follower.rule)):
-        moved, memory = rule.update(gradient, follower.memory, weights)
-        scale = (flatten(memory["square"]) / (1 - rule.betas[1] ** float(memory["count"]))).sqrt() + rule.eps
-        x, y = (flatten(gradient) / scale).numpy(), (flatten(moved) / config.disc_rate).detach().numpy()
+        sizes, moves = [], []
+        for gradient in gradients:
+            moved, memory = rule.update(gradient, follower.memory, weights)
+            scale = (flatten(memory["square"]) / (1 - rule.betas[1] ** float(memory["count"]))).sqrt() + rule.eps
+            sizes.append((flatten(gradient) / scale).numpy())
+            moves.append((flatten(moved) / config.disc_rate).detach().numpy())
+        x, y = np.concatenate(sizes), np.concatenate(moves)
         bins = np.digitize(x, BINS)
         filled = [index for index in range(1, len(BINS)) if (bins == index).sum() >= 5]
         centres = (BINS[:-1] + BINS[1:]) / 2
@@ -155,9 +152,9 @@ def response(gail: GAIL, step: Callable) -> Mapping[str, tuple[np.ndarray, np.nd
     return curves
 
 
-def draw_response(gail: GAIL, step: Callable, out: Path) -> Path:
+def draw_response(gail: GAIL, steps: list[Callable], out: Path) -> Path:
     """What the rule does to a gradient of given size."""
-    curves = {name: [curve] for name, curve in response(gail, step).items()}
+    curves = {name: [curve] for name, curve in response(gail, steps).items()}
     if any(len(curve[0]) == 0 for (curve,) in curves.values()):
         raise UserError("the discriminator's gradients are all zero or infinite; there is no response to draw")
     return learning_curves(

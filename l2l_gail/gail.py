@@ -137,31 +137,36 @@ class GAIL:
         observations = self.filter(data[0])
         return torch.as_tensor(np.concatenate([observations, data[1]], axis=1), dtype=torch.float32, device=self.device)
 
+    def objectives(self, recent: list[Pairs]) -> tuple[Callable[[], Callable], Callable[[], Callable]]:
+        """What draws a fresh objective for a follower's step, and what draws one for the score of its rule.
+
+        `recent` are rollouts, the newest last. A rule is scored on held-out demonstrations and on the end of the
+        newest rollout, which its steps do not see, as on the end of every episode.
+        """
+        policy = torch.cat([self.transitions(data) for data in recent])
+        train, score = self.transitions(self.train_pairs), self.transitions(self.score_pairs)
+        held = 0 if self.config.follower == "adam" else round(self.config.holdout * len(recent[-1][0]))
+        seen, unseen = (policy[:-held], policy[-held:]) if held else (policy, policy)
+
+        def fresh(expert: Tensor, imitator: Tensor, config: GAILConfig) -> Callable:
+            sample: Batch = draw(expert, imitator, config.disc_batch, self.generator)
+            return objective(self.discriminator, sample, config)
+
+        return lambda: fresh(train, seen, self.config), lambda: fresh(score, unseen, self.scoring)
+
     def respond(self, rollout: Pairs, progress: float) -> dict[str, float]:
         """One answer of the follower to a rollout; returns the figures for the log."""
         self.filter.update(rollout[0])
         recent = [*self.replay, rollout]
         self.replay = recent[len(recent) - self.config.replay_rounds :]
-        policy = torch.cat([self.transitions(data) for data in recent])
-        train, score = self.transitions(self.train_pairs), self.transitions(self.score_pairs)
-        # The rule is scored on the end of the rollout, which its steps have not seen, as on the end of every episode.
-        held = 0 if self.config.follower == "adam" else round(self.config.holdout * len(rollout[0]))
-        seen, unseen = (policy[:-held], policy[-held:]) if held else (policy, policy)
-
-        def batch(expert: Tensor, imitator: Tensor, config: GAILConfig) -> Callable:
-            sample: Batch = draw(expert, imitator, config.disc_batch, self.generator)
-            return objective(self.discriminator, sample, config)
-
         self.discriminator.refresh()
-        fresh = policy[-len(rollout[0]) :]
+        train, fresh = self.transitions(self.train_pairs), self.transitions(rollout)
         seldom = train[:: -(-len(train) // MOST_MEASURED)]
         figures = {f"disc/{key}": value for key, value in health(self.discriminator, seldom, fresh).items()}
         if self.monitor_pairs is not None:
             other = health(self.discriminator, self.transitions(self.monitor_pairs), fresh)
             figures |= {"disc/heldout_loss": other["disc_loss"], "disc/heldout_acc": other["disc_acc_expert"]}
-        answer = self.follower.respond(
-            lambda: batch(train, seen, self.config), lambda: batch(score, unseen, self.scoring), progress
-        )
+        answer = self.follower.respond(*self.objectives(recent), progress)
         return figures | {f"follower/{key}": value for key, value in answer.items()}
 
 

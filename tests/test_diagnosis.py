@@ -66,35 +66,72 @@ def test_curves_are_those_that_their_titles_name(monkeypatch, tmp_path):
     }
 
 
-def test_rule_that_has_hardly_learned_answers_as_adam_does(imitation):
-    import torch
+def test_rollouts_go_on_from_the_checkpoint(imitation):
+    import numpy as np
 
+    from l2l_experiment import checkpoint
     from l2l_experiment.run import Run
-    from l2l_gail.diagnosis import answers, response, rollout
-    from l2l_gail.discriminator import draw, objective
+    from l2l_gail.diagnosis import rollout
     from l2l_gail.gail import GAIL
     from l2l_gail.training import find_demonstrations, stored_args
 
     args = stored_args(Run.open(imitation, kind="gail"), steps=None)
     model = GAIL.load(imitation, find_demonstrations(args)[0])
-    observations, actions = rollout(model)
-    assert len(observations) == len(actions) == model.config.num_envs * model.config.round_steps
+    saved = checkpoint.latest(imitation)[0]["last"]["raw"].numpy()
+    assert abs(saved[:, 8:]).max() > 0.5  # velocities: HalfCheetah does not stand as after a reset
+    envs, (observations, actions) = model.config.num_envs, rollout(model)
+    assert len(observations) == len(actions) == envs * model.config.round_steps
     assert abs(actions).max() <= 1
-    policy, expert = model.transitions((observations, actions)), model.transitions(model.train_pairs)
-    steps = [objective(model.discriminator, draw(expert, policy, 64, model.generator), model.config) for _ in range(3)]
+    np.testing.assert_array_equal(observations[:envs], saved)
+    following = model.envs.get_original_obs()
+    np.testing.assert_array_equal(rollout(model)[0][:envs], following)
+
+
+def test_response_to_a_first_gradient_is_a_step_of_one_rate_against_its_sign(imitation):
+    """Adam's first step (Kingma and Ba, 2015): the running mean square is the gradient's own square."""
+    import numpy as np
+
+    from l2l_experiment.run import Run
+    from l2l_gail.diagnosis import BINS, response, rollout
+    from l2l_gail.gail import GAIL
+    from l2l_gail.training import find_demonstrations, stored_args
+
+    args = stored_args(Run.open(imitation, kind="gail"), steps=None)
+    model = GAIL.load(imitation, find_demonstrations(args)[0])
+    follower, (step, _) = model.follower, model.objectives([rollout(model)])
+    follower.memory = follower.rule.init(follower.weights)
+    x, y = response(model, [step() for _ in range(3)])["Adam"]
+    last = np.abs(x) > 1 - (BINS[1] - BINS[0])  # gradients near `eps` stand further in
+    assert last.sum() >= 2
+    assert (np.abs(x) < 1 + (BINS[1] - BINS[0])).all()
+    assert y[last] == pytest.approx(-np.sign(x[last]), abs=0.01)
+
+
+def test_rule_that_has_hardly_learned_answers_as_adam_does(imitation):
+    import torch
+
+    from l2l_experiment.run import Run
+    from l2l_gail.diagnosis import answers, response, rollout
+    from l2l_gail.gail import GAIL
+    from l2l_gail.training import find_demonstrations, stored_args
+
+    args = stored_args(Run.open(imitation, kind="gail"), steps=None)
+    model = GAIL.load(imitation, find_demonstrations(args)[0])
+    step, score = model.objectives([rollout(model)])
+    steps, scores = [step() for _ in range(3)], [score()]
     for parameter in model.follower.rule.parameters():
         parameter.data.zero_()
-    reached = answers(model, steps, steps[:1])
+    reached = answers(model, steps, scores)
     assert reached["Adam"] == reached["learned rule"]
     assert len(reached["Adam"]) == 4
-    curves = response(model, steps[0])
+    curves = response(model, steps[:1])
     assert (curves["Adam"][1] == curves["learned rule"][1]).all()
     model.follower.rule.log_rate.data.fill_(torch.tensor(2.0).log())
-    quicker = answers(model, steps, steps[:1])
+    quicker = answers(model, steps, scores)
     assert quicker["Adam"] == reached["Adam"]
     assert quicker["learned rule"][0] == reached["Adam"][0]
     assert quicker["learned rule"][1] < reached["Adam"][1] < reached["Adam"][0]  # a small step, and one twice as long
-    assert response(model, steps[0])["learned rule"][1] == pytest.approx(2 * curves["Adam"][1], rel=1e-4)
+    assert response(model, steps[:1])["learned rule"][1] == pytest.approx(2 * curves["Adam"][1], rel=1e-4)
 
 
 def test_of_an_adversarial_training(tmp_path, diagnose):
