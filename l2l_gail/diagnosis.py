@@ -110,16 +110,19 @@ def answers(gail: GAIL, steps: list[Callable], scores: list[Callable]) -> dict[s
 
 
 def draw_strength(gail: GAIL, rounds: list[tuple[list[Callable], list[Callable]]], out: Path) -> Path:
-    """How far the rule gets in k steps on each rollout, and Adam."""
+    """How far the rule gets in k steps, and Adam, on each rollout from where it starts, for rollouts differ in that."""
     reached = [answers(gail, steps, scores) for steps, scores in rounds]
-    curves = {name: [(np.arange(len(values[name])), values[name]) for values in reached] for name in reached[0]}
+    start = np.mean([values["Adam"][0] for values in reached])
+    curves = {
+        name: [(np.arange(len(values[name])), np.subtract(values[name], values[name][0])) for values in reached]
+        for name in reached[0]
+    }
     return learning_curves(
         curves,
         out / "strength",
-        ylabel="objective of the rule's score (lower is better)",
-        title="answers from the last checkpoint",
+        ylabel="change of the rule's score (lower is better)",
+        title=f"answers from the last checkpoint, at {start:.2f} (chance: {CHANCE:.2f})",
         xlabel="discriminator steps",
-        reference={"at chance": CHANCE},
         count=False,
         of="rollouts",
     )[0]
