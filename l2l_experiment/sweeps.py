@@ -10,6 +10,7 @@ import itertools
 import json
 import os
 import re
+import secrets
 import signal
 import subprocess
 import sys
@@ -43,11 +44,6 @@ class Job:
     script: Path
     folder: Path
     flags: tuple[str, ...]
-
-    @property
-    def stop_file(self) -> Path:
-        """While this exists, runs beside this one are asked to stop; it reaches all machines that share the folder."""
-        return self.folder.with_name(".stop")
 
 
 def expand(grid: Grid, script: Path, out: Path) -> list[Job]:
@@ -101,16 +97,26 @@ def _name(varied: Mapping[str, tuple[str, ...]], seed: tuple[str, ...]) -> str:
 def run(jobs: Sequence[Job], *, workers: int = -1, backend: Backend = "local", address: str | None = None) -> list[Job]:
     """Make every job that is not finished, `workers` at a time (-1: one a core); returns those that failed.
 
-    On Ctrl-C or SIGTERM every run saves and stops, and then the process exits with code 130.
+    On Ctrl-C or SIGTERM every run saves and stops, and then the process exits with code 130. A second Ctrl-C does not
+    wait for them.
     """
     if workers == 0:
         raise UserError("0 runs side by side make none; give a number of runs, or -1 for one a core")
     todo = [job for job in jobs if status(job.folder) != "finished"]
-    for job in todo:
-        job.stop_file.unlink(missing_ok=True)
+    if not todo:
+        return []
+    # While it exists, this sweep's runs are asked to stop: it reaches all machines that share the folder.
+    stop_file = todo[0].folder.with_name(f".stop-{secrets.token_hex(4)}")
+    make_or_stop = joblib.delayed(functools.partial(make, stop_file=stop_file))
     # Ray sets handlers of its own for signals: ours must come later.
-    with _handed_out(backend, address), StopRequest() as stop, _Progress(todo, len(jobs), stop):
-        codes = joblib.Parallel(n_jobs=workers, pre_dispatch="n_jobs")(joblib.delayed(make)(job) for job in todo)
+    with _handed_out(backend, address), StopRequest() as stop, _Progress(todo, len(jobs), stop, stop_file):
+        try:
+            codes = joblib.Parallel(n_jobs=workers, pre_dispatch="n_jobs")(make_or_stop(job) for job in todo)
+        except BaseException:
+            for child in _children:
+                child.terminate()
+            raise
+    stop_file.unlink(missing_ok=True)
     if stop.requested:
         print("stopped; the same command goes on from there", file=sys.stderr)
         sys.exit(130)
@@ -144,12 +150,15 @@ def _handed_out(backend: Backend, address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
-def make(job: Job) -> int:
+_children: set[subprocess.Popen] = set()  # the runs that this process has started and that have not ended
+
+
+def make(job: Job, stop_file: Path) -> int:
     """Make or resume one run, with its output in FOLDER.log; returns the exit code, 1 if it left no finished run.
 
-    While there is a stop file the run is asked to stop, or not begun.
+    Where there is a file of that name the run is asked to stop, or not begun.
     """
-    if job.stop_file.exists():
+    if stop_file.exists():
         return 1
     folder = job.folder
     if is_locked(folder / LOCK):
@@ -172,15 +181,17 @@ def make(job: Job) -> int:
         blocked = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        _children.add(process)
         asked = False
         while True:
             try:
                 code = process.wait(POLL)
                 break
             except subprocess.TimeoutExpired:
-                if job.stop_file.exists() and not asked:
+                if stop_file.exists() and not asked:
                     process.send_signal(signal.SIGINT)
                     asked = True
+        _children.discard(process)
     return code or int(status(folder) != "finished")
 
 
@@ -211,9 +222,9 @@ def log_of(folder: Path) -> Path:
 class _Progress:
     """One bar over all runs, which moves with the runs' own bars; it reads their folders, wherever they are made."""
 
-    def __init__(self, todo: Sequence[Job], total: int, stop: StopRequest) -> None:
-        self.open, self.total, self.stop = {job.folder for job in todo}, total, stop
-        self.stop_files = {job.stop_file for job in todo}
+    def __init__(self, todo: Sequence[Job], total: int, stop: StopRequest, stop_file: Path) -> None:
+        self.open, self.total = {job.folder for job in todo}, total
+        self.stop, self.stop_file = stop, stop_file
         self.bar = tqdm(
             total=total,
             initial=total - len(todo),
@@ -235,9 +246,9 @@ class _Progress:
     def _follow(self) -> None:
         while not self.closing.wait(POLL):
             if self.stop.requested:
-                for path in self.stop_files:
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    path.touch()
+                with contextlib.suppress(OSError):  # a disk that is full for a moment; it is tried again
+                    self.stop_file.parent.mkdir(parents=True, exist_ok=True)
+                    self.stop_file.touch()
             self._show()
 
     def _show(self) -> None:

@@ -33,7 +33,8 @@ if "--second" in words:
     time.sleep(1)
 if "--slow" in words:
     (folder / "checkpoints" / "step_1").mkdir(parents=True)
-    signal.signal(signal.SIGINT, lambda *_: end("interrupted"))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: end("interrupted"))
     (folder / "ready").touch()
     time.sleep(60)
 end("finished")
@@ -122,7 +123,7 @@ def test_a_run_that_another_sweep_has_finished_meanwhile_is_left_alone(script, t
     assert sweeps.run([job], workers=1) == []
     before = (tmp_path / "a" / "record.json").read_bytes()
     written = sweeps.log_of(job.folder).read_bytes()
-    assert sweeps.make(job) == 0
+    assert sweeps.make(job, tmp_path / ".stop") == 0
     assert (tmp_path / "a" / "record.json").read_bytes() == before
     assert sweeps.log_of(job.folder).read_bytes() == written
 
@@ -150,6 +151,45 @@ exit_on_user_error(sweeps.run)(jobs, workers=2, backend={backend!r})
     assert process.returncode == 130
     assert "the same command goes on" in errors
     assert [sweeps.status(tmp_path / name) for name in "abc"] == ["interrupted", "interrupted", "none"]
+
+
+def slow_sweep(script, out, prefix=""):
+    """A sweep of two slow runs in a process of its own, both of which have begun."""
+    code = f"""
+from pathlib import Path
+from l2l_experiment import sweeps
+{prefix}
+sweeps.run([sweeps.Job(Path({str(script)!r}), Path({str(out)!r}) / name, ("--slow",)) for name in "ab"], workers=2)
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+    until(lambda: all((out / name / "ready").exists() for name in "ab"))
+    return process
+
+
+def until(true, seconds=30):
+    deadline = time.monotonic() + seconds
+    while not true() and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def test_a_second_interrupt_leaves_no_run_behind_where_the_kernel_does_not_help(script, tmp_path):
+    process = slow_sweep(script, tmp_path, prefix="sweeps._guard = lambda: ()")
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    until(lambda: all(sweeps.status(tmp_path / name) == "interrupted" for name in "ab"), seconds=10)
+    assert [sweeps.status(tmp_path / name) for name in "ab"] == ["interrupted", "interrupted"]
+
+
+def test_stopping_a_sweep_stops_no_other_in_the_same_folder(script, tmp_path):
+    process = slow_sweep(script, tmp_path)
+    process.send_signal(signal.SIGINT)
+    until(lambda: list(tmp_path.glob(".stop*")))
+    assert sweeps.run([Job(script, tmp_path / "other", ())], workers=1) == []
+    process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert list(tmp_path.glob(".stop*")) == []
 
 
 def test_a_guard_that_does_not_know_its_words_is_left_out(tmp_path, monkeypatch):
@@ -194,7 +234,8 @@ def test_ray_makes_runs_on_two_nodes(tmp_path, script):
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     try:
         cluster.add_node(num_cpus=1)
-        jobs = [Job(script, tmp_path / f"r{index}", ("--second",)) for index in range(6)]
+        # So many that the second node's first worker, which takes seconds to start, has some left.
+        jobs = [Job(script, tmp_path / f"r{index}", ("--second",)) for index in range(20)]
         assert sweeps.run(jobs, backend="ray", address=cluster.address) == []
     finally:
         cluster.shutdown()
