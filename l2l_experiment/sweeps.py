@@ -109,9 +109,13 @@ def run(jobs: Sequence[Job], *, workers: int = -1, backend: Backend = "local", a
     stop_file = todo[0].folder.with_name(f".stop-{secrets.token_hex(4)}")
     make_or_stop = joblib.delayed(functools.partial(make, stop_file=stop_file))
     # Ray sets handlers of its own for signals: ours must come later.
-    with _handed_out(backend, address), StopRequest() as stop, _Progress(todo, len(jobs), stop, stop_file):
+    with (
+        _handed_out(backend, address, workers) as beside,
+        StopRequest() as stop,
+        _Progress(todo, len(jobs), stop, stop_file),
+    ):
         try:
-            codes = joblib.Parallel(n_jobs=workers, pre_dispatch="n_jobs")(make_or_stop(job) for job in todo)
+            codes = joblib.Parallel(n_jobs=beside, pre_dispatch="n_jobs")(make_or_stop(job) for job in todo)
         except BaseException:
             for child in _children:
                 child.terminate()
@@ -127,11 +131,11 @@ def run(jobs: Sequence[Job], *, workers: int = -1, backend: Backend = "local", a
 
 
 @contextlib.contextmanager
-def _handed_out(backend: Backend, address: str | None) -> Iterator[None]:
-    """The joblib backend: threads that wait for processes, or Ray's workers."""
+def _handed_out(backend: Backend, address: str | None, workers: int) -> Iterator[int]:
+    """The joblib backend, threads that wait for processes or Ray's workers; gives how many run side by side."""
     if backend == "local":
         with joblib.parallel_config(backend="threading"):
-            yield
+            yield workers
         return
     try:
         import ray
@@ -143,9 +147,11 @@ def _handed_out(backend: Backend, address: str | None) -> Iterator[None]:
     except (ConnectionError, ValueError) as error:
         raise UserError(f"there is no Ray cluster at {address}: {str(error).splitlines()[0]}") from error
     register_ray()
+    cores = int(ray.cluster_resources().get("CPU", 1))
     try:
-        with joblib.parallel_config(backend="ray"):
-            yield
+        # By default a worker holds no core once it has started, and all may be put on one machine.
+        with joblib.parallel_config(backend="ray", ray_remote_args={"num_cpus": 1}):
+            yield cores if workers == -1 else min(workers, cores)  # a worker without a core would be waited for
     finally:
         ray.shutdown()
 

@@ -234,9 +234,8 @@ def test_ray_makes_runs_on_two_nodes(tmp_path, script):
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     try:
         cluster.add_node(num_cpus=1)
-        # So many that the second node's first worker, which takes seconds to start, has some left.
-        jobs = [Job(script, tmp_path / f"r{index}", ("--second",)) for index in range(20)]
-        assert sweeps.run(jobs, backend="ray", address=cluster.address) == []
+        jobs = [Job(script, tmp_path / f"r{index}", ("--second",)) for index in range(6)]
+        assert sweeps.run(jobs, workers=3, backend="ray", address=cluster.address) == []  # one more than cores
     finally:
         cluster.shutdown()
     nodes = {json.loads((job.folder / "record.json").read_text())["node"] for job in jobs}
