@@ -49,7 +49,9 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def read_mapping(path: Path, loader: type = yaml.SafeLoader) -> dict[str, Any]:
+def read_mapping(
+    path: Path, loader: type = yaml.SafeLoader, advice: str = "restore it, or start a new run"
+) -> dict[str, Any]:
     """A mapping from a JSON (.json) or YAML file, or a UserError that says what is wrong with the file."""
     parse = json.loads if path.suffix == ".json" else partial(yaml.load, Loader=loader)
     try:
@@ -60,7 +62,7 @@ def read_mapping(path: Path, loader: type = yaml.SafeLoader) -> dict[str, Any]:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, yaml.YAMLError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"{path} is damaged ({reason}); restore it, or start a new run") from error
+        raise UserError(f"{path} is damaged ({reason}); {advice}") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path} is damaged (it holds no mapping); restore it, or start a new run")
+        raise UserError(f"{path} is damaged (it holds no mapping); {advice}")
     return content

@@ -1,6 +1,8 @@
 """Train many runs, on all cores: python scripts/sweep.py gail --follower adam l2l --seed 0:5 --out runs/mine"""
 
+import functools
 import sys
+import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,8 +73,8 @@ def read(spec: str, rest: Sequence[str]) -> tuple[str, dict[str, list[Any]]]:
     if spec not in SCRIPTS:
         content = read_spec(Path(spec))
         script = content["script"]
-        items = content["grid"].items()
-        grid = {key.replace("_", "-"): value if isinstance(value, list) else [value] for key, value in items}
+        for key, value in content["grid"].items():
+            grid[key.replace("_", "-")] = value if isinstance(value, list) else [value] if value else []
     name = None
     for token in rest:
         if token.startswith("--"):
@@ -85,14 +87,36 @@ def read(spec: str, rest: Sequence[str]) -> tuple[str, dict[str, list[Any]]]:
             grid[name].append(token)
     for forbidden in {"run-dir", "resume", "list"} & set(grid):
         raise UserError(f"--{forbidden} cannot be swept; the runs go into --out, and are resumed by the same command")
-    return script, {key: [v.split(",") if isinstance(v, str) and "," in v else v for v in grid[key]] for key in grid}
+    return script, {key: [spelled(script, key, value) for value in values] for key, values in grid.items()}
+
+
+def spelled(script: str, key: str, value: Any) -> Any:
+    """A value as the training script's parser has it: several between commas, True and False where a flag takes one."""
+    if not isinstance(value, str):
+        return value
+    if value.lower() in ("true", "false"):
+        return value.lower() if key in switches(script) else value.capitalize()
+    return value.split(",") if "," in value else value
+
+
+@functools.cache
+def switches(script: str) -> set[str]:
+    """The settings of a training script that are a flag and its opposite."""
+    if script == "gail":
+        from l2l_gail.config import GAILConfig as Settings
+        from l2l_gail.training import TrainArgs as Arguments
+    else:
+        from l2l_at.arguments import TrainArgs as Arguments
+        from l2l_at.config import ATConfig as Settings
+    kinds = typing.get_type_hints(Settings) | typing.get_type_hints(Arguments)
+    return {name.replace("_", "-") for name, kind in kinds.items() if kind is bool}
 
 
 def read_spec(path: Path) -> dict[str, Any]:
     """The content of a sweep's file."""
     if not path.is_file():
         raise UserError(f"there is no file {path}; name one, or one of {', '.join(SCRIPTS)}")
-    content = read_mapping(path, loader=yaml.BaseLoader)  # else 3:5 is 185, in base 60
+    content = read_mapping(path, loader=yaml.BaseLoader, advice="mend it")  # else 3:5 is 185, in base 60
     known = isinstance(content.get("script"), str) and content["script"] in SCRIPTS
     if not known or not isinstance(content.get("grid"), dict):
         raise UserError(f"{path} must hold `script` ({' or '.join(SCRIPTS)}) and `grid`, a list of values by flag")

@@ -187,7 +187,7 @@ def test_finished_and_recorded_runs_are_not_made_again(benchmarks, tmp_path, mon
     from l2l_experiment import sweeps
 
     made = []
-    monkeypatch.setattr(sweeps, "make", lambda job: made.append(job.folder.name) or 0)
+    monkeypatch.setattr(sweeps, "make", lambda job, stop_file: made.append(job.folder.name) or 0)
     (tmp_path / "out" / "e" / "finished").mkdir(parents=True)
     (tmp_path / "out" / "e" / "finished" / "record.json").write_text('{"status": "finished"}')
     (tmp_path / "e.json").write_text('{"runs": {"recorded": {}}}')
@@ -196,7 +196,7 @@ def test_finished_and_recorded_runs_are_not_made_again(benchmarks, tmp_path, mon
     assert made == ["new", "other"]
     campaign.run_all("x.py", runs, out=tmp_path / "out", records=tmp_path, jobs=1, only="recorded", again=True)
     assert made[2:] == ["recorded"]
-    monkeypatch.setattr(sweeps, "make", lambda job: 1)
+    monkeypatch.setattr(sweeps, "make", lambda job, stop_file: 1)
     with pytest.raises(SystemExit, match="not finished"):
         campaign.run_all("x.py", runs, out=tmp_path / "out", records=tmp_path, jobs=1)
 
@@ -210,6 +210,8 @@ def test_finished_and_recorded_runs_are_not_made_again(benchmarks, tmp_path, mon
         (["gail", "--run-dir", "x"], "--run-dir cannot be swept"),
         (["gail", "--run_dir", "x"], "--run-dir cannot be swept"),
         (["list.yaml"], "must hold `script`"),
+        (["broken.yaml"], "mend it"),
+        (["empty.yaml"], "Missing value for argument '--seed'"),
         (["gail", "--address", "here:6379"], "--backend ray"),
         (["gail", "--out", "bad.yaml/deep"], "cannot make the folder"),
         (["gail", "--folower", "l2l"], "--folower"),
@@ -226,6 +228,8 @@ def test_a_sweep_refuses_what_makes_no_sense_before_it_trains(words, message, tm
 
     (tmp_path / "bad.yaml").write_text("script: other\n")
     (tmp_path / "list.yaml").write_text("script: [gail]\ngrid: {seed: 0}\n")
+    (tmp_path / "broken.yaml").write_text("script: gail\ngrid: [\n")
+    (tmp_path / "empty.yaml").write_text("script: gail\ngrid:\n  seed:\n")
     monkeypatch.setattr(sys, "argv", ["sweep.py", *words])
     with pytest.raises(SystemExit) as stopped:
         sweep.main()
@@ -250,6 +254,21 @@ def test_a_sweep_from_a_file_with_flags_over_it(tmp_path, monkeypatch, capsys):
     assert len(lines) == 4
     flags = "--follower adam --disc-hidden 64 64 --disc-rate 3e-4 --seed 3 --steps 2048 --mixup"
     assert lines[0] == f"{Path.cwd()}/runs/mine/adam_s3: {flags}"
+
+
+def test_true_and_false_in_a_sweep_are_spelled_as_the_parser_has_them(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    import sweep
+
+    spec = tmp_path / "mine.yaml"
+    spec.write_text("script: gail\ngrid:\n  l2l:\n  follower_anchored: [true, False]\n  mixup: [True, false]\n")
+    monkeypatch.setattr(sys, "argv", ["sweep.py", str(spec), "--dry-run"])
+    sweep.main()
+    assert [line.split(": ")[1] for line in capsys.readouterr().out.splitlines()] == [
+        f"--l2l --follower-anchored {anchored} {mixup}"
+        for anchored in ("True", "False")
+        for mixup in ("--mixup", "--no-mixup")
+    ]
 
 
 def test_a_sweep_does_not_take_other_settings_for_its_own(tmp_path, monkeypatch, capsys):
