@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from campaign import ROOT
 
-from l2l_experiment.comparison import RUNS_FOR_INTERVAL
-from l2l_experiment.stability import mean_interval
+from l2l_experiment.stability import RUNS_FOR_INTERVAL, mean_interval
 
 README = ROOT / "README.md"
 

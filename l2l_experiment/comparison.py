@@ -16,6 +16,7 @@ from l2l_experiment.curves import PROBE, Curve
 from l2l_experiment.errors import UserError
 from l2l_experiment.stability import (
     GRID_POINTS,
+    RUNS_FOR_INTERVAL,
     bootstrap_interval,
     dispersion_across_runs,
     interquartile_mean,
@@ -26,7 +27,6 @@ from l2l_experiment.stability import (
 
 FIGURES = ("final", "best", "average", "largest_fall", "late_fall", "drawdown_cvar", "dispersion", "short_term_risk")
 FREE = {"seed", "run_dir", "resume", "device", "threads"}  # in which runs of one group may differ
-RUNS_FOR_INTERVAL = 3
 
 
 class Estimate(NamedTuple):
@@ -69,6 +69,28 @@ def grids(groups: Mapping[str, Sequence[Curve]]) -> dict[str, NDArray[np.float64
     return {name: found[curves[0].task] for name, curves in groups.items()}
 
 
+def overlapping(curves: Sequence[Curve]) -> tuple[list[Curve], list[Curve]]:
+    """The runs of each task that share a stretch of steps, and those that would leave none.
+
+    As long as one begins where another has ended, that of the two is taken out which overlaps with fewer others, or
+    else the shorter one.
+    """
+    kept, apart = [*curves], []
+    for task in sorted({curve.task for curve in curves}):
+        while runs := [curve for curve in kept if curve.task == task]:
+            late, early = max(runs, key=lambda c: c.steps[0]), min(runs, key=lambda c: c.steps[-1])
+            if late.steps[0] < early.steps[-1]:
+                break
+            gone = min(late, early, key=lambda c: (_overlaps(c, runs), c.steps[-1] - c.steps[0]))
+            kept.remove(gone)
+            apart.append(gone)
+    return kept, apart
+
+
+def _overlaps(curve: Curve, curves: Sequence[Curve]) -> int:
+    return sum(curve.steps[0] < other.steps[-1] and other.steps[0] < curve.steps[-1] for other in curves)
+
+
 def shared_grid(curves: Sequence[Curve]) -> NDArray[np.float64]:
     """Even steps over the stretch that every curve covers; UserError if there is none.
 
@@ -94,14 +116,16 @@ def within(curve: Curve, grid: ArrayLike) -> tuple[NDArray[np.float64], NDArray[
 
 def reliability(curves: Sequence[Curve], grid: ArrayLike) -> dict[str, Estimate]:
     """Of one group, on the stretch that all runs of its task cover: interquartile mean over runs of each single-run
-    figure, and two figures of the runs together.
+    figure, and two figures of the runs together; what a grid of two points cannot tell is left out.
 
     `dispersion_across_runs` is the interquartile range over runs, mean over the grid; `risk_across_runs` the mean of
     the worst 5 % of final values, which is the worst run where there are fewer than twenty.
     """
     resampled = np.stack([on_grid(curve.steps, curve.values, grid) for curve in curves])
     rows = [summarise(*within(curve, grid), np.asarray(grid)) for curve in curves]
-    found = {name: estimate([row[name] for row in rows], interquartile_mean) for name in FIGURES}
+    # Of two points there is one difference, and no spread of differences.
+    names = [name for name in FIGURES if name != "dispersion" or len(resampled[0]) > 2]
+    found = {name: estimate([row[name] for row in rows], interquartile_mean) for name in names}
     if len(curves) > 1:
         found["dispersion_across_runs"] = estimate(resampled, lambda drawn: float(dispersion_across_runs(drawn).mean()))
     found["risk_across_runs"] = estimate([row["final"] for row in rows], risk_across_runs)

@@ -4,6 +4,7 @@ import json
 import math
 import re
 import struct
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -28,9 +29,10 @@ def trim(folder: Path | str, last_step: int) -> None:
     """Make the logs in `folder` and below end at `last_step`, the step of the checkpoint that a run resumes from.
 
     What a killed run logged after its last checkpoint will be logged again: event files lose every event of a later
-    step, `metrics.jsonl` every such row, both a cut-off end. Events without a step (file version, hyper-parameters)
-    stay. Call it before a writer is opened. Files that need no change are not touched. A TensorBoard that is open
-    meanwhile follows by itself; only with `--load_fast false` must it be started again.
+    step, `metrics.jsonl` every such row, both a cut-off end. Events behind damage in the middle of a file cannot be
+    told apart and are lost, with a warning. Events without a step (file version, hyper-parameters) stay. Call it before
+    a writer is opened. Files that need no change are not touched. A TensorBoard that is open meanwhile follows by
+    itself; only with `--load_fast false` must it be started again.
     """
     for path in _event_files(folder):
         content = path.read_bytes()
@@ -206,7 +208,7 @@ def _records_with(name: bytes, content: bytes, whole: Path | None) -> Iterator[b
     while start + 12 <= len(content):
         (length,) = struct.unpack_from("<Q", content, start)
         end = start + 12 + length
-        if end + 4 > len(content):
+        if not length or end + 4 > len(content):  # no event is empty: zeros are what a power cut leaves
             break
         data = content[start + 12 : end]
         if start == 0 or name in data:
@@ -230,4 +232,14 @@ def _events_up_to(path: Path, content: bytes, last_step: int) -> bytes:
         if Event.FromString(data).step <= last_step:
             kept.append(content[offset:end])
         offset = end
+    if not _is_tail(content[offset:]):
+        lost = f"{path} is damaged at byte {offset} of {len(content)}; its events from there on are lost"
+        warnings.warn(lost, stacklevel=3)
     return b"".join(kept)
+
+
+def _is_tail(rest: bytes) -> bool:
+    """Whether the rest of a file is what a kill or a power cut leaves: nothing, part of a record, or zeros."""
+    if len(rest) < 12 or not any(rest):
+        return True
+    return 12 + struct.unpack_from("<Q", rest)[0] + 4 > len(rest)

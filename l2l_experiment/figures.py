@@ -15,7 +15,7 @@ from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import Bbox
 from numpy.typing import ArrayLike
 
-from l2l_experiment.stability import bootstrap_interval, interquartile_mean, mean_interval, on_grid
+from l2l_experiment.stability import RUNS_FOR_INTERVAL, bootstrap_interval, interquartile_mean, mean_interval, on_grid
 
 Curve = tuple[ArrayLike, ArrayLike]  # steps, values
 
@@ -26,7 +26,6 @@ MARKERS = ("o", "s", "^", "D")
 GRID_POINTS = 200
 FEW_POINTS = 12  # up to so many, a curve's own points are marked: a line between them was not measured
 MOST_TICKS = 7
-RUNS_FOR_BAND = 3
 TITLE_WIDTH = 72  # characters; more would leave the picture where a legend takes its room
 
 STYLE = {
@@ -104,7 +103,7 @@ def _draw_group(axes: Axes, label: str, curves: Sequence[Curve], index: int, low
         return
     resampled = np.stack([on_grid(steps, values, grid) for steps, values in curves])
     middle = partial(interquartile_mean, axis=0)
-    if len(curves) >= RUNS_FOR_BAND:
+    if len(curves) >= RUNS_FOR_INTERVAL:
         low, high = bootstrap_interval([resampled], middle)
         axes.fill_between(grid, low, high, color=colour, alpha=0.18, linewidth=0, zorder=2.5)
     axes.plot(grid, middle(resampled), color=colour, linestyle=dash, linewidth=2.2, label=label, zorder=3)
@@ -124,9 +123,9 @@ def _explanation(groups: Mapping[str, Sequence[Curve]], worst: bool, of: str) ->
         parts.append(f"thick: interquartile mean over {of}; thin: single {of}")
     if most > 1 and worst:
         parts.append("dotted: the run that ends lowest")
-    if most == RUNS_FOR_BAND:
+    if most == RUNS_FOR_INTERVAL:
         parts.append(f"band: from the lowest to the highest, for with three {of} that is the bootstrap interval")
-    elif most > RUNS_FOR_BAND:
+    elif most > RUNS_FOR_INTERVAL:
         parts.append("band: 95 % bootstrap interval of that mean, at each step")
     return "; ".join(parts)
 
@@ -163,7 +162,7 @@ def frontier(
             index = places.index(name)
             axes.errorbar(
                 *means[name],
-                mean_interval(scores) if len(scores) >= RUNS_FOR_BAND else None,
+                mean_interval(scores) if len(scores) >= RUNS_FOR_INTERVAL else None,
                 fmt=MARKERS[index // len(COLOURS) % len(MARKERS)],
                 color=COLOURS[index % len(COLOURS)],
                 capsize=3,

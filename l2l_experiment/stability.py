@@ -23,6 +23,7 @@ Array = NDArray[np.float64]
 
 ALPHA = 0.05
 GRID_POINTS = 100
+RUNS_FOR_INTERVAL = 3  # fewer have no interval
 
 
 class Fall(NamedTuple):

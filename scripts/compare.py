@@ -72,7 +72,12 @@ def main() -> None:
         named = " or ".join(sorted(tasks - {""}))
         told = f"taken to be of {named}" if len(tasks) == 2 else f"not compared with those of {named}"
         print(f"folders of other tools do not name their task: they are {told}", file=sys.stderr)
-    curves = comparison.of_one_task(curves)
+    curves, apart = comparison.overlapping(comparison.of_one_task(curves))
+    for curve in apart:
+        first, last = (f"{step:,.0f}" for step in curve.steps[[0, -1]])
+        print(f"left out: {curve.name} covers steps {first} to {last}, which others do not share", file=sys.stderr)
+    if not curves:
+        raise UserError("no run has two values; there is nothing to compare")
     groups = comparison.grouped(curves)
     grids = comparison.grids(groups)
     worst = {name: comparison.worst(members, grids[name]) for name, members in groups.items()}

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -10,6 +11,8 @@ from l2l_at import frontier
 from l2l_experiment import events
 from l2l_experiment.curves import PROBE
 from l2l_experiment.errors import UserError
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 MACHINE = {"cpu": "Some CPU", "gpu": None}
 
@@ -65,7 +68,7 @@ def test_a_damaged_record_is_not_taken_for_a_grade(tmp_path):
 
 
 def test_compare_draws_it_and_removes_an_older_one(tmp_path, monkeypatch, capsys):
-    monkeypatch.syspath_prepend("scripts")
+    monkeypatch.syspath_prepend(str(SCRIPTS))
     import compare
 
     runs = [graded_run(tmp_path / f"{name}_s0", robust, 5.0) for name, robust in (("pgd", 0.8), ("l2l", 0.7))]

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ from tensorboard.plugins.custom_scalar import layout_pb2, metadata
 
 from l2l_experiment import board, events
 from tests.l2l_experiment.made_up import TAG, curve, foreign_run, our_run, ragged
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 
 def test_a_board_has_a_band_of_three_runs_at_whole_steps(tmp_path):
@@ -45,15 +48,20 @@ def test_board_has_all_groups_on_one_chart(tmp_path):
 
 
 def test_command_leaves_out_what_it_cannot_read(tmp_path, monkeypatch, capsys):
-    monkeypatch.syspath_prepend("scripts")
+    monkeypatch.syspath_prepend(str(SCRIPTS))
     import compare
 
     runs = [our_run(tmp_path / f"{name}_s{i}", [0, 1, 2 + i], {"follower": name}) for name in "ab" for i in range(2)]
-    flags = [str(run) for run in (*runs, tmp_path / "gone")]
+    late = our_run(tmp_path / "a_s7", [], {"follower": "a"})
+    with events.JsonLines(late / events.METRICS) as rows:
+        for step in (500, 600):
+            rows.write(step, {TAG: 1.0})
+    flags = [str(run) for run in (*runs, late, tmp_path / "gone")]
     monkeypatch.setattr(sys, "argv", ["compare", *flags, "--by", "follower", "--out", str(tmp_path / "out")])
     compare.main()
     printed = capsys.readouterr()
-    assert "left out" in printed.err
+    assert "left out: there is no folder" in printed.err
+    assert f"left out: {late} covers steps 500 to 600" in printed.err
     assert "| a | 2 |" in printed.out
     first = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()}
     assert set(first) == {"table.md", "comparison.json", "curves.png", "curves.svg"}
@@ -63,7 +71,7 @@ def test_command_leaves_out_what_it_cannot_read(tmp_path, monkeypatch, capsys):
 
 
 def test_command_draws_hours_and_tells_of_doubled_steps_and_of_tasks(tmp_path, monkeypatch, capsys):
-    monkeypatch.syspath_prepend("scripts")
+    monkeypatch.syspath_prepend(str(SCRIPTS))
     import compare
 
     drawn = []
@@ -86,7 +94,7 @@ def test_command_draws_hours_and_tells_of_doubled_steps_and_of_tasks(tmp_path, m
 
 
 def test_command_refuses_a_file_as_folder(tmp_path, monkeypatch, capsys):
-    monkeypatch.syspath_prepend("scripts")
+    monkeypatch.syspath_prepend(str(SCRIPTS))
     import compare
 
     (tmp_path / "out").write_text("mine")
@@ -101,7 +109,7 @@ def test_command_refuses_a_file_as_folder(tmp_path, monkeypatch, capsys):
 
 
 def test_command_refuses_figures_of_two_kinds(tmp_path, monkeypatch, capsys):
-    monkeypatch.syspath_prepend("scripts")
+    monkeypatch.syspath_prepend(str(SCRIPTS))
     import compare
 
     other = foreign_run(tmp_path / "b", [(0, 1.0), (10, 2.0)], tag="robust/pgd10")

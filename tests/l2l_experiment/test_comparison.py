@@ -84,6 +84,23 @@ def test_curves_without_a_common_stretch_are_refused():
         comparison.shared_grid([curve([1, 2, 3]), late])
 
 
+def test_runs_that_would_leave_no_common_stretch_are_taken_out():
+    long, other = ragged("long", "g", [0, 10, 40], [1, 2, 3]), ragged("other", "g", [5, 45], [1, 2])
+    early, late = ragged("early", "g", [0, 4], [1, 2]), ragged("late", "g", [41, 60], [1, 2])
+    assert comparison.overlapping([early, long, late, other]) == ([long, other], [early, late])
+    assert comparison.overlapping([long, other]) == ([long, other], [])
+    point = ragged("point", "g", [7], [1])
+    assert comparison.overlapping([point]) == ([], [point])
+    elsewhere = replace(late, task="another")
+    assert comparison.overlapping([long, elsewhere]) == ([long, elsewhere], [])
+
+
+def test_two_points_have_no_dispersion():
+    runs = [ragged("a", "g", [0, 10], [0, 5]), ragged("b", "g", [0, 10], [0, 7])]
+    assert "dispersion" not in comparison.reliability(runs, comparison.shared_grid(runs))
+    assert "dispersion" in comparison.reliability(runs, [0, 5, 10])
+
+
 def test_figures_of_runs_that_are_logged_at_different_steps():
     """Every figure is of the stretch that all runs cover, and ends at its last step, whatever a run logged inside."""
     dense = ragged("a", "g", np.arange(10, 200, 20), np.arange(10, 200, 20))  # a line through the origin

@@ -109,6 +109,30 @@ def test_a_cut_off_last_record_is_tolerated_and_removed(tmp_path, cut):
     assert path.read_bytes() == whole
 
 
+def test_zeros_behind_the_last_record_are_a_cut_off_end(tmp_path):
+    """What a power cut leaves where a file had grown, but its content was not written yet."""
+    write_scalars(tmp_path, range(5))
+    path = event_file(tmp_path)
+    path.write_bytes(path.read_bytes() + bytes(64))
+    with pytest.raises(UserError, match="cut off or damaged"):
+        events.read_timed(tmp_path, "rollout/ep_rew_mean", whole=True)
+    assert events.read_scalars(tmp_path, "rollout/ep_rew_mean")[0].tolist() == [0, 1, 2, 3, 4]
+    events.trim(tmp_path, 100)
+    assert not path.read_bytes().endswith(bytes(12))
+    assert events.read_timed(tmp_path, "rollout/ep_rew_mean", whole=True)[0].tolist() == [0, 1, 2, 3, 4]
+
+
+def test_events_behind_damage_are_not_lost_in_silence(tmp_path):
+    write_scalars(tmp_path, range(5))
+    path = event_file(tmp_path)
+    content = bytearray(path.read_bytes())
+    content[content.rindex(b"rollout") - 60] ^= 0xFF  # inside the last record but one
+    path.write_bytes(content)
+    with pytest.warns(UserWarning, match="damaged at byte"):
+        events.trim(tmp_path, 100)
+    assert [step for step, _ in accumulated(tmp_path)] == [0, 1, 2]
+
+
 def test_an_empty_event_file_is_tolerated(tmp_path):
     (tmp_path / "events.out.tfevents.1.host.0.0").write_bytes(b"")
     events.trim(tmp_path, 3)
