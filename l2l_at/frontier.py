@@ -1,6 +1,5 @@
 """What robustness costs, of graded runs: AutoAttack's accuracy against the seconds that training took."""
 
-import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any, NamedTuple
 
 from l2l_experiment import figures
 from l2l_experiment.errors import UserError
-from l2l_experiment.files import read_mapping
+from l2l_experiment.files import file_name, read_mapping
 
 
 class Graded(NamedTuple):
@@ -73,7 +72,7 @@ def draw(tasks: Mapping[str, Mapping[str, Sequence[Path]]], stem: Path) -> tuple
             name: (median(run.seconds for run in members), [run.robust for run in members])
             for name, members in found.items()
         }
-        suffix = "_" + re.sub(r"[^\w.]+", "-", task) if len(tasks) > 1 else ""
+        suffix = "_" + file_name(task) if len(tasks) > 1 else ""
         pictures += figures.frontier(
             points,
             stem.with_name(stem.name + suffix),

@@ -23,12 +23,13 @@ def write(folder: Path, groups: Mapping[str, Sequence[Curve]], grids: Mapping[st
     left there; others' files stay.
 
     For each group three scalars GROUP/mean, GROUP/low and GROUP/high; the chart "TAG" of the custom-scalars tab shows
-    all groups with their bands. A band is the 95 % bootstrap interval of the interquartile mean, from three runs on.
+    all groups with their bands, or "TASK: TAG" those of each of several tasks. A band is the 95 % bootstrap interval of
+    the interquartile mean, from three runs on.
     """
     for old in folder.glob(f"*{SUFFIX}"):
         old.unlink()
     # TensorBoard's steps are whole numbers: values are those at whole steps, each once.
-    middle, series = partial(interquartile_mean, axis=0), []
+    middle, tasks = partial(interquartile_mean, axis=0), {}
     with SummaryWriter(str(folder), filename_suffix=SUFFIX) as writer:
         for name, curves in groups.items():
             grid = np.asarray(grids[name])
@@ -41,11 +42,16 @@ def write(folder: Path, groups: Mapping[str, Sequence[Curve]], grids: Mapping[st
             for part, line in (("mean", mean), ("low", low), ("high", high)):
                 for step, value in zip(steps, line, strict=True):
                     writer.add_scalar(tags[part], value, int(step))
-            series.append(
+            tasks.setdefault(curves[0].task, []).append(
                 layout_pb2.MarginChartContent.Series(value=tags["mean"], lower=tags["low"], upper=tags["high"])
             )
-        chart = layout_pb2.Chart(title=tag, margin=layout_pb2.MarginChartContent(series=series))
-        layout = layout_pb2.Layout(category=[layout_pb2.Category(title="comparison", chart=[chart])])
+        charts = [
+            layout_pb2.Chart(
+                title=f"{task}: {tag}" if len(tasks) > 1 else tag, margin=layout_pb2.MarginChartContent(series=series)
+            )
+            for task, series in tasks.items()
+        ]
+        layout = layout_pb2.Layout(category=[layout_pb2.Category(title="comparison", chart=charts)])
         writer.file_writer.add_summary(_summary(layout))
 
 

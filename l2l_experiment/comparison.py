@@ -53,6 +53,14 @@ def of_one_task(curves: Sequence[Curve]) -> list[Curve]:
     return [replace(curve, task=curve.task or next(iter(tasks))) for curve in curves] if len(tasks) == 1 else [*curves]
 
 
+def by_task(groups: Mapping[str, list[Curve]]) -> dict[str, dict[str, list[Curve]]]:
+    """The groups of each task, which all runs of a group have in common, by task."""
+    found: dict[str, dict[str, list[Curve]]] = {}
+    for name, curves in groups.items():
+        found.setdefault(curves[0].task, {})[name] = curves
+    return found
+
+
 def mixed(curves: Sequence[Curve]) -> list[str]:
     """Settings other than the seed in which runs of one group differ."""
     names = {name for curve in curves for name in curve.settings} - FREE
@@ -62,10 +70,9 @@ def mixed(curves: Sequence[Curve]) -> list[str]:
 
 def grids(groups: Mapping[str, Sequence[Curve]]) -> dict[str, NDArray[np.float64]]:
     """The grid on which each group is judged: that of all runs of its task."""
-    tasks: dict[str, list[Curve]] = {}
-    for curve in itertools.chain.from_iterable(groups.values()):
-        tasks.setdefault(curve.task, []).append(curve)
-    found = {task: shared_grid(curves) for task, curves in tasks.items()}
+    found = {
+        task: shared_grid([*itertools.chain.from_iterable(some.values())]) for task, some in by_task(groups).items()
+    }
     return {name: found[curves[0].task] for name, curves in groups.items()}
 
 

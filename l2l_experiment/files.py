@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import uuid
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,11 @@ def write_atomically(path: Path, data: bytes) -> None:
     finally:
         temporary.unlink(missing_ok=True)
     sync(path.parent)
+
+
+def file_name(words: str) -> str:
+    """Words as a part of a file's name: what is no letter, digit, `_` or `.` becomes a dash."""
+    return re.sub(r"[^\w.]+", "-", words)
 
 
 def make_folder(path: Path) -> None:

@@ -16,7 +16,7 @@ from l2l_experiment import board, comparison
 from l2l_experiment.curves import Curve, read
 from l2l_experiment.errors import UserError, exit_on_user_error
 from l2l_experiment.figures import learning_curves
-from l2l_experiment.files import make_folder, write_atomically
+from l2l_experiment.files import file_name, make_folder, write_atomically
 
 REPORTS = Path(__file__).resolve().parents[1] / "benchmarks"
 RECORDS = REPORTS.parent / "docs" / "results"
@@ -41,7 +41,7 @@ class Args:
     """Make the tables and figures of README and docs anew from this project's records: --from docs/results."""
     out: Path = Path("comparison")
     """Folder for table.md, comparison.json, curves and curves_hours (.png, .svg), tensorboard/ and, of graded runs of
-    adversarial training, frontier."""
+    adversarial training, frontier; of several tasks a picture each."""
 
 
 @exit_on_user_error
@@ -89,21 +89,36 @@ def main() -> None:
     text = comparison.markdown(content)
     write_atomically(args.out / "table.md", text.encode())
     write_atomically(args.out / "comparison.json", (json.dumps(content, indent=1) + "\n").encode())
-    drawn = {name: [(curve.steps, curve.values) for curve in members] for name, members in groups.items()}
-    learning_curves(drawn, args.out / "curves", ylabel=tags[0], title=tags[0], worst=worst)
-    timed = {name: [(curve.hours, curve.values) for curve in members] for name, members in groups.items()}
-    for old in args.out.glob("curves_hours.*"):
-        old.unlink()
-    if timeless := [curve.name for curve in curves if not np.isfinite(curve.hours).all()]:
-        print(f"no figure over hours: {timeless[0]} does not say when its values were written", file=sys.stderr)
-    else:
-        learning_curves(timed, args.out / "curves_hours", ylabel=tags[0], title=tags[0], xlabel="hours", worst=worst)
+    pictures = draw_curves(groups, worst, tags[0], args.out)
     board.write(args.out / "tensorboard", groups, grids, tags[0])
-    frontiers = draw_frontiers(curves, args.out)
+    pictures += draw_frontiers(curves, args.out)
     print(text)
-    pictures = [*sorted(args.out.glob("curves*.*")), *frontiers]
     written = ", ".join(["table.md, comparison.json", *(path.name for path in pictures)])
     print(f"{args.out}: {written}; tensorboard --logdir {args.out}/tensorboard")
+
+
+def draw_curves(groups: dict[str, list[Curve]], worst: dict[str, int], tag: str, out: Path) -> list[Path]:
+    """Learning curves over steps and, where every run says when it wrote its values, over hours: of several tasks a
+    picture each, in which a group has one colour."""
+    for old in (*out.glob("curves*.png"), *out.glob("curves*.svg")):
+        old.unlink()
+    tasks, pictures = comparison.by_task(groups), []
+    colours = sorted({curves[0].group for curves in groups.values()})
+    for task, some in tasks.items():
+        several = len(tasks) > 1
+        suffix, title = ("_" + file_name(task), f"{task}: {tag}") if several else ("", tag)
+        shown = {curves[0].group: curves for curves in some.values()}
+        lowest = {curves[0].group: worst[name] for name, curves in some.items()}
+        labels = {"ylabel": tag, "title": title, "worst": lowest, "colours": colours}
+        steps = {name: [(curve.steps, curve.values) for curve in members] for name, members in shown.items()}
+        pictures += learning_curves(steps, out / f"curves{suffix}", **labels)
+        runs = [curve for members in shown.values() for curve in members]
+        if timeless := [curve.name for curve in runs if not np.isfinite(curve.hours).all()]:
+            print(f"no figure over hours: {timeless[0]} does not say when its values were written", file=sys.stderr)
+        else:
+            hours = {name: [(curve.hours, curve.values) for curve in members] for name, members in shown.items()}
+            pictures += learning_curves(hours, out / f"curves_hours{suffix}", xlabel="hours", **labels)
+    return pictures
 
 
 def draw_frontiers(curves: list[Curve], out: Path) -> list[Path]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2, metadata
 
 from l2l_experiment import board, events
@@ -31,8 +32,6 @@ def test_board_has_all_groups_on_one_chart(tmp_path):
     steps, values = events.read_scalars(tmp_path / "tb", "a/mean")
     assert steps.tolist() == [0, 10, 20]
     assert values.tolist() == [0, 2, 3]
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
     accumulator = EventAccumulator(str(tmp_path / "tb"))
     accumulator.Reload()
     (content,) = accumulator.Tensors(metadata.CONFIG_SUMMARY_TAG)
@@ -75,7 +74,9 @@ def test_command_draws_hours_and_tells_of_doubled_steps_and_of_tasks(tmp_path, m
     import compare
 
     drawn = []
-    monkeypatch.setattr(compare, "learning_curves", lambda groups, stem, **labels: drawn.append((groups, stem, labels)))
+    monkeypatch.setattr(
+        compare, "learning_curves", lambda groups, stem, **labels: drawn.append((groups, stem, labels)) or ()
+    )
     runs = [foreign_run(tmp_path / f"a_s{i}", [(0, 1.0), (10, 2.0), (10, 3.0 + i)]) for i in range(2)]
     ours = our_run(tmp_path / "b_s0", [1.0, 2.0], {"env": "Hopper-v4"})
     flags = ["--out", str(tmp_path / "out"), "--unfinished"]
@@ -91,6 +92,29 @@ def test_command_draws_hours_and_tells_of_doubled_steps_and_of_tasks(tmp_path, m
     groups, stem, labels = drawn[-1]
     assert (stem.name, labels["xlabel"]) == ("curves_hours", "hours")
     assert all(0 <= hours[-1] < 0.1 for hours, _ in groups["a"])
+
+
+def test_a_picture_and_a_chart_a_task(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import compare
+
+    tasks = ("Hopper-v4", "Walker2d-v4")
+    settings = [{"env": env, "follower": who} for env in tasks for who in ("adam", "l2l")]
+    runs = [our_run(tmp_path / f"r{i}_s0", [1.0, 2.0 + i], some) for i, some in enumerate(settings)]
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "curves.png").touch()  # of an earlier comparison of one task
+    monkeypatch.setattr(sys, "argv", ["compare", *map(str, runs), "--by", "follower", "--out", str(out)])
+    compare.main()
+    assert {path.name for path in out.glob("curves*.png")} == {f"curves_{task}.png" for task in tasks}
+    accumulator = EventAccumulator(str(out / "tensorboard"))
+    accumulator.Reload()
+    (content,) = accumulator.Tensors(metadata.CONFIG_SUMMARY_TAG)
+    charts = layout_pb2.Layout.FromString(content.tensor_proto.string_val[0]).category[0].chart
+    assert [chart.title for chart in charts] == [f"{task}: {TAG}" for task in tasks]
+    assert [series.value for series in charts[1].margin.series] == [
+        f"Walker2d-v4: {who}/mean" for who in ("adam", "l2l")
+    ]
 
 
 def test_command_refuses_a_file_as_folder(tmp_path, monkeypatch, capsys):
