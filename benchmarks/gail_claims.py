@@ -35,6 +35,7 @@ def gail_claims() -> dict[str, list[Claim]]:
         *cuda(),
         *single_runs(),
         *with_penalty(),
+        *four_demonstrations(),
         *without_penalty(),
         *stress(),
         *dead(),
@@ -162,6 +163,29 @@ def with_penalty() -> list[Claim]:
             [of(values) for values in late for of in (min, max)],
         ),
         Claim("(from 3e-5 to {})", (sensitivity.rate_name(last(scored, "follower/rate")),)),
+    ]
+
+
+def four_demonstrations() -> list[Claim]:
+    """The rates with four demonstrations and the penalty."""
+    runs = [
+        run
+        for run in of("sensitivity")
+        if (run["settings"]["num_demos"], run["settings"]["gradient_penalty"]) == (4, 1)
+    ]
+    found = {who: {rate: percents(who, runs, disc_rate=rate) for rate in sensitivity.RATES} for who in ("adam", "l2l")}
+    adam, l2l = ([mean(by_seed) for by_seed in found[who].values()] for who in ("adam", "l2l"))
+    low = sensitivity.RATES[0]
+    best, worst = max(found["adam"][low].values()), lowest(found["adam"][low])
+    ahead = interval(gaps(found["l2l"][low], found["adam"][low]))
+    return [
+        Claim(
+            "Adam makes {:.1f} % at 3e-5 (its runs {:.1f} to {:.1f}), {:.1f} % at 1e-4 and {:.1f} to {:.1f} % above",
+            (adam[0], worst, best, adam[1], min(adam[2:]), max(adam[2:])),
+        ),
+        Claim("L2L makes {:.1f} to {:.1f} % at all five rates", (min(l2l), max(l2l))),
+        Claim("its lowest run {:.1f} %", (min(map(lowest, found["l2l"].values())),)),
+        Claim("At 3e-5 it is {:.0f} points ahead, with an interval of {:.0f} to {:.0f}", ahead),
     ]
 
 

@@ -19,7 +19,8 @@ DATA = ROOT / "docs" / "results" / "gail"
 FOLLOWERS = ("adam", "l2l")
 SWEPT = ("rates", "sensitivity")
 PAIRED = ("main", *SWEPT, "stress", "no-penalty", "tasks", "grid", "boundary")
-ONE_PENALISED, ONE_PLAIN = "GP 1, 1 demo", "GP 0, 1 demo"  # as `sensitivity` calls the tasks of the README
+# As `sensitivity` calls the tasks of the README.
+ONE_PENALISED, ONE_PLAIN, FOUR_PENALISED = "GP 1, 1 demo", "GP 0, 1 demo", "GP 1, 4 demos"
 NAMED = (("adam", "Adam", "gail"), ("l2l", "L2L", "l2l-gail"))  # followers, their names in the README and in its costs
 recorded = partial(campaign.recorded, DATA)
 CURVES = {
@@ -173,7 +174,7 @@ def readme_tables() -> dict[str, list[str]]:
 
 
 def rates_table() -> list[str]:
-    """Both followers over the discriminator's rate, with and without penalty, one demonstration."""
+    """Both followers over the discriminator's rate: one demonstration, four, and one without the penalty."""
     found = sensitivity.collect(swept())
     heads = ["% of the demonstrations, mean over seeds (worst, n)", *map(sensitivity.rate_name, sensitivity.RATES)]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
@@ -182,7 +183,7 @@ def rates_table() -> list[str]:
         shown = [f"{np.mean(cell):.1f} ({min(cell):.1f}, {len(cell)})" if cell else "–" for cell in cells]
         lines.append("| " + " | ".join([title, *shown]) + " |")
 
-    for task, note in ((ONE_PENALISED, ""), (ONE_PLAIN, ", no penalty")):
+    for task, note in ((ONE_PENALISED, ""), (FOUR_PENALISED, ", 4 demonstrations"), (ONE_PLAIN, ", no penalty")):
         for follower, title, _ in NAMED:
             by_rate = sensitivity.of(found, follower, task)
             add(title + note, [[out.percent for out in by_rate[rate].values()] for rate in sensitivity.RATES])

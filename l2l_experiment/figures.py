@@ -27,6 +27,7 @@ GRID_POINTS = 200
 FEW_POINTS = 12  # up to so many, a curve's own points are marked: a line between them was not measured
 MOST_TICKS = 7
 TITLE_WIDTH = 72  # characters; more would leave the picture where a legend takes its room
+EXPLANATION_WIDTH = 150  # of the smaller letters below
 
 STYLE = {
     "font.size": 10,
@@ -261,7 +262,7 @@ def save(
         if axes.get_legend_handles_labels()[0]:
             # Beside the axes: inside them a legend covers some curve sooner or later.
             axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, borderaxespad=0, handlelength=2.4)
-        figure.supxlabel(explanation, fontsize=8, color="#666666", x=0.01, ha="left")
+        figure.supxlabel(textwrap.fill(explanation, EXPLANATION_WIDTH), fontsize=8, color="#666666", x=0.01, ha="left")
         if finish is not None:
             figure.draw_without_rendering()
             figure.set_layout_engine("none")

@@ -140,6 +140,13 @@ def test_a_long_title_is_broken(tmp_path, axes):
     assert box.x1 <= axes[0].figure.bbox.x1
 
 
+def test_a_long_explanation_stays_in_the_picture(tmp_path, axes):
+    figures.learning_curves({"a": runs(3)}, tmp_path / "f", ylabel="y", title="t", worst={"a": 0})
+    figure = axes[0].figure
+    assert figure._supxlabel.get_text().startswith("thick")
+    assert figure._supxlabel.get_window_extent(figure.canvas.get_renderer()).x1 <= figure.bbox.x1
+
+
 def test_nothing_to_draw_is_refused(tmp_path):
     for groups in ({}, {"a": []}):
         with pytest.raises(ValueError, match="at least one"):
