@@ -117,7 +117,8 @@ def run(jobs: Sequence[Job], *, workers: int = -1, backend: Backend = "local", a
         try:
             codes = joblib.Parallel(n_jobs=beside, pre_dispatch="n_jobs")(make_or_stop(job) for job in todo)
         except BaseException:
-            for child in _children:
+            _touch(stop_file)  # for threads that were about to start a run, and for other machines
+            for child in list(_children):
                 child.terminate()
             raise
     stop_file.unlink(missing_ok=True)
@@ -212,6 +213,12 @@ def _guard() -> tuple[str, ...]:
     return words
 
 
+def _touch(path: Path) -> None:
+    with contextlib.suppress(OSError):  # a disk that is full for a moment, or a folder that is gone
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
 def status(folder: Path) -> str:
     """What a run's record says of it; 'none' if there is no record that can be read."""
     try:
@@ -252,9 +259,7 @@ class _Progress:
     def _follow(self) -> None:
         while not self.closing.wait(POLL):
             if self.stop.requested:
-                with contextlib.suppress(OSError):  # a disk that is full for a moment; it is tried again
-                    self.stop_file.parent.mkdir(parents=True, exist_ok=True)
-                    self.stop_file.touch()
+                _touch(self.stop_file)
             self._show()
 
     def _show(self) -> None:
