@@ -57,8 +57,9 @@ def diagnose(run: Run, out: Path) -> list[Path]:
     return [*pictures, draw_ladder(trainer, *task.held_out.subset(slice(0, IMAGES)).take(slice(None)), out)]
 
 
-def ladder(trainer: Trainer, x: torch.Tensor, y: torch.Tensor) -> tuple[dict[int, float], float]:
-    """The loss under PGD by its number of steps, and under the training attack, in evaluation mode.
+def ladder(trainer: Trainer, x: torch.Tensor, y: torch.Tensor) -> tuple[dict[int, float], float, float]:
+    """The loss under PGD by its number of steps, that under the training attack, in evaluation mode, and the size of
+    the training attack's largest perturbation over the radius: N-FGSM's leave the ball in which PGD's lie.
 
     All start at random: an attack that goes on from its images' last perturbations has none of these images.
     """
@@ -71,14 +72,17 @@ def ladder(trainer: Trainer, x: torch.Tensor, y: torch.Tensor) -> tuple[dict[int
     with evaluating(model):
         # Steps of 2.5 radii in all, as Madry et al. (2018) choose them; one step goes all the way.
         pgd = {k: loss(attacks.pgd(model, x, y, threat, steps=k, size=min(1.0, 2.5 / k))) for k in STEPS}
-        return pgd, loss(trainer.method.follower.perturb(model, Batch(x, y)))
+        own = trainer.method.follower.perturb(model, Batch(x, y))
+        return pgd, loss(own), float(threat.size(own).max()) / threat.radius
 
 
 def draw_ladder(trainer: Trainer, x: torch.Tensor, y: torch.Tensor, out: Path) -> Path:
     """The training attack as a level among PGD's."""
-    pgd, own = ladder(trainer, x.to(trainer.device), y.to(trainer.device))
+    pgd, own, largest = ladder(trainer, x.to(trainer.device), y.to(trainer.device))
     start = getattr(trainer.method.follower, "start", None)
     name = trainer.config.method + (" without its memory" if start is not None and start.name == "last" else "")
+    if largest > 1.001:
+        name += f" (up to {largest:.1f} ε)"
     with evaluating(trainer.model):
         clean = accuracy(trainer.model, x.to(trainer.device), y.to(trainer.device))
     return learning_curves(

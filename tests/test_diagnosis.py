@@ -161,11 +161,26 @@ def test_ladder_is_the_loss_under_each_attack():
     x, y = torch.full((16, 1, 8, 8), 0.5), torch.zeros(16, dtype=torch.long)
     worst = x + 0.05 * (linear[1].weight[1] - linear[1].weight[0]).sign().view(1, 8, 8)
     expected = cross_entropy(linear(worst), y).item()
-    pgd, own = ladder(trainer, x, y)
+    pgd, own, largest = ladder(trainer, x, y)
+    assert largest <= 1.001
     assert list(pgd) == list(STEPS)
     assert list(pgd.values())[1:] == pytest.approx(len(STEPS[1:]) * [expected], rel=1e-5)
     assert cross_entropy(linear(x), y).item() < pgd[1] <= expected * (1 + 1e-5)
     assert cross_entropy(linear(x), y).item() < own <= expected * (1 + 1e-5)
+
+
+def test_a_ladder_says_that_n_fgsm_leaves_the_ball(tmp_path, monkeypatch):
+    from l2l_at import diagnosis
+    from l2l_experiment.run import Run
+
+    drawn = []
+    monkeypatch.setattr(diagnosis, "learning_curves", lambda groups, stem, **labels: drawn.append(labels) or (stem,))
+    folder = tmp_path / "run"
+    at.main(["--method", "n-fgsm", "--epochs", "1", "--subset", "256", "--grade", "none", "--run-dir", str(folder)])
+    diagnosis.diagnose(Run.open(folder, kind="at"), tmp_path / "out")
+    (name,) = drawn[-1]["reference"]
+    assert name.startswith("n-fgsm (up to ")
+    assert 1 < float(name.split()[3]) <= 3  # noise of two radii and a step of one (de Jorge et al., 2022)
 
 
 def test_a_defence_trained_on_a_gpu_is_diagnosed_without_one(tmp_path, monkeypatch):
