@@ -1,6 +1,5 @@
 """What the pages say of adversarial training in sentences, and where it comes from (see claims.py)."""
 
-import json
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +7,6 @@ from typing import Any
 import numpy as np
 from at_report import with_related
 from at_tables import (
-    DATA,
     DIGITS,
     after_all,
     after_both,
@@ -19,11 +17,11 @@ from at_tables import (
     read_costs,
     recorded,
 )
+from cifar_claims import cifar_claims
 from claims import Claim
-from pages import gaps, interval
+from pages import gaps, interval, standard_error
 
 from l2l_at.graders import FOOLBOX
-from l2l_at.probe import CollapseAlarm
 
 ONE_STEP = ("l2l-naive", "l2l-grad")  # of the published forms
 AVERAGED = (("pgd-swa", "pgd"), ("pgd-awp", "pgd"), ("arow-awp", "arow"), ("arow-swa", "arow"))
@@ -33,7 +31,7 @@ Scores = dict[str, dict[int, float]]  # percent by group, which is METHOD_RADIUS
 
 def at_claims() -> dict[str, list[Claim]]:
     """Claims by page, named from the root of the checkout."""
-    results = [*digits(), *zoo(), *collapse(), *ablation(), *step_length(), *rates(), *norms(), *cifar(), *gpu_cost()]
+    results = [*digits(), *zoo(), *collapse(), *ablation(), *step_length(), *rates(), *norms(), *cifar_claims()]
     return {
         "README.md": readme(),
         "docs/at.md": choice(),
@@ -81,11 +79,6 @@ def clean(group: str) -> float:
     """Accuracy of a group of digits on clean test images, percent."""
     members = grouped(recorded("digits") | recorded("zoo"))[group]
     return float(np.mean([100 * run["result"]["grade"]["clean"] for run in members]))
-
-
-def standard_error(share: float, images: int) -> float:
-    """Of a share of so many images, in points."""
-    return 100 * float(np.sqrt(share * (1 - share) / images))
 
 
 def readme() -> list[Claim]:
@@ -286,69 +279,3 @@ def norms() -> list[Claim]:
 def by_foolbox(run: dict[str, Any]) -> float:
     """Percent of the test images that withstand the second opinion."""
     return 100 * run["result"]["grade"]["attacks"][FOOLBOX]
-
-
-def cifar() -> list[Claim]:
-    """Short runs on a GPU, and the smoke test."""
-    runs = recorded("cifar10-short")
-    best, kept, grades = defaultdict(dict), defaultdict(dict), defaultdict(dict)
-    for run in runs.values():
-        seed, result = run["settings"]["seed"], run["result"]
-        best[run["group"]][seed] = 100 * result["best"]["pgd10"]
-        kept[run["group"]][seed] = 100 * result["best"]["clean"]
-        if "grade" in result:
-            grades[run["group"]][seed] = after_all(run)
-    robust = [grade for name in ("l2l_8", "fgsm-rs_8") for grade in grades[name].values()]
-    images = runs["l2l_8_s0"]["result"]["grade"]["n"]
-    gain = {
-        name: float(np.mean([run["result"]["gain"] for run in runs.values() if run["group"] == name]))
-        for name in ("l2l_8", "frozen_8")
-    }
-    silent = runs["fgsm-rs_16_s1"]["curves"]["train/fgsm"][-1][1]
-    small = recorded("cifar-cpu")
-    losses = [
-        point[1]
-        for name in ("cifar10_l2l_s0", "cifar100_l2l_s0")
-        for point in (small[name]["curves"]["train/loss"][0], small[name]["curves"]["train/loss"][-1])
-    ]
-    return [
-        Claim(
-            "withstands PGD-10 in {:.1f}, {:.1f} and {:.1f} points more of cases than FGSM-RS",
-            gaps(best["l2l_8"], best["fgsm-rs_8"]),
-        ),
-        Claim(
-            "leads by {:.1f} and {:.1f} points, where one standard error of a difference between {} images is {:.1f}",
-            [
-                *gaps(grades["l2l_8"], grades["fgsm-rs_8"]),
-                images,
-                2**0.5 * standard_error(float(np.mean(robust)) / 100, images),
-            ],
-        ),
-        Claim("it has {:.1f}, {:.1f} and {:.1f} points less", gaps(kept["fgsm-rs_8"], kept["l2l_8"])),
-        Claim("kept from epoch {:.0f}, before", [runs["fgsm-rs_8_s2"]["result"]["best"]["epoch"]]),
-        Claim("PGD-10 it is by {:.1f} and {:.1f} points", gaps(best["l2l_8"], best["pgd_8"])),
-        Claim("the frozen attacker ends {:.1f} and {:.1f} points", gaps(best["frozen_8"], best["l2l_8"])),
-        Claim("(gain {:.2f} and {:.2f})", [gain["l2l_8"], gain["frozen_8"]]),
-        Claim("it withstands PGD-10 in {:.1f} and {:.1f} % of cases and then in none", [*best["fgsm-rs_16"].values()]),
-        Claim("epoch 9, {:.1f} and {:.1f} points under", gaps(grades["l2l_16"], grades["fgsm-rs_16"])),
-        Claim("one step leaves {:.0f} % of the training images", [100 * silent]),
-        Claim("a gap of less than {:.0f} points raises", [100 * CollapseAlarm.gap]),
-        Claim("the training loss falls from {:.2f} to {:.2f} and from {:.2f} to {:.2f}", losses),
-    ]
-
-
-def gpu_cost() -> list[Claim]:
-    """What a step costs on a GPU."""
-    costs = read_costs()
-    steps = [json.loads((DATA / f"cost_resnet18_{name}.json").read_text()) for name in ("128", "128_wide")]
-    return [
-        Claim(
-            "(PGD-10's step took {:.0f} ms in one record and {:.0f} in another)",
-            [record["summary"]["pgd"]["milliseconds"] for record in steps],
-        ),
-        Claim(
-            "At batch 512 `l2l` costs {:.2f} of PGD-10 ({:.2f} on digits on a CPU)",
-            (costs["cifar10", "resnet18", 512, "l2l"], cost("l2l")),
-        ),
-        Claim("costs {:.2f} of PGD-10 at batch 128", (costs["cifar10", "resnet18", 128, "fast-bat"],)),
-    ]

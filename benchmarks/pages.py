@@ -42,6 +42,11 @@ def interval(some: list[float]) -> tuple[float, float, float]:
     return middle, middle - half, middle + half
 
 
+def standard_error(share: float, images: int) -> float:
+    """Of a share of so many images, in points."""
+    return 100 * float(np.sqrt(share * (1 - share) / images))
+
+
 def difference(one: dict[int, float], other: dict[int, float]) -> str:
     """Mean of one minus other over the seeds that both have, each seed's, and Student's t interval from three on."""
     some = gaps(one, other)

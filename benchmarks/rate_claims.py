@@ -1,0 +1,130 @@
+"""What docs/results/gail.md says of the discriminator's rate in sentences, and where it comes from (see claims.py)."""
+
+from typing import Any
+
+import numpy as np
+import sensitivity
+from claims import Claim
+from gail_runs import (
+    SLOW,
+    course,
+    key_of,
+    last,
+    late_fall,
+    lowest,
+    mean,
+    of,
+    of_version,
+    one_demonstration,
+    percents,
+)
+from gail_tables import recorded, swept
+from pages import gaps, interval
+
+from l2l_gail.alarm import FLAT
+
+GOOD = (1e-4, 3e-4, 1e-3, 3e-3)  # rates that suit Adam where there is a penalty
+
+
+def rate_claims() -> list[Claim]:
+    """One demonstration with the penalty, four, and one without the penalty."""
+    return [*with_penalty(), *four_demonstrations(), *without_penalty()]
+
+
+def with_penalty() -> list[Claim]:
+    """No rate to tune?"""
+    runs = one_demonstration()
+    adam = {rate: percents("adam", runs, disc_rate=rate) for rate in (SLOW, *GOOD)}
+    l2l = {rate: percents("l2l", runs, disc_rate=rate) for rate in (SLOW, *GOOD)}
+    good, slow = [mean(adam[rate]) for rate in GOOD], adam[SLOW].values()
+    level = {rate: interval(gaps(l2l[rate], adam[rate])) for rate in GOOD}
+    (sure,) = [three for three in level.values() if three[1] > 0]
+    late = [[late_fall(who, runs, rate) for rate in GOOD] for who in ("l2l", "adam")]
+    alone = [mean(percents("l2l-rate", of("rates"), disc_rate=rate)) for rate in (SLOW, 3e-4, 3e-3)]
+    scored = recorded("score_on_seen")["l2l_3e-5_s0"]
+    return [
+        Claim("There it makes {:.1f} to {:.1f} % of the expert", (min(good), max(good))),
+        Claim("At 3e-5 the best of {} runs makes {:.1f} %, the worst {:.1f}", (len(slow), max(slow), min(slow))),
+        Claim(
+            "{:.0f} points above Adam on the same seeds (95 % interval {:.0f} to {:.0f})",
+            interval(gaps(l2l[SLOW], adam[SLOW])),
+        ),
+        Claim(
+            "Its worst rate makes {:.1f} % (mean over seeds), its worst run {:.1f} %",
+            (min(map(mean, l2l.values())), min(min(by_seed.values()) for by_seed in l2l.values())),
+        ),
+        Claim(
+            "lie between {:+.1f} and {:+.1f} points; the one interval that leaves out 0 is that of {:+.1f} ({:+.1f} to "
+            "{:+.1f})",
+            (min(three[0] for three in level.values()), max(three[0] for three in level.values()), *sure),
+        ),
+        Claim("(`l2l-rate`) makes {:.1f}, {:.1f} and {:.1f} % from 3e-5, 3e-4 and 3e-3", alone),
+        Claim("From 3e-5 it comes to {} by step {:.0f}k and ends at {} (means over seeds)", course("l2l")),
+        Claim("`l2l-rate` ends at {}, where a constant", course("l2l-rate")[2:]),
+        Claim(
+            "L2L's largest fall at these rates is {:.0f} to {:.0f} (means over seeds), Adam's {:.0f} to {:.0f}",
+            [of(values) for values in late for of in (min, max)],
+        ),
+        Claim("(from 3e-5 to {})", (sensitivity.rate_name(last(scored, "follower/rate")),)),
+    ]
+
+
+def four_demonstrations() -> list[Claim]:
+    """The rates with four demonstrations and the penalty."""
+    runs = [
+        run
+        for run in of("sensitivity")
+        if (run["settings"]["num_demos"], run["settings"]["gradient_penalty"]) == (4, 1)
+    ]
+    found = {who: {rate: percents(who, runs, disc_rate=rate) for rate in sensitivity.RATES} for who in ("adam", "l2l")}
+    adam, l2l = ([mean(by_seed) for by_seed in found[who].values()] for who in ("adam", "l2l"))
+    low = sensitivity.RATES[0]
+    best, worst = max(found["adam"][low].values()), lowest(found["adam"][low])
+    ahead = interval(gaps(found["l2l"][low], found["adam"][low]))
+    return [
+        Claim(
+            "Adam makes {:.1f} % at 3e-5 (its runs {:.1f} to {:.1f}), {:.1f} % at 1e-4 and {:.1f} to {:.1f} % above",
+            (adam[0], worst, best, adam[1], min(adam[2:]), max(adam[2:])),
+        ),
+        Claim("L2L makes {:.1f} to {:.1f} % at all five rates", (min(l2l), max(l2l))),
+        Claim("its lowest run {:.1f} %", (min(map(lowest, found["l2l"].values())),)),
+        Claim("At 3e-5 it is {:.0f} points ahead, with an interval of {:.0f} to {:.0f}", ahead),
+    ]
+
+
+def without_penalty() -> list[Claim]:
+    """The worst and the best of rates where there is no penalty."""
+    runs = [run for run in swept() if run["settings"]["num_demos"] == 1 and run["settings"]["gradient_penalty"] == 0]
+    found = {who: {rate: percents(who, runs, disc_rate=rate) for rate in sensitivity.RATES} for who in ("adam", "l2l")}
+    means = {who: [mean(by_seed) for by_seed in by_rate.values()] for who, by_rate in found.items()}
+    ahead, behind = (interval(gaps(found["l2l"][rate], found["adam"][rate])) for rate in (3e-3, 3e-4))
+    alive = [run for run in of_version("l2l", runs) if last(run, "disc/logit_std") > FLAT]
+    if len(alive) != len(of_version("l2l", runs)):
+        raise ValueError("a discriminator died: docs/results/gail.md has to tell")
+    return [
+        Claim(
+            "Adam makes {:.1f} % at its worst rate and {:.1f} % at its best, the learned rule as it ships {:.1f} and "
+            "{:.1f} %",
+            [of(means[who]) for who in ("adam", "l2l") for of in (min, max)],
+        ),
+        Claim("At 3e-3 L2L is {:.0f} points ahead (95 % interval {:+.1f} to {:+.1f}, the one of five", ahead),
+        Claim("it is {:.0f} points behind ({:+.1f} to {:+.1f})", (-behind[0], *behind[1:])),
+        Claim("that learns nothing ({:.1f} %)", (lowest(found["l2l"][3e-4]),)),
+        Claim("L2L makes {:.1f} % and Adam {:.1f} %, a difference", [np.mean(means[who]) for who in ("l2l", "adam")]),
+        Claim("the discriminator of none of {} runs died", (len(alive),)),
+        *beside_smoothed(runs),
+    ]
+
+
+def beside_smoothed(runs: list[dict[str, Any]]) -> list[Claim]:
+    """The rule as it ships without a penalty, on the rates and seeds with which the one before it was run."""
+    before = {key_of(run): run for run in of_version("l2l, score smoothed", of("no-penalty"))}
+    now = {key_of(run): run for run in of_version("l2l", runs) if key_of(run) in before}
+
+    def score(of: dict[tuple[float, int], dict[str, Any]], rate: float | None = None) -> float:
+        return float(np.mean([of[key]["result"]["percent_of_expert"] for key in now if rate in (None, key[0])]))
+
+    return [
+        Claim("they make {:.0f} % on average and the smoothed score {:.0f} %", (score(now), score(before))),
+        Claim("at 3e-4, two seeds, {:.0f} % against {:.0f}", (score(now, 3e-4), score(before, 3e-4))),
+    ]
