@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 SLOT = re.compile(r"\{[^{}]*\}")
-FIGURE = r"[+−-]?\d[\d,]*(?:\.\d+)?(?:e[+−-]?\d+)?"
+FIGURE = r"[+−-]?\d+(?:,\d{3})*(?:\.\d+)?(?:e[+−-]?\d+)?"  # a comma behind it belongs to the sentence
 MEASURED = re.compile(rf"{FIGURE}(?:\s+%|\s+points?\b)")  # in these units nothing but measurements is told
 SET = re.compile(r"9?5\s+%")  # the level of intervals and bands, and the worst runs and points of risk measures
 

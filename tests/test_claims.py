@@ -37,6 +37,7 @@ def test_figures_are_written_anew_wherever_lines_break(benchmarks):
 
     assert restate(PAGE, [Claim(SENTENCE, (99.96, 3.2))]) == PAGE.replace("12.5", "100.0").replace("−7", "+3")
     assert restate(PAGE, [Claim(SENTENCE, (12.5, -7))]) == PAGE
+    assert restate("a lead of 12, which", [Claim("a lead of {:,}", (1345,))]) == "a lead of 1,345, which"
     assert restate("at 3e-5, 1,234 steps", [Claim("at {}, {:,} steps", ("1e-4", 9))]) == "at 1e-4, 9 steps"
 
 
