@@ -219,7 +219,7 @@ def carried() -> list[Claim]:
     }
     hopper, walker = ([mean(some) for some in found[env]] for env in found)
     alone = found["Walker2d-v4"][0]
-    behind = {env: gaps(place, carried) for env, (carried, place, _) in found.items()}
+    behind = {env: gaps(place, here) for env, (here, place, _) in found.items()}
     return [
         Claim("training ended, {} on average", (sensitivity.rate_name(rate, digits=1),)),
         Claim("On Hopper it makes {:.1f} % (fitted in place {:.1f}, Adam at 3e-4 {:.1f})", hopper),

@@ -89,7 +89,7 @@ def overlapping(curves: Sequence[Curve]) -> tuple[list[Curve], list[Curve]]:
             if late.steps[0] < early.steps[-1]:
                 break
             gone = min(late, early, key=lambda c: (_overlaps(c, runs), c.steps[-1] - c.steps[0]))
-            kept.remove(gone)
+            kept = [curve for curve in kept if curve is not gone]
             apart.append(gone)
     return kept, apart
 
@@ -199,7 +199,10 @@ def final(curve: Curve, grid: ArrayLike) -> float:
 def table(groups: Mapping[str, Sequence[Curve]]) -> dict[str, Any]:
     """Everything that is said of the groups, as plain values for JSON."""
     of = grids(groups)
-    stretches = {curves[0].task: stretch(groups, curves[0].task, of[name]) for name, curves in groups.items()}
+    stretches = {
+        task: stretch([*itertools.chain.from_iterable(some.values())], of[next(iter(some))])
+        for task, some in by_task(groups).items()
+    }
     return {
         "tasks": stretches,
         "groups": {
@@ -221,9 +224,8 @@ def worst(curves: Sequence[Curve], grid: ArrayLike) -> int:
     return min(range(len(curves)), key=lambda place: (final(curves[place], grid), curves[place].name))
 
 
-def stretch(groups: Mapping[str, Sequence[Curve]], task: str, grid: NDArray[np.float64]) -> dict[str, Any]:
+def stretch(curves: Sequence[Curve], grid: NDArray[np.float64]) -> dict[str, Any]:
     """On which steps the runs of a task are judged, and which run ends first, if others go on for longer."""
-    curves = [curve for curve in itertools.chain.from_iterable(groups.values()) if curve.task == task]
     ends = {curve.name: curve.steps[-1] for curve in curves}
     first = min(ends, key=ends.__getitem__)
     return {
