@@ -55,6 +55,12 @@ def difference(one: dict[int, float], other: dict[int, float]) -> str:
     return f"{np.mean(some):+.1f} ({each}) | {reach}"
 
 
+def origin(record: dict[str, Any]) -> dict[str, Any]:
+    """With what a run, or a later session of it, was made."""
+    commit = (record.get("git") or {}).get("commit")
+    return {"versions": record["versions"], "machine": record["machine"], "commit": commit}
+
+
 def condense(
     runs: Path, data: Path, extract: Callable[[Path, dict[str, Any]], dict[str, Any]], *, ungraded: bool = False
 ) -> None:
@@ -66,12 +72,9 @@ def condense(
         for run in sorted(experiment.iterdir()):
             record = json.loads((run / "record.json").read_text()) if (run / "record.json").is_file() else {}
             if record.get("status") == "finished" or (ungraded and "result" in record and run.name not in kept):
-                origin = {
-                    "versions": record["versions"],
-                    "machine": record["machine"],
-                    "commit": (record.get("git") or {}).get("commit"),
-                }
-                kept[run.name] = {"result": record["result"]} | extract(run, record) | origin
+                kept[run.name] = {"result": record["result"]} | extract(run, record) | origin(record)
+                if later := record.get("sessions"):  # it was stopped and went on, on another machine perhaps
+                    kept[run.name]["sessions"] = [{"step": one["step"]} | origin(one) for one in later]
         if kept:
             data.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps({"runs": dict(sorted(kept.items()))}, separators=(",", ":")) + "\n")
