@@ -241,6 +241,7 @@ class Session:
             "best": self.best,
             "seconds": self.seconds,
             "alarm": self.alarm.best,
+            "raised": self.alarm.raised,
             "collapsed": self.collapsed_at,
             "sums": {name: [float(total), count] for name, (total, count) in self.sums.items()},
         }
@@ -254,7 +255,9 @@ class Session:
             raise UserError(f"the checkpoint in {self.run.folder} is none of adversarial training ({error})") from error
         self.trainer.restore(tensors, inner)
         self.best, self.seconds = session["best"], session["seconds"]
-        self.alarm.best, self.collapsed_at = session["alarm"], session["collapsed"]
+        # Checkpoints of earlier versions do not say whether the alarm stands.
+        self.alarm = probe.CollapseAlarm(session["alarm"], session.get("raised", False))
+        self.collapsed_at = session["collapsed"]
         self.sums = {name: (total, count) for name, (total, count) in session["sums"].items()}
         # A classifier exported after this checkpoint belongs to a future that was given up: the next one replaces it.
         card = self.run.folder / "best" / export.CARD

@@ -68,16 +68,20 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path, monkeypatch):
     assert repr(one) == repr(two)  # as NaN is not equal to itself
 
 
+def forget_last_epoch(folder: Path) -> None:
+    """As if killed in the last epoch: its checkpoint is not there, but some of its log."""
+    shutil.rmtree(max((folder / "checkpoints").iterdir()))
+    record = json.loads((folder / "record.json").read_text())
+    (folder / "record.json").write_text(json.dumps(record | {"status": "running"}))
+
+
 def test_the_last_checkpoint_of_a_killed_run_is_gone_on_from(tmp_path):
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     cli.main([*SMALL, "--run-dir", str(straight)])
     cli.main([*SMALL, "--run-dir", str(killed)])
-    # As if killed in the second epoch: its checkpoint is not there, but some of its log.
-    newest = max((killed / "checkpoints").iterdir())
-    for file in newest.iterdir():
-        file.unlink()
-    newest.rmdir()
+    forget_last_epoch(killed)
     cli.main(["--resume", str(killed)])
+    assert json.loads((killed / "record.json").read_text())["resumed_at"] == [2]
     assert (straight / "last" / "model.safetensors").read_bytes() == (
         killed / "last" / "model.safetensors"
     ).read_bytes()
@@ -123,8 +127,24 @@ def test_the_alarm_by_its_rule():
     assert not alarm({"train/fgsm": 0.3, "train/pgd10": 0.25})  # both fell: unsteady, but no illusion
     assert not alarm({"train/fgsm": 0.9, "train/pgd10": 0.6})
     assert alarm({"train/fgsm": 0.9, "train/pgd10": 0.49})  # fell from 0.7 while one step is withstood
+    assert alarm({"train/fgsm": 0.3, "train/pgd10": 0.2})  # one step breaks it now, too: still collapsed
+    assert not alarm({"train/fgsm": 0.7, "train/pgd10": 0.55})  # and here it has come back
+    assert not alarm({"train/fgsm": 0.3, "train/pgd10": 0.2})
     assert CollapseAlarm()({"train/fgsm": 0.9, "train/pgd10": 0.1})
     assert not CollapseAlarm()({"train/fgsm": 0.15, "train/pgd10": 0.02})  # withstands nothing yet
+
+
+def test_a_raised_alarm_stands_after_a_resume(tmp_path, monkeypatch):
+    collapsing = [(0.8, 0.7), (0.9, 0.3), (0.4, 0.3)]  # the last raises no alarm by itself
+    figures = iter([*collapsing, collapsing[-1]])
+    fake = lambda *_: dict(zip(("train/fgsm", "train/pgd10"), next(figures), strict=True))  # noqa: E731
+    monkeypatch.setattr(probe, "follower_figures", fake)
+    folder = tmp_path / "run"
+    cli.main(["--epochs", "3", "--subset", "256", "--grade", "none", "--method", "pgd-2", "--run-dir", str(folder)])
+    forget_last_epoch(folder)
+    cli.main(["--resume", str(folder)])
+    assert next(figures, None) is None
+    assert list(events.read_scalars(folder, "robust/collapsed")[1]) == [0, 1, 1]
 
 
 def test_strength_of_pgd_is_one_and_of_nothing_is_absent():
