@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from at_report import with_related
+from at_report import comparisons, with_related
 from at_tables import (
     DIGITS,
     after_all,
@@ -161,6 +161,12 @@ def graded_images() -> int:
     return count
 
 
+def intervals() -> int:
+    """How many differences the page's tables tell with an interval."""
+    tables = comparisons(read_costs())
+    return sum(line.startswith("| `") for name in tables if name.endswith("paired") for line in tables[name])
+
+
 def zoo() -> list[Claim]:
     """What stands out among all methods."""
     found = everything()
@@ -180,6 +186,8 @@ def zoo() -> list[Claim]:
                 *(-gap(found, group, f"trades_{group[-3:]}") for group in (small, large)),
             ],
         ),
+        Claim("is not told from TRADES at ε = 0.2 ({:.1f} to {:+.1f})", reach(found, "mart_0.2", "trades_0.2")),
+        Claim("This page has {} such intervals", (intervals(),)),
         Claim("as TRADES does: {:.1f} %, PGD-10 {:.1f}", (clean(large), clean("pgd_0.2"))),
         Claim(
             "adds {:.1f} points at ε = 0.1, which is nothing, and {:.1f} at ε = 0.2 (95 % interval {:.1f} to {:.1f})",

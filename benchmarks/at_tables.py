@@ -92,13 +92,19 @@ def make_table(runs: dict[str, Any], costs: Costs) -> list[str]:
         if not all(graded):
             cells += [f"{100 * np.mean([r['best'][key] for r in results]):.1f}" for key in ("clean", "pgd10")]
         cells += [
-            f"{np.mean(strength):.2f}" if strength else "–",
-            f"{np.mean(gain):.2f}" if gain else "–",
+            *(mean_of(some, len(members)) for some in (strength, gain)),
             raised(members),
             "–" if cost is None else f"{cost:.2f}",
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
+
+
+def mean_of(some: list[float], runs: int) -> str:
+    """The mean of those runs that have a figure, and how many they are if not all."""
+    if not some:
+        return "–"
+    return f"{np.mean(some):.2f}" + ("" if len(some) == runs else f" ({len(some)} run{'s' * (len(some) > 1)})")
 
 
 def grade_cells(grades: list[dict[str, Any]]) -> list[str]:

@@ -43,7 +43,8 @@ def cifar() -> list[Claim]:
             gaps(best["l2l_8"], best["fgsm-rs_8"]),
         ),
         Claim(
-            "leads by {:.1f} and {:.1f} points, where one standard error of a difference between {} images is {:.1f}",
+            "leads by {:.1f} and {:.1f} points, where one standard error of a difference between two sets of {} images "
+            "is {:.1f}",
             [
                 *gaps(grades["l2l_8"], grades["fgsm-rs_8"]),
                 images,

@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 import sensitivity
 from gail_tables import DATA, recorded, swept, version
+from pages import gaps
 
 SLOW = 3e-5  # a discriminator's rate that is too small
+LEARNED = ("l2l", "l2l-rate")
 BySeed = dict[int, float]
 
 
@@ -58,8 +60,30 @@ def one_demonstration() -> list[dict[str, Any]]:
 
 def late_fall(who: str, runs: list[dict[str, Any]], rate: float) -> float:
     """The largest fall of a follower's runs once they were halfway up, mean over seeds."""
-    some = [run for run in of_version(who, runs) if run["settings"]["disc_rate"] == rate]
-    return float(np.mean([sensitivity.falls(run)[1] for run in some]))
+    return mean(late_falls(who, runs, disc_rate=rate))
+
+
+def late_falls(who: str, runs: list[dict[str, Any]], **settings: Any) -> BySeed:
+    """The largest fall of each of a follower's runs once it was halfway up, by seed."""
+    return {
+        run["settings"]["seed"]: sensitivity.falls(run)[1]
+        for run in of_version(who, runs)
+        if all(run["settings"][name] == value for name, value in settings.items())
+    }
+
+
+def network_over_rate() -> list[float]:
+    """`l2l` minus `l2l-rate` by seed, mean over the rates that both were run with, in points of the expert's return."""
+    whole, alone = ([percents(who, of("rates"), disc_rate=rate) for rate in (SLOW, 3e-4, 3e-3)] for who in LEARNED)
+    each = [gaps(*pair) for pair in zip(whole, alone, strict=True)]
+    return [float(value) for value in np.mean(each, axis=0)]
+
+
+def ends(who: str) -> list[str]:
+    """The rates at which a learned rule ends that starts from 3e-5, by seed."""
+    runs = [run for run in of_version(who, of("rates")) if run["settings"]["disc_rate"] == SLOW]
+    runs = sorted(runs, key=lambda run: run["settings"]["seed"])
+    return [sensitivity.rate_name(SLOW * np.exp(last(run, "follower/log_rate")), digits=1) for run in runs]
 
 
 def course(who: str) -> tuple[str, float, str]:

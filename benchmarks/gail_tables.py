@@ -112,7 +112,7 @@ def make_table(runs: dict[str, Any]) -> list[str]:
             f"{returns.mean():.0f}{spread} ({each})",
             f"{percent.mean():.1f}",
             f"{percent.min():.1f}",
-            *([f"{fall:.0f}" for fall in np.mean(falls, axis=0)] if falls else ["–", "–"]),
+            *("–" if np.isnan(fall) else f"{fall:.0f}" for fall in sensitivity.mean_of_known(falls or [(np.nan,) * 2])),
             *(f"{last[tag]:.2f}" if tag in last else "–" for tag in list(CURVES)[1:4]),
             f"{last['follower/log_rate']:+.2f}" if "follower/log_rate" in last else "–",
         ]

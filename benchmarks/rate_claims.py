@@ -8,11 +8,13 @@ from claims import Claim
 from gail_runs import (
     SLOW,
     course,
+    ends,
     key_of,
     last,
-    late_fall,
+    late_falls,
     lowest,
     mean,
+    network_over_rate,
     of,
     of_version,
     one_demonstration,
@@ -38,8 +40,15 @@ def with_penalty() -> list[Claim]:
     l2l = {rate: percents("l2l", runs, disc_rate=rate) for rate in (SLOW, *GOOD)}
     good, slow = [mean(adam[rate]) for rate in GOOD], adam[SLOW].values()
     level = {rate: interval(gaps(l2l[rate], adam[rate])) for rate in GOOD}
+    each = [gap for rate in GOOD for gap in gaps(l2l[rate], adam[rate])]
     (sure,) = [three for three in level.values() if three[1] > 0]
-    late = [[late_fall(who, runs, rate) for rate in GOOD] for who in ("l2l", "adam")]
+    middle, low, high = interval(network_over_rate())
+    fell = {who: {rate: late_falls(who, runs, disc_rate=rate) for rate in GOOD} for who in ("l2l", "adam")}
+    late = [[mean(fell[who][rate]) for rate in GOOD] for who in ("l2l", "adam")]
+    for rate in GOOD:
+        low_fall, high_fall = interval(gaps(fell["l2l"][rate], fell["adam"][rate]))[1:]
+        if not low_fall < 0 < high_fall:
+            raise ValueError("docs/results/gail.md says that no interval of the late falls leaves out 0")
     alone = [mean(percents("l2l-rate", of("rates"), disc_rate=rate)) for rate in (SLOW, 3e-4, 3e-3)]
     scored = recorded("score_on_seen")["l2l_3e-5_s0"]
     return [
@@ -54,13 +63,17 @@ def with_penalty() -> list[Claim]:
             (min(map(mean, l2l.values())), min(min(by_seed.values()) for by_seed in l2l.values())),
         ),
         Claim(
-            "lie between {:+.1f} and {:+.1f} points; the one interval that leaves out 0 is that of {:+.1f} ({:+.1f} to "
-            "{:+.1f})",
-            (min(three[0] for three in level.values()), max(three[0] for three in level.values()), *sure),
+            "lie between {:+.1f} and {:+.1f} points, single seeds' between {:.1f} and {:+.1f}; the one interval that "
+            "leaves out 0 is that of {:+.1f} ({:+.1f} to {:+.1f})",
+            [of(some) for some in ([three[0] for three in level.values()], each) for of in (min, max)] + [*sure],
         ),
         Claim("(`l2l-rate`) makes {:.1f}, {:.1f} and {:.1f} % from 3e-5, 3e-4 and 3e-3", alone),
         Claim("From 3e-5 it comes to {} by step {:.0f}k and ends at {} (means over seeds)", course("l2l")),
-        Claim("`l2l-rate` ends at {}, where a constant", course("l2l-rate")[2:]),
+        Claim("two of three runs of `l2l-rate` end at {} and {}, and at 3e-5", ends("l2l-rate")[1:]),
+        Claim(
+            "average over the three L2L is {:.1f} points behind it (95 % interval of the difference {:.1f} to {:+.1f})",
+            (-middle, low, high),
+        ),
         Claim(
             "L2L's largest fall at these rates is {:.0f} to {:.0f} (means over seeds), Adam's {:.0f} to {:.0f}",
             [of(values) for values in late for of in (min, max)],

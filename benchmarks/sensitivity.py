@@ -39,7 +39,7 @@ class Outcome(NamedTuple):
     fall: float
     """Largest fall of the training return on the way."""
     late: float
-    """The same once the return had come halfway to its best."""
+    """The same once the return had come halfway to its best; NaN of a run that did not rise."""
 
 
 BySeed = dict[int, Outcome]
@@ -62,6 +62,12 @@ def falls(run: dict[str, Any]) -> tuple[float, float]:
     """Largest and late fall of a run's training return, the latter on the record's grid."""
     curve = [value for value in run["curves"][RETURN] if value is not None]
     return run["result"]["stability"]["largest_fall"], late_fall(curve)
+
+
+def mean_of_known(rows: list[tuple[float, ...]]) -> list[float]:
+    """Means over runs, each over those that have the figure; NaN where none has."""
+    columns = [[value for value in column if np.isfinite(value)] for column in zip(*rows, strict=True)]
+    return [float(np.mean(column)) if column else np.nan for column in columns]
 
 
 def comparable(found: Found, task: str) -> tuple[list[float], list[int]]:
@@ -91,9 +97,9 @@ def table(found: Found) -> list[str]:
         if not seeds:
             continue
         cells = {rate: list(by_rate[rate].values()) for rate in rates}
-        means = {rate: Outcome(*np.mean(some, axis=0)) for rate, some in cells.items()}
+        means = {rate: Outcome(*mean_of_known(some)) for rate, some in cells.items()}
         worst, best = (choose(means, key=lambda rate: means[rate].percent) for choose in (min, max))
-        fall, late = (max(means, key=lambda rate, part=part: means[rate][part]) for part in (1, 2))
+        fall, late = (max(means, key=lambda rate, part=part: np.nan_to_num(means[rate][part])) for part in (1, 2))
         lowest = min(outcome.percent for some in cells.values() for outcome in some)
         lines.append(
             f"| {key} | {sum(map(len, cells.values()))} over {len(rates)} rates "

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from l2l_experiment.curves import PROBE, Curve
 from l2l_experiment.errors import UserError
 from l2l_experiment.stability import (
+    ALPHA,
     GRID_POINTS,
     RUNS_FOR_INTERVAL,
     bootstrap_interval,
@@ -26,11 +27,14 @@ from l2l_experiment.stability import (
 )
 
 FIGURES = ("final", "best", "average", "largest_fall", "late_fall", "drawdown_cvar", "dispersion", "short_term_risk")
+# What is drawn from few runs is never further apart, or worse, than these are: no interval tells how wrong that is.
+RUNS_FOR_SPREAD = 5
+RUNS_FOR_RISK = round(1 / ALPHA) + 1  # with fewer the mean of the worst 5 % is the worst run
 FREE = {"seed", "run_dir", "resume", "device", "threads"}  # in which runs of one group may differ
 
 
 class Estimate(NamedTuple):
-    """A figure with its 95 % bootstrap interval over runs; the interval is None where there are fewer than three."""
+    """A figure with its 95 % bootstrap interval over runs; the interval is None where there are too few."""
 
     value: float
     low: float | None
@@ -123,7 +127,8 @@ def within(curve: Curve, grid: ArrayLike) -> tuple[NDArray[np.float64], NDArray[
 
 def reliability(curves: Sequence[Curve], grid: ArrayLike) -> dict[str, Estimate]:
     """Of one group, on the stretch that all runs of its task cover: interquartile mean over runs of each single-run
-    figure, and two figures of the runs together; what a grid of two points cannot tell is left out.
+    figure, of those that have it, and two figures of the runs together; what a grid of two points cannot tell is left
+    out.
 
     `dispersion_across_runs` is the interquartile range over runs, mean over the grid; `risk_across_runs` the mean of
     the worst 5 % of final values, which is the worst run where there are fewer than twenty.
@@ -132,17 +137,20 @@ def reliability(curves: Sequence[Curve], grid: ArrayLike) -> dict[str, Estimate]
     rows = [summarise(*within(curve, grid), np.asarray(grid)) for curve in curves]
     # Of two points there is one difference, and no spread of differences.
     names = [name for name in FIGURES if name != "dispersion" or len(resampled[0]) > 2]
-    found = {name: estimate([row[name] for row in rows], interquartile_mean) for name in names}
+    known = {name: [row[name] for row in rows if np.isfinite(row[name])] for name in names}
+    found = {name: estimate(values, interquartile_mean) for name, values in known.items() if values}
     if len(curves) > 1:
-        found["dispersion_across_runs"] = estimate(resampled, lambda drawn: float(dispersion_across_runs(drawn).mean()))
-    found["risk_across_runs"] = estimate([row["final"] for row in rows], risk_across_runs)
+        spread = lambda drawn: float(dispersion_across_runs(drawn).mean())  # noqa: E731
+        found["dispersion_across_runs"] = estimate(resampled, spread, at_least=RUNS_FOR_SPREAD)
+    finals = [row["final"] for row in rows]
+    found["risk_across_runs"] = estimate(finals, risk_across_runs, at_least=RUNS_FOR_RISK)
     return found
 
 
-def estimate(values: ArrayLike, statistic: Any) -> Estimate:
-    """A statistic over runs (the first dimension) with its bootstrap interval."""
+def estimate(values: ArrayLike, statistic: Any, *, at_least: int = RUNS_FOR_INTERVAL) -> Estimate:
+    """A statistic over runs (the first dimension) with its bootstrap interval, from `at_least` runs on."""
     array = np.asarray(values, dtype=np.float64)
-    if len(array) < RUNS_FOR_INTERVAL:
+    if len(array) < at_least:
         return Estimate(float(statistic(array)), None, None)
     low, high = bootstrap_interval([array], statistic)
     return Estimate(float(statistic(array)), low, high)
@@ -260,9 +268,12 @@ def markdown(content: Mapping[str, Any]) -> str:
         )
     lines += [
         "",
-        "Interquartile means over runs (the last two figures are of all runs together); in brackets 95 % bootstrap "
-        "intervals, from three runs on. They know the runs that were made and no others: with fewer than ten they are "
-        "too narrow, and a probability of 1 [1, 1] only says that these runs do not overlap.",
+        "Interquartile means over runs (the last two figures are of all runs together, and the late fall is of those "
+        "that rose); in brackets 95 % bootstrap intervals, from three runs on, of the spread across runs from "
+        f"{RUNS_FOR_SPREAD} and of the risk from {RUNS_FOR_RISK}. They know the runs that were made and no others: "
+        "with fewer than ten they are too narrow, that of the risk always, and a probability of 1 [1, 1] only says "
+        "that these runs do not overlap. Few runs look closer together, and their worst less bad, than many: "
+        "dispersion and risk across runs are for groups of equal n.",
     ]
     for name, row in content["groups"].items():
         if row["mixes"]:

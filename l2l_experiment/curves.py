@@ -45,6 +45,8 @@ class Curve:
     """All settings of a run of ours, for telling what a group mixes."""
     doubled: int = 0
     """Steps for which several values were logged, of which the last counts."""
+    missing: int = 0
+    """Values in between that are no finite numbers, and are left out."""
 
     @property
     def label(self) -> str:
@@ -59,8 +61,8 @@ def read(folder: Path, *, tag: str | None = None, by: Sequence[str] = (), unfini
     taken; the two names of the return stand for each other. The group is what the settings named in `by` say
     (config.yaml), or the folder's name without seed and time at its end, or that of the folder it lies in if nothing is
     left. UserError if there is nothing to read, and for a run of ours that is not finished and for logs that are cut
-    off, damaged or hold several values for one step (two writers, or a run that was resumed from before its end),
-    unless `unfinished`: then they are read as far as they go, and the later value counts.
+    off, damaged, no finite numbers at the end or hold several values for one step (two writers, or a run that was
+    resumed from before its end), unless `unfinished`: then they are read as far as they go, and the later value counts.
     """
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}; name the folder of a run")
@@ -74,7 +76,14 @@ def read(folder: Path, *, tag: str | None = None, by: Sequence[str] = (), unfini
     task = ", ".join(str(settings[name]) for name in TASK if name in settings)
     for candidate in TAGS if tag is None else RETURNS if tag in RETURNS else (tag,):
         steps, values, hours, doubled = _points(folder, candidate, ours, unfinished)
-        if len(steps) > 1:
+        finite = np.isfinite(values)
+        known = np.flatnonzero(finite)
+        if len(known) > 1:
+            if not finite[-1] and not unfinished:
+                raise UserError(
+                    f"{folder}: {candidate} is no finite number after step {steps[known[-1]]:.0f}: it diverged "
+                    "(--unfinished: read it up to there)"
+                )
             group = _group(folder, by, settings)
             if doubled and not unfinished:
                 raise UserError(
@@ -82,7 +91,9 @@ def read(folder: Path, *, tag: str | None = None, by: Sequence[str] = (), unfini
                     "(--unfinished), but two runs in one folder are none"
                 )
             figure = RETURNS[0] if candidate in RETURNS else candidate
-            return Curve(str(folder), group, figure, steps, values, hours, task, settings, doubled)
+            points = (part[finite] for part in (steps, values, hours))
+            missing = int(known[-1] - known[0] + 1 - len(known))  # before its first value a figure may have none
+            return Curve(str(folder), group, figure, *points, task, settings, doubled, missing)
     wanted = tag or " or ".join(TAGS)
     raise UserError(f"{folder} holds fewer than two values of {wanted}; name another --tag, or leave the run out")
 
@@ -98,21 +109,18 @@ def _is_ours(folder: Path) -> bool:
 def _points(
     folder: Path, tag: str, ours: bool, unfinished: bool
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], int]:
-    """Steps, values and hours of a curve, without what is not finite, and how many steps were logged again."""
+    """Steps, values and hours of a curve, NaN where it is no finite number, and how many steps were logged again."""
     if ours and (folder / events.METRICS).is_file():
         rows = events.read(folder / events.METRICS, whole=not unfinished)
-        finite = [
-            (float(row["step"]), row[tag], hours)
-            for row, hours in zip(rows, _hours(rows), strict=True)
-            if np.isfinite(row.get(tag, np.nan))
+        logged = [
+            (float(row["step"]), row[tag], hours) for row, hours in zip(rows, _hours(rows), strict=True) if tag in row
         ]
-        points = {step: (value, hours) for step, value, hours in finite}
+        points = {step: (value, hours) for step, value, hours in logged}
         steps = sorted(points)
-        values, hours = (np.array([points[step][part] for step in steps]) for part in (0, 1))
-        return np.array(steps), values, hours, len(finite) - len(points)
+        values, hours = (np.array([points[step][part] for step in steps], dtype=np.float64) for part in (0, 1))
+        return np.array(steps), values, hours, len(logged) - len(points)
     steps, values, seconds, doubled = events.read_timed(folder, tag, whole=not unfinished)
-    finite = np.isfinite(values)
-    return steps[finite].astype(np.float64), values[finite], seconds[finite] / 3600, doubled
+    return steps.astype(np.float64), values, seconds / 3600, doubled
 
 
 def _hours(rows: Sequence[Mapping[str, float]]) -> list[float]:

@@ -24,6 +24,7 @@ Array = NDArray[np.float64]
 ALPHA = 0.05
 GRID_POINTS = 100
 RUNS_FOR_INTERVAL = 3  # fewer have no interval
+ROSE = 0.1  # of its range: a curve that rises by less above its first value has not learned
 
 
 class Fall(NamedTuple):
@@ -82,8 +83,11 @@ def late_fall(curve: ArrayLike) -> float:
     """The deepest drawdown after the curve first came halfway from its first value to its best.
 
     A policy that learns nothing yet often falls below where it began; that is counted by `largest_fall` and not here.
+    So a curve that never rises above its first value, by a tenth of its own range, has no late fall: NaN.
     """
     values = _finite(curve, at_least=1)
+    if values.max() - values[0] < ROSE * np.ptp(values):
+        return np.nan
     learned = np.flatnonzero(values >= (values[0] + values.max()) / 2)[0]
     return largest_fall(values[learned:]).absolute
 
@@ -158,7 +162,7 @@ def on_grid(steps: ArrayLike, values: ArrayLike, grid: ArrayLike) -> Array:
 
 def summarise(steps: ArrayLike, values: ArrayLike, grid: ArrayLike | None = None) -> dict[str, float]:
     """One run in figures: final, best, largest_fall, largest_fall_relative, late_fall, average (the area under the
-    curve over its length), drawdown_cvar, dispersion, short_term_risk.
+    curve over its length), drawdown_cvar, dispersion, short_term_risk. late_fall is NaN of a curve that did not rise.
 
     The first five are of the curve as measured. The others depend on how finely a curve is sampled, and are taken
     on `grid`, of which the part that the run has reached counts; by default 100 even steps from its first to its last,

@@ -68,6 +68,11 @@ def main() -> None:
     for curve in curves:
         if curve.doubled:
             print(f"{curve.name} logged {curve.doubled} steps twice; the later value counts", file=sys.stderr)
+        if curve.missing:
+            print(
+                f"{curve.name}: {curve.missing} values between others are no finite numbers; a line bridges them",
+                file=sys.stderr,
+            )
     if "" in (tasks := {curve.task for curve in curves}) and len(tasks) > 1:
         named = " or ".join(sorted(tasks - {""}))
         told = f"taken to be of {named}" if len(tasks) == 2 else f"not compared with those of {named}"

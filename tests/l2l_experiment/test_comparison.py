@@ -33,6 +33,20 @@ def test_reliability_by_hand():
     assert found["dispersion_across_runs"].value == pytest.approx(np.mean([0, 10, 16, 8]) / 2)
 
 
+def test_few_runs_have_no_interval_of_their_spread():
+    grid = np.array([0.0, 10.0, 20.0, 30.0])
+    of = [comparison.reliability([curve([0, 1, 2, i], f"r{i}") for i in range(3, 3 + n)], grid) for n in (4, 5)]
+    assert [found["dispersion_across_runs"].low is None for found in of] == [True, False]
+    assert [found["final"].low is None for found in of] == [False, False]
+
+
+def test_the_late_fall_is_of_the_runs_that_rose():
+    grid = np.array([0.0, 10.0, 20.0, 30.0])
+    rose, sank = curve([0, 10, 4, 12], "a"), curve([0, -50, -1, -60], "b")
+    assert comparison.reliability([rose, sank], grid)["late_fall"] == (6.0, None, None)
+    assert "late_fall" not in comparison.reliability([sank, sank], grid)
+
+
 def test_one_run_has_no_interval():
     found = comparison.reliability([curve([0, 1, 2])], np.array([0.0, 10.0, 20.0]))
     assert found["final"] == (2.0, None, None)
@@ -133,7 +147,9 @@ def test_a_group_of_many_runs_in_figures():
     assert value == 3.0  # one run of five is dropped at each end
     assert (low, high) == stability.bootstrap_interval([finals], stability.interquartile_mean)
     assert low < value < high
-    assert row["figures"]["risk_across_runs"][0] == 1.0
+    assert row["figures"]["risk_across_runs"] == [1.0, None, None]  # of fewer than 21 runs it would be no interval
+    many = [ragged(f"m{i}", "m", [0, 50, 100], [0, 0, i]) for i in range(1, 22)]
+    assert comparison.table({"m": many})["groups"]["m"]["figures"]["risk_across_runs"][1:] != [None, None]
     assert row["figures"]["dispersion_across_runs"][0] == pytest.approx(
         stability.dispersion_across_runs([[0, 0, value] for value in finals]).mean()
     )

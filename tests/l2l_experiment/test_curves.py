@@ -98,7 +98,7 @@ def test_hours_of_event_files_leave_out_the_time_between_two_of_them(tmp_path):
 
 
 def test_doubled_and_missing_values(tmp_path):
-    folder = foreign_run(tmp_path / "a", [(0, 1.0), (10, 2.0), (10, 3.0), (20, np.nan)])
+    folder = foreign_run(tmp_path / "a", [(0, 1.0), (10, 2.0), (10, 3.0)])
     with pytest.raises(UserError, match="logged 1 steps twice"):
         curves.read(folder)
     assert curves.read(folder, unfinished=True).values.tolist() == [1, 3]
@@ -185,3 +185,18 @@ def test_a_damaged_row_ends_what_is_taken_of_an_unfinished_run(tmp_path):
 def test_the_folder_one_stands_in_has_a_name(tmp_path, monkeypatch):
     monkeypatch.chdir(our_run(tmp_path / "adam_s3", [1.0, 2.0]))
     assert curves.read(Path()).group == "adam"
+
+
+@pytest.mark.parametrize("make", [our_run, foreign_run])
+def test_what_is_no_number(make, tmp_path):
+    def run(name: str, values: list[float]) -> Path:
+        return make(tmp_path / name, values if make is our_run else [(10 * i, v) for i, v in enumerate(values)])
+
+    late = curves.read(run("late", [np.nan, 1.0, 2.0]))  # a return needs an episode that has ended
+    assert (late.steps.tolist(), late.missing) == ([10, 20], 0)
+    holes = curves.read(run("holes", [1.0, np.inf, np.nan, 4.0]))
+    assert (holes.values.tolist(), holes.missing) == ([1, 4], 2)
+    diverged = run("diverged", [1.0, 2.0, np.nan, np.nan])
+    with pytest.raises(UserError, match="after step 10: it diverged"):
+        curves.read(diverged)
+    assert curves.read(diverged, unfinished=True).values.tolist() == [1, 2]

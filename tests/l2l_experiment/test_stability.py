@@ -77,7 +77,8 @@ def test_a_dip_before_anything_was_learned_is_no_late_fall():
     curve = [-50.0, -590.0, 100.0, 3000.0, 2900.0, 6000.0, 5970.0]  # halfway to the best is 2975
     assert stability.largest_fall(curve).absolute == 540
     assert stability.late_fall(curve) == 100
-    assert stability.late_fall([4.0, 1.0]) == 3  # it begins at its best
+    for never_rose in ([4.0, 1.0], [-58.0, -1200.0, -50.0, -900.0]):
+        assert math.isnan(stability.late_fall(never_rose))
     assert stability.late_fall([0.0, 1.0, 2.0]) == 0
 
 
