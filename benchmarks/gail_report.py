@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import gail_slopes
 import numpy as np
 import sensitivity
 import tyro
@@ -28,6 +29,7 @@ from gail_tables import (
     recorded,
     swept,
     throughput_table,
+    version,
 )
 from pages import condense, update
 
@@ -79,12 +81,25 @@ def main() -> None:
         elif "runs" in content:
             runs = with_related(path.stem, content["runs"])
             contents[path.stem] = [*make_table(runs), "", *draw(path.stem, runs)]
+        elif "slopes" in content:
+            contents[path.stem] = [*gail_slopes.table(content, ended), "", *gail_slopes.draw(content, DATA / path.stem)]
         else:
             contents[path.stem] = throughput_table(content)
     found = sensitivity.collect(swept())
     contents["merit"] = [*sensitivity.table(found), "", *sensitivity.draw(found, DATA / "merit")]
     contents["paired"] = paired_table()
     update(PAGE, contents)
+
+
+def ended(who: str, rate: float, seed: int, penalised: bool) -> float | None:
+    """What a follower's run with one demonstration made in the end, in percent of the expert; None if there is none."""
+    wanted = {"follower": who, "disc_rate": rate, "seed": seed, "gradient_penalty": float(penalised), "num_demos": 1}
+    found = [
+        run["result"]["percent_of_expert"]
+        for run in [*swept(), *recorded("no-penalty").values()]
+        if all(run["settings"][name] == value for name, value in wanted.items()) and version(run["settings"]) == who
+    ]
+    return found[0] if found else None
 
 
 def with_related(name: str, runs: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ is to raise, and how steep it is in all directions together. Runs that stand in 
 
 import contextlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from l2l_gail.training import find_demonstrations
 RECORD = ROOT / "docs" / "results" / "gail" / "slopes.json"
 VELOCITY = 8  # HalfCheetah-v4's observation of its forward velocity, m/s
 EVERY = 4  # rounds between two looks
+LOOKS = (50_000, 100_000, 200_000)  # steps that the table tells of
 COMMON = ["--num-demos", "1", "--disc-updates", "20"]
 NO_PENALTY = [*COMMON, "--gradient-penalty", "0"]
 RUNS = (
@@ -114,24 +116,35 @@ def watch(flags: list[str], steps: int) -> list[dict[str, float]]:
     return [{key: float(f"{value:.5g}") for key, value in look.items()} for look in gail.looks]
 
 
+def table(record: dict[str, Any], ended: Callable[[str, float, int, bool], float | None]) -> list[str]:
+    """One row a run; `ended` tells what a follower's whole run made in the end, by rate, seed and penalty."""
+    heads = ["run", *(f"{what} at {step // 1000}k" for what in ("steepness", "slope") for step in LOOKS)]
+    heads += [f"velocity at {LOOKS[-1] // 1000}k, m/s", "% of expert after 1M"]
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    for name, run in record["slopes"].items():
+        who, rate, seed, flags = RUNS[name]
+        looks = [min(run["looks"], key=lambda look, step=step: abs(look["step"] - step)) for step in LOOKS]
+        percent = ended(who, float(rate), seed, flags is COMMON)
+        cells = [name, *(f"{look[what]:.1f}" for what in ("steepness", "slope") for look in looks)]
+        cells += [f"{looks[-1]['velocity']:.2f}", "–" if percent is None else f"{percent:.1f}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
 def draw(record: dict[str, Any], stem: Path) -> list[str]:
-    """Slope in the velocity and steepness over steps; returns the lines that show them."""
+    """Slope and steepness over steps of the runs at 3e-4; returns the lines that show them."""
+    groups: dict[str, list[Any]] = {}
+    for name, run in record["slopes"].items():
+        if RUNS[name][1] == "3e-4":
+            groups.setdefault(name.split(",")[0], []).append(run["looks"])
     lines = []
-    for key, label in (
-        ("slope", "change of the logit with forward velocity"),
-        ("steepness", "norm of the logit's change in all directions"),
-    ):
+    for key, label in (("slope", "logit's slope in forward velocity"), ("steepness", "norm of the logit's gradient")):
         curves = {
-            name: [(np.array([look["step"] for look in run["looks"]]), np.array([look[key] for look in run["looks"]]))]
-            for name, run in record["slopes"].items()
+            name: [tuple(np.array([look[column] for look in looks]) for column in ("step", key)) for looks in some]
+            for name, some in groups.items()
         }
-        png, _ = learning_curves(
-            curves,
-            stem.with_name(f"{stem.name}_{key}"),
-            ylabel=label,
-            title=f"HalfCheetah-v4, 1 demonstration, no penalty but where named: {key}",
-            count=False,
-        )
+        title = "HalfCheetah-v4, 1 demonstration, rate 3e-4, no penalty where none is named"
+        png, _ = learning_curves(curves, stem.with_name(f"{stem.name}_{key}"), ylabel=label, title=title)
         lines += [f"![{label}](gail/{png.name})", ""]
     return lines[:-1]
 
