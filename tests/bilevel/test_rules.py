@@ -123,6 +123,12 @@ def test_adam_has_a_derivative_where_a_gradient_is_always_zero():
     assert difference.abs() > 1e-5
     torch.testing.assert_close(derivative, difference, rtol=1e-6, atol=0)
 
+    def dead(w):  # as behind a unit that no input reaches, whose gradient still hangs on the leader
+        return theta * (w[0] ** 2 + w[1] * (w[0] - 50).relu().detach())
+
+    answer = unroll(dead, Adam(0.1, eps=1e-2), start, steps=3, through="everything").variable
+    assert torch.autograd.grad(answer.sum(), theta)[0].isfinite()
+
 
 RULES = [GradientStep(0.1), SignStep(0.1), SteepestStep("l2", 0.1), Adam(0.1), Coordinatewise(0.1)]
 

@@ -36,6 +36,17 @@ def test_conjugate_gradient_stops_when_it_is_done():
     assert len(calls) == 1
 
 
+def test_conjugate_gradient_goes_as_far_as_its_tolerance():
+    matrix, b = torch.diag(torch.linspace(1, 100, 8, dtype=torch.float64)), torch.ones(8, dtype=torch.float64)
+    products = {}
+    for tol in (0.5, 1e-2, 1e-10):
+        calls = []
+        x = conjugate_gradient(50, tol)(lambda v, calls=calls: calls.append(1) or matrix @ v, b)
+        assert (matrix @ x - b).norm() <= tol * b.norm() * (1 + 1e-9)
+        products[tol] = len(calls)
+    assert products[0.5] < products[1e-10] <= 9
+
+
 @pytest.mark.parametrize("tol", [1e-10, 0.0])
 def test_conjugate_gradient_of_nothing_is_nothing(tol):
     b = {"w": torch.zeros(3), "b": torch.zeros(2)}

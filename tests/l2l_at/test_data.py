@@ -107,12 +107,16 @@ def test_offline_without_data_says_what_to_put_where(monkeypatch):
 
 
 def test_a_wrong_checksum_is_refused(monkeypatch, tmp_path):
+    asked = []
+
     def forged(url, known_hash, **_):
+        asked.append(known_hash)
         raise ValueError(f"MD5 hash of downloaded file does not match the known hash {known_hash}")
 
     monkeypatch.setattr(cifar.pooch, "retrieve", forged)
     with pytest.raises(UserError, match="known hash"):
         data.load("cifar100")
+    assert asked == ["md5:" + cifar.LAYOUTS["cifar100"].md5]
 
 
 def test_subset_is_stratified(small):

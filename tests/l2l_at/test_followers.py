@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from l2l_at import awp
 from l2l_at.attacks import evaluating
+from l2l_at.average import Average
 from l2l_at.config import ATConfig
 from l2l_at.data import Batch, load
 from l2l_at.methods import make
@@ -297,7 +298,7 @@ def test_a_step_under_weight_perturbation_by_hand(small_images):
 
 
 def test_equal_average_takes_the_last_epochs_ends(small_images):
-    """Weights and the moments of batch normalisation."""
+    """Weights and the moments of batch normalisation; of what is counted the last."""
     settings = {"dataset": "cifar10", "model": "preact-tiny", "eps": "8/255", "method": "standard"}
     config = ATConfig(**settings, average="swa", swa_from=0.5, epochs=4, batch_size=32)
     trainer = Trainer(config, small_images)
@@ -310,8 +311,14 @@ def test_equal_average_takes_the_last_epochs_ends(small_images):
             assert trainer.evaluated is trainer.model
     assert any("running_mean" in name for name in kept[0])
     for name, mine in trainer.evaluated.state_dict().items():
-        if mine.is_floating_point():
-            torch.testing.assert_close(mine, (kept[0][name] + kept[1][name]) / 2, msg=name)
+        expected = (kept[0][name] + kept[1][name]) / 2 if mine.is_floating_point() else kept[1][name]
+        torch.testing.assert_close(mine, expected, msg=name)
+    three = Average(nn.Linear(1, 1), "swa", 0.9)
+    for value in (1.0, 2.0, 6.0):
+        model = nn.Linear(1, 1)
+        nn.init.constant_(model.weight, value)
+        three.update(model)
+    assert float(three.module.weight.detach()) == pytest.approx(3.0)
 
 
 def test_the_published_equal_average_begins_with_epoch_51_of_120():

@@ -4,6 +4,7 @@ import copy
 import json
 import random
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -55,10 +56,38 @@ def test_attacks_leave_the_process_as_it_was(name, trained):
     assert sys.gettrace() is tracer
 
 
-def test_attacks_repeat_with_their_seed(trained):
+def test_an_attack_that_meddles_leaves_the_process_as_it_was(trained, monkeypatch):
     model, images, labels = trained
-    first = graders.attack("apgd-ce", model, images, labels, THREAT, seed=3).fooled
-    assert torch.equal(first, graders.attack("apgd-ce", model, images, labels, THREAT, seed=3).fooled)
+
+    def meddle(name, model, images, *_):
+        random.random(), np.random.rand(), torch.rand(1)  # noqa: NPY002
+        sys.settrace(lambda *_: None)
+        warnings.warn("the gradients are zero", stacklevel=1)
+        return images + 0.5
+
+    monkeypatch.setattr(graders, "_foolbox", meddle)
+    tracer, states = sys.gettrace(), (random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state())  # noqa: NPY002
+    attacked = graders.attack(graders.FOOLBOX, model, images[:5], labels[:5], THREAT, seed=0)
+    assert sys.gettrace() is tracer
+    assert random.getstate() == states[0]
+    assert np.array_equal(np.random.get_state()[1], states[1])  # noqa: NPY002
+    assert torch.equal(torch.get_rng_state(), states[2])
+    # What it says is told, and what it found outside the threat model does not count.
+    assert "the gradients are zero" in attacked.messages
+    assert any("left the threat model on 5 images" in text for text in attacked.messages)
+    assert not attacked.fooled.any()
+
+
+@pytest.mark.parametrize("name", ["apgd-ce", graders.FOOLBOX])
+def test_attacks_repeat_with_their_seed(name, trained, monkeypatch):
+    model, images, labels = trained
+    found, run = [], {"apgd-ce": "_autoattack", graders.FOOLBOX: "_foolbox"}[name]
+    real = getattr(graders, run)
+    monkeypatch.setattr(graders, run, lambda *a: found.append(real(*a)) or found[-1])
+    for seed in (3, 3, 4):
+        graders.attack(name, model, images[:20], labels[:20], THREAT, seed=seed)
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
 
 
 def test_our_pgd_agrees_with_foreign_attacks(trained):
@@ -123,6 +152,25 @@ def test_a_grade_is_worst_case_per_image_and_resumes(trained, tmp_path, monkeypa
     assert grade(other, images, labels, THREAT, shard=2, path=path)["clean"] <= 0.5 < record["clean"]
     again = grade(model, images, labels, THREAT, shard=4, path=path)
     assert again["clean"] == record["clean"]
+
+
+def test_an_image_counts_once_and_foolbox_sees_all(trained, monkeypatch):
+    """Of four images each attack breaks another one; AutoAttack's second does not see what its first has broken."""
+    model, images, labels = trained
+    right = (model(images).argmax(1) == labels).nonzero().flatten()[:4]
+    x, y = images[right], labels[right]
+    broken, seen = {"apgd-ce": 0, "apgd-t": 1, graders.FOOLBOX: 2}, {}
+
+    def attack(name, model, images, labels, threat, *, seed):
+        seen[name] = len(images)
+        fooled = torch.tensor([torch.equal(image, x[broken[name]]) for image in images])
+        return graders.Attacked(fooled, ())
+
+    monkeypatch.setattr(graders, "attack", attack)
+    record = grade(model, x, y, THREAT)
+    assert record["attacks"] == {graders.FOOLBOX: 0.75, "apgd-ce": 0.75, "apgd-t": 0.5}
+    assert (record["clean"], record["autoattack"], record["robust"]) == (1.0, 0.5, 0.25)
+    assert seen == {graders.FOOLBOX: 4, "apgd-ce": 4, "apgd-t": 3}
 
 
 def test_a_softmax_output_and_a_zero_gradient_are_told(trained):

@@ -254,8 +254,8 @@ def test_state_continues_bit_by_bit(name, model, batch):
 
     settings = {"attacker_every": 2} if "attacker_every" in METHODS[name].takes else {}
     first, second = method_named(name, **settings), method_named(name, **settings)
-    step(first, 1)
-    step(first, 2)
+    for seed in (1, 2, 7):  # not a multiple of `attacker_every`
+        step(first, seed)
     second.follower.restore(*first.follower.state())
     twin = copy.deepcopy(model)
     step(first, 3)
@@ -271,7 +271,9 @@ def test_state_continues_bit_by_bit(name, model, batch):
 def test_other_norms(name, norm, model, batch):
     method = method_named(name, norm=norm)
     answer = method.loss(model, batch)
-    assert (Threat(norm, EPS).size(answer.delta) <= EPS * (1 + 1e-5)).all()
+    size = Threat(norm, EPS).size(answer.delta)
+    assert (size <= EPS * (1 + 1e-5)).all()
+    assert size.max() > 0.5 * EPS or name == "free"  # whose first pass over a batch is at zero
 
 
 @pytest.mark.parametrize("name", ["l2l-grad", "fast-bat", "grad-align", "n-fgsm"])

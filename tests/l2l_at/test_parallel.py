@@ -69,6 +69,14 @@ def test_alone_nothing_is_shared():
     assert not module.weight._backward_hooks
 
 
+def test_each_of_two_processes_takes_every_second_image(monkeypatch):
+    monkeypatch.setattr(parallel, "count", lambda: 2)
+    batch = Batch(torch.arange(6.0), torch.arange(6), torch.arange(6))
+    for rank, rows in ((0, [0, 2, 4]), (1, [1, 3, 5])):
+        monkeypatch.setattr(parallel, "rank", lambda rank=rank: rank)
+        assert [part.tolist() for part in parallel.share(batch)[:3]] == [rows] * 3
+
+
 def test_two_processes_do_what_one_does(tmp_path):
     done = torchrun(__file__, tmp_path)
     assert done.returncode == 0, done.stderr[:3000]
@@ -111,6 +119,7 @@ def test_a_run_of_two_processes_leaves_one_folder_and_goes_on(tmp_path):
     weights = [(folder / "last" / "model.safetensors").read_bytes() for folder in (straight, killed)]
     assert weights[0] == weights[1]
     assert list(events.read_scalars(killed, "robust/clean")[0]) == [2, 4]
+    assert json.loads((killed / "record.json").read_text())["resumed_at"] == [2]
     for wrong, said in ((["--batch-size", "33"], "multiple of 2 processes"), (["--run-dir", straight], "not empty")):
         done = torchrun(script, *flags, *wrong)
         assert done.returncode != 0

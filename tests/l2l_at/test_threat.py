@@ -45,6 +45,9 @@ def test_projection_is_inside_idempotent_and_nearest(norm, seed, count, radius, 
     other = threat.project(draw(seed + 1, count, scale)[1], images)
     gain = ((delta - projected) * (other - projected)).flatten(1).sum(1)
     assert (gain <= 1e-9 * (1 + scale) ** 2).all()
+    # Whatever lies on the way to the nearest point has the same one.
+    on_the_way = projected + 0.5 * (delta - projected)
+    torch.testing.assert_close(threat.project(on_the_way, images), projected, rtol=1e-7, atol=1e-9)
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -64,6 +67,10 @@ def test_random_start_is_inside_and_reaches_far(norm):
     assert start.mean().abs() < 0.01
     # Uniform in a 4-dimensional ball: the norm has the distribution function (r/radius)^4, its median is 2^(-1/4).
     assert (threat.size(start) / 0.3).median() == pytest.approx(2 ** (-1 / 4), abs=0.02)
+    if norm == "l1":  # of four that are exponentially distributed the largest has this share of the sum on average
+        sizes = start.flatten(1).abs()
+        share = (sizes.max(1).values / sizes.sum(1)).mean()
+        assert share == pytest.approx((1 + 1 / 2 + 1 / 3 + 1 / 4) / 4, abs=0.015)
 
 
 def test_a_sparse_step_moves_the_largest_entries_that_can_move():

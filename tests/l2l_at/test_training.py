@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from l2l_at import cli, methods, probe
-from l2l_at.config import ATConfig, from_dict, tuned
-from l2l_at.data import Batch, load
+from l2l_at import cli, grading, methods, probe
+from l2l_at.config import from_dict, tuned
 from l2l_at.export import load as load_classifier
-from l2l_at.probe import CollapseAlarm, follower_figures, picture
+from l2l_at.probe import CollapseAlarm
 from l2l_at.trainer import Trainer
 from l2l_experiment import checkpoint, events
 from l2l_experiment.errors import UserError
@@ -59,6 +58,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path, monkeypatch):
         cli.main([*SMALL, "--run-dir", str(broken)])
     assert json.loads((broken / "record.json").read_text())["status"] == "interrupted"
     cli.main(["--resume", str(broken)])
+    assert json.loads((broken / "record.json").read_text())["resumed_at"] == [3]
     assert (straight / "last" / "model.safetensors").read_bytes() == (
         broken / "last" / "model.safetensors"
     ).read_bytes()
@@ -120,20 +120,6 @@ def test_the_alarm_is_raised_and_stops(tmp_path, monkeypatch, capsys):
     assert record["steps"] == 2
 
 
-def test_the_alarm_by_its_rule():
-    alarm = CollapseAlarm()
-    assert not alarm({"train/fgsm": 0.5, "train/pgd10": 0.4})
-    assert not alarm({"train/fgsm": 0.8, "train/pgd10": 0.7})
-    assert not alarm({"train/fgsm": 0.3, "train/pgd10": 0.25})  # both fell: unsteady, but no illusion
-    assert not alarm({"train/fgsm": 0.9, "train/pgd10": 0.6})
-    assert alarm({"train/fgsm": 0.9, "train/pgd10": 0.49})  # fell from 0.7 while one step is withstood
-    assert alarm({"train/fgsm": 0.3, "train/pgd10": 0.2})  # one step breaks it now, too: still collapsed
-    assert not alarm({"train/fgsm": 0.7, "train/pgd10": 0.55})  # and here it has come back
-    assert not alarm({"train/fgsm": 0.3, "train/pgd10": 0.2})
-    assert CollapseAlarm()({"train/fgsm": 0.9, "train/pgd10": 0.1})
-    assert not CollapseAlarm()({"train/fgsm": 0.15, "train/pgd10": 0.02})  # withstands nothing yet
-
-
 def test_a_raised_alarm_stands_after_a_resume(tmp_path, monkeypatch):
     collapsing = [(0.8, 0.7), (0.9, 0.3), (0.4, 0.3)]  # the last raises no alarm by itself
     figures = iter([*collapsing, collapsing[-1]])
@@ -147,30 +133,6 @@ def test_a_raised_alarm_stands_after_a_resume(tmp_path, monkeypatch):
     assert list(events.read_scalars(folder, "robust/collapsed")[1]) == [0, 1, 1]
 
 
-def test_strength_of_pgd_is_one_and_of_nothing_is_absent():
-    task = load("digits", subset=256)
-    for name, expected in (("pgd", 1.0), ("standard", None)):
-        trainer = Trainer(ATConfig(method=name, epochs=3, batch_size=64), task)
-        for _ in range(12):
-            trainer.step()
-        torch.manual_seed(3)
-        before = torch.get_rng_state()
-        figures = follower_figures(trainer.model, trainer.method.follower, Batch(*task.train.take(slice(0, 64))))
-        assert torch.equal(before, torch.get_rng_state())
-        if expected is None:
-            assert "follower/strength" not in figures
-        else:
-            assert figures["follower/strength"] == pytest.approx(expected, abs=0.05)
-            assert figures["follower/gain"] == pytest.approx(expected, abs=0.1)
-
-
-def test_picture_has_three_rows():
-    images = torch.rand(9, 1, 8, 8)
-    drawn = picture(images, torch.full_like(images, 0.1), 0.1)
-    assert drawn.shape == (1, 24, 64)
-    torch.testing.assert_close(drawn[:, 8:16], torch.ones(1, 8, 64))
-
-
 def test_the_best_classifier_so_far_is_kept(tmp_path, monkeypatch):
     found, folder = iter([0.2, 0.6, 0.4]), tmp_path / "run"
     monkeypatch.setattr(probe, "robust_accuracy", lambda *_: {"clean": 0.9, "pgd10": next(found)})
@@ -182,6 +144,36 @@ def test_the_best_classifier_so_far_is_kept(tmp_path, monkeypatch):
     assert [card["epoch"] for card in cards] == [2.0, 3.0]
     weights = [(folder / name / "model.safetensors").read_bytes() for name in ("best", "last")]
     assert weights[0] != weights[1]
+
+
+def test_of_two_as_robust_the_one_with_the_better_clean_accuracy_is_kept(tmp_path, monkeypatch):
+    found, folder = iter([(0.9, 0.6), (0.8, 0.6)]), tmp_path / "run"
+    monkeypatch.setattr(probe, "robust_accuracy", lambda *_: dict(zip(("clean", "pgd10"), next(found), strict=True)))
+    cli.main([*SMALL, "--method", "standard", "--run-dir", str(folder)])
+    assert json.loads((folder / "record.json").read_text())["result"]["best"]["epoch"] == 1.0
+
+
+def test_a_run_is_graded_at_its_end(tmp_path, monkeypatch):
+    asked = {}
+
+    def grade(folder, **how):
+        asked.update(how, folder=folder)
+        return {"n": 7, "tier": how["tier"]}
+
+    monkeypatch.setattr(grading, "grade_folder", grade)
+    folder = tmp_path / "run"
+    cli.main([*SMALL, "--method", "standard", "--grade", "standard", "--grade-images", "7", "--run-dir", str(folder)])
+    assert (asked["folder"], asked["tier"], asked["images"]) == (folder, "standard", 7)
+    record = json.loads((folder / "record.json").read_text())
+    assert (record["status"], record["result"]["grade"]) == ("finished", {"n": 7, "tier": "standard"})
+
+
+def test_the_loss_of_an_epoch_is_its_steps_mean(tmp_path, monkeypatch):
+    losses = iter([1.0, 4.0, 2.0, 2.5])
+    step = Trainer.step
+    monkeypatch.setattr(Trainer, "step", lambda self: step(self) | {"train/loss": next(losses)})
+    cli.main([*SMALL, "--method", "standard", "--run-dir", str(tmp_path / "run")])
+    assert events.read_scalars(tmp_path / "run", "train/loss")[1].tolist() == [2.5, 2.25]
 
 
 def test_a_run_that_diverges_says_so(tmp_path, capsys):
@@ -321,9 +313,11 @@ def test_grade_refuses_a_folder_without_a_classifier(tmp_path, capsys):
     with pytest.raises(SystemExit):
         cli.grade_main([str(tmp_path)])
     assert "name a finished run" in capsys.readouterr().err
-    with pytest.raises(SystemExit) as stopped:
-        cli.grade_main([str(tmp_path), "--threads", "0"])
-    assert stopped.value.code == 2
+    for flag in ("--threads", "--images"):
+        with pytest.raises(SystemExit) as stopped:
+            cli.grade_main([str(tmp_path), flag, "0"])
+        assert stopped.value.code == 2
+        assert flag in capsys.readouterr().err
 
 
 def test_unknown_settings_are_refused():

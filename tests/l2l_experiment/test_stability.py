@@ -86,6 +86,7 @@ def test_interquartile_mean_drops_a_quarter_at_each_end():
     assert stability.interquartile_mean([0, 1, 2, 100]) == pytest.approx(1.5)
     assert stability.interquartile_mean([-50, 1, 2, 3, 900]) == pytest.approx(2.0)
     assert stability.interquartile_mean([4.0, 6.0]) == pytest.approx(5.0)
+    assert stability.interquartile_mean([0, 1, 1, 3, 9, 100]) == pytest.approx(3.5)  # one of six at each end
     by_column = stability.interquartile_mean([[0, 0], [1, 2], [2, 4], [100, 6]], axis=0)
     assert by_column == pytest.approx([1.5, 3.0])
 
@@ -229,6 +230,10 @@ def test_bootstrap_is_seeded_and_keeps_runs_whole():
     first = stability.bootstrap_interval([curves], lambda drawn: drawn.mean(axis=0), n=200, seed=3)
     again = stability.bootstrap_interval([curves], lambda drawn: drawn.mean(axis=0), n=200, seed=3)
     assert np.array_equal(first, again)
+    other = stability.bootstrap_interval([curves], lambda drawn: drawn.mean(axis=0), n=200, seed=4)
+    assert not np.array_equal(first, other)
+    half = stability.bootstrap_interval([curves], lambda drawn: drawn.mean(axis=0), n=200, seed=3, level=0.5)
+    assert (half[1] - half[0] < first[1] - first[0]).all()
     assert first[0].shape == (7,)
     assert (first[0] <= curves.mean(axis=0)).all()
     assert (curves.mean(axis=0) <= first[1]).all()

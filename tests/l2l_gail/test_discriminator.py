@@ -1,5 +1,6 @@
 """The discriminator's objective against formulas written here."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -132,3 +133,14 @@ def test_health_of_a_discriminator_that_has_won_or_lost(shift, accuracy):
     assert figures["disc_acc"] == figures["disc_acc_expert"] == figures["disc_acc_gen"] == accuracy
     assert figures["logit_gap"] == pytest.approx(6 * shift)
     assert figures["disc_entropy"] == pytest.approx(0, abs=1e-6)
+
+
+def test_health_of_a_discriminator_that_is_right():
+    class Sum(Discriminator):
+        def forward(self, x):
+            return x.sum(1)
+
+    ones = torch.ones(8, 3)
+    figures = health(Sum(3, (2,)), ones, -ones)  # logits 3 and -3
+    assert figures["disc_loss"] == pytest.approx(2 * math.log1p(math.exp(-3)), rel=1e-5)
+    assert (figures["disc_acc_expert"], figures["disc_acc_gen"]) == (1.0, 1.0)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from stable_baselines3 import PPO
 
 from l2l_experiment.errors import UserError
 from l2l_gail import expert_cards, expert_settings, expert_training, experts
@@ -62,7 +63,7 @@ def test_an_unknown_flag_is_an_error(capsys):
     assert stop.value.code == 2
 
 
-def test_a_smoke_run_writes_data_card_and_page_and_resumes(tmp_path, capsys):
+def test_a_smoke_run_writes_data_card_and_page_and_resumes(tmp_path, capsys, monkeypatch):
     experts.main(arguments(tmp_path))
     folder = tmp_path / "data" / shipped_dataset_id("Hopper-v4")
     card = json.loads((folder / "card.json").read_text())
@@ -84,14 +85,18 @@ def test_a_smoke_run_writes_data_card_and_page_and_resumes(tmp_path, capsys):
     assert again == card
 
     # More steps continue where the checkpoint was.
+    learned, learn = [], PPO.learn
+    monkeypatch.setattr(PPO, "learn", lambda self, steps, **how: learned.append(steps) or learn(self, steps, **how))
     experts.main(arguments(tmp_path, "--resume", "--overwrite", steps=192))
+    assert sum(learned) == 64
     assert json.loads((folder / "card.json").read_text())["trained_steps"] == 192
     assert json.loads((tmp_path / "run" / "checkpoint" / "progress.json").read_text())["steps"] == 192
 
 
-def test_resumption_continues_network_and_filter(tmp_path):
+def test_resumption_continues_network_and_filter(tmp_path, monkeypatch):
     settings = expert_settings.parse(arguments(tmp_path))
     model, normalizer = expert_training.train(settings)
+    monkeypatch.setattr(PPO, "learn", lambda *_, **__: pytest.fail("it is done, and trains anew"))
     again, filter_again = expert_training.train(replace(settings, resume=True))
     assert again.num_timesteps == model.num_timesteps == 128
     for a, b in zip(model.policy.parameters(), again.policy.parameters(), strict=True):

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from stable_baselines3 import PPO
 
 from l2l_experiment.errors import Diverged, UserError
 from l2l_gail.gail import GAIL, resolve_device, split, thinned
@@ -239,3 +240,32 @@ def test_a_large_set_is_measured_on_a_part_of_it():
     assert len(kept[0]) == len(kept[1]) == 8334
     assert np.array_equal(kept[0], kept[1])
     assert (kept[0][0], kept[0][-1]) == (0, 24_999)
+
+
+def test_a_policy_that_diverged_is_not_handed_on(config, cheetah, monkeypatch):
+    seen = []
+
+    def spoil(self):
+        with torch.no_grad():
+            next(self.policy.parameters()).fill_(float("nan"))
+
+    monkeypatch.setattr(PPO, "train", spoil)
+    with pytest.raises(Diverged):
+        GAIL(config, cheetah).learn(128, on_round=lambda gail: seen.append(gail.ppo.num_timesteps))
+    assert seen == [0]  # before the first round, and never again
+
+
+def test_figures_of_a_round(config, cheetah):
+    gail = GAIL(config, cheetah, monitor=make_demonstrations(17, 6, seed=9))
+    kept, respond = {}, gail.respond
+
+    def spy(rollout, progress):
+        kept["rollout"] = rollout
+        return respond(rollout, progress)
+
+    gail.respond = spy
+    gail.learn(64)
+    with torch.no_grad():
+        logits = gail.discriminator(gail.transitions(kept["rollout"]))
+    assert gail.figures["disc/logit_std"] == pytest.approx(float(logits.std()), rel=1e-5)
+    assert gail.figures["reward/std"] == pytest.approx(float(reward(logits, "gail").std(correction=0)), rel=1e-4)

@@ -92,7 +92,7 @@ def test_a_run_from_flags_to_report(demos, tmp_path, capsys):
     assert all((rules[0][name] == rules[1][name]).all() for name in rules[0])
 
 
-@pytest.mark.parametrize("first", [0, 256])
+@pytest.mark.parametrize("first", [128, 256])
 def test_killed_and_resumed_run_has_no_gap_and_no_doubled_point(demos, tmp_path, first):
     flags = ["--l2l", "--demos", str(demos), "--steps", "1920", *SMALL]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
@@ -115,7 +115,9 @@ def test_killed_and_resumed_run_has_no_gap_and_no_doubled_point(demos, tmp_path,
         np.testing.assert_array_equal(one[1], two[1])
     raw = [row["step"] for row in events.read(killed / "metrics.jsonl")]
     assert raw == list(range(64, 1921, 64))
-    assert json.loads((killed / "record.json").read_text())["resumed_at"][0] % 128 == 0
+    (resumed,) = json.loads((killed / "record.json").read_text())["resumed_at"]
+    assert resumed >= first
+    assert resumed % 128 == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -216,10 +218,15 @@ def test_damaged_and_foreign_runs_are_refused(demos, tmp_path, capsys):
 
 def test_behaviour_cloning_alone_is_a_baseline(demos, tmp_path):
     folder = tmp_path / "bc"
-    cli.main(["--demos", str(demos), "--run-dir", str(folder), "--steps", "0", "--bc-epochs", "30", *SMALL])
-    record = json.loads((folder / "record.json").read_text())
-    assert record["result"]["return"]["n"] == 1
-    assert record["bc_loss"] < 0.33  # the variance of uniform actions, which a constant policy would leave
+    losses = {}
+    for epochs in (1, 30):
+        run = folder / str(epochs)
+        cli.main(["--demos", str(demos), "--run-dir", str(run), "--steps", "0", "--bc-epochs", str(epochs), *SMALL])
+        record = json.loads((run / "record.json").read_text())
+        assert record["result"]["return"]["n"] == 1
+        losses[epochs] = record["bc_loss"]
+    assert losses[30] < 0.9 * losses[1]
+    assert losses[30] < 0.33  # the variance of uniform actions, which a constant policy would leave
 
 
 @pytest.mark.parametrize(
