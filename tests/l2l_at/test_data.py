@@ -201,3 +201,12 @@ def test_a_batch_larger_than_the_set_is_refused():
 def test_unknown_data_set():
     with pytest.raises(UserError, match="digits, cifar10 or cifar100"):
         data.load("mnist")
+
+
+def test_batches_are_augmented_as_their_frame_says():
+    pixels = torch.arange(40 * 64).remainder(251).to(torch.uint8).view(40, 1, 8, 8)
+    images = data.Images(pixels, torch.arange(40), 255)
+    batch = data.Batches(images, 20, augment=True).next()
+    plain = images.take(batch.rows)[0]
+    assert not torch.equal(batch.images, plain)
+    assert torch.equal(batch.images, data.take_from(plain, batch.frame))
