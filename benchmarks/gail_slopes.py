@@ -116,6 +116,11 @@ def watch(flags: list[str], steps: int) -> list[dict[str, float]]:
     return [{key: float(f"{value:.5g}") for key, value in look.items()} for look in gail.looks]
 
 
+def look_at(looks: list[dict[str, float]], step: int) -> dict[str, float]:
+    """The look that was taken nearest to a step."""
+    return min(looks, key=lambda look: abs(look["step"] - step))
+
+
 def table(record: dict[str, Any], ended: Callable[[str, float, int, bool], float | None]) -> list[str]:
     """One row a run; `ended` tells what a follower's whole run made in the end, by rate, seed and penalty."""
     heads = ["run", *(f"{what} at {step // 1000}k" for what in ("steepness", "slope") for step in LOOKS)]
@@ -123,7 +128,7 @@ def table(record: dict[str, Any], ended: Callable[[str, float, int, bool], float
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for name, run in record["slopes"].items():
         who, rate, seed, flags = RUNS[name]
-        looks = [min(run["looks"], key=lambda look, step=step: abs(look["step"] - step)) for step in LOOKS]
+        looks = [look_at(run["looks"], step) for step in LOOKS]
         percent = ended(who, float(rate), seed, flags is COMMON)
         cells = [name, *(f"{look[what]:.1f}" for what in ("steepness", "slope") for look in looks)]
         cells += [f"{looks[-1]['velocity']:.2f}", "–" if percent is None else f"{percent:.1f}"]

@@ -1,5 +1,6 @@
 """What docs/results/gail.md says of the discriminator's rate in sentences, and where it comes from (see claims.py)."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,9 @@ from gail_runs import (
     of_version,
     one_demonstration,
     percents,
+    speeds,
 )
+from gail_slopes import LOOKS, look_at
 from gail_tables import recorded, swept
 from pages import gaps, interval
 
@@ -30,7 +33,7 @@ GOOD = (1e-4, 3e-4, 1e-3, 3e-3)  # rates that suit Adam where there is a penalty
 
 def rate_claims() -> list[Claim]:
     """One demonstration with the penalty, four, and one without the penalty."""
-    return [*with_penalty(), *four_demonstrations(), *without_penalty()]
+    return [*with_penalty(), *four_demonstrations(), *without_penalty(), *four_without_penalty(), *slopes()]
 
 
 def with_penalty() -> list[Claim]:
@@ -126,11 +129,77 @@ def without_penalty() -> list[Claim]:
             [of(means[who]) for who in ("adam", "l2l") for of in (min, max)],
         ),
         Claim("At 3e-3 L2L is {:.0f} points ahead (95 % interval {:+.1f} to {:+.1f}, the one of five", ahead),
-        Claim("it is {:.0f} points behind ({:+.1f} to {:+.1f})", (-behind[0], *behind[1:])),
-        Claim("that learns nothing ({:.1f} %)", (lowest(found["l2l"][3e-4]),)),
+        Claim("best rate, it is {:.0f} points behind ({:+.1f} to {:+.1f})", (-behind[0], *behind[1:])),
+        Claim("that learns nothing ({:.1f} %); what its", (lowest(found["l2l"][3e-4]),)),
         Claim("L2L makes {:.1f} % and Adam {:.1f} %, a difference", [np.mean(means[who]) for who in ("l2l", "adam")]),
         Claim("the discriminator of none of {} runs died", (len(alive),)),
         *beside_smoothed(runs),
+    ]
+
+
+def four_without_penalty() -> list[Claim]:
+    """The rates with four demonstrations and no penalty."""
+    runs = [run for run in swept() if run["settings"]["num_demos"] == 4 and run["settings"]["gradient_penalty"] == 0]
+    found = {who: {rate: percents(who, runs, disc_rate=rate) for rate in sensitivity.RATES} for who in ("adam", "l2l")}
+    means = {who: [mean(by_seed) for by_seed in by_rate.values()] for who, by_rate in found.items()}
+    level = {rate: interval(gaps(found["l2l"][rate], found["adam"][rate])) for rate in sensitivity.RATES}
+    if [rate for rate, (_, low, high) in level.items() if low > 0 or high < 0] != [SLOW]:
+        raise ValueError("README.md, docs/gail.md and docs/results/gail.md say that one interval leaves out 0")
+    behind = level[3e-4]
+    return [
+        Claim(
+            "same: Adam makes {:.1f} % at its worst rate and {:.1f} % at its best, L2L {:.1f} and {:.1f} %",
+            [of(means[who]) for who in ("adam", "l2l") for of in (min, max)],
+        ),
+        Claim("At 3e-5 L2L is {:.0f} points ahead (95 % interval {:+.1f} to {:+.1f}, the one of these", level[SLOW]),
+        Claim("at 3e-4 it is {:.0f} points behind ({:+.1f} to {:+.1f}), again", (-behind[0], *behind[1:])),
+        Claim("again with a first seed that learns nothing ({:.1f} %)", (lowest(found["l2l"][3e-4]),)),
+        Claim("L2L makes {:.1f} % and Adam {:.1f} %:", [np.mean(means[who]) for who in ("l2l", "adam")]),
+    ]
+
+
+def slopes() -> list[Claim]:
+    """What the discriminator pays for while a policy begins."""
+    runs = speeds("slopes")["slopes"]
+
+    def span(names: str, what: str, step: int) -> tuple[float, float]:
+        found = [look_at(run["looks"], step)[what] for name, run in runs.items() if re.fullmatch(names, name)]
+        return min(found), max(found)
+
+    adam, l2l = (rf"{who}, 3e-4, seed \d" for who in ("adam", "l2l"))
+    both, others = r"\w+ with penalty.*", r"l2l, (1e-4|1e-3|3e-3).*"
+    early, middle, late = LOOKS
+    steep, slope, speed = "steepness", "slope", "velocity"
+    flat = [of(span(both, steep, step)[at] for step in LOOKS) for of, at in ((min, 0), (max, 1))]
+    alone = [run for run in of("no-penalty") if run["settings"]["follower"] == "l2l-rate"]
+    alone = [run["result"]["percent_of_expert"] for run in alone if run["settings"]["disc_rate"] == 3e-4]
+    if min(look[slope] for look in runs["l2l, 3e-4, seed 0"]["looks"]) >= 0:
+        raise ValueError("docs/results/gail.md says that the slope goes below zero with seed 0")
+    return [
+        Claim(
+            "at 100k the slope is {:.1f} to {:.1f}, of a steepness of {:.1f} to {:.1f}",
+            [*span(adam, slope, middle), *span(adam, steep, middle)],
+        ),
+        Claim("the robot runs forward at {:.1f} to {:.1f} m/s", span(adam, speed, late)),
+        Claim(
+            "At 50k it is still {:.1f} to {:.1f}, at 100k {:.1f} to {:.1f}, and of the slope in velocity {:.1f} to "
+            "{:.1f} is left",
+            [*span(l2l, steep, early), *span(l2l, steep, middle), *span(l2l, slope, middle)],
+        ),
+        Claim("of three runs forward ({:.1f} to {:.1f} m/s)", span(l2l, speed, late)),
+        Claim("as flat from the start ({:.1f} to {:.1f}), its slope is a", flat),
+        Claim(
+            "steady {:.1f}, and at 200k the robots run at {:.1f}",
+            (span(both, slope, late)[0], span(both, speed, late)[0]),
+        ),
+        Claim("the robots run at {:.1f} and {:.1f} m/s (one seed each)", span(both, speed, late)),
+        Claim(
+            "{:.1f} to {:.1f} of the steepness and {:.1f} to {:.1f} of the slope are left at 100k",
+            [*span(others, steep, middle), *span(others, slope, middle)],
+        ),
+        Claim("at 200k the robots run at {:.1f} to {:.1f} m/s", span(others, speed, late)),
+        Claim("cannot flatten: its slope is {:.1f} at 100k", span("l2l-rate.*", slope, middle)[:1]),
+        Claim("and makes {:.1f} % in the end (three seeds)", (float(np.mean(alone)),)),
     ]
 
 
