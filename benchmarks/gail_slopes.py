@@ -28,6 +28,7 @@ RECORD = ROOT / "docs" / "results" / "gail" / "slopes.json"
 VELOCITY = 8  # HalfCheetah-v4's observation of its forward velocity, m/s
 EVERY = 4  # rounds between two looks
 LOOKS = (50_000, 100_000, 200_000)  # steps that the table tells of
+ORDER = ("adam", "l2l", "l2l-rate", "adam with penalty", "l2l with penalty")  # in pictures, where order is colour
 COMMON = ["--num-demos", "1", "--disc-updates", "20"]
 NO_PENALTY = [*COMMON, "--gradient-penalty", "0"]
 RUNS = (
@@ -146,9 +147,9 @@ def draw(record: dict[str, Any], stem: Path) -> list[str]:
     for key, label in (("slope", "logit's slope in forward velocity"), ("steepness", "norm of the logit's gradient")):
         curves = {
             name: [tuple(np.array([look[column] for look in looks]) for column in ("step", key)) for looks in some]
-            for name, some in groups.items()
+            for name, some in sorted(groups.items(), key=lambda group: ORDER.index(group[0]))
         }
-        title = "HalfCheetah-v4, 1 demonstration, rate 3e-4, no penalty where none is named"
+        title = "HalfCheetah-v4, 1 demonstration, rate 3e-4"
         png, _ = learning_curves(curves, stem.with_name(f"{stem.name}_{key}"), ylabel=label, title=title)
         lines += [f"![{label}](gail/{png.name})", ""]
     return lines[:-1]
