@@ -197,7 +197,8 @@ def slopes() -> list[Claim]:
         ),
         Claim("the robots run at {:.1f} and {:.1f} m/s (one seed each)", span(both, speed, late)),
         Claim(
-            "{:.1f} to {:.1f} m/s at 131k, where those at 3e-4 make {:.1f} to {:.1f}. After it they keep {:.1f} to {:.1f}",
+            "{:.1f} to {:.1f} m/s at 131k, where those at 3e-4 make {:.1f} to {:.1f}. After it they keep {:.1f} to "
+            "{:.1f}",
             [*span(others, speed, DIP), *span(l2l, speed, DIP), *span(others, speed, late)],
         ),
         Claim("cannot flatten: its slope is {:.1f} at 100k", span("l2l-rate.*", slope, middle)[:1]),
