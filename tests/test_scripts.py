@@ -126,6 +126,8 @@ def test_page_of_imitation_follows_from_its_records(benchmarks):
             lines = gail_report.make_table(gail_report.with_related(path.stem, content["runs"]))
         elif "rows" in content:
             lines = gail_report.plain_table(content["rows"])
+        elif "slopes" in content:
+            lines = gail_report.gail_slopes.table(content, gail_report.ended)
         else:
             lines = gail_report.throughput_table(content)
         expected[path.stem] = without_blanks(lines)
