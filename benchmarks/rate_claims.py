@@ -34,7 +34,7 @@ GOOD = (1e-4, 3e-4, 1e-3, 3e-3)  # rates that suit Adam where there is a penalty
 
 def rate_claims() -> list[Claim]:
     """One demonstration with the penalty, four, and one without the penalty."""
-    return [*with_penalty(), *four_demonstrations(), *without_penalty(), *four_without_penalty(), *slopes()]
+    return [*with_penalty(), *four_demonstrations(), *without_penalty(), *four_without_penalty(), *slopes(), *longer()]
 
 
 def with_penalty() -> list[Claim]:
@@ -203,6 +203,15 @@ def slopes() -> list[Claim]:
         ),
         Claim("cannot flatten: its slope is {:.1f} at 100k", span("l2l-rate.*", slope, middle)[:1]),
         Claim("and makes {:.1f} % in the end (three seeds)", (float(np.mean(alone)),)),
+    ]
+
+
+def longer() -> list[Claim]:
+    """What comes of three times the steps."""
+    plain = [run for run in swept() if run["settings"]["num_demos"] == 1 and run["settings"]["gradient_penalty"] == 0]
+    found = [percents("adam", runs, disc_rate=rate)[0] for runs in (of("boundary"), plain) for rate in (1e-3, 1e-4)]
+    return [
+        Claim("Adam makes {:.1f} % at 1e-3 and {:.1f} % at 1e-4, where the same seed makes {:.1f} and {:.1f} %", found)
     ]
 
 
