@@ -34,8 +34,8 @@ def stress(follower: str, seed: int, steps: int = 2_000_000, rate: str = "1e-3",
 
 
 def boundary() -> dict[str, list[str]]:
-    """3M steps where plain GAIL may break, and one step back from there on either side: a smaller rate, a penalty."""
-    sides = {"": {}, "_slow": {"rate": "1e-4"}, "_1_gp1": {"penalty": "1"}}
+    """3M steps where plain GAIL may break, at the rate where it does in 1M, at a smaller one, and with a penalty."""
+    sides = {"": {}, "_slow": {"rate": "1e-4"}, "_fast": {"rate": "3e-3"}, "_1_gp1": {"penalty": "1"}}
     return {
         f"{follower}{name}_s{seed}": stress(follower, seed, 3_000_000, **change)
         for seed in SEEDS
