@@ -119,6 +119,15 @@ def test_implausible_radius_is_refused_with_the_reason(norm, radius):
         Threat(norm, radius).check((3, 32, 32))
 
 
+@pytest.mark.parametrize(("norm", "grey"), [("linf", 0.5), ("l2", 0.5 * math.sqrt(3072)), ("l1", 0.5 * 3072)])
+def test_a_radius_is_implausible_from_the_distance_to_uniform_grey_on(norm, grey):
+    grid = torch.ones(1, 3, 32, 32)  # as far from grey as an image can be
+    assert float(Threat(norm, 1.0).size(grid - 0.5)) == pytest.approx(grey)
+    Threat(norm, 0.999 * grey).check((3, 32, 32))
+    with pytest.raises(UserError, match="grey"):
+        Threat(norm, grey).check((3, 32, 32))
+
+
 @pytest.mark.parametrize("radius", [0.0, -1.0, math.nan, math.inf])
 def test_radius_must_be_positive(radius):
     with pytest.raises(UserError, match="positive"):

@@ -123,6 +123,19 @@ def test_rates_and_momentum_over_a_run():
     assert rates["multi-step"] == pytest.approx([0.4] * 50 + [0.04] * 25 + [0.004] * 25)
 
 
+def test_weight_decay_is_what_it_adds_to_a_step():
+    task, ends = load("digits", subset=128), {}
+    for decay in (0.0, 0.5):
+        torch.manual_seed(0)
+        trainer = Trainer(ATConfig(method="standard", momentum=0.0, weight_decay=decay, batch_size=64), task)
+        before = [weight.detach().clone() for weight in trainer.model.parameters()]
+        rate = trainer.optimizer.param_groups[0]["lr"]
+        trainer.step()
+        ends[decay] = list(trainer.model.parameters())
+    for start, plain, decayed in zip(before, ends[0.0], ends[0.5], strict=True):
+        torch.testing.assert_close(plain - decayed, rate * 0.5 * start, rtol=1e-3, atol=1e-6)
+
+
 def test_clipped_steps_are_as_long_as_asked():
     config = ATConfig(method="standard", clip_norm=1e-3, momentum=0.0, weight_decay=0.0, batch_size=64)
     trainer = Trainer(config, load("digits", subset=128))

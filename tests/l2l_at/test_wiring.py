@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from l2l_at.attacks import evaluating
 from l2l_at.config import ATConfig
 from l2l_at.methods import METHODS, make
 
@@ -186,6 +187,33 @@ def test_mode_in_which_the_classifier_is_attacked(name, model, batch):
         modes.clear()
         method.follower.improve(model, batch)
         assert not modes  # one evaluation serves both players
+
+
+def test_gradients_of_the_residual_attacker_are_clipped(model, batch):
+    method = named("l2l")
+    norms = []
+
+    def step():
+        leaves = [leaf.grad for leaf in method.follower.attacker.parameters() if leaf.grad is not None]
+        norms.append(float(torch.cat([leaf.flatten() for leaf in leaves]).norm()))
+
+    method.follower.optimizer.step = step
+    (1e6 * method.loss(model, batch).loss).backward()
+    figures = method.follower.improve(model, batch)
+    assert float(figures["gradient_norm"]) > 1e3  # told as it was
+    assert norms == [pytest.approx(1.0, rel=1e-3)]
+
+
+def test_evaluation_mode_ends_where_it_began(model):
+    model[1].eval()
+    before = [module.training for module in model.modules()]
+    assert True in before
+    assert False in before
+    with pytest.raises(ZeroDivisionError), evaluating(model) as judged:
+        assert judged is model
+        assert not any(module.training for module in model.modules())
+        raise ZeroDivisionError
+    assert [module.training for module in model.modules()] == before
 
 
 def test_residual_attacker_under_trades_learns_from_the_classifiers_own_loss(model, batch):

@@ -217,6 +217,15 @@ def test_a_resumed_expert_meets_other_starts(tmp_path):
     assert seen == [(settings.seed + 64, [settings.seed + 64, settings.seed + 65])]
 
 
+def test_an_expert_is_recorded_from_starts_that_training_has_not_used(tmp_path):
+    settings = expert_settings.parse(arguments(tmp_path, "--seed", "2", steps=64))
+    played = experts.record(settings, *expert_training.train(settings))
+    assert played.seeds == [3_000_000, 3_000_001]
+    environment = make("Hopper-v4")
+    for seed, episode in zip(played.seeds, played.episodes, strict=True):
+        np.testing.assert_allclose(episode.observations[0], environment.reset(seed=seed)[0])
+
+
 def test_a_page_of_somebody_else_is_not_written_over(tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "README.md").write_text("# My project\n")

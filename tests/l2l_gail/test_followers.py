@@ -119,3 +119,14 @@ def test_carried_rule_must_have_the_same_shape(config):
     assert all(torch.equal(a, b) for a, b in zip(same.rule.parameters(), small.rule.parameters(), strict=True))
     with pytest.raises(UserError, match="follower-hidden"):
         wide.carry(small.rule.state_dict(), "runs/a")
+
+
+def test_skipped_fits_are_counted_on_after_a_restart(config):
+    config = replace(config, follower="l2l")
+    _, follower, train, score = task(config)
+    follower.respond(train, score, 0.1)
+    follower.learner.skipped = 3
+    tensors, meta = follower.state()
+    _, other, *_ = task(config, seed=5)
+    other.restore(tensors, meta)
+    assert other.learner.skipped == 3

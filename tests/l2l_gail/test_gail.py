@@ -269,3 +269,21 @@ def test_figures_of_a_round(config, cheetah):
         logits = gail.discriminator(gail.transitions(kept["rollout"]))
     assert gail.figures["disc/logit_std"] == pytest.approx(float(logits.std()), rel=1e-5)
     assert gail.figures["reward/std"] == pytest.approx(float(reward(logits, "gail").std(correction=0)), rel=1e-4)
+
+
+def test_held_out_figures_are_those_of_the_demonstrations_nobody_trains_on(config, cheetah, monkeypatch):
+    shown = []
+
+    def figures(discriminator, expert, policy):
+        shown.append(expert)
+        names = ("disc_loss", "disc_acc", "disc_acc_expert", "disc_acc_gen", "disc_entropy", "logit_gap")
+        return {name: 10.0 * len(shown) + number for number, name in enumerate(names)}
+
+    monkeypatch.setattr("l2l_gail.gail.health", figures)
+    monitor = make_demonstrations(17, 6, seed=9)
+    gail = GAIL(config, cheetah, monitor=monitor)
+    gail.learn(64)
+    assert (gail.figures["disc/disc_loss"], gail.figures["disc/disc_acc"]) == (10.0, 11.0)
+    assert (gail.figures["disc/heldout_loss"], gail.figures["disc/heldout_acc"]) == (20.0, 22.0)
+    actions = np.concatenate([episode.actions for episode in monitor.episodes])
+    np.testing.assert_allclose(shown[1][:, 17:].numpy(), actions, rtol=1e-6)
