@@ -209,10 +209,13 @@ def test_evaluation_mode_ends_where_it_began(model):
     before = [module.training for module in model.modules()]
     assert True in before
     assert False in before
-    with pytest.raises(ZeroDivisionError), evaluating(model) as judged:
+    broken = torch.zeros(1, 2, 8, 8, dtype=torch.float64)  # one channel too many
+    with evaluating(model) as judged:
         assert judged is model
         assert not any(module.training for module in model.modules())
-        raise ZeroDivisionError
+    assert [module.training for module in model.modules()] == before
+    with pytest.raises(RuntimeError), evaluating(model):
+        model(broken)
     assert [module.training for module in model.modules()] == before
 
 
