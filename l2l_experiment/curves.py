@@ -25,6 +25,7 @@ OTHERS = re.compile(r"(^|[_-])(seed|run)[_-]?\d+$|^(logs?|tb|tensorboard|events)
 NUMBERED = re.compile(r"(?<=[A-Z0-9])_\d+$")  # Stable-Baselines3's PPO_1, PPO_2
 TASK = ("env", "dataset", "norm", "eps")  # settings between which returns and accuracies are not on one scale
 KINDS = ("gail", "at")
+GAP = 5  # times the median distance of two rows: our runs log at even steps, so that rows are missing there
 
 
 @dataclass(frozen=True)
@@ -60,22 +61,21 @@ def read(folder: Path, *, tag: str | None = None, by: Sequence[str] = (), unfini
     Ours are read from metrics.jsonl, others from their event files. Without `tag` the first of `TAGS` that is there is
     taken; the two names of the return stand for each other. The group is what the settings named in `by` say
     (config.yaml), or the folder's name without seed and time at its end, or that of the folder it lies in if nothing is
-    left. UserError if there is nothing to read, and for a run of ours that is not finished and for logs that are cut
-    off, damaged, no finite numbers at the end or hold several values for one step (two writers, or a run that was
-    resumed from before its end), unless `unfinished`: then they are read as far as they go, and the later value counts.
+    left. UserError if there is nothing to read, and for a run of ours that is not finished, or whose log has a gap or
+    ends before the run, and for logs that are cut off, damaged, no finite numbers at the end or hold several values for
+    one step (two writers, or a run that was resumed from before its end), unless `unfinished`: then they are read as
+    far as they go, and the later value counts.
     """
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}; name the folder of a run")
     ours = _is_ours(folder)
-    if ours and not unfinished:
-        record = folder / "record.json"
-        status = read_mapping(record).get("status") if record.is_file() else "without record.json"
-        if status != "finished":
-            raise UserError(f"{folder} is {status}, not finished; resume it, or add --unfinished")
+    record = read_mapping(folder / "record.json") if ours and (folder / "record.json").is_file() else {}
+    if ours and not unfinished and (status := record.get("status", "without record.json")) != "finished":
+        raise UserError(f"{folder} is {status}, not finished; resume it, or add --unfinished")
     settings = _settings(folder) if ours else {}
     task = ", ".join(str(settings[name]) for name in TASK if name in settings)
     for candidate in TAGS if tag is None else RETURNS if tag in RETURNS else (tag,):
-        steps, values, hours, doubled = _points(folder, candidate, ours, unfinished)
+        steps, values, hours, doubled = _points(folder, candidate, ours, unfinished, record.get("steps"))
         finite = np.isfinite(values)
         known = np.flatnonzero(finite)
         if len(known) > 1:
@@ -107,11 +107,13 @@ def _is_ours(folder: Path) -> bool:
 
 
 def _points(
-    folder: Path, tag: str, ours: bool, unfinished: bool
+    folder: Path, tag: str, ours: bool, unfinished: bool, end: float | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], int]:
     """Steps, values and hours of a curve, NaN where it is no finite number, and how many steps were logged again."""
     if ours and (folder / events.METRICS).is_file():
         rows = events.read(folder / events.METRICS, whole=not unfinished)
+        if not unfinished:
+            _check_whole(folder, [float(row["step"]) for row in rows], end)
         logged = [
             (float(row["step"]), row[tag], hours) for row, hours in zip(rows, _hours(rows), strict=True) if tag in row
         ]
@@ -121,6 +123,17 @@ def _points(
         return np.array(steps), values, hours, len(logged) - len(points)
     steps, values, seconds, doubled = events.read_timed(folder, tag, whole=not unfinished)
     return steps.astype(np.float64), values, seconds / 3600, doubled
+
+
+def _check_whole(folder: Path, logged: Sequence[float], end: float | None) -> None:
+    """UserError if steps are missing in between, or at the end of a run that made `end`."""
+    steps, told = np.unique(logged), None
+    if len(steps) > 1 and (apart := np.diff(steps)).max() > GAP * np.median(apart):
+        told = f"has a gap behind step {steps[apart.argmax()]:.0f}"
+    elif len(steps) and end is not None and steps[-1] < end:
+        told = f"ends at step {steps[-1]:.0f}, though the run made {end:.0f}"
+    if told:
+        raise UserError(f"{folder}: its log {told}; restore {events.METRICS}, or add --unfinished")
 
 
 def _hours(rows: Sequence[Mapping[str, float]]) -> list[float]:

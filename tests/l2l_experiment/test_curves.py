@@ -140,6 +140,19 @@ def test_a_run_that_was_cut_off_is_left_out_unless_asked_for(tmp_path):
     assert curves.read(folder, unfinished=True).values.tolist() == [1, 2]
 
 
+def test_a_log_of_ours_that_is_not_whole_is_left_out_unless_asked_for(tmp_path):
+    folder = our_run(tmp_path / "a", [float(value) for value in range(20)])
+    (folder / "record.json").write_text('{"kind": "gail", "status": "finished", "steps": 190}')
+    assert len(curves.read(folder).steps) == 20
+    rows = (folder / events.METRICS).read_text().splitlines(keepends=True)
+    cut_off, with_a_gap = "".join(rows)[:-5], "".join(rows[:4] + rows[-4:])
+    for content, told in ((cut_off, "ends at step 180, though the run made 190"), (with_a_gap, "gap behind step 30")):
+        (folder / events.METRICS).write_text(content)
+        with pytest.raises(UserError, match=told):
+            curves.read(folder)
+        assert 7 < len(curves.read(folder, unfinished=True).steps) < 20
+
+
 def test_a_task_is_what_scales_depend_on(tmp_path):
     settings = {"dataset": "digits", "norm": "linf", "eps": "0.1", "method": "pgd"}
     assert curves.read(our_run(tmp_path / "a", [1.0, 2.0], settings)).task == "digits, linf, 0.1"
