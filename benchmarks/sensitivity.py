@@ -142,22 +142,25 @@ def draw(found: Found, path_stem: Path) -> list[str]:
 
 
 def draw_curves(found: Found, task: str, path_stem: Path) -> list[str]:
-    """Return over the rate for one task, both followers, every run that there is."""
+    """Return and largest fall over the rate for one task, both followers, every run that there is."""
     rates, _ = comparable(found, task)
     if len(rates) < 2:
         return []
-    png, _ = over_setting(
-        {
-            key.follower: {rate_name(rate): [out.percent for out in by_rate[rate].values()] for rate in rates}
-            for key, by_rate in found.items()
-            if key.task == task
-        },
-        f"{path_stem}_curves_{task.replace(', ', '_').replace(' ', '').lower()}",
-        title=f"HalfCheetah-v4, {task}: % of the demonstrations' return",
-        xlabel="the discriminator's rate; for L2L the one that it starts from",
-        ylabel="% of the demonstrations' return",
-    )
-    return ["", f"![the same as curves, {task}](gail/{png.name})"]
+    lines = []
+    for part, what, name in ((0, "% of the demonstrations' return", ""), (1, "largest fall of the return", "_falls")):
+        png, _ = over_setting(
+            {
+                key.follower: {rate_name(rate): [out[part] for out in by_rate[rate].values()] for rate in rates}
+                for key, by_rate in found.items()
+                if key.task == task
+            },
+            f"{path_stem}_curves{name}_{task.replace(', ', '_').replace(' ', '').lower()}",
+            title=f"HalfCheetah-v4, {task}: {what}",
+            xlabel="the discriminator's rate; for L2L the one that it starts from",
+            ylabel=what,
+        )
+        lines += ["", f"![the same as curves, {task}, {what}](gail/{png.name})"]
+    return lines
 
 
 def rate_name(rate: float, digits: int = 0) -> str:

@@ -21,8 +21,8 @@ def over_setting(
 ) -> tuple[Path, Path]:
     """Scores over the values of a setting, evenly spaced: `groups[name][value]` are those of its runs; PNG and SVG.
 
-    A dot is a run, and a line joins the means over all runs of a value. Values come in the order in which they first
-    appear; one without runs is left out of its group's line.
+    A dot is a run, a line joins the means over all runs of a value, and the band reaches from the lowest run to the
+    highest. Values come in the order in which they first appear; one without runs is left out of its group's line.
     """
     if not groups or not all(any(map(len, by_value.values())) for by_value in groups.values()):
         raise ValueError("a figure needs at least one group, and every group at least one run")
@@ -36,6 +36,8 @@ def over_setting(
             means = [float(np.mean(scores)) for scores in some.values()]
             line = axes.plot([places[value] for value in some], means, linewidth=2.2, color=COLOURS[index], zorder=3)
             line[0].set_label(name)
+            ends = [[float(end(scores)) for scores in some.values()] for end in (min, max)]
+            axes.fill_between([places[value] for value in some], *ends, alpha=0.12, color=COLOURS[index], linewidth=0)
             for value, scores in some.items():
                 at = [places[value]] * len(scores)
                 axes.plot(at, scores, "o-", linewidth=0.7, markersize=4, alpha=0.5, color=COLOURS[index], zorder=2)
@@ -46,7 +48,12 @@ def over_setting(
     counts = sorted({len(scores) for by_value in groups.values() for scores in by_value.values() if len(scores)})
     runs = " or ".join(map(str, counts))
     return figures.save(
-        draw, path_stem, title, xlabel, ylabel, f"line: mean over runs; dots: single runs, {runs} at a value"
+        draw,
+        path_stem,
+        title,
+        xlabel,
+        ylabel,
+        f"line: mean over runs; dots: single runs, {runs} at a value; band: lowest to highest",
     )
 
 
