@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import at_sensitivity
+import diagnosis
 import numpy as np
 import tyro
 import yaml
-from at_experiments import ABLATIONS, LENGTHS
+from at_experiments import ABLATIONS, LENGTHS, experiments
 from at_tables import (
     DATA,
     Costs,
@@ -34,7 +35,7 @@ from at_tables import (
     shown,
     what_standard_adds,
 )
-from campaign import ROOT
+from campaign import ROOT, coverage
 from pages import condense, update
 
 from l2l_at.methods import METHODS
@@ -98,7 +99,7 @@ def main() -> None:
     for path in sorted(DATA.glob("*.json")):
         content = json.loads(path.read_text())
         if "runs" not in content:
-            contents[path.stem] = other_table(content)
+            contents[path.stem] = diagnosis.show(content, path) if "drawings" in content else other_table(content)
             continue
         runs = with_related(path.stem, content["runs"])
         drawn = runs | recorded("frozen") if path.stem in ("digits", "zoo") else runs
@@ -110,6 +111,7 @@ def main() -> None:
             picture = at_sensitivity.draw(cells, setting, DATA / path.stem)
             contents[f"{path.stem}-merit"] = [*at_sensitivity.table(cells), *picture]
     contents["ablation-flags"] = ablation_flags()
+    contents["coverage"] = coverage(experiments(), DATA)
     update(PAGE, contents | comparisons(costs))
     for page in sorted({page_of(name) for name in METHODS} - {page_of("standard")} | {"methods/awp.md"}):
         path = ROOT / "docs" / page

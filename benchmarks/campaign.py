@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from l2l_experiment import sweeps
 
 ROOT = Path(__file__).parents[1]
+MOST_NAMED = 8  # settings of which nothing, or not all, was run
 
 Experiments = dict[str, dict[str, list[str]]]  # flags of every run, by experiment and name of the run
 
@@ -44,3 +46,16 @@ def recorded(records: Path, experiment: str) -> dict[str, Any]:
     """The runs whose figures are kept, by name."""
     path = records / f"{experiment}.json"
     return json.loads(path.read_text())["runs"] if path.is_file() else {}
+
+
+def coverage(experiments: Experiments, records: Path) -> list[str]:
+    """What of the listed runs stands in the records: a row for each experiment that lacks some."""
+    lines = ["| experiment | runs made | listed | not made (number of seeds) |", "|---|---|---|---|"]
+    for name, runs in experiments.items():
+        made = recorded(records, name).keys() & runs.keys()
+        missing = Counter(run.rsplit("_s", 1)[0] for run in runs if run not in made)
+        if missing:
+            told = [f"{group} ({count})" for group, count in missing.items()][:MOST_NAMED]
+            rest = [f"and {len(missing) - len(told)} more settings"] if len(missing) > len(told) else []
+            lines.append(f"| `{name}` | {len(made)} | {len(runs)} | {', '.join(told + rest)} |")
+    return lines

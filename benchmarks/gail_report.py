@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import diagnosis
+import gail_reliability
 import gail_slopes
 import numpy as np
 import sensitivity
 import tyro
 import yaml
-from campaign import ROOT
+from campaign import ROOT, coverage
+from gail_experiments import experiments
 from gail_tables import (
     CURVES,
     DATA,
@@ -81,6 +84,8 @@ def main() -> None:
         elif "runs" in content:
             runs = with_related(path.stem, content["runs"])
             contents[path.stem] = [*make_table(runs), "", *draw(path.stem, runs)]
+        elif "drawings" in content:
+            contents[path.stem] = diagnosis.show(content, path)
         elif "slopes" in content:
             contents[path.stem] = [*gail_slopes.table(content, ended), "", *gail_slopes.draw(content, DATA / path.stem)]
         else:
@@ -88,6 +93,8 @@ def main() -> None:
     found = sensitivity.collect(swept())
     contents["merit"] = [*sensitivity.table(found), "", *sensitivity.draw(found, DATA / "merit")]
     contents["paired"] = paired_table()
+    contents["reliability"] = gail_reliability.table()
+    contents["coverage"] = coverage(experiments(), DATA)
     update(PAGE, contents)
 
 

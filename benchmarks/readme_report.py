@@ -1,7 +1,6 @@
 """All tables of the README, from the records in docs/results/: python benchmarks/readme_report.py"""
 
 import json
-import statistics
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,8 @@ from campaign import ROOT
 from gail_tables import ONE_PENALISED, readme_tables, swept
 from pages import README, update
 from turns import ratios
+
+from l2l_experiment.stability import bootstrap_interval
 
 RESULTS = ROOT / "docs" / "results"
 EPS = "0.2"
@@ -45,8 +46,8 @@ def first_table() -> list[str]:
         ("imitation", "discriminator rates", "Adam", "", imitation, ratios(speeds, "gail", "l2l-gail")),
         ("robust digits", "step sizes", "nothing learned", " ε", defence, ratios(seconds, "l2l", "frozen")),
     )
-    heads = ["task", "baseline", "its result", "L2L's result", "difference (Welch's 95 % interval)"]
-    heads.append("L2L's cost over the baseline's (quartiles)")
+    heads = ["task", "baseline", "its result, %", "L2L's result, %", "difference (Welch's 95 % interval)"]
+    heads.append("L2L's cost over the baseline's (95 % bootstrap interval over turns)")
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for game, setting, who, unit, scores, cost in games:
         ours, theirs = scores("l2l"), scores("adam" if who == "Adam" else "frozen")
@@ -65,8 +66,8 @@ def first_table() -> list[str]:
 
 def row(cells: list[str], cost: list[float]) -> str:
     """A line of the table; `cost` is a ratio in several turns."""
-    low, middle, high = statistics.quantiles(cost, n=4, method="inclusive")
-    return "| " + " | ".join([*cells, f"{middle:.2f} ({low:.2f} to {high:.2f})"]) + " |"
+    low, high = bootstrap_interval([cost], np.median)
+    return "| " + " | ".join([*cells, f"{np.median(cost):.2f} ({low:.2f} to {high:.2f}, n = {len(cost)})"]) + " |"
 
 
 def measured(path: Path, unit: str) -> dict[str, list[float]]:

@@ -1,7 +1,6 @@
 """Why a run went as it did: what the training attack is worth beside PGD of 1 to 50 steps."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -13,7 +12,7 @@ from l2l_at.data import Batch
 from l2l_at.data import load as load_data
 from l2l_at.trainer import Trainer
 from l2l_experiment import checkpoint, events
-from l2l_experiment.figures import learning_curves
+from l2l_experiment.drawings import Drawing
 from l2l_experiment.run import Run
 
 STEPS = (1, 2, 3, 5, 7, 10, 20, 50)
@@ -39,13 +38,13 @@ CURVES = {
 }
 
 
-def diagnose(run: Run, out: Path) -> list[Path]:
-    """Draw the figures of a finished or running adversarial training into a folder; returns the pictures."""
+def diagnose(run: Run) -> dict[str, Drawing]:
+    """The figures of a finished or running adversarial training, by name."""
     rows = events.read(run.folder / events.METRICS)
-    pictures = []
+    found = {}
     for stem, (label, tags) in CURVES.items():
-        if curves := {title: [curve] for title, curve in events.curves_of(rows, tags).items()}:
-            pictures.append(learning_curves(curves, out / stem, ylabel=label, title=f"{run.folder.name}: {stem}")[0])
+        if curves := {title: [tuple(curve)] for title, curve in events.curves_of(rows, tags).items()}:
+            found[stem] = Drawing(curves, {"ylabel": label, "title": f"{run.folder.name}: {stem}"})
     args = stored_args(run)
     config = replace(args.settings, device="auto", compile=False)  # it may have been trained on another machine
     task = load_data(
@@ -54,7 +53,7 @@ def diagnose(run: Run, out: Path) -> list[Path]:
     trainer = Trainer(config, task)
     tensors, meta = checkpoint.latest(run.folder)
     trainer.restore(tensors, meta["trainer"])
-    return [*pictures, draw_ladder(trainer, *task.held_out.subset(slice(0, IMAGES)).take(slice(None)), out)]
+    return found | {"ladder": rungs(trainer, *task.held_out.subset(slice(0, IMAGES)).take(slice(None)))}
 
 
 def ladder(trainer: Trainer, x: torch.Tensor, y: torch.Tensor) -> tuple[dict[int, float], float, float]:
@@ -76,7 +75,7 @@ def ladder(trainer: Trainer, x: torch.Tensor, y: torch.Tensor) -> tuple[dict[int
         return pgd, loss(own), float(threat.size(own).max()) / threat.radius
 
 
-def draw_ladder(trainer: Trainer, x: torch.Tensor, y: torch.Tensor, out: Path) -> Path:
+def rungs(trainer: Trainer, x: torch.Tensor, y: torch.Tensor) -> Drawing:
     """The training attack as a level among PGD's."""
     pgd, own, largest = ladder(trainer, x.to(trainer.device), y.to(trainer.device))
     start = getattr(trainer.method.follower, "start", None)
@@ -85,12 +84,11 @@ def draw_ladder(trainer: Trainer, x: torch.Tensor, y: torch.Tensor, out: Path) -
         name += f" (up to {largest:.1f} ε)"
     with evaluating(trainer.model):
         clean = accuracy(trainer.model, x.to(trainer.device), y.to(trainer.device))
-    return learning_curves(
-        {"PGD": [(list(pgd), list(pgd.values()))]},
-        out / "ladder",
-        ylabel="loss on held-out images",
-        title=f"{trainer.config.method} beside PGD, last checkpoint (clean accuracy {clean:.0%})",
-        xlabel="steps of PGD from random starts",
-        reference={name: own},
-        count=False,
-    )[0]
+    labels = {
+        "ylabel": "loss on held-out images",
+        "title": f"{trainer.config.method} beside PGD, last checkpoint (clean accuracy {clean:.0%})",
+        "xlabel": "steps of PGD from random starts",
+        "reference": {name: own},
+        "count": False,
+    }
+    return Drawing({"PGD": [(list(pgd), list(pgd.values()))]}, labels)

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,8 +9,8 @@ import torch
 from bilevel import Coordinatewise, unroll
 from bilevel._tree import flatten
 from l2l_experiment import events
+from l2l_experiment.drawings import Drawing
 from l2l_experiment.errors import UserError
-from l2l_experiment.figures import learning_curves
 from l2l_experiment.run import Run
 from l2l_gail.gail import GAIL, Pairs
 from l2l_gail.training import find_demonstrations, stored_args
@@ -39,41 +38,41 @@ MOST_STEPS = 50
 BINS = np.linspace(-3, 3, 25)
 
 
-def diagnose(run: Run, out: Path) -> list[Path]:
-    """Draw the figures of a finished or running GAIL run into a folder; returns the pictures.
+def diagnose(run: Run) -> dict[str, Drawing]:
+    """The figures of a finished or running GAIL run, by name.
 
     Of runs with a learned rule the last checkpoint is loaded too: the policy goes on from there for a few rollouts, and
     on each the rule and Adam answer from the checkpoint's weights with the checkpoint's memory.
     """
-    pictures = draw_curves(events.read(run.folder / events.METRICS), out, run.folder.name)
+    found = logged(events.read(run.folder / events.METRICS), run.folder.name)
     args = stored_args(run, steps=None)
     if args.settings.follower == "adam":
-        return pictures
+        return found
     demonstrations, _ = find_demonstrations(args)
     gail = GAIL.load(run.folder, demonstrations, device="cpu")
     if gail.filter.policy is None:
         raise UserError(f"{run.folder} has no checkpoint of a trained discriminator yet; wait for the next one")
     draws = [gail.objectives([*gail.replay, rollout(gail)]) for _ in range(ROLLOUTS)]
     rounds = [([step() for _ in range(MOST_STEPS)], [score() for _ in range(BATCHES)]) for step, score in draws]
-    return [*pictures, draw_strength(gail, rounds, out), draw_response(gail, [steps[0] for steps, _ in rounds], out)]
+    return found | {"strength": strength(gail, rounds), "response": responses(gail, [steps[0] for steps, _ in rounds])}
 
 
-def draw_curves(rows: list[dict[str, float]], out: Path, name: str) -> list[Path]:
+def logged(rows: list[dict[str, float]], name: str) -> dict[str, Drawing]:
     """The figures that the run's own log gives; those it does not log are left out."""
-    pictures, window = [], max(1, len(rows) // 50)
+    found, window = {}, max(1, len(rows) // 50)
     for stem, (label, tags) in CURVES.items():
         curves = {}
         for title, (steps, values) in events.curves_of(rows, tags).items():
             if stem == "step":
-                logged = tags[title].endswith("log_rate")
-                values = values / np.log(10) if logged else np.log10(np.maximum(values, 1e-6))
+                of_log = tags[title].endswith("log_rate")
+                values = values / np.log(10) if of_log else np.log10(np.maximum(values, 1e-6))
             if "{}" in label:
                 steps, values = smoothed(steps, window), smoothed(values, window)
             curves[title] = [(steps, values)]
         if curves:
-            label = label.format(window)
-            pictures.append(learning_curves(curves, out / stem, ylabel=label, title=f"{name}: {stem}", count=False)[0])
-    return pictures
+            labels = {"ylabel": label.format(window), "title": f"{name}: {stem}", "count": False}
+            found[stem] = Drawing(curves, labels)
+    return found
 
 
 def smoothed(values: np.ndarray, window: int) -> np.ndarray:
@@ -109,7 +108,7 @@ def answers(gail: GAIL, steps: list[Callable], scores: list[Callable]) -> dict[s
     return reached
 
 
-def draw_strength(gail: GAIL, rounds: list[tuple[list[Callable], list[Callable]]], out: Path) -> Path:
+def strength(gail: GAIL, rounds: list[tuple[list[Callable], list[Callable]]]) -> Drawing:
     """How far the rule gets in k steps, and Adam, on each rollout from where it starts, for rollouts differ in that."""
     reached = [answers(gail, steps, scores) for steps, scores in rounds]
     start = np.mean([values["Adam"][0] for values in reached])
@@ -117,15 +116,14 @@ def draw_strength(gail: GAIL, rounds: list[tuple[list[Callable], list[Callable]]
         name: [(np.arange(len(values[name])), np.subtract(values[name], values[name][0])) for values in reached]
         for name in reached[0]
     }
-    return learning_curves(
-        curves,
-        out / "strength",
-        ylabel="change of the rule's score (lower is better)",
-        title=f"answers from the last checkpoint, at {start:.2f} (chance: {CHANCE:.2f})",
-        xlabel="discriminator steps",
-        count=False,
-        of="rollouts",
-    )[0]
+    labels = {
+        "ylabel": "change of the rule's score (lower is better)",
+        "title": f"answers from the last checkpoint, at {start:.2f} (chance: {CHANCE:.2f})",
+        "xlabel": "discriminator steps",
+        "count": False,
+        "of": "rollouts",
+    }
+    return Drawing(curves, labels)
 
 
 def response(gail: GAIL, steps: list[Callable]) -> Mapping[str, tuple[np.ndarray, np.ndarray]]:
@@ -155,16 +153,15 @@ def response(gail: GAIL, steps: list[Callable]) -> Mapping[str, tuple[np.ndarray
     return curves
 
 
-def draw_response(gail: GAIL, steps: list[Callable], out: Path) -> Path:
+def responses(gail: GAIL, steps: list[Callable]) -> Drawing:
     """What the rule does to a gradient of given size."""
     curves = {name: [curve] for name, curve in response(gail, steps).items()}
     if any(len(curve[0]) == 0 for (curve,) in curves.values()):
         raise UserError("the discriminator's gradients are all zero or infinite; there is no response to draw")
-    return learning_curves(
-        curves,
-        out / "response",
-        ylabel="median step over the rate",
-        title="what a weight's gradient does, last checkpoint",
-        xlabel="gradient over its running root mean square",
-        count=False,
-    )[0]
+    labels = {
+        "ylabel": "median step over the rate",
+        "title": "what a weight's gradient does, last checkpoint",
+        "xlabel": "gradient over its running root mean square",
+        "count": False,
+    }
+    return Drawing(curves, labels)

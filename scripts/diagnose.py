@@ -7,6 +7,7 @@ from typing import Annotated
 import torch
 import tyro
 
+from l2l_experiment.drawings import save
 from l2l_experiment.errors import UserError, exit_on_user_error
 from l2l_experiment.files import make_folder, read_mapping
 from l2l_experiment.run import Run
@@ -19,7 +20,7 @@ class Args:
     run: Annotated[Path, tyro.conf.Positional]
     """Folder of a run of train_gail.py or train_at.py with a checkpoint."""
     out: Path | None = None
-    """Folder for the pictures; by default RUN/diagnosis."""
+    """Folder for the pictures and the numbers behind them (diagnosis.json); by default RUN/diagnosis."""
 
 
 @exit_on_user_error
@@ -36,7 +37,7 @@ def main() -> None:
         raise UserError(f"{args.run} holds a run of kind {kind!r}; name one of train_gail.py or train_at.py")
     out = args.out or args.run / "diagnosis"
     make_folder(out)
-    for picture in diagnose(Run.open(args.run, kind=kind), out):
+    for picture in save(diagnose(Run.open(args.run, kind=kind)), out):
         print(picture)
 
 

@@ -1,11 +1,13 @@
 """Figures that show why a run went as it did, on small runs of both tools."""
 
+import json
 import sys
 from pathlib import Path
 
 import pytest
 
 from l2l_at import cli as at
+from l2l_experiment import drawings
 from l2l_gail import cli as gail
 
 ROOT = Path(__file__).parents[1]
@@ -36,21 +38,29 @@ def test_of_an_imitation(imitation, diagnose):
     assert diagnose(imitation) == {"discriminator", "reward", "step", "strength", "response"}
 
 
-def test_curves_are_those_that_their_titles_name(monkeypatch, tmp_path):
+def test_pictures_can_be_drawn_again_from_the_numbers_beside_them(imitation, diagnose, tmp_path):
+    names, folder = diagnose(imitation), imitation / "diagnosis"
+    kept = drawings.restored(json.loads((folder / drawings.FILE).read_text()))
+    assert kept.keys() == names
+    for picture in drawings.draw(kept, tmp_path, "again_"):
+        first = folder / picture.name.removeprefix("again_")
+        assert picture.stat().st_size == pytest.approx(first.stat().st_size, rel=0.05)
+    rises = drawings.Drawing({"a": [(range(1001), range(1001))]}, {"ylabel": "y", "title": "t"})
+    (thinned,) = drawings.plain({"x": rises}, most=11)["x"]["curves"]["a"]
+    assert thinned == [[100.0 * place for place in range(11)]] * 2
+
+
+def test_curves_are_those_that_their_titles_name():
     """Each logged figure has a value of its own here, so that a title over another figure would show."""
     from l2l_at import diagnosis as of_defence
     from l2l_gail import diagnosis as of_imitation
 
-    drawn = {}
-
-    def catch(curves, stem, **labels):
-        drawn[stem.name] = {title: float(curve[1][-1]) for title, (curve,) in curves.items()}
-        return stem, stem
-
-    monkeypatch.setattr(of_imitation, "learning_curves", catch)
     values = {"disc/disc_acc": 0.1, "disc/disc_acc_expert": 0.2, "disc/heldout_acc": 0.3, "disc/disc_acc_gen": 0.4}
     values |= {"reward/std": 5, "disc/logit_std": 6, "follower/step_over_adam": 100, "follower/log_rate": 2.302585093}
-    of_imitation.draw_curves([{"step": step} | values for step in (1, 2)], tmp_path, "run")
+    drawn = {
+        name: {title: float(curve[1][-1]) for title, (curve,) in drawing.curves.items()}
+        for name, drawing in of_imitation.logged([{"step": step} | values for step in (1, 2)], "run").items()
+    }
     assert drawn["discriminator"] == {"demonstrations": 0.2, "other demonstrations": 0.3, "policy": 0.4}
     assert drawn["reward"] == {"learned reward": 5, "logits": 6}
     assert drawn["step"] == pytest.approx({"learned rule": 2, "its log rate alone": 1})
@@ -169,16 +179,13 @@ def test_ladder_is_the_loss_under_each_attack():
     assert cross_entropy(linear(x), y).item() < own <= expected * (1 + 1e-5)
 
 
-def test_a_ladder_says_that_n_fgsm_leaves_the_ball(tmp_path, monkeypatch):
+def test_a_ladder_says_that_n_fgsm_leaves_the_ball(tmp_path):
     from l2l_at import diagnosis
     from l2l_experiment.run import Run
 
-    drawn = []
-    monkeypatch.setattr(diagnosis, "learning_curves", lambda groups, stem, **labels: drawn.append(labels) or (stem,))
     folder = tmp_path / "run"
     at.main(["--method", "n-fgsm", "--epochs", "1", "--subset", "256", "--grade", "none", "--run-dir", str(folder)])
-    diagnosis.diagnose(Run.open(folder, kind="at"), tmp_path / "out")
-    (name,) = drawn[-1]["reference"]
+    (name,) = diagnosis.diagnose(Run.open(folder, kind="at"))["ladder"].labels["reference"]
     assert name.startswith("n-fgsm (up to ")
     assert 1 < float(name.split()[3]) <= 3  # noise of two radii and a step of one (de Jorge et al., 2022)
 
@@ -192,7 +199,7 @@ def test_a_defence_trained_on_a_gpu_is_diagnosed_without_one(tmp_path, monkeypat
     settings = folder / "config.yaml"
     settings.write_text(settings.read_text().replace("device: auto", "device: cuda"))
     assert "device: cuda" in settings.read_text()
-    assert len(diagnosis.diagnose(Run.open(folder, kind="at"), tmp_path / "out")) == 3
+    assert len(diagnosis.diagnose(Run.open(folder, kind="at"))) == 3
 
 
 def test_folder_that_holds_no_run(tmp_path, diagnose, capsys):

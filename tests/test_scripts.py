@@ -126,12 +126,16 @@ def test_page_of_imitation_follows_from_its_records(benchmarks):
             lines = gail_report.make_table(gail_report.with_related(path.stem, content["runs"]))
         elif "rows" in content:
             lines = gail_report.plain_table(content["rows"])
+        elif "drawings" in content:
+            lines = []  # pictures alone
         elif "slopes" in content:
             lines = gail_report.gail_slopes.table(content, gail_report.ended)
         else:
             lines = gail_report.throughput_table(content)
         expected[path.stem] = without_blanks(lines)
     expected["paired"] = without_blanks(gail_report.paired_table())
+    expected["reliability"] = without_blanks(gail_report.gail_reliability.table())
+    expected["coverage"] = gail_report.coverage(gail_report.experiments(), gail_report.DATA)
     found = gail_report.sensitivity.collect(gail_report.swept())
     expected["merit"] = without_blanks(gail_report.sensitivity.table(found))
     assert page == {name: expected.get(name, []) for name in page}
@@ -147,7 +151,10 @@ def test_page_of_defences_follows_from_its_records(benchmarks):
         content = json.loads(path.read_text())
         runs = content.get("runs")
         runs = at_report.with_related(path.stem, runs) if runs else runs
-        lines = at_report.make_table(runs, at_report.read_costs()) if runs else at_report.other_table(content)
+        if "drawings" in content:
+            lines = []  # pictures alone
+        else:
+            lines = at_report.make_table(runs, at_report.read_costs()) if runs else at_report.other_table(content)
         expected[path.stem] = without_blanks(lines)
         if setting := at_report.at_sensitivity.SWEPT.get(path.stem):
             cells = at_report.at_sensitivity.collect(runs, setting)
@@ -155,6 +162,7 @@ def test_page_of_defences_follows_from_its_records(benchmarks):
     for name, lines in at_report.comparisons(at_report.read_costs()).items():
         expected[name] = without_blanks(lines)
     expected["ablation-flags"] = at_report.ablation_flags()
+    expected["coverage"] = at_report.coverage(at_report.experiments(), at_report.DATA)
     assert page == {name: expected.get(name, []) for name in page}
     assert set(expected) == set(page) & set(expected)
 

@@ -1,0 +1,72 @@
+"""Figures as data: what `scripts/diagnose.py` finds of a run, drawn now or later."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from l2l_experiment.figures import learning_curves
+from l2l_experiment.files import write_atomically
+
+FILE = "diagnosis.json"
+DIGITS = 5
+
+
+class Drawing(NamedTuple):
+    """Curves, and the words around them."""
+
+    curves: Mapping[str, Sequence[tuple[ArrayLike, ArrayLike]]]
+    """By name; each a pair of steps and values."""
+    labels: Mapping[str, Any]
+    """Keyword arguments of `figures.learning_curves`."""
+
+
+def draw(drawings: Mapping[str, Drawing], folder: Path, prefix: str = "") -> list[Path]:
+    """Each drawing as FOLDER/PREFIXname.png and .svg; returns the PNGs."""
+    return [
+        learning_curves(drawing.curves, folder / f"{prefix}{name}", **drawing.labels)[0]
+        for name, drawing in drawings.items()
+    ]
+
+
+def plain(drawings: Mapping[str, Drawing], most: int | None = None) -> dict[str, Any]:
+    """The drawings as plain values for JSON, numbers with five digits; of a curve with more points than `most`, evenly
+    chosen ones, first and last among them."""
+
+    def numbers(some: ArrayLike) -> list[float]:
+        values = np.asarray(some, dtype=np.float64)
+        if most is not None and len(values) > most:
+            values = values[np.linspace(0, len(values) - 1, most).round().astype(int)]
+        return [float(f"{value:.{DIGITS}g}") for value in values]
+
+    return {
+        name: {
+            "curves": {
+                title: [[numbers(steps), numbers(values)] for steps, values in curves]
+                for title, curves in drawing.curves.items()
+            },
+            "labels": dict(drawing.labels),
+        }
+        for name, drawing in drawings.items()
+    }
+
+
+def restored(content: Mapping[str, Any]) -> dict[str, Drawing]:
+    """The drawings that `plain` wrote down."""
+    return {
+        name: Drawing(
+            {title: [(steps, values) for steps, values in curves] for title, curves in drawing["curves"].items()},
+            drawing["labels"],
+        )
+        for name, drawing in content.items()
+    }
+
+
+def save(drawings: Mapping[str, Drawing], folder: Path) -> list[Path]:
+    """Pictures, and the numbers behind them in FOLDER/diagnosis.json; returns the PNGs."""
+    pictures = draw(drawings, folder)
+    write_atomically(folder / FILE, (json.dumps(plain(drawings)) + "\n").encode())
+    return pictures
