@@ -176,7 +176,8 @@ def readme_tables() -> dict[str, list[str]]:
 def rates_table() -> list[str]:
     """Both followers over the discriminator's rate: one demonstration, four, and one without the penalty."""
     found = sensitivity.collect(swept())
-    heads = ["% of the demonstrations, mean over seeds (worst, n), by D rate", *map(sensitivity.rate_name, sensitivity.RATES)]
+    heads = ["% of the demonstrations, mean over seeds (worst, n), by D rate"]
+    heads += map(sensitivity.rate_name, sensitivity.RATES)
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
 
     def add(title: str, cells: list[list[float]]) -> None:
