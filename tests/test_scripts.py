@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tyro
 
@@ -112,6 +113,43 @@ def sections(page):
 
 def without_blanks(lines):
     return [line for line in lines if line and not line.startswith("![")]
+
+
+def test_reliability_from_records_is_that_of_the_comparison(benchmarks):
+    """Of one task and three runs: the figures and intervals that `compare.py` gives for the same curves."""
+    import gail_reliability
+
+    from l2l_experiment import comparison
+    from l2l_experiment.curves import Curve
+
+    draws, steps = np.random.default_rng(0), np.linspace(0, 1e6, 100)
+    values = [np.cumsum(draws.normal(1, 3, size=100)) for _ in range(3)]
+    curves = [Curve(f"r{i}", "g", "return", steps, some, steps * np.nan) for i, some in enumerate(values)]
+    expected = comparison.reliability(curves, comparison.shared_grid(curves))
+    found = gail_reliability.reliability([[np.array([steps, some]) for some in values]])
+    assert found.keys() - {"worst"} == expected.keys() - {"best", "average", "risk_across_runs"}
+    for name, estimate in found.items():
+        if name != "worst":
+            pairs = zip(estimate, expected[name], strict=True)
+            known = [(mine, theirs) for mine, theirs in pairs if theirs is not None]
+            assert len(known) == (1 if name == "dispersion_across_runs" else 3)  # whose interval takes five runs
+            assert all(mine == pytest.approx(theirs, rel=1e-9) for mine, theirs in known), name
+    assert found["worst"].value == min(some[-1] for some in values)
+    two = gail_reliability.reliability([[np.array([steps, some]) for some in values]] * 2)
+    assert two["final"].value == pytest.approx(np.mean(sorted(some[-1] for some in values * 2)[1:-1]))
+
+
+def test_what_was_not_run_is_counted_by_setting(benchmarks, tmp_path):
+    import campaign
+
+    listed = {"a": {"adam_s0": [], "adam_s1": [], "l2l_s0": []}, "b": {"x_s0": []}}
+    (tmp_path / "a.json").write_text('{"runs": {"adam_s1": {}, "another": {}}}')
+    (tmp_path / "b.json").write_text('{"runs": {"x_s0": {}}}')
+    assert campaign.coverage(listed, tmp_path)[2:] == ["| `a` | 1 | 3 | adam (1), l2l (1) |"]
+    many = {"c": {f"rate-{number}_s0": [] for number in range(12)}}
+    (line,) = campaign.coverage(many, tmp_path)[2:]
+    assert line.startswith("| `c` | 0 | 12 | rate-0 (1), ")
+    assert line.endswith(", and 4 more settings |")
 
 
 def test_page_of_imitation_follows_from_its_records(benchmarks):
