@@ -1,41 +1,74 @@
-"""Tells when the discriminator says the same of everything, so that the policy is paid a constant."""
+"""Tells when the policy is paid by a discriminator that is of no use: one that says the same of everything, or one that
+is wrong about nearly everything."""
 
 import sys
+from typing import NamedTuple
 
 from tqdm import tqdm
 
 FLAT = 1e-3  # standard deviation of the logits; HalfCheetah's runs that lived stayed above 0.005
+WRONG = 0.3  # accuracy before an update; in the runs of docs/results/gail that lived it never stayed under 0.4
 PATIENCE = 10  # rounds in a row
 
 
-class FlatAlarm:
-    """Speaks once, when the logits of `PATIENCE` rounds in a row have spread less than `FLAT`.
+class Trouble(NamedTuple):
+    """A figure that has stayed below its limit for `PATIENCE` rounds."""
 
-    A discriminator whose weights a rule has driven to zero ends so, and no gradient leads back from there.
-    """
+    figure: str
+    limit: float
+    now: str
+    """What to say when it begins, and what may help."""
+    to_the_end: str
+    """What to say of a run that ended so."""
+
+
+TROUBLES = {
+    # A discriminator whose weights a rule has driven to zero ends so, and no gradient leads back from there.
+    "flat_since": Trouble(
+        "disc/logit_std",
+        FLAT,
+        "the discriminator has said the same of all transitions: the policy is paid a constant and learns nothing from "
+        "it. More --gradient-penalty or another --disc-rate may help.",
+        "the discriminator said the same of everything: a constant reward",
+    ),
+    # A learned rule that lowers its own rate until nothing moves leaves the discriminator where it happens to be.
+    "wrong_since": Trouble(
+        "disc/disc_acc",
+        WRONG,
+        "the discriminator has taken most demonstrations for the policy's, or the policy's transitions for "
+        "demonstrations: the policy is paid for being unlike them. If follower/log_rate is far below 0, the learned "
+        "rule has stopped: --gradient-penalty 1 or a --log-rate-limit may help.",
+        "the discriminator was wrong about most transitions: a reward for being unlike the demonstrations",
+    ),
+}
+
+
+class Alarm:
+    """Speaks once for each trouble, in the round that makes `PATIENCE` in a row."""
 
     def __init__(self) -> None:
-        self.rounds = 0
+        self.rounds = dict.fromkeys(TROUBLES, 0)
 
-    def __call__(self, figures: dict[str, float]) -> bool:
-        """Look at a round's figures; True in the round in which the alarm is raised."""
-        spread = figures.get("disc/logit_std")
-        if spread is None:
-            return False
-        self.rounds = self.rounds + 1 if spread < FLAT else 0
-        if self.rounds != PATIENCE:
-            return False
-        tqdm.write(
-            f"ALARM: for {PATIENCE} rounds the discriminator has said the same of all transitions: the policy is paid "
-            "a constant and learns nothing from it. More --gradient-penalty or another --disc-rate may help.",
-            file=sys.stderr,
-        )
-        return True
+    def __call__(self, figures: dict[str, float]) -> list[str]:
+        """Look at a round's figures; the troubles for which the alarm is raised in this round."""
+        raised = []
+        for name, trouble in TROUBLES.items():
+            if (value := figures.get(trouble.figure)) is None:
+                continue
+            self.rounds[name] = self.rounds[name] + 1 if value < trouble.limit else 0
+            if self.rounds[name] == PATIENCE:
+                tqdm.write(f"ALARM: for {PATIENCE} rounds {trouble.now}", file=sys.stderr)
+                raised.append(name)
+        return raised
 
 
-def flat_since(rows: list[dict[str, float]]) -> int | None:
-    """The step from which on all rounds to the end were flat, at least `PATIENCE` of them; None if there is none."""
-    measured = [row for row in rows if "disc/logit_std" in row]
-    lively = [index for index, row in enumerate(measured) if not row["disc/logit_std"] < FLAT]
-    first = lively[-1] + 1 if lively else 0
-    return int(measured[first]["step"]) if len(measured) - first >= PATIENCE else None
+def since(rows: list[dict[str, float]]) -> dict[str, int | None]:
+    """For each trouble the step from which on all rounds to the end were in it, at least `PATIENCE` of them; None if
+    there is none."""
+    found: dict[str, int | None] = {}
+    for name, trouble in TROUBLES.items():
+        measured = [row for row in rows if trouble.figure in row]
+        well = [index for index, row in enumerate(measured) if not row[trouble.figure] < trouble.limit]
+        first = well[-1] + 1 if well else 0
+        found[name] = int(measured[first]["step"]) if len(measured) - first >= PATIENCE else None
+    return found

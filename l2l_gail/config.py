@@ -94,6 +94,8 @@ class GAILConfig:
     """Learning rate of the learned rule's network."""
     log_rate_rate: float = 0.05
     """Learning rate of the learned rule's log rate."""
+    log_rate_limit: float | None = None
+    """How many times larger or smaller than --disc-rate the learned rule's rate may become; if None, any number."""
     holdout: float = 0.25
     """Share of every demonstration and rollout, its end, on which the learned rule is scored and never trained; with 0
     it is scored on what its steps have seen."""
@@ -144,6 +146,8 @@ class GAILConfig:
         for name, limit in (limits | {"seed": 2**31 - 1}).items():
             if not 0 <= (getattr(self, name) or 0) <= limit:
                 raise UserError(f"--{name.replace('_', '-')} must lie in [0, {limit:g}], got {getattr(self, name)}")
+        if self.log_rate_limit is not None and self.log_rate_limit < 1:
+            raise UserError(f"--log-rate-limit is a factor of at least 1, got {self.log_rate_limit}")
         if self.follower != "adam" and self.holdout == 1:
             raise UserError("--holdout 1 leaves a learned follower nothing to train on; it must be below 1")
         if self.follower != "adam" and self.disc_updates % self.follower_steps:

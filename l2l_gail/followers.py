@@ -5,6 +5,7 @@ Both hold the discriminator's weights and the rule's memory for the whole run, a
 out from the first and on fresh policy samples.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -84,6 +85,7 @@ class L2LFollower:
             else:
                 answer, figures = self.learner.fit([*objectives, score()], self.weights, state=self.memory)
                 self.weights, self.memory = answer.variable, answer.state
+                self.keep_within_limit()
                 fits.append(figures)
         commit(self.weights, self.discriminator)
         figures = {key: sum(fit[key] for fit in fits) / len(fits) for key in (fits[0] if fits else ())}
@@ -93,6 +95,13 @@ class L2LFollower:
             adam = self.adam_step()
             figures["step_over_adam"] = fits[-1]["last_step"] / adam if adam else float("nan")
         return figures | {"update_norm": distance(before, self.weights), "log_rate": log_rate, "rate": rate}
+
+    @torch.no_grad()
+    def keep_within_limit(self) -> None:
+        """Take the log rate back to where it may be: a rule whose every step makes its score worse stops for good."""
+        if self.config.log_rate_limit is not None:
+            reach = math.log(self.config.log_rate_limit)
+            self.rule.log_rate.clamp_(-reach, reach)
 
     def adam_step(self) -> float:
         """Length of the step that Adam would have made last, at the rate that the rule started from."""

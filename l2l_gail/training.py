@@ -127,13 +127,13 @@ class _Stopped(Exception):
 def learn(gail: GAIL, run: Run, args: TrainArgs, stop: StopRequest, bar: tqdm) -> bool:
     """Train to the end, with checkpoints; False if asked to stop before."""
     round_size = gail.config.num_envs * gail.config.round_steps
-    saved, flat = -1, alarm.FlatAlarm()
+    saved, watch = -1, alarm.Alarm()
 
     def on_round(gail: GAIL) -> None:
         nonlocal saved
         step = gail.ppo.num_timesteps
         show(bar, gail)
-        flat(gail.figures)
+        watch(gail.figures)
         due = step % (args.checkpoint_every * round_size) == 0 or step >= args.steps or stop.requested
         if due and step != saved:
             gail.save(run.folder)
@@ -172,7 +172,7 @@ def finish(gail: GAIL, run: Run, args: TrainArgs, demonstrations: Demonstrations
         result["skipped_fits"] = gail.follower.learner.skipped
     metrics = run.folder / events.METRICS
     everything = events.read(metrics) if metrics.is_file() else []
-    result["flat_since"] = alarm.flat_since(everything)
+    result |= alarm.since(everything)
     rows = [row for row in everything if RETURN in row]
     if len(rows) > 1:
         result["stability"] = summarise(np.array([r["step"] for r in rows]), np.array([r[RETURN] for r in rows]))
@@ -199,8 +199,9 @@ def report(result: dict[str, Any], run: Run, config: GAILConfig) -> str:
         lines.append(f"  {label:15} {row['mean']:9.1f} ± {row['sd']:7.1f}{of_expert}   n = {row['n']}")
     if skipped := result.get("skipped_fits"):
         lines.append(f"  {skipped} fits of the learned rule were skipped, because its score was no finite number")
-    if (step := result.get("flat_since")) is not None:
-        lines.append(f"  ALARM: from step {step:,} on the discriminator said the same of everything: a constant reward")
+    for name, trouble in alarm.TROUBLES.items():
+        if (step := result.get(name)) is not None:
+            lines.append(f"  ALARM: from step {step:,} on {trouble.to_the_end}")
     if "stability" in result:
         lines += ["", "  stability of the training return:"]
         lines += [f"    {name.replace('_', ' '):22} {value:10.4g}" for name, value in result["stability"].items()]

@@ -1,29 +1,46 @@
-"""The alarm for a discriminator that says the same of everything."""
+"""The alarm for a discriminator that says the same of everything, and for one that is wrong about it."""
 
-from l2l_gail.alarm import FLAT, PATIENCE, FlatAlarm, flat_since
+import pytest
+
+from l2l_gail.alarm import PATIENCE, TROUBLES, Alarm, since
+
+NAMES = pytest.mark.parametrize("name", TROUBLES)
 
 
-def rounds(*spreads):
-    return [{"step": 100 * (index + 1), "disc/logit_std": spread} for index, spread in enumerate(spreads)]
+def rounds(name, *values):
+    return [{"step": 100 * (index + 1), TROUBLES[name].figure: value} for index, value in enumerate(values)]
 
 
-def test_it_speaks_once_after_so_many_flat_rounds_in_a_row(capsys):
-    alarm, flat = FlatAlarm(), FLAT / 2
-    raised = [alarm({"disc/logit_std": spread}) for spread in [flat] * (PATIENCE - 1) + [1.0] + [flat] * 2 * PATIENCE]
+@NAMES
+def test_it_speaks_once_after_so_many_bad_rounds_in_a_row(name, capsys):
+    alarm, (figure, limit, *_) = Alarm(), TROUBLES[name]
+    bad = [limit / 2]
+    raised = [alarm({figure: value}) for value in bad * (PATIENCE - 1) + [1.0] + bad * 2 * PATIENCE]
     assert [index for index, now in enumerate(raised) if now] == [2 * PATIENCE - 1]
+    assert raised[2 * PATIENCE - 1] == [name]
     assert capsys.readouterr().err.count("ALARM") == 1
 
 
-def test_a_spread_at_the_limit_and_rounds_without_figures_are_none():
-    alarm = FlatAlarm()
-    assert not any(alarm({"disc/logit_std": FLAT}) for _ in range(2 * PATIENCE))
+@NAMES
+def test_a_value_at_the_limit_and_rounds_without_figures_are_none(name):
+    alarm = Alarm()
+    assert not any(alarm({TROUBLES[name].figure: TROUBLES[name].limit}) for _ in range(2 * PATIENCE))
     assert not any(alarm({}) for _ in range(2 * PATIENCE))
 
 
-def test_flat_to_the_end_counts_and_a_flat_stretch_before_does_not():
-    flat = [0.0] * PATIENCE
-    assert flat_since(rounds(1.0, *flat)) == 200
-    assert flat_since(rounds(*flat)) == 100
-    assert flat_since(rounds(*flat, 1.0)) is None
-    assert flat_since(rounds(1.0, *flat[1:])) is None
-    assert flat_since([{"step": 1}]) is None
+@NAMES
+def test_bad_to_the_end_counts_and_a_bad_stretch_before_does_not(name):
+    bad = [0.0] * PATIENCE
+    assert since(rounds(name, 1.0, *bad))[name] == 200
+    assert since(rounds(name, *bad))[name] == 100
+    assert since(rounds(name, *bad, 1.0))[name] is None
+    assert since(rounds(name, 1.0, *bad[1:]))[name] is None
+    assert since([{"step": 1}]) == dict.fromkeys(TROUBLES)
+    (other,) = TROUBLES.keys() - {name}
+    assert since(rounds(name, *bad))[other] is None
+
+
+def test_of_the_two_kinds_of_wrong_neither_is_chance():
+    """A discriminator that the policy fools is right about one half, and no alarm is due."""
+    assert TROUBLES["wrong_since"].figure == "disc/disc_acc"
+    assert TROUBLES["wrong_since"].limit < 0.4

@@ -130,3 +130,21 @@ def test_skipped_fits_are_counted_on_after_a_restart(config):
     _, other, *_ = task(config, seed=5)
     other.restore(tensors, meta)
     assert other.learner.skipped == 3
+
+
+@pytest.mark.parametrize(("limit", "reaches"), [(None, 1.5), (2.0, 0.6931), (1.0, 0.0)])
+def test_log_rate_stays_within_its_limit_and_can_come_back(config, limit, reaches):
+    slow = replace(config, follower="l2l-rate", disc_rate=1e-6, log_rate_rate=0.5, log_rate_limit=limit)
+    _, follower, train, score = task(slow)
+    for _ in range(10):
+        figures = follower.respond(train, score, 0.0)
+    assert figures["log_rate"] > 1.0 if limit is None else figures["log_rate"] == pytest.approx(reaches, abs=1e-4)
+    if limit == 2.0:  # at the limit the gradient still counts: what wants to come back is not held
+        follower.learner.optimizer.state.clear()
+        follower.respond(train, lambda: lambda weights: -score()(weights), 0.0)
+        assert float(follower.rule.log_rate.detach()) < reaches - 0.1
+
+
+def test_a_limit_below_one_is_none(config):
+    with pytest.raises(UserError, match="at least 1"):
+        replace(config, log_rate_limit=0.5)

@@ -15,7 +15,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from l2l_experiment import checkpoint, events
 from l2l_experiment.run import Run
 from l2l_gail import cli, cloning
-from l2l_gail.alarm import FlatAlarm
+from l2l_gail.alarm import Alarm
 from l2l_gail.environments import make_envs
 from l2l_gail.training import stored_args
 from tests.l2l_gail.conftest import make_demonstrations
@@ -292,6 +292,6 @@ def test_an_exported_filter_does_not_go_on_moving(demos, tmp_path):
 
 def test_every_round_is_shown_to_the_alarm(demos, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(FlatAlarm, "__call__", lambda self, figures: seen.append(figures.get("disc/logit_std")))
+    monkeypatch.setattr(Alarm, "__call__", lambda self, figures: seen.append(figures.get("disc/logit_std")))
     cli.main(["--demos", str(demos), "--run-dir", str(tmp_path / "run"), "--steps", "256", *SMALL])
     assert len([spread for spread in seen if spread is not None]) >= 4
