@@ -1,5 +1,6 @@
 """What the pages say of adversarial training in sentences, and where it comes from (see claims.py)."""
 
+import json
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 from at_report import comparisons, with_related
 from at_tables import (
+    DATA,
     DIGITS,
     after_all,
     after_both,
@@ -31,7 +33,17 @@ Scores = dict[str, dict[int, float]]  # percent by group, which is METHOD_RADIUS
 
 def at_claims() -> dict[str, list[Claim]]:
     """Claims by page, named from the root of the checkout."""
-    results = [*digits(), *zoo(), *collapse(), *ablation(), *step_length(), *rates(), *norms(), *cifar_claims()]
+    results = [
+        *digits(),
+        *zoo(),
+        *collapse(),
+        *ablation(),
+        *step_length(),
+        *rates(),
+        *norms(),
+        *inside(),
+        *cifar_claims(),
+    ]
     return {
         "README.md": readme(),
         "docs/at.md": choice(),
@@ -269,6 +281,30 @@ def rates() -> list[Claim]:
         Claim("the learning added at best {:.1f} points to the frozen start", (max(full) - frozen,)),
         Claim("the memory added more ({:.1f} points, both frozen", (memory(),)),
     ]
+
+
+def inside() -> list[Claim]:
+    """Inside two runs."""
+
+    def drawn(name: str) -> dict[str, Any]:
+        return json.loads((DATA / f"diagnosis_{name}.json").read_text())["drawings"]
+
+    claims = []
+    for name in ("as_it_is", "small_step"):
+        found = drawn(name)
+        (_, share), *_ = found["strength"]["curves"]["of what PGD-10 adds to the loss"]
+        (_, losses), *_ = found["ladder"]["curves"]["PGD"]
+        (alone,) = found["ladder"]["labels"]["reference"].values()
+        if name == "as_it_is":
+            claims.append(Claim("what PGD-10 adds to the loss it adds {:.2f} at least", (min(share),)))
+            told = "A new image, without its memory, has a loss of {:.2f}, between PGD-1's {:.2f} and PGD-2's {:.2f}"
+            claims.append(Claim(told, (alone, *losses[:2])))
+        else:
+            claims.append(Claim("falls to {:.2f} and is {:.2f} at the end", (min(share), share[-1])))
+            claims.append(
+                Claim("that of a new image is {:.2f}, where one step of PGD makes {:.2f}", (alone, losses[0]))
+            )
+    return claims
 
 
 def norms() -> list[Claim]:

@@ -44,7 +44,7 @@ def diagnose(run: Run) -> dict[str, Drawing]:
     found = {}
     for stem, (label, tags) in CURVES.items():
         if curves := {title: [tuple(curve)] for title, curve in events.curves_of(rows, tags).items()}:
-            found[stem] = Drawing(curves, {"ylabel": label, "title": f"{run.folder.name}: {stem}"})
+            found[stem] = Drawing(curves, {"ylabel": label, "title": f"{run.folder.name}: {stem}", "count": False})
     args = stored_args(run)
     config = replace(args.settings, device="auto", compile=False)  # it may have been trained on another machine
     task = load_data(
