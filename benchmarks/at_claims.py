@@ -33,17 +33,8 @@ Scores = dict[str, dict[int, float]]  # percent by group, which is METHOD_RADIUS
 
 def at_claims() -> dict[str, list[Claim]]:
     """Claims by page, named from the root of the checkout."""
-    results = [
-        *digits(),
-        *zoo(),
-        *collapse(),
-        *ablation(),
-        *step_length(),
-        *rates(),
-        *norms(),
-        *inside(),
-        *cifar_claims(),
-    ]
+    results = [*digits(), *zoo(), *collapse(), *ablation(), *step_length(), *rates(), *norms(), *inside()]
+    results += cifar_claims()
     return {
         "README.md": readme(),
         "docs/at.md": choice(),
