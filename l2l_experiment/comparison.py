@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from l2l_experiment.curves import PROBE, Curve
+from l2l_experiment.curves import PROBE, TAGS, Curve
 from l2l_experiment.errors import UserError
 from l2l_experiment.stability import (
     ALPHA,
@@ -249,7 +249,8 @@ def markdown(content: Mapping[str, Any]) -> str:
     told = []
     if "tag" in content:
         probe = ", our own attack on held-out images: a probe, no grade" * (content["tag"] == PROBE)
-        told = [f"Figure: `{content['tag']}`{probe}.", ""]
+        asked = ", of which more is taken to be better" * (content["tag"] not in TAGS)
+        told = [f"Figure: `{content['tag']}`{probe}{asked}.", ""]
     head = ["group", "n", *(key.replace("_", " ") for key in keys), "worst run"]
     lines = [*told, "| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for name, row in content["groups"].items():
