@@ -107,6 +107,18 @@ def test_doubled_and_missing_values(tmp_path):
     assert curves.read(ours).steps.tolist() == [0, 20]
 
 
+def test_a_run_of_imitation_as_its_hierarchical_logger_lays_it_out(tmp_path):
+    """The package imitation (Gleave et al., 2022) writes means beside each other and what they are of in raw/gen."""
+    foreign_run(tmp_path / "gail" / "seed_1", [(10, 1.5), (20, 2.5)], tag="mean/gen/rollout/ep_rew_mean")
+    points = [(5, 1.0), (10, 2.0), (15, 2.0), (20, 3.0)]
+    foreign_run(tmp_path / "gail" / "seed_1" / "raw" / "gen", points, tag="raw/gen/rollout/ep_rew_mean")
+    found = curves.read(tmp_path / "gail" / "seed_1")
+    assert (found.steps.tolist(), found.values.tolist()) == ([5, 10, 15, 20], [1, 2, 2, 3])
+    assert (found.group, found.tag) == ("gail", TAG)
+    means = curves.read(tmp_path / "gail" / "seed_1", tag="mean/gen/rollout/ep_rew_mean")
+    assert means.values.tolist() == [1.5, 2.5]
+
+
 def test_groups_by_settings(tmp_path):
     folder = our_run(tmp_path / "x", [1.0, 2.0], {"follower": "l2l", "disc_rate": 0.1})
     assert curves.read(folder, by=("follower",)).group == "l2l"
