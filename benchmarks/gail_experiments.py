@@ -34,9 +34,14 @@ def stress(follower: str, seed: int, steps: int = 2_000_000, rate: str = "1e-3",
 
 
 def boundary() -> dict[str, list[str]]:
-    """3M steps where plain GAIL may break, at the rate where it does in 1M, at a smaller one, and with a penalty."""
+    """3M steps where plain GAIL may break: rates a hundred times apart, and a penalty; and a rule kept within limits."""
     sides = {"": {}, "_slow": {"rate": "1e-4"}, "_fast": {"rate": "3e-3"}, "_1_gp1": {"penalty": "1"}}
-    return {
+    sides["_tiny"] = {"rate": "3e-5"}
+    limited = {
+        f"l2l-limited_fast_s{seed}": [*stress("l2l", seed, 3_000_000, rate="3e-3"), "--log-rate-limit", "100"]
+        for seed in SEEDS
+    }
+    return limited | {
         f"{follower}{name}_s{seed}": stress(follower, seed, 3_000_000, **change)
         for seed in SEEDS
         for name, change in sides.items()
