@@ -34,7 +34,7 @@ def stress(follower: str, seed: int, steps: int = 2_000_000, rate: str = "1e-3",
 
 
 def boundary() -> dict[str, list[str]]:
-    """3M steps where plain GAIL may break: rates a hundred times apart, and a penalty; and a rule kept within limits."""
+    """3M steps where plain GAIL may break: rates a hundred times apart, a penalty, and a rule kept within limits."""
     sides = {"": {}, "_slow": {"rate": "1e-4"}, "_fast": {"rate": "3e-3"}, "_1_gp1": {"penalty": "1"}}
     sides["_tiny"] = {"rate": "3e-5"}
     limited = {

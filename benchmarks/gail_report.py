@@ -152,6 +152,7 @@ def settings_of(run: Path) -> dict[str, Any]:
     if settings["follower"] != "adam":
         scored = from_run(settings)
         kept |= {name: getattr(scored, name) for name in ("score_smoothing", "score_penalty", "follower_anchored")}
+        kept |= {"log_rate_limit": scored.log_rate_limit} if scored.log_rate_limit else {}
     return kept
 
 

@@ -68,6 +68,7 @@ def group_of(run: dict[str, Any], runs: dict[str, Any]) -> str:
     if "score_smoothing" in varied and smoothing is not None and (smoothing or not penalised):
         who += f", score smoothed {smoothing:g}"
     who += ", anchored" * bool(settings.get("follower_anchored"))
+    who += f", rate within {settings['log_rate_limit']:g} times" if settings.get("log_rate_limit") else ""
     if settings.get("carried"):
         who += ", carried"
     else:
@@ -124,6 +125,8 @@ def version(settings: dict[str, Any]) -> str | None:
     """What a follower is called among those that shipped: a learned rule without penalty was scored on smoothed labels
     before it was anchored and scored with a penalty. None for what was only tried."""
     who, smoothed = settings["follower"], bool(settings.get("score_smoothing"))
+    if settings.get("log_rate_limit"):
+        return f"{who}, rate limited"
     if who == "adam" or settings["gradient_penalty"]:
         return who
     if settings.get("follower_anchored"):
