@@ -120,7 +120,8 @@ def main() -> None:
 
 def ablation_flags() -> list[str]:
     """What each row of the ablation changes."""
-    return [", ".join(f"*{name}* `{' '.join(changes)}`" for name, changes in ABLATIONS.items()) + "."]
+    rows = [f"| {name} | `{' '.join(changes)}` |" for name, changes in ABLATIONS.items()]
+    return ["| row | flags |", "|---|---|", *rows]
 
 
 def comparisons(costs: Costs) -> dict[str, list[str]]:
