@@ -23,7 +23,7 @@ from gail_runs import (
     speeds,
 )
 from gail_slopes import LOOKS, look_at
-from gail_tables import recorded, swept
+from gail_tables import recorded, swept, version
 from pages import gaps, interval
 
 from l2l_gail.alarm import FLAT
@@ -209,10 +209,48 @@ def slopes() -> list[Claim]:
 def longer() -> list[Claim]:
     """What comes of three times the steps."""
     plain = [run for run in swept() if run["settings"]["num_demos"] == 1 and run["settings"]["gradient_penalty"] == 0]
-    found = [percents("adam", runs, disc_rate=rate)[0] for runs in (of("boundary"), plain) for rate in (1e-3, 1e-4)]
-    return [
-        Claim("Adam makes {:.1f} % at 1e-3 and {:.1f} % at 1e-4, where the same seed makes {:.1f} and {:.1f} %", found)
+    long = [run for run in of("boundary") if run["settings"]["gradient_penalty"] == 0]
+
+    def made(who: str, runs: list[dict[str, Any]], *rates: float) -> list[float]:
+        return [percents(who, runs, disc_rate=rate)[0] for rate in rates]
+
+    runs = recorded("boundary")
+    stuck, kept, slow = (runs[name] for name in ("l2l_fast_s0", "l2l-limited_fast_s0", "l2l_s0"))
+    rates = (1e-4, 1e-3, 3e-3)
+    second = percents("adam", long, disc_rate=1e-3)[1]
+    lowest_rate = min(value for value in stuck["curves"]["follower/log_rate"] if value is not None)
+    penalised = [
+        abs(value)
+        for run in [*of("main"), *of("tasks"), *swept()]
+        if version(run["settings"]) == "l2l" and run["settings"]["gradient_penalty"] == 1
+        for value in run["curves"]["follower/log_rate"]
+        if value is not None
     ]
+    return [
+        Claim("Adam makes {:.1f} % at 1e-4, {:.1f} at 1e-3 and {:.1f} at 3e-3", made("adam", long, *rates)),
+        Claim("in 1M steps the same seed makes {:.1f}, {:.1f} and {:.1f} %", made("adam", plain, *rates)),
+        Claim("a second seed at 1e-3 makes {:.1f} %", (second,)),
+        Claim(
+            "L2L makes {:.1f} % at 1e-3 and {:.1f} at 3e-3, where it makes {:.1f} and {:.1f} % in 1M",
+            [*made("l2l", long, 1e-3, 3e-3), *made("l2l", plain, 1e-3, 3e-3)],
+        ),
+        Claim("until its log rate is {:.1f}", (lowest_rate,)),
+        Claim("is right in {:.0f} % of cases on average between 0.6M and 1.7M steps", (wrong(stuck),)),
+        Claim("between 1.2M and 1.9M its log rate is {:.1f} and nothing moves", (between(slow, "follower/log_rate"),)),
+        Claim("the same seed makes {:.1f} %", (kept["result"]["percent_of_expert"],)),
+        Claim("the largest log rate, up or down, is {:.1f}", (max(penalised),)),
+    ]
+
+
+def wrong(run: dict[str, Any]) -> float:
+    """Mean accuracy of a run's discriminator while its rule stood still, in percent."""
+    return 100 * between(run, "disc/disc_acc", 0.6e6, 1.7e6)
+
+
+def between(run: dict[str, Any], tag: str, start: float = 1.2e6, end: float = 1.9e6) -> float:
+    """Mean of a curve over a stretch of steps."""
+    pairs = zip(run["grid"], run["curves"][tag], strict=True)
+    return float(np.mean([value for step, value in pairs if start <= step <= end]))
 
 
 def beside_smoothed(runs: list[dict[str, Any]]) -> list[Claim]:
