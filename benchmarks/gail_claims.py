@@ -50,6 +50,9 @@ def readme() -> list[Claim]:
     l2l, adam = (late_falls(who, one_demonstration(), disc_rate=3e-4) for who in ("l2l", "adam"))
     four = [run for run in of("sensitivity") if run["settings"]["num_demos"] == 4]
     ahead = gaps(*(percents(who, four, disc_rate=1e-4, gradient_penalty=1) for who in ("l2l", "adam")))
+    plain = [run for run in of("boundary") if run["settings"]["gradient_penalty"] == 0]
+    long = [percents("adam", plain, disc_rate=rate)[0] for rate in (1e-4, 1e-3, 3e-3)]
+    stopped = [percents("l2l", plain, disc_rate=rate)[0] for rate in (1e-3, 3e-3)]
     return [
         Claim("takes one core {:.0f} minutes on a quick machine", (seconds / 60,)),
         Claim("(difference {:+.1f} points, 95 % interval {:+.1f} to {:+.1f})", (middle, low, high)),
@@ -61,6 +64,8 @@ def readme() -> list[Claim]:
         ),
         Claim("at 1e-4 is {:.1f} points behind, which", (float(np.mean(ahead)),)),
         Claim("(L2L {:+.1f} points on average, {:+.1f} to {:+.1f})", interval(network_over_rate())),
+        Claim("Adam makes {:.1f} to {:.1f} % of the demonstrations' return at three rates", (min(long), max(long))),
+        Claim("L2L {:.1f} % at 1e-3 and {:.1f} at 3e-3", stopped),
     ]
 
 
