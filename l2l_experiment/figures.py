@@ -27,6 +27,7 @@ GRID_POINTS = 200
 FEW_POINTS = 12  # up to so many, a curve's own points are marked: a line between them was not measured
 MOST_TICKS = 7
 TITLE_WIDTH = 72  # characters; more would leave the picture where a legend takes its room
+LEGEND_WIDTH = 34  # it stands beside the curves and takes its room from them
 EXPLANATION_WIDTH = 150  # of the smaller letters below
 
 STYLE = {
@@ -259,9 +260,12 @@ def save(
             axes.grid(color="#DDDDDD", linewidth=0.6)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
-        if axes.get_legend_handles_labels()[0]:
+        handles, names = axes.get_legend_handles_labels()
+        if handles:
             # Beside the axes: inside them a legend covers some curve sooner or later.
-            axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, borderaxespad=0, handlelength=2.4)
+            broken = [textwrap.fill(name, LEGEND_WIDTH) for name in names]
+            place = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0), "borderaxespad": 0}
+            axes.legend(handles, broken, frameon=False, handlelength=2.4, **place)
         figure.supxlabel(textwrap.fill(explanation, EXPLANATION_WIDTH), fontsize=8, color="#666666", x=0.01, ha="left")
         if finish is not None:
             figure.draw_without_rendering()

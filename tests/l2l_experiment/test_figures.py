@@ -140,6 +140,14 @@ def test_a_long_title_is_broken(tmp_path, axes):
     assert box.x1 <= axes[0].figure.bbox.x1
 
 
+def test_a_long_name_leaves_the_curves_their_room(tmp_path, axes):
+    name = "rate 3e-3, l2l, score with penalty 1, anchored, rate within 100 times"
+    figures.learning_curves({name: runs(1)}, tmp_path / "f", ylabel="y", title="t")
+    (text,) = axes[0].get_legend().get_texts()
+    assert text.get_text().replace("\n", " ") == f"{name} (n = 1)"
+    assert axes[0].get_window_extent().width > 0.55 * axes[0].figure.bbox.width
+
+
 def test_a_long_explanation_stays_in_the_picture(tmp_path, axes):
     figures.learning_curves({"a": runs(3)}, tmp_path / "f", ylabel="y", title="t", worst={"a": 0})
     figure = axes[0].figure
