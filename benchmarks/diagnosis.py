@@ -1,46 +1,49 @@
-"""What scripts/diagnose.py finds of a run, as a record: python benchmarks/diagnosis.py RUN OUT.json
+"""What scripts/diagnose.py found of a run, as a record: python benchmarks/diagnosis.py RUN OUT.json
 
 The reports draw it again from there. Curves keep 200 points at most.
 """
 
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import tyro
 from pages import origin
 
 from l2l_experiment import drawings
 from l2l_experiment.files import read_mapping
-from l2l_experiment.run import Run
 
 POINTS = 200
 
 
 @dataclass(frozen=True)
 class Args:
-    """Condense the figures of one run."""
+    """Condense the figures of one diagnosed run."""
 
     run: Annotated[Path, tyro.conf.Positional]
-    """Folder of a run of train_gail.py or train_at.py with a checkpoint."""
+    """Folder of a run for which scripts/diagnose.py has drawn RUN/diagnosis."""
     out: Annotated[Path, tyro.conf.Positional]
     """docs/results/gail/diagnosis_NAME.json or docs/results/at/diagnosis_NAME.json."""
 
 
 def main() -> None:
-    """Diagnose, write."""
+    """Thin, write."""
     args = tyro.cli(Args)
-    torch.set_num_threads(1)
     record = read_mapping(args.run / "record.json")
-    if record["kind"] == "gail":
-        from l2l_gail.diagnosis import diagnose
-    else:
-        from l2l_at.diagnosis import diagnose
-    found = drawings.plain(diagnose(Run.open(args.run, kind=record["kind"])), POINTS)
-    content = {"drawings": found, "command": record["command"]} | origin(record)
+    found = drawings.restored(json.loads((args.run / "diagnosis" / drawings.FILE).read_text()))
+    content = {"drawings": drawings.plain(found, POINTS), "command": anywhere(record["command"])} | origin(record)
     args.out.write_text(json.dumps(content, separators=(",", ":")) + "\n")
+
+
+def anywhere(command: str) -> str:
+    """The command of a run as it is given in a checkout, without the folder that the run went to."""
+    program, script, *flags = shlex.split(command)
+    if "--run-dir" in flags:
+        place = flags.index("--run-dir")
+        del flags[place : place + 2]
+    return shlex.join([program, f"scripts/{Path(script).name}", *flags])
 
 
 def show(content: dict[str, Any], path: Path) -> list[str]:

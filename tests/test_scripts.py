@@ -139,6 +139,15 @@ def test_reliability_from_records_is_that_of_the_comparison(benchmarks):
     assert two["final"].value == pytest.approx(np.mean(sorted(some[-1] for some in values * 2)[1:-1]))
 
 
+def test_records_name_no_folder_of_the_machine_they_were_made_on(benchmarks):
+    import diagnosis
+
+    made = "/opt/env/bin/python /home/me/l2l/scripts/train_at.py --eps 0.2 --run-dir /home/me/runs/a --seed 0"
+    assert diagnosis.anywhere(made).split()[1:] == ["scripts/train_at.py", "--eps", "0.2", "--seed", "0"]
+    for path in (ROOT / "docs" / "results").rglob("*.json"):
+        assert not re.search(r"[\" ]/(root|home|work|tmp|opt|Users)/", path.read_text()), path
+
+
 def test_what_was_not_run_is_counted_by_setting(benchmarks, tmp_path):
     import campaign
 
