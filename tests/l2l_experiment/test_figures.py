@@ -122,6 +122,8 @@ def test_over_a_setting_every_run_is_a_dot_and_a_line_joins_the_means(tmp_path, 
     assert list(lines["l2l"].get_ydata()) == [85.0]
     dots = [list(line.get_ydata()) for line in axes[0].get_lines() if line.get_marker() == "o"]
     assert dots == [[10.0, 50.0, 0.0], [90.0], [80.0, 90.0]]
+    bands = [band.get_paths()[0].get_extents() for band in axes[0].collections]
+    assert [(band.y0, band.y1) for band in bands] == [(0.0, 90.0), (80.0, 90.0)]
     assert [label.get_text() for label in axes[0].get_xticklabels()] == ["3e-5", "1e-4"]
     assert set(lines) == {"adam", "l2l", "expert"}
     assert "1 or 2 or 3 at a value" in axes[0].figure.get_supxlabel()
