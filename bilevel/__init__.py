@@ -1,6 +1,7 @@
 """A small bilevel engine: how a follower answers, and how the answer differentiates."""
 
-from bilevel.learned import Coordinatewise, LearnedFollower
+from bilevel.coordinatewise import Coordinatewise
+from bilevel.learned import LearnedFollower
 from bilevel.response import Response, detach, implicit, unroll
 from bilevel.rules import Adam, GradientStep, SignStep, SteepestStep, UpdateRule
 from bilevel.solvers import conjugate_gradient, neumann, scaled_identity

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from bilevel._tree import Variable, detach_tree, leaves, map_tensors, rebuild
 from bilevel.rules import State, UpdateRule
+from bilevel.tree import Variable, detach_tree, leaves, map_tensors, rebuild
 
 Objective = Callable[[Variable], Tensor]
 Projection = Callable[[Variable], Variable]

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from bilevel._tree import Variable, map_tensors
+from bilevel.tree import Variable, map_tensors
 
 State = Any
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from bilevel._tree import Variable, dot, map_tensors
+from bilevel.tree import Variable, dot, map_tensors
 
 Matvec = Callable[[Variable], Variable]
 Solve = Callable[[Matvec, Variable], Variable]

@@ -1,1 +1,1 @@
-"""What every experiment shares around a run: folder, record, checkpoints, logs, stability figures, plots."""
+"""What every run needs: settings, folder, record, checkpoints, log, interrupt, sweeps."""

@@ -1,6 +1,8 @@
-"""Checkpoints: folders that appear whole or not at all, and that open without unpickling anything.
+"""Checkpoints: a tree of values in a folder that appears whole or not at all, and opens without unpickling anything.
 
-A checkpoint is `checkpoints/step_000123456/` with `tensors.safetensors` and `meta.json`.
+A checkpoint is `checkpoints/step_000123456/` with `tensors.safetensors` and `meta.json`. Its tree may hold dicts (keys
+strings or integers), lists, tuples, Tensors, numpy arrays, numbers, strings, booleans and None: what `state_dict` of a
+module or an optimiser returns, and more.
 """
 
 import json
@@ -9,7 +11,6 @@ import re
 import shutil
 import sys
 import uuid
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,46 +22,31 @@ from torch import Tensor
 
 from l2l_experiment.errors import UserError
 from l2l_experiment.files import sync
-from l2l_experiment.state import join, load_optimizer_state, optimizer_state, rng_state, set_rng_state, split
 
-__all__ = [
-    "exists",
-    "join",
-    "latest",
-    "load_optimizer_state",
-    "optimizer_state",
-    "rng_state",
-    "save",
-    "set_rng_state",
-    "split",
-]
-
-FORMAT = 1
+FORMAT = 2
 _NAME = re.compile(r"step_(\d+)(\.replaced)?")
 _TEMPORARY = ".tmp_"
+_KINDS = {"list": list, "tuple": tuple}
 
 
-def save(folder: Path | str, tensors: Mapping[str, Any], meta: Mapping[str, Any], step: int, keep: int = 2) -> Path:
+def save(folder: Path | str, tree: Any, step: int, keep: int = 2) -> Path:
     """Write a checkpoint of `step` and return its folder.
 
-    `tensors`: nested dicts with string keys, of Tensors (any device) and numpy arrays; `meta`: what JSON can hold. When
-    the new checkpoint stands, the `keep` newest up to `step` stay; older ones go, and so do those of later steps: they
-    belong to a future that was given up when the run resumed from before it. One process at a time may save.
+    When it stands, the `keep` newest up to `step` stay; older ones go, and so do those of later steps: they belong to a
+    future that was given up when the run resumed from before it. One process at a time may save. TypeError for a tree
+    that holds anything else than the above, UserError if it cannot be written.
     """
     if step < 0 or keep < 1:
         raise ValueError(f"step must be at least 0 and keep at least 1, got step {step} and keep {keep}")
-    leaves = dict(_walk(tensors, ""))
-    flat = {pointer: leaf for pointer, leaf in leaves.items() if leaf is not None}
-    # safetensors sorts its names, but a dict of weights may mean something by its order.
-    order = [[pointer, leaf is not None] for pointer, leaf in leaves.items()]
-    text = json.dumps({"format": FORMAT, "step": step, "order": order, "meta": meta})
+    tensors: dict[str, Tensor] = {}
+    text = json.dumps({"format": FORMAT, "step": step, "tree": _describe(tree, tensors)})
     root = Path(folder) / "checkpoints"
     target = root / f"step_{step:09d}"
     temporary = root / f"{_TEMPORARY}{uuid.uuid4().hex}"
     try:
         root.mkdir(parents=True, exist_ok=True)
         temporary.mkdir()
-        safetensors.torch.save_file(flat, temporary / "tensors.safetensors")
+        safetensors.torch.save_file(tensors, temporary / "tensors.safetensors")
         (temporary / "meta.json").write_text(text, encoding="utf-8")
         for path in (temporary / "tensors.safetensors", temporary / "meta.json", temporary):
             sync(path)
@@ -86,8 +72,8 @@ def exists(folder: Path | str) -> bool:
     return bool(_found(Path(folder) / "checkpoints"))
 
 
-def latest(folder: Path | str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """`(tensors, meta)` of the newest usable checkpoint: nested dicts of CPU Tensors, and what JSON held.
+def latest(folder: Path | str) -> Any:
+    """The tree of the newest usable checkpoint, its tensors on the CPU.
 
     A damaged one is passed over with a warning on stderr; UserError if none can be used.
     """
@@ -102,14 +88,14 @@ def latest(folder: Path | str) -> tuple[dict[str, Any], dict[str, Any]]:
     raise UserError(f"there is {what} in {root}; name the folder of a run that saved one, or start a new run")
 
 
-def _load(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    wrapper = json.loads((path / "meta.json").read_text(encoding="utf-8"))
-    if wrapper["format"] != FORMAT:
-        raise ValueError(f"its format is {wrapper['format']!r}, this version reads {FORMAT}")
+def _load(path: Path) -> Any:
+    meta = json.loads((path / "meta.json").read_text(encoding="utf-8"))
+    if meta["format"] == 1:
+        raise UserError(f"{path} was written by l2l 0.1; open it with that version, this one reads newer runs")
+    if meta["format"] != FORMAT:
+        raise ValueError(f"its format is {meta['format']!r}, this version reads {FORMAT}")
     # Read, not memory-mapped: the file may be deleted while the tensors live.
-    flat = safetensors.torch.load((path / "tensors.safetensors").read_bytes())
-    leaves = {pointer: flat[pointer] if full else None for pointer, full in wrapper["order"]}
-    return _nest(leaves), wrapper["meta"]
+    return _build(meta["tree"], safetensors.torch.load((path / "tensors.safetensors").read_bytes()))
 
 
 def _found(root: Path) -> list[Path]:
@@ -125,36 +111,37 @@ def _order(path: Path) -> tuple[int, bool]:
     return int(match[1]), match[2] is None
 
 
-def _walk(node: Any, pointer: str) -> Iterator[tuple[str, Tensor | None]]:
-    """Leaves by their JSON pointer (RFC 6901), copied to the CPU; None for an empty dict.
-
-    A pointer starts with a slash, so that no key can collide with safetensors' own "__metadata__".
-    """
-    if isinstance(node, Mapping):
-        for key, value in node.items():
-            if not isinstance(key, str):
-                raise TypeError(f"a checkpoint's keys must be strings, got {key!r} below {pointer or 'the top'}")
-            yield from _walk(value, f"{pointer}/{key.replace('~', '~0').replace('/', '~1')}")
-        if not node:
-            yield pointer, None
-    elif isinstance(node, Tensor):
+def _describe(node: Any, tensors: dict[str, Tensor], where: str = "") -> list[Any]:
+    """A node as `[what it is, content]`, so that tuples come back as tuples and integer keys as integers; its tensors
+    go into `tensors`, by their place in the tree."""
+    if isinstance(node, Tensor | np.ndarray):
+        name = where or "/"
         # A contiguous copy of its own: safetensors takes neither strided tensors nor two that share memory.
-        yield pointer, node.detach().cpu().clone(memory_format=torch.contiguous_format)
-    elif isinstance(node, np.ndarray | np.generic):
-        yield pointer, torch.from_numpy(np.array(node, order="C"))
-    else:
-        raise TypeError(f"a checkpoint holds Tensors and numpy arrays, got a {type(node).__name__} at {pointer!r}")
+        array = isinstance(node, np.ndarray)
+        kept = torch.from_numpy(np.array(node, order="C")) if array else node.detach().cpu()
+        tensors[name] = kept.clone(memory_format=torch.contiguous_format)
+        return ["array" if array else "tensor", name]
+    if isinstance(node, dict):
+        if wrong := [key for key in node if type(key) not in (str, int)]:
+            raise TypeError(f"a state's keys must be strings or integers, not {wrong[0]!r}")
+        return ["dict", [[key, _describe(value, tensors, f"{where}/{key!r}")] for key, value in node.items()]]
+    if isinstance(node, list | tuple):
+        kind = "list" if isinstance(node, list) else "tuple"
+        return [kind, [_describe(value, tensors, f"{where}/{i}") for i, value in enumerate(node)]]
+    if isinstance(node, np.generic):
+        node = node.item()
+    if node is None or isinstance(node, bool | int | float | str):
+        return ["value", node]
+    raise TypeError(f"cannot keep a {type(node).__name__} in a checkpoint: {node!r}")
 
 
-def _nest(leaves: Mapping[str, Tensor | None]) -> dict[str, Any]:
-    """The inverse of `_walk`."""
-    nested: dict[str, Any] = {}
-    for pointer, leaf in leaves.items():
-        keys = [key.replace("~1", "/").replace("~0", "~") for key in pointer.split("/")[1:]]
-        if not keys:
-            continue  # the top itself is empty
-        node = nested
-        for key in keys[:-1]:
-            node = node.setdefault(key, {})
-        node[keys[-1]] = {} if leaf is None else leaf
-    return nested
+def _build(description: list[Any], tensors: dict[str, Tensor]) -> Any:
+    """The inverse of `_describe`."""
+    kind, content = description
+    if kind == "tensor":
+        return tensors[content]
+    if kind == "array":
+        return tensors[content].numpy().copy()
+    if kind == "dict":
+        return {key: _build(value, tensors) for key, value in content}
+    return _KINDS[kind](_build(value, tensors) for value in content) if kind in _KINDS else content

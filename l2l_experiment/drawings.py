@@ -1,4 +1,4 @@
-"""Figures as data: what `scripts/diagnose.py` finds of a run, drawn now or later."""
+"""Figures as data: the curves that a diagnosis finds in a run, to be drawn now or later."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from l2l_experiment.figures import learning_curves
 from l2l_experiment.files import write_atomically
 
 FILE = "diagnosis.json"
@@ -21,15 +20,7 @@ class Drawing(NamedTuple):
     curves: Mapping[str, Sequence[tuple[ArrayLike, ArrayLike]]]
     """By name; each a pair of steps and values."""
     labels: Mapping[str, Any]
-    """Keyword arguments of `figures.learning_curves`."""
-
-
-def draw(drawings: Mapping[str, Drawing], folder: Path, prefix: str = "") -> list[Path]:
-    """Each drawing as FOLDER/PREFIXname.png and .svg; returns the PNGs."""
-    return [
-        learning_curves(drawing.curves, folder / f"{prefix}{name}", **drawing.labels)[0]
-        for name, drawing in drawings.items()
-    ]
+    """Keyword arguments of `l2l_compare.figures.learning_curves`."""
 
 
 def plain(drawings: Mapping[str, Drawing], most: int | None = None) -> dict[str, Any]:
@@ -65,8 +56,7 @@ def restored(content: Mapping[str, Any]) -> dict[str, Drawing]:
     }
 
 
-def save(drawings: Mapping[str, Drawing], folder: Path) -> list[Path]:
-    """Pictures, and the numbers behind them in FOLDER/diagnosis.json; returns the PNGs."""
-    pictures = draw(drawings, folder)
+def save(drawings: Mapping[str, Drawing], folder: Path) -> Path:
+    """The numbers behind the pictures in FOLDER/diagnosis.json; returns it."""
     write_atomically(folder / FILE, (json.dumps(plain(drawings)) + "\n").encode())
-    return pictures
+    return folder / FILE

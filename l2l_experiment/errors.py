@@ -33,7 +33,7 @@ def exit_on_user_error(main: Callable[P, R]) -> Callable[P, R]:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(2)
         except KeyboardInterrupt:
-            print("stopped at once; what was saved before is whole", file=sys.stderr)
+            print("stopped at once; the last checkpoint is kept", file=sys.stderr)
             sys.exit(130)
 
     return command

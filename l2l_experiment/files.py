@@ -1,13 +1,19 @@
-"""Files that are either the old ones or the new ones, never something between; and reading JSON and YAML."""
+"""Files that are replaced whole or not at all; JSON and YAML."""
 
+import copy
+import enum
 import json
+import math
 import os
 import re
 import uuid
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 import yaml
 
 from l2l_experiment.errors import UserError
@@ -72,3 +78,29 @@ def read_mapping(
     if not isinstance(content, dict):
         raise UserError(f"{path} is damaged (it holds no mapping); {advice}")
     return content
+
+
+def plain(value: Any, *, finite: bool = False) -> Any:
+    """The same in what YAML and JSON know: dict, list, str, bool, int, float, None.
+
+    With `finite`, NaN and infinities become None: JSON has no word for them. TypeError for anything else, and for keys
+    that are neither strings nor numbers.
+    """
+    if isinstance(value, Mapping):
+        if wrong := [key for key in value if not isinstance(key, str | int)]:
+            raise TypeError(f"a key must be a string or an integer, not {wrong[0]!r}")
+        return {key: plain(item, finite=finite) for key, item in value.items()}
+    if isinstance(value, enum.Enum):
+        return plain(value.value, finite=finite)
+    if isinstance(value, np.ndarray | np.generic | torch.Tensor):
+        return plain(value.tolist(), finite=finite)
+    if isinstance(value, list | tuple | set | frozenset):
+        items = sorted(value) if isinstance(value, set | frozenset) else value
+        return [plain(item, finite=finite) for item in items]
+    if isinstance(value, float) and finite and not math.isfinite(value):
+        return None
+    if value is None or isinstance(value, bool | int | float | str):
+        return copy.copy(value)
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"cannot write a {type(value).__name__} into a run's settings or record: {value!r}")

@@ -12,8 +12,7 @@ values are better. Risks are values of the lower tail, so that a larger (less ne
 falls are non-negative, and smaller is better.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import scipy.stats
@@ -23,7 +22,6 @@ Array = NDArray[np.float64]
 
 ALPHA = 0.05
 GRID_POINTS = 100
-RUNS_FOR_INTERVAL = 3  # fewer have no interval
 ROSE = 0.1  # of its range: a curve that rises by less above its first value has not learned
 
 
@@ -42,19 +40,19 @@ def cvar(values: ArrayLike, alpha: float = ALPHA) -> float:
     """
     if not 0 < alpha <= 1:
         raise ValueError(f"alpha must lie in (0, 1], got {alpha}")
-    ordered = np.sort(_finite(values, at_least=1))
+    ordered = np.sort(finite(values, at_least=1))
     weights = np.clip(max(alpha * len(ordered), 1.0) - np.arange(len(ordered)), 0.0, 1.0)
     return float(weights @ ordered / weights.sum())
 
 
 def dispersion_across_time(curve: ArrayLike) -> float:
     """Interquartile range of the differences between neighbouring values, which takes a steady trend out."""
-    return float(scipy.stats.iqr(np.diff(_finite(curve, at_least=2))))
+    return float(scipy.stats.iqr(np.diff(finite(curve, at_least=2))))
 
 
 def short_term_risk(curve: ArrayLike, alpha: float = ALPHA) -> float:
     """CVaR of the differences between neighbouring values: how bad the worst single steps are."""
-    return cvar(np.diff(_finite(curve, at_least=2)), alpha)
+    return cvar(np.diff(finite(curve, at_least=2)), alpha)
 
 
 def long_term_risk(curve: ArrayLike, alpha: float = ALPHA) -> float:
@@ -64,13 +62,13 @@ def long_term_risk(curve: ArrayLike, alpha: float = ALPHA) -> float:
 
 def drawdown(curve: ArrayLike) -> Array:
     """Each value minus the best so far, shape (n,); nowhere positive."""
-    values = _finite(curve, at_least=1)
+    values = finite(curve, at_least=1)
     return values - np.maximum.accumulate(values)
 
 
 def largest_fall(curve: ArrayLike) -> Fall:
     """The deepest drawdown, from a peak to a later trough, and what fraction of that peak was lost."""
-    values = _finite(curve, at_least=1)
+    values = finite(curve, at_least=1)
     losses = -drawdown(values)
     trough = int(losses.argmax())
     loss, peak = float(losses[trough]), float(values[: trough + 1].max())
@@ -85,70 +83,11 @@ def late_fall(curve: ArrayLike) -> float:
     A policy that learns nothing yet often falls below where it began; that is counted by `largest_fall` and not here.
     So a curve that never rises above its first value, by a tenth of its own range, has no late fall: NaN.
     """
-    values = _finite(curve, at_least=1)
+    values = finite(curve, at_least=1)
     if values.max() - values[0] < ROSE * np.ptp(values):
         return np.nan
     learned = np.flatnonzero(values >= (values[0] + values.max()) / 2)[0]
     return largest_fall(values[learned:]).absolute
-
-
-def dispersion_across_runs(curves: ArrayLike) -> Array:
-    """Interquartile range over runs at each step of the grid; (runs, n) gives (n,)."""
-    low, high = np.quantile(_finite(curves, at_least=1, dimensions=2), (0.25, 0.75), axis=0)
-    return high - low
-
-
-def risk_across_runs(finals: ArrayLike, alpha: float = ALPHA) -> float:
-    """CVaR of the runs' final values: how good the worst runs are. Below 1/alpha runs this is the worst one."""
-    return cvar(finals, alpha)
-
-
-def interquartile_mean(values: ArrayLike, axis: int | None = None) -> Any:
-    """Mean of the middle half: ⌊n/4⌋ values are dropped at each end. A float, or an array if `axis` is given."""
-    array = np.asarray(values, dtype=np.float64)
-    if array.size == 0 or np.isnan(array).any():
-        # Sorting would put NaN at the top, where it is trimmed away in silence.
-        raise ValueError("an interquartile mean needs at least one value, and none of them NaN")
-    # scipy's trim_mean does the same in many times the time, which thousands of bootstrap draws multiply.
-    ordered = np.sort(array.ravel() if axis is None else np.moveaxis(array, axis, 0), axis=0)
-    dropped = len(ordered) // 4
-    mean = ordered[dropped : len(ordered) - dropped].mean(axis=0)
-    return float(mean) if axis is None else mean
-
-
-def bootstrap_interval(
-    values_by_group: Mapping[str, ArrayLike] | Iterable[ArrayLike],
-    statistic: Callable[[Array], Any] = interquartile_mean,
-    n: int = 2000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> tuple[Any, Any]:
-    """Stratified percentile bootstrap: `(low, high)` of `statistic` over all groups' values together.
-
-    Each of the `n` draws resamples the runs of every group (task) with replacement, within the group. A group's first
-    dimension counts runs; `statistic` gets the groups joined along it and gives a number or an array.
-    """
-    groups = list(values_by_group.values() if isinstance(values_by_group, Mapping) else values_by_group)
-    arrays = [np.asarray(group, dtype=np.float64) for group in groups]
-    if not arrays or any(len(array) == 0 for array in arrays):
-        raise ValueError("every group needs at least one value")
-    generator = np.random.default_rng(seed)
-    drawn = [
-        statistic(np.concatenate([array[generator.integers(len(array), size=len(array))] for array in arrays]))
-        for _ in range(n)
-    ]
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return (float(low), float(high)) if np.ndim(low) == 0 else (low, high)
-
-
-def mean_interval(values: ArrayLike, level: float = 0.95) -> float:
-    """Half the width of Student's t interval of a mean, for at least two values.
-
-    For few runs: a bootstrap of two to five values is too narrow, for it draws from those values alone.
-    """
-    array = _finite(values, at_least=2)
-    quantile = scipy.stats.t.ppf((1 + level) / 2, len(array) - 1)
-    return float(quantile * array.std(ddof=1) / np.sqrt(len(array)))
 
 
 def on_grid(steps: ArrayLike, values: ArrayLike, grid: ArrayLike) -> Array:
@@ -191,7 +130,7 @@ def summarise(steps: ArrayLike, values: ArrayLike, grid: ArrayLike | None = None
 
 def _curve(steps: ArrayLike, values: ArrayLike) -> tuple[Array, Array]:
     """Steps rising, each once, and their values."""
-    steps, values = np.asarray(steps, dtype=np.float64), _finite(values, at_least=1)
+    steps, values = np.asarray(steps, dtype=np.float64), finite(values, at_least=1)
     if steps.shape != values.shape:
         raise ValueError(f"a curve needs as many steps as values, got {steps.shape} and {values.shape}")
     # The last of equal steps is the first one that `unique` meets when it looks from behind.
@@ -199,7 +138,7 @@ def _curve(steps: ArrayLike, values: ArrayLike) -> tuple[Array, Array]:
     return unique, values[::-1][from_behind]
 
 
-def _finite(values: ArrayLike, *, at_least: int, dimensions: int = 1) -> Array:
+def finite(values: ArrayLike, *, at_least: int, dimensions: int = 1) -> Array:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != dimensions or array.size < at_least:
         raise ValueError(

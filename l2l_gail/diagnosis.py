@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from bilevel import Coordinatewise, unroll
-from bilevel._tree import flatten
+from bilevel.tree import flatten
 from l2l_experiment import events
 from l2l_experiment.drawings import Drawing
 from l2l_experiment.errors import UserError

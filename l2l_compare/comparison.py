@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from l2l_experiment.curves import PROBE, TAGS, Curve
+from l2l_compare.curves import PROBE, TAGS, Curve
 from l2l_experiment.errors import UserError
 from l2l_experiment.stability import (
     ALPHA,

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 
-from l2l_experiment import figures
-from l2l_experiment.figures import COLOURS, DASHES
+from l2l_compare import figures
+from l2l_compare.figures import COLOURS, DASHES
 
 
 def over_setting(

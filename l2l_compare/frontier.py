@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from l2l_experiment import figures
+from l2l_compare import figures
 from l2l_experiment.errors import UserError
 from l2l_experiment.files import file_name, read_mapping
 

@@ -12,7 +12,7 @@ from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 from tensorboard.plugins.custom_scalar import layout_pb2, metadata
 from torch.utils.tensorboard import SummaryWriter
 
-from l2l_experiment.curves import Curve
+from l2l_compare.curves import Curve
 from l2l_experiment.stability import RUNS_FOR_INTERVAL, bootstrap_interval, interquartile_mean, on_grid
 
 SUFFIX = ".l2l-comparison"

@@ -1,0 +1,23 @@
+"""Where networks live: the device that a setting names."""
+
+import torch
+
+from l2l_experiment.errors import UserError
+
+
+def resolve(name: str, *, auto: str = "cuda") -> torch.device:
+    """The device that a setting names; `auto` is `cuda` (where there is one) or `cpu`, as suits the tool.
+
+    UserError for an unknown name, and for CUDA where torch has none.
+    """
+    if name == "auto":
+        return torch.device("cuda" if auto == "cuda" and torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise UserError(f"--device must be auto, cpu or cuda, not {name!r}")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"--device {name}: this machine has no CUDA device that torch can use; use --device cpu")
+    return device
