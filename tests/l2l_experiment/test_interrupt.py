@@ -104,24 +104,17 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(capsys):
     assert capsys.readouterr().err == "error: there is no wrong; name the right one\n"
 
 
-def test_other_errors_keep_their_traceback():
+def test_ctrl_c_is_one_line_and_other_errors_keep_their_traceback(capsys):
     @exit_on_user_error
-    def main() -> None:
-        raise RuntimeError("a bug")
+    def main(error: BaseException) -> None:
+        raise error
 
     with pytest.raises(RuntimeError, match="a bug"):
-        main()
-
-
-def test_a_reader_that_closes_its_end_is_no_error():
-    code = """
-from l2l_experiment.errors import exit_on_user_error
-exit_on_user_error(lambda: print("one\\n" * 100_000))()
-"""
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    process.stdout.close()
-    assert process.wait(60) == 0
-    assert process.stderr.read() == b""
+        main(RuntimeError("a bug"))
+    with pytest.raises(SystemExit) as exit_:
+        main(KeyboardInterrupt())
+    assert exit_.value.code == 130
+    assert capsys.readouterr().err == "stopped at once; the last checkpoint is kept\n"
 
 
 def test_what_is_at_work_is_saved_although_nobody_reads_any_more(tmp_path):

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from l2l_experiment.curves import Curve, read
 
 from l2l_experiment import comparison, stability
-from l2l_experiment.curves import Curve, read
 from l2l_experiment.errors import UserError
 from tests.l2l_experiment.made_up import TAG, curve, our_run, ragged
 

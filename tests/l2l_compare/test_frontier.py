@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from l2l_experiment.curves import PROBE
 
 from l2l_at import frontier
 from l2l_experiment import events
-from l2l_experiment.curves import PROBE
 from l2l_experiment.errors import UserError
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"

@@ -4,16 +4,16 @@ import numpy as np
 import yaml
 from torch.utils.tensorboard import SummaryWriter
 
-from l2l_experiment import events
-from l2l_experiment.curves import Curve
+from l2l_compare.curves import Curve
+from l2l_experiment.metrics import METRICS, JsonLines
 
 TAG = "rollout/ep_rew_mean"
 
 
-def our_run(folder, values, settings=None):
-    with events.JsonLines(folder / events.METRICS) as rows:
+def our_run(folder, values, settings=None, **more):
+    with JsonLines(folder / METRICS) as rows:
         for index, value in enumerate(values):
-            rows.write(10 * index, {TAG: value})
+            rows.write(10 * index, {TAG: value} | more)
     (folder / "config.yaml").write_text(yaml.safe_dump({"settings": settings or {}, "steps": 100}))
     (folder / "record.json").write_text('{"kind": "gail", "status": "finished"}')
     return folder
@@ -26,10 +26,9 @@ def foreign_run(folder, points, tag=TAG):
     return folder
 
 
-def curve(values, name="r", group="g"):
-    values = np.asarray(values, dtype=np.float64)
-    return Curve(name, group, TAG, 10.0 * np.arange(len(values)), values, np.full(len(values), np.nan))
-
-
 def ragged(name, group, steps, values):
     return Curve(name, group, TAG, np.array(steps, float), np.array(values, float), np.full(len(steps), np.nan))
+
+
+def curve(values, name="r", group="g"):
+    return ragged(name, group, 10.0 * np.arange(len(values)), values)
