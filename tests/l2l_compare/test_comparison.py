@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from l2l_experiment.curves import Curve, read
 
-from l2l_experiment import comparison, stability
+from l2l_compare import comparison, reliability
+from l2l_compare.curves import read
 from l2l_experiment.errors import UserError
-from tests.l2l_experiment.made_up import TAG, curve, our_run, ragged
+from tests.l2l_compare.made_up import curve, our_run, ragged
 
 
 def test_runs_of_different_lengths_are_compared_where_both_are(tmp_path):
@@ -53,18 +53,6 @@ def test_one_run_has_no_interval():
     assert found["final"] == (2.0, None, None)
 
 
-@pytest.mark.parametrize(
-    ("left", "right", "expected"),
-    [([2, 3], [0, 1], 1.0), ([0, 1], [2, 3], 0.0), ([1, 1], [1, 1], 0.5), ([0, 2], [1, 2], 0.375)],
-)
-def test_probability_of_improvement_by_counting(left, right, expected):
-    found = comparison.probability_of_improvement([(left, right)])
-    assert found == (expected, None, None)
-    thrice = comparison.probability_of_improvement([(3 * left, 3 * right)])
-    assert thrice.value == expected
-    assert thrice.low <= expected <= thrice.high
-
-
 def test_improvement_over_tasks_is_within_each_task():
     """Better by ten on both tasks, whose scales are far apart: pooled, the tasks' distance would be all one saw."""
 
@@ -94,7 +82,7 @@ def test_a_group_that_mixes_settings_says_so(tmp_path):
 
 
 def test_curves_without_a_common_stretch_are_refused():
-    late = Curve("r", "g", TAG, np.array([100.0, 200.0]), np.array([1.0, 2.0]), np.array([0.1, 0.2]))
+    late = ragged("r", "g", [100, 200], [1, 2])
     with pytest.raises(UserError, match="share no stretch"):
         comparison.shared_grid([curve([1, 2, 3]), late])
 
@@ -146,24 +134,16 @@ def test_a_group_of_many_runs_in_figures():
     assert row["worst"] == "r0"
     value, low, high = row["figures"]["final"]
     assert value == 3.0  # one run of five is dropped at each end
-    assert (low, high) == stability.bootstrap_interval([finals], stability.interquartile_mean)
+    assert (low, high) == reliability.bootstrap_interval([finals], reliability.interquartile_mean)
     assert low < value < high
     assert row["figures"]["risk_across_runs"] == [1.0, None, None]  # of fewer than 21 runs it would be no interval
     many = [ragged(f"m{i}", "m", [0, 50, 100], [0, 0, i]) for i in range(1, 22)]
     assert comparison.table({"m": many})["groups"]["m"]["figures"]["risk_across_runs"][1:] != [None, None]
     assert row["figures"]["dispersion_across_runs"][0] == pytest.approx(
-        stability.dispersion_across_runs([[0, 0, value] for value in finals]).mean()
+        reliability.dispersion_across_runs([[0, 0, value] for value in finals]).mean()
     )
     assert content["groups"]["h"]["figures"]["final"][0] == 3.0  # at step 100, not at its own end
     assert content["improvement"]["g over h"][0] == 0.5
-
-
-def test_the_interval_of_an_improvement_is_a_bootstrap_over_runs():
-    left, right = [0.0, 2.0, 4.0, 6.0], [1.0, 3.0, 5.0, 7.0]
-    found = comparison.probability_of_improvement([(left, right)])
-    assert found.value == 6 / 16
-    assert found.low < 0.2
-    assert found.high > 0.6
 
 
 def test_folders_of_other_tools_are_of_the_only_task_there_is():

@@ -1,25 +1,21 @@
 """The picture of graded runs: robustness against the cost of training."""
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
 import yaml
-from l2l_experiment.curves import PROBE
 
-from l2l_at import frontier
-from l2l_experiment import events
+from l2l_compare import cli, frontier
+from l2l_compare.curves import PROBE
 from l2l_experiment.errors import UserError
-
-SCRIPTS = Path(__file__).parents[2] / "scripts"
+from l2l_experiment.metrics import METRICS, JsonLines
 
 MACHINE = {"cpu": "Some CPU", "gpu": None}
 
 
 def graded_run(folder, robust, seconds, machine=MACHINE, tier="quick", sessions=(), **settings):
     """A finished run with a probe's curve, a cost and a grade (`robust=None`: without)."""
-    with events.JsonLines(folder / events.METRICS) as rows:
+    with JsonLines(folder / METRICS) as rows:
         for step in (10, 20):
             rows.write(step, {PROBE: 0.01 * step})
     known = {"dataset": "digits", "norm": "linf", "eps": "0.1", "method": folder.name.split("_")[0]} | settings
@@ -33,7 +29,7 @@ def graded_run(folder, robust, seconds, machine=MACHINE, tier="quick", sessions=
 
 def test_a_frontier_has_the_median_cost_and_all_grades_of_a_group(tmp_path, monkeypatch):
     drawn = {}
-    monkeypatch.setattr(frontier.figures, "frontier", lambda points, stem, **labels: drawn.update(points) or (stem,))
+    monkeypatch.setattr(frontier.figures, "frontier", lambda points, stem, **labels: drawn.update(points) or stem)
     runs = {"pgd": [graded_run(tmp_path / f"pgd_s{i}", 0.8 + i / 100, 10.0 + i**2) for i in range(3)]}
     runs["l2l"] = [graded_run(tmp_path / "l2l_s0", 0.79, 4.0)]
     pictures, reasons = frontier.draw({"digits": runs}, tmp_path / "frontier")
@@ -67,18 +63,15 @@ def test_a_damaged_record_is_not_taken_for_a_grade(tmp_path):
         frontier.read(run)
 
 
-def test_compare_draws_it_and_removes_an_older_one(tmp_path, monkeypatch, capsys):
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    import compare
-
+def test_compare_draws_it_and_removes_an_older_one(tmp_path, capsys):
     runs = [graded_run(tmp_path / f"{name}_s0", robust, 5.0) for name, robust in (("pgd", 0.8), ("l2l", 0.7))]
     out = tmp_path / "out"
-    monkeypatch.setattr(sys, "argv", ["compare", *map(str, runs), "--out", str(out)])
-    compare.main()
-    assert {path.name for path in out.glob("frontier*")} == {"frontier.png", "frontier.svg"}
+    argv = [*map(str, runs), "--out", str(out)]
+    cli.main(argv)
+    assert {path.name for path in out.glob("frontier*")} == {"frontier.png"}
     assert "frontier.png" in capsys.readouterr().out
     record = tmp_path / "l2l_s0" / "record.json"
     record.write_text(record.read_text().replace('"grade"', '"nothing"'))
-    compare.main()
+    cli.main(argv)
     assert not list(out.glob("frontier*"))
     assert "l2l_s0 was not graded" in capsys.readouterr().err

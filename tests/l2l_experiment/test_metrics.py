@@ -109,7 +109,7 @@ def test_a_resumed_run_logs_every_step_once(tmp_path):
     ],
 )
 def test_a_damaged_row_is_named_and_ends_what_is_read_of_it_otherwise(path, row):
-    path.write_text('{"step": 1}\n%s\n{"step": 2}\n' % row)
+    path.write_text("\n".join(['{"step": 1}', row, '{"step": 2}', ""]))
     with pytest.raises(UserError, match=r"metrics\.jsonl is damaged"):
         metrics.read(path)
     assert [found["step"] for found in metrics.read(path, whole=False)] == [1]
