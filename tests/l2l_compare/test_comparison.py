@@ -28,17 +28,17 @@ def test_reliability_by_hand():
     found = comparison.reliability(curves, grid)
     assert found["final"].value == 16
     assert found["largest_fall"].value == 3  # 6 and 0
-    assert found["final"].low is None  # two runs have no interval
     assert found["risk_across_runs"].value == 12
     # Two runs: the interquartile range is half of their distance, here 0, 10, 16 and 8.
     assert found["dispersion_across_runs"].value == pytest.approx(np.mean([0, 10, 16, 8]) / 2)
 
 
-def test_few_runs_have_no_interval_of_their_spread():
-    grid = np.array([0.0, 10.0, 20.0, 30.0])
-    of = [comparison.reliability([curve([0, 1, 2, i], f"r{i}") for i in range(3, 3 + n)], grid) for n in (4, 5)]
-    assert [found["dispersion_across_runs"].low is None for found in of] == [True, False]
-    assert [found["final"].low is None for found in of] == [False, False]
+def test_few_runs_have_no_intervals():
+    grid, runs = np.array([0.0, 10.0, 20.0, 30.0]), [curve([0, 1, 2, i], f"r{i}") for i in range(3, 24)]
+    of = [comparison.reliability(runs[:n], grid) for n in (1, 2, 3, 4, 5, 20, 21)]
+    for name, first in (("final", 3), ("dispersion_across_runs", 5), ("risk_across_runs", 21)):
+        known = [name in found and found[name].low is not None for found in of]
+        assert known == [n >= first for n in (1, 2, 3, 4, 5, 20, 21)], name
 
 
 def test_the_late_fall_is_of_the_runs_that_rose():
@@ -46,11 +46,6 @@ def test_the_late_fall_is_of_the_runs_that_rose():
     rose, sank = curve([0, 10, 4, 12], "a"), curve([0, -50, -1, -60], "b")
     assert comparison.reliability([rose, sank], grid)["late_fall"] == (6.0, None, None)
     assert "late_fall" not in comparison.reliability([sank, sank], grid)
-
-
-def test_one_run_has_no_interval():
-    found = comparison.reliability([curve([0, 1, 2])], np.array([0.0, 10.0, 20.0]))
-    assert found["final"] == (2.0, None, None)
 
 
 def test_improvement_over_tasks_is_within_each_task():
@@ -81,12 +76,6 @@ def test_a_group_that_mixes_settings_says_so(tmp_path):
     assert "differ in rate" in comparison.markdown(content)
 
 
-def test_curves_without_a_common_stretch_are_refused():
-    late = ragged("r", "g", [100, 200], [1, 2])
-    with pytest.raises(UserError, match="share no stretch"):
-        comparison.shared_grid([curve([1, 2, 3]), late])
-
-
 def test_runs_that_would_leave_no_common_stretch_are_taken_out():
     long, other = ragged("long", "g", [0, 10, 40], [1, 2, 3]), ragged("other", "g", [5, 45], [1, 2])
     early, late = ragged("early", "g", [0, 4], [1, 2]), ragged("late", "g", [41, 60], [1, 2])
@@ -96,6 +85,8 @@ def test_runs_that_would_leave_no_common_stretch_are_taken_out():
     assert comparison.overlapping([point]) == ([], [point])
     elsewhere = replace(late, task="another")
     assert comparison.overlapping([long, elsewhere]) == ([long, elsewhere], [])
+    with pytest.raises(UserError, match="share no stretch"):
+        comparison.shared_grid([long, late])
 
 
 def test_two_points_have_no_dispersion():
@@ -134,14 +125,10 @@ def test_a_group_of_many_runs_in_figures():
     assert row["worst"] == "r0"
     value, low, high = row["figures"]["final"]
     assert value == 3.0  # one run of five is dropped at each end
-    assert (low, high) == reliability.bootstrap_interval([finals], reliability.interquartile_mean)
+    assert (low, high) == reliability.bootstrap_interval([finals])
     assert low < value < high
-    assert row["figures"]["risk_across_runs"] == [1.0, None, None]  # of fewer than 21 runs it would be no interval
-    many = [ragged(f"m{i}", "m", [0, 50, 100], [0, 0, i]) for i in range(1, 22)]
-    assert comparison.table({"m": many})["groups"]["m"]["figures"]["risk_across_runs"][1:] != [None, None]
-    assert row["figures"]["dispersion_across_runs"][0] == pytest.approx(
-        reliability.dispersion_across_runs([[0, 0, value] for value in finals]).mean()
-    )
+    assert row["figures"]["risk_across_runs"] == [1.0, None, None]
+    assert row["figures"]["dispersion_across_runs"][0] == pytest.approx(2 / 3)  # 0, 0 and 4 - 2
     assert content["groups"]["h"]["figures"]["final"][0] == 3.0  # at step 100, not at its own end
     assert content["improvement"]["g over h"][0] == 0.5
 
