@@ -35,24 +35,20 @@ def refused(command, argv, capsys):
     return told
 
 
-def test_a_board_has_a_band_of_three_runs_at_whole_steps(tmp_path):
+def test_a_board_has_a_band_of_three_runs_at_whole_steps_and_all_groups_on_one_chart(tmp_path):
     groups = {"a": [ragged(f"r{i}", "a", [0, 20], [0, value]) for i, value in enumerate([10.0, 20.0, 60.0])]}
-    board.write(tmp_path, groups, {"a": np.linspace(0, 20, 100)}, TAG)
+    groups["b"] = [curve([1, 1, 1])]
+    (tmp_path / "events.out.tfevents.1.somebody").touch()
+    for _ in range(2):  # the second one replaces the first
+        board.write(tmp_path, groups, dict.fromkeys("ab", np.linspace(0, 20, 100)), TAG)
+    assert charts(tmp_path) == {TAG: ["a/mean", "b/mean"]}
     low, mean, high = (np.array(scalars(tmp_path, f"a/{part}")).T for part in ("low", "mean", "high"))
     assert mean[0].tolist() == list(range(21))
     assert mean[1].tolist() == pytest.approx([1.5 * step for step in range(21)])
     assert (low[1, 1:] < mean[1, 1:]).all()
     assert (mean[1, 1:] < high[1, 1:]).all()
-
-
-def test_a_board_has_all_groups_on_one_chart_and_replaces_an_earlier_one(tmp_path):
-    groups = {"a": [curve([0, 1, 2]), curve([0, 3, 4])], "b": [curve([1, 1, 1])]}
-    for _ in range(2):
-        board.write(tmp_path, groups, dict.fromkeys("ab", np.array([0.0, 10.0, 20.0])), TAG)
-        (tmp_path / "events.out.tfevents.1.somebody").touch()
-    assert scalars(tmp_path, "a/mean") == [(0, 0), (10, 2), (20, 3)]
-    (tmp_path / "events.out.tfevents.1.somebody").unlink()
-    assert charts(tmp_path) == {TAG: ["a/mean", "b/mean"]}
+    assert scalars(tmp_path, "b/low") == scalars(tmp_path, "b/high") == [(step, 1) for step in range(21)]
+    assert len(list(tmp_path.iterdir())) == 2  # others' files stay
 
 
 def test_compare_leaves_out_what_it_cannot_read_and_writes_the_same_again(tmp_path, capsys):

@@ -51,14 +51,11 @@ def test_the_late_fall_is_of_the_runs_that_rose():
 def test_improvement_over_tasks_is_within_each_task():
     """Better by ten on both tasks, whose scales are far apart: pooled, the tasks' distance would be all one saw."""
 
-    def runs(task, group, values):
-        return [replace(curve([0, value], f"{task}{group}{value}", group), task=task) for value in values]
-
+    first = {("easy", "a"): 5000, ("easy", "b"): 5010, ("hard", "a"): 10, ("hard", "b"): 20}
     curves = [
-        *runs("easy", "a", [5000, 5001, 5002]),
-        *runs("easy", "b", [5010, 5011, 5012]),
-        *runs("hard", "a", [10, 11, 12]),
-        *runs("hard", "b", [20, 21, 22]),
+        replace(curve([0, value + i], f"{task}{group}{i}", group), task=task)
+        for (task, group), value in first.items()
+        for i in range(3)
     ]
     groups = comparison.grouped(curves)
     assert list(groups) == ["easy: a", "easy: b", "hard: a", "hard: b"]
@@ -89,12 +86,6 @@ def test_runs_that_would_leave_no_common_stretch_are_taken_out():
         comparison.shared_grid([long, late])
 
 
-def test_two_points_have_no_dispersion():
-    runs = [ragged("a", "g", [0, 10], [0, 5]), ragged("b", "g", [0, 10], [0, 7])]
-    assert "dispersion" not in comparison.reliability(runs, comparison.shared_grid(runs))
-    assert "dispersion" in comparison.reliability(runs, [0, 5, 10])
-
-
 def test_figures_of_runs_that_are_logged_at_different_steps():
     """Every figure is of the stretch that all runs cover, and ends at its last step, whatever a run logged inside."""
     dense = ragged("a", "g", np.arange(10, 200, 20), np.arange(10, 200, 20))  # a line through the origin
@@ -105,14 +96,12 @@ def test_figures_of_runs_that_are_logged_at_different_steps():
     assert steps.tolist() == [10, 100, 190]
     assert values.tolist() == [10, 100, 10]
     alone = {curve.name: comparison.reliability([curve], grid) for curve in (dense, coarse)}
-    assert alone["a"]["final"].value == 190
-    assert alone["b"]["final"].value == 10
-    assert alone["b"]["best"].value == 100
-    assert alone["b"]["largest_fall"].value == 90
-    assert alone["b"]["drawdown_cvar"].value == -90
+    assert [alone["a"][name].value for name in ("final", "short_term_risk")] == [190, 90]
+    found = {name: alone["b"][name].value for name in ("final", "best", "largest_fall", "drawdown_cvar")}
+    assert found == {"final": 10, "best": 100, "largest_fall": 90, "drawdown_cvar": -90}
     assert alone["b"]["short_term_risk"].value == -90
-    assert alone["a"]["short_term_risk"].value == 90
     assert alone["b"]["dispersion"].value == 90  # the differences are 90 and -90
+    assert "dispersion" not in comparison.reliability([dense], [10, 190])  # of two points there is one difference
 
 
 def test_a_group_of_many_runs_in_figures():
@@ -160,17 +149,13 @@ def test_every_task_is_judged_on_its_own_steps():
     short = [replace(curve([0, 1, 2], f"s{i}", "a"), task="digits") for i in range(2)]
     long = [replace(ragged(f"l{i}", "a", [500, 900, 2000], [1, 5, 7]), task="CIFAR") for i in range(2)]
     content = comparison.table(comparison.grouped([*short, *long]))
-    assert {name: row["figures"]["final"][0] for name, row in content["groups"].items()} == {
-        "CIFAR: a": 7,
-        "digits: a": 2,
-    }
+    finals = {name: row["figures"]["final"][0] for name, row in content["groups"].items()}
+    assert finals == {"CIFAR: a": 7, "digits: a": 2}
     text = comparison.markdown(content)
     assert "digits: steps 0 to 20" in text
     assert "CIFAR: steps 500 to 2,000" in text
 
 
 def test_the_worst_run_is_that_of_the_shared_stretch():
-    recovers_late, ends_early = ragged("a", "g", [0, 100, 200], [0, 2, 9]), ragged("b", "g", [0, 100], [0, 3])
-    runs = [recovers_late, ends_early]
-    assert comparison.worst(runs, comparison.shared_grid(runs)) == 0
-    assert comparison.table({"g": runs})["groups"]["g"]["worst"] == "a"
+    runs = [ragged("recovers", "g", [0, 100, 200], [0, 2, 9]), ragged("ends early", "g", [0, 100], [0, 3])]
+    assert comparison.table({"g": runs})["groups"]["g"]["worst"] == "recovers"

@@ -78,20 +78,22 @@ def test_groups_by_settings(tmp_path):
 
 
 def test_what_cannot_be_read_says_why(tmp_path):
-    with pytest.raises(UserError, match="no folder"):
-        curves.read(tmp_path / "nowhere")
-    with pytest.raises(UserError, match="another --tag"):
-        curves.read(our_run(tmp_path / "a", [1.0]))
-    with pytest.raises(UserError, match="loss"):
-        curves.read(our_run(tmp_path / "b", [1.0, 2.0]), tag="loss")
+    folder = our_run(tmp_path / "a", [1.0])
+    for place, tag, told in (
+        (tmp_path / "nowhere", None, "no folder"),
+        (folder, None, "another --tag"),
+        (folder, "loss", "loss"),
+    ):
+        with pytest.raises(UserError, match=told):
+            curves.read(place, tag=tag)
 
 
-@pytest.mark.parametrize(("name", "content"), [("record.json", '{"status": "fin'), ("config.yaml", "settings: [")])
-def test_a_damaged_file_is_named(tmp_path, name, content):
+def test_a_damaged_file_is_named(tmp_path):
     folder = our_run(tmp_path / "a", [1.0, 2.0])
-    (folder / name).write_text(content)
-    with pytest.raises(UserError, match=f"{name} is damaged"):
-        curves.read(folder, by=("follower",))
+    for name, content in (("config.yaml", "settings: ["), ("record.json", '{"status": "fin')):
+        (folder / name).write_text(content)
+        with pytest.raises(UserError, match=f"{name} is damaged"):
+            curves.read(folder, by=("follower",))
 
 
 def test_a_log_of_ours_that_is_not_whole_is_left_out_unless_asked_for(tmp_path):

@@ -46,13 +46,6 @@ def test_a_bootstrap_is_that_of_draws_by_hand():
     assert bootstrap_interval([values], n=500, seed=3, level=0.9) == pytest.approx(expected, abs=1e-12)
 
 
-def test_bootstrap_interval_of_a_mean_is_close_to_the_normal_one():
-    values = np.random.default_rng(1).normal(size=400)
-    low, high = bootstrap_interval([values], np.mean)
-    half = 1.96 * values.std() / 20
-    assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.012)
-
-
 def test_bootstrap_covers_the_truth_as_often_as_it_says():
     generator = np.random.default_rng(0)
     samples = [generator.normal(size=40) for _ in range(300)]
@@ -70,16 +63,10 @@ def test_bootstrap_is_stratified():
     assert (high - low) / 2 == pytest.approx(half, rel=0.06)
 
 
-def test_bootstrap_is_seeded_and_keeps_runs_whole():
-    curves = np.random.default_rng(0).normal(size=(5, 7))
-    first, again, other = (bootstrap_interval([curves], np.mean, n=300, seed=seed) for seed in (3, 3, 4))
-    assert np.array_equal(first, again)
-    assert not np.array_equal(first, other)
-    half = bootstrap_interval([curves], np.mean, n=300, seed=3, level=0.5)
-    assert (half[1] - half[0] < first[1] - first[0]).all()
-    assert first[0].shape == (7,)
-    # A column that is twice another has twice its interval, for both are drawn together.
-    low, high = bootstrap_interval([np.column_stack([curves[:, 0], 2 * curves[:, 0]])], np.mean, n=300, seed=3)
+def test_bootstrap_keeps_runs_whole():
+    """A column that is twice another has twice its interval, for both are drawn together."""
+    column = np.random.default_rng(0).normal(size=5)
+    low, high = bootstrap_interval([np.column_stack([column, 2 * column])], np.mean, n=300)
     assert (low[1], high[1]) == pytest.approx((2 * low[0], 2 * high[0]))
 
 

@@ -18,11 +18,10 @@ from l2l_experiment import checkpoint
 from l2l_experiment.errors import UserError
 
 KEYS = st.text(max_size=4) | st.integers(-9, 9) | st.sampled_from(["a.b", "a/b", "/", "", "'/'", "__metadata__", "ü"])
-DTYPES = ["float64", "float32", "float16", "int64", "int32", "uint8", "uint16", "uint32", "bool"]
+DTYPES = st.sampled_from(["float64", "float32", "float16", "int64", "int32", "uint8", "uint16", "uint32", "bool"])
+SHAPES = st.sampled_from([(), (0,), (3,), (2, 0), (2, 3)])
 ARRAYS = st.builds(
-    lambda dtype, shape: np.arange(np.prod(shape, dtype=int)).reshape(shape).astype(dtype),
-    st.sampled_from(DTYPES),
-    st.sampled_from([(), (0,), (3,), (2, 0), (2, 3)]),
+    lambda dtype, shape: np.arange(np.prod(shape, dtype=int)).reshape(shape).astype(dtype), DTYPES, SHAPES
 )
 PLAIN = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=5)
 TREES = st.recursive(
@@ -89,19 +88,13 @@ def test_what_is_loaded_is_writable_and_outlives_its_file(tmp_path):
 
 
 def test_what_cannot_be_kept_is_refused(tmp_path):
-    save(tmp_path, 1)
-    for tree, told in (
-        ({"schedule": len}, "cannot keep a builtin_function"),
-        ({(1, 2): 3}, "keys"),
-        ({True: 1}, "keys"),
-    ):
+    for tree, told in (({"schedule": len}, "cannot keep a builtin"), ({(1, 2): 3}, "keys"), ({True: 1}, "keys")):
         with pytest.raises(TypeError, match=told):
             checkpoint.save(tmp_path, tree, step=2)
-    with pytest.raises(ValueError, match="step"):
-        save(tmp_path, -1)
-    with pytest.raises(ValueError, match="keep"):
-        save(tmp_path, 1, keep=0)
-    assert names(tmp_path) == ["step_000000001"]
+    for step, keep in ((-1, 2), (1, 0)):
+        with pytest.raises(ValueError, match=f"got step {step} and keep {keep}"):
+            save(tmp_path, step, keep=keep)
+    assert not list(tmp_path.iterdir())
 
 
 def test_it_opens_without_unpickling(tmp_path, monkeypatch):
@@ -165,13 +158,10 @@ for i in range(10**6):
 
 
 def test_kills_at_any_moment_lose_no_finished_save(tmp_path, capsys):
+    root = Path(checkpoint.__file__).parents[1]
     for kill in range(3):
-        process = subprocess.Popen(
-            [sys.executable, "-c", ENDLESS, str(tmp_path)],
-            cwd=Path(checkpoint.__file__).parents[1],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        command = [sys.executable, "-c", ENDLESS, str(tmp_path)]
+        process = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True)
         assert process.stdout.readline() == "0\n"
         time.sleep(0.05 + 0.061 * kill)
         process.kill()

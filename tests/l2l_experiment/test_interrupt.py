@@ -71,8 +71,7 @@ def test_outside_the_main_thread_it_does_nothing():
         with StopRequest() as stop:
             seen.extend([stop.requested, signal.getsignal(signal.SIGINT)])
 
-    thread = threading.Thread(target=work)
-    thread.start()
+    (thread := threading.Thread(target=work)).start()
     thread.join()
     assert seen == [False, before]
 
