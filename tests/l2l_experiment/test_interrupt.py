@@ -99,26 +99,23 @@ def test_a_users_mistake_and_ctrl_c_are_one_line_and_a_bug_keeps_its_traceback(c
 
 def test_what_is_at_work_is_saved_although_nobody_reads_any_more(tmp_path):
     """Ctrl-C ends the `tee` behind a command as well: its next line must not keep it from saving."""
-    code = f"""
+    code = """
 import sys, pathlib
 from tqdm import tqdm
 from l2l_experiment.errors import exit_on_user_error
 
 def main():
-    sys.stdin.readline()
-    with tqdm(total=3, mininterval=0) as bar:
-        for _ in range(3):
-            bar.update()
-            print("a round", file=sys.stderr)
-    pathlib.Path({str(tmp_path / "saved")!r}).touch()
+    for _ in tqdm(sys.stdin, mininterval=0):
+        print("a round", file=sys.stderr)
+    pathlib.Path(sys.argv[1]).touch()
     print("saved")
 
 exit_on_user_error(main)()
 """
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    process = subprocess.Popen([sys.executable, "-c", code], **pipes)
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "saved")], **pipes)
     process.stdout.close()
-    process.stdin.write(b"\n")
-    process.stdin.flush()
+    process.stdin.write(b"\n\n\n")
+    process.stdin.close()
     assert process.wait(60) == 0
     assert (tmp_path / "saved").exists()

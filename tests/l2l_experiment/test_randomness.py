@@ -56,17 +56,16 @@ def train(optimizer, weights, start, stop):
         optimizer.step()
 
 
-OPTIMIZERS = {
-    "adam": lambda w: torch.optim.Adam(w, lr=0.1),
-    "amsgrad, two groups": lambda w: torch.optim.Adam([{"params": w[:1], "lr": 0.3}, {"params": w[1:]}], amsgrad=True),
-    "adamw": lambda w: torch.optim.AdamW(w, lr=torch.tensor(0.1), capturable=False, foreach=False),
-    "momentum": lambda w: torch.optim.SGD(w, lr=0.1, momentum=0.9, nesterov=True),
-    "rmsprop": lambda w: torch.optim.RMSprop(w, lr=0.1),
-}
+OPTIMIZERS = [
+    lambda w: torch.optim.Adam([{"params": w[:1], "lr": 0.3}, {"params": w[1:]}], amsgrad=True),
+    lambda w: torch.optim.AdamW(w, lr=torch.tensor(0.1), capturable=False, foreach=False),
+    lambda w: torch.optim.SGD(w, lr=0.1, momentum=0.9, nesterov=True),
+    lambda w: torch.optim.RMSprop(w, lr=0.1),
+]
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
+@pytest.mark.parametrize("make", OPTIMIZERS)
 def test_an_optimizer_continues_bit_by_bit(tmp_path, make, device):
     weights = parameters(device)
     optimizer = make(weights)

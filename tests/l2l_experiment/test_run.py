@@ -67,9 +67,8 @@ def test_a_record_says_where_the_run_comes_from(tmp_path, monkeypatch):
 def test_figures_are_merged_into_the_record(run):
     run.update(status="finished", final=np.float32(2.5), worst=float("nan"), rates={"a": torch.tensor(3)})
     record = json.loads((run.folder / "record.json").read_text(), parse_constant=pytest.fail)
-    assert (record["status"], record["final"], record["worst"], record["rates"]) == ("finished", 2.5, None, {"a": 3})
-    again = Run.open(run.folder, kind="gail")
-    again.update(final=3.0)
+    assert record.items() >= {"status": "finished", "final": 2.5, "worst": None, "rates": {"a": 3}}.items()
+    Run.open(run.folder, kind="gail").update(final=3.0)
     assert Run.open(run.folder, kind="gail").record == record | {"final": 3.0}
 
 

@@ -67,22 +67,17 @@ def test_a_wrong_value_is_one_sentence_that_names_the_flag(values, told):
 
 
 def test_ends_of_ranges_integers_for_floats_and_none_are_taken():
-    Config(rate=1, share=0, n_steps=1, net_arch=(), target_kl=0.5, offset=-1)
-    assert Config(target_kl=None).target_kl is None
+    Config(rate=1, share=0, n_steps=1, net_arch=(), target_kl=None, offset=-1)
     assert 1 in settings.Range(0, 1)
     assert 1 not in settings.Range(0, 1, open_high=True)
-    assert str(settings.Range(0)) == "not be negative"
 
 
 CONFIGS = st.builds(
     Config,
-    method=st.sampled_from(["pgd", "l2l"]),
     rate=st.floats(1e-9, 1e9),
-    n_steps=st.integers(1, 2**40),
     net_arch=st.lists(st.integers(1, 999), max_size=3).map(tuple),
     target_kl=st.none() | st.floats(0.001, 1),
-    anchored=st.booleans(),
-    env=st.text(st.characters(exclude_categories=["C"]), max_size=8),
+    env=st.text(max_size=8),
 )
 
 
