@@ -9,7 +9,7 @@ from typing import Any
 
 from l2l_experiment.errors import UserError
 from l2l_gail.demonstrations import Demonstrations
-from l2l_gail.recording import Played
+from l2l_gail.experts.recording import Played
 
 PACKAGES = ("torch", "stable-baselines3", "gymnasium", "mujoco", "numpy")
 
