@@ -175,9 +175,10 @@ class L2LFollower(RuleFollower):
         if "learner" not in tree:
             raise UserError(f"{source} has no learned follower; --follower-from needs a run with --l2l")
         if tree["anchored"] != self.rule.anchored:
+            origin = "their start" if tree["anchored"] else "0"
             raise UserError(
-                f"the learned follower of {source} sees weights relative to {'their start' if tree['anchored'] else '0'}"
-                f": add --follower-anchored {tree['anchored']}"
+                f"the learned follower of {source} sees weights relative to {origin}: "
+                f"add --follower-anchored {tree['anchored']}"
             )
         theirs, own = tree["learner"]["rule"], self.rule.state_dict()
         if {name: value.shape for name, value in theirs.items()} != {name: value.shape for name, value in own.items()}:

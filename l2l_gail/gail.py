@@ -149,7 +149,7 @@ class GAIL:
         return self.leader.algorithm.predict(normalised, state, episode_start, deterministic)
 
     def save(self, folder: Path | str) -> Path:
-        """Write a checkpoint into `folder/checkpoints` and, unless there is one, the settings into `folder/config.yaml`;
+        """Write a checkpoint into `folder/checkpoints`, and the settings into `folder/config.yaml` unless it is there;
         returns the checkpoint."""
         checkpoint_folder = checkpoint.save(folder, self.state_dict(), self.num_timesteps)
         if not (Path(folder) / CONFIG).exists():
