@@ -46,7 +46,7 @@ class Environment:
                     "give a Gymnasium id such as HalfCheetah-v4"
                 ) from error
             self.ends_early = can_end_early(env.unwrapped)
-            self.id = source if isinstance(source, str) else None if env.spec is None else env.spec.id
+            self.id = source if isinstance(source, str) else None
             self.unlimited = isinstance(source, str) and gym.spec(env.spec.id).max_episode_steps is None
             spaces = env.observation_space, env.action_space
             env.close()

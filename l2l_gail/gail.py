@@ -32,6 +32,7 @@ from l2l_gail.losses import draw, health, objective
 from l2l_gail.rewards import reward
 from l2l_gail.transitions import Transitions, split, transitions_of
 
+OBJECT = "an environment object"  # what the settings call an environment that has no id
 MOST_MEASURED = 10_000  # transitions on which the discriminator is measured
 
 
@@ -60,8 +61,7 @@ class GAIL:
         monitor: Demonstrations | None = None,
     ) -> None:
         self.env = environment(env)
-        config = tuned(self.env.id or "") if config is None else config
-        config = replace(config, env=self.env.id or config.env)
+        config = replace(tuned(self.env.id or "") if config is None else config, env=self.env.id or OBJECT)
         if follower is None:
             config = settled(config)
         self.config, self.device = config, devices.resolve(config.device, auto="cpu")
@@ -172,6 +172,8 @@ class GAIL:
         Objects that were given in place of what the settings name are given again (`env`, `leader`, …).
         """
         config = config_of(folder)
+        if env is None and config.env == OBJECT:
+            raise UserError(f"{folder} was trained on an environment object; give it again: env=...")
         if device is not None:
             config = replace(config, device=device)
         gail = cls(config.env if env is None else env, demonstrations, config=config, **objects)
