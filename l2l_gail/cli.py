@@ -14,7 +14,7 @@ from l2l_gail.config import TrainArgs, tuned
 from l2l_gail.followers import settled
 from l2l_gail.session import KIND, stored_args, train
 
-WITH_RESUME = {"--resume", "--steps", "--device", "--demos"}
+WITH_RESUME = {"--resume", "--steps", "--device", "--demos", "--threads"}
 
 
 def parse(argv: Sequence[str]) -> TrainArgs:
@@ -35,13 +35,13 @@ def main(argv: list[str] | None = None) -> None:
         given = given_flags(argv)
         if extra := sorted(given - WITH_RESUME):
             raise UserError(f"{', '.join(extra)} cannot be given with --resume: the run's own settings hold")
-        run, demos = Run.open(args.resume, kind=KIND), args.demos
+        run, demos, threads = Run.open(args.resume, kind=KIND), args.demos, args.threads
         args = stored_args(
             run,
             steps=args.steps if "--steps" in given else None,
             device=args.settings.device if "--device" in given else None,
         )
-        args = replace(args, demos=demos or args.demos)
+        args = replace(args, demos=demos or args.demos, threads=threads if "--threads" in given else args.threads)
     torch.set_num_threads(args.threads)
     train(args, run)
 

@@ -29,95 +29,57 @@ RewardName = Literal["gail", "airl", "fairl", "logd", "constant"]
 class GAILConfig:
     """Settings of one GAIL run: leader, reward, discriminator and follower."""
 
-    env: str = "HalfCheetah-v4"
-    """Gymnasium environment with continuous observations and actions."""
-    follower: str = "adam"
-    """Who updates the discriminator: adam, l2l (learned rule), or l2l-rate (only its log rate is learned)."""
-    seed: Seed = 0
-    """Seed of the networks, the environments and every draw."""
-    device: str = "auto"
-    """Where networks live: auto, cpu or cuda. PPO with small networks is fastest on the CPU."""
+    env: str = "HalfCheetah-v4"  # Gymnasium environment with continuous observations and actions
+    follower: str = "adam"  # Who updates the discriminator: adam, l2l (learned rule), l2l-rate (its log rate alone)
+    seed: Seed = 0  # Seed of the networks, the environments and every draw
+    device: str = "auto"  # Where networks live: auto, cpu or cuda. PPO with small networks is fastest on the CPU
 
     filter: Literal["demonstrations", "running"] = "demonstrations"
     """Standardise the policy's observations by the demonstrations' moments, or by those of all it has seen so far."""
-    n_envs: Count = 8
-    """Environments stepped side by side in one process."""
-    n_steps: Count = 256
-    """Steps of each environment between two updates (a round)."""
-    learning_rate: Positive = 3e-4
-    """PPO's learning rate at the start; it falls linearly to zero."""
-    batch_size: Annotated[int, Range(2)] = 256
-    """PPO's minibatch."""
-    n_epochs: Count = 10
-    """PPO's passes over a round."""
-    net_arch: Layers = (64, 64)
-    """Hidden layers of policy and value function (tanh)."""
-    log_std_init: Annotated[float, Range(-20, 5)] = -1.5
-    """Logarithm of the policy's standard deviation at the start."""
-    gamma: Share = 0.99
-    """Discount factor."""
-    gae_lambda: Share = 0.95
-    """Lambda of generalised advantage estimation."""
-    clip_range: Positive = 0.2
-    """PPO's clipping range."""
-    target_kl: Positive | None = None
-    """Leave a round's remaining passes out once the policy's KL divergence exceeds 1.5 times this; None never does."""
-    ent_coef: NotNegative = 0.0
-    """Weight of PPO's entropy bonus."""
-    bc_epochs: Natural = 0
-    """Passes of behaviour cloning over the demonstrations before GAIL starts."""
+    n_envs: Count = 8  # Environments stepped side by side in one process
+    n_steps: Count = 256  # Steps of each environment between two updates (a round)
+    learning_rate: Positive = 3e-4  # PPO's learning rate at the start; it falls linearly to zero
+    batch_size: Annotated[int, Range(2)] = 256  # PPO's minibatch
+    n_epochs: Count = 10  # PPO's passes over a round
+    net_arch: Layers = (64, 64)  # Hidden layers of policy and value function (tanh)
+    log_std_init: Annotated[float, Range(-20, 5)] = -1.5  # Logarithm of the policy's standard deviation at the start
+    gamma: Share = 0.99  # Discount factor
+    gae_lambda: Share = 0.95  # Lambda of generalised advantage estimation
+    clip_range: Positive = 0.2  # PPO's clipping range
+    target_kl: Positive | None = None  # Skip a round's remaining passes once the policy's KL exceeds 1.5 times this
+    ent_coef: NotNegative = 0.0  # Weight of PPO's entropy bonus
+    bc_epochs: Natural = 0  # Passes of behaviour cloning over the demonstrations before GAIL starts
 
     reward: RewardName = "gail"
     """gail: -log(1-D); airl: logit of D; fairl: -h*exp(h) of that logit h; logd: log D; constant: 1, a control."""
-    normalize_reward: bool = True
-    """Divide the learned reward by the running standard deviation of its discounted return (it is never centred)."""
+    normalize_reward: bool = True  # Divide the learned reward by the running deviation of its discounted return
 
-    disc_hidden: Layers = (128, 128)
-    """Hidden layers of the discriminator (tanh)."""
-    disc_learning_rate: Positive = 3e-4
-    """The discriminator's learning rate; for a learned follower, the rate it starts from."""
-    disc_updates: Count = 10
-    """Discriminator steps a round."""
-    disc_batch_size: Count = 512
-    """Transitions of each kind (expert, policy) in a discriminator step."""
-    gradient_penalty: NotNegative = 1.0
-    """Weight of the gradient penalty on interpolates of expert and policy transitions; 0 switches it off."""
-    gradient_target: NotNegative = 1.0
-    """Gradient norm at which the penalty is zero."""
-    spectral_norm: bool = False
-    """Divide each weight matrix of the discriminator by its largest singular value."""
-    entropy_bonus: NotNegative = 0.0
-    """Weight of an entropy bonus on the discriminator's output."""
-    mixup: bool = False
-    """Train on random mixtures of expert and policy transitions with mixed labels."""
-    label_smoothing: Annotated[float, Range(0, 0.5)] = 0.0
-    """Labels are this far from 0 and 1."""
-    replay_rounds: Natural = 0
-    """Earlier rounds whose policy transitions the discriminator still sees."""
+    disc_hidden: Layers = (128, 128)  # Hidden layers of the discriminator (tanh)
+    disc_learning_rate: Positive = 3e-4  # The discriminator's learning rate; that a learned follower starts from
+    disc_updates: Count = 10  # Discriminator steps a round
+    disc_batch_size: Count = 512  # Transitions of each kind (expert, policy) in a discriminator step
+    gradient_penalty: NotNegative = 1.0  # Weight of the gradient penalty on interpolates of expert and policy; 0: off
+    gradient_target: NotNegative = 1.0  # Gradient norm at which the penalty is zero
+    spectral_norm: bool = False  # Divide each weight matrix of the discriminator by its largest singular value
+    entropy_bonus: NotNegative = 0.0  # Weight of an entropy bonus on the discriminator's output
+    mixup: bool = False  # Train on random mixtures of expert and policy transitions with mixed labels
+    label_smoothing: Annotated[float, Range(0, 0.5)] = 0.0  # Labels are this far from 0 and 1
+    replay_rounds: Natural = 0  # Earlier rounds whose policy transitions the discriminator still sees
 
-    follower_steps: Count = 5
-    """Discriminator steps between two fits of the learned rule (K); must divide disc_updates."""
-    follower_hidden: Natural = 16
-    """Width of the learned rule's network per weight."""
+    follower_steps: Count = 5  # Discriminator steps between two fits of the learned rule (K); must divide disc_updates
+    follower_hidden: Natural = 16  # Width of the learned rule's network per weight
     follower_anchored: bool | None = None
-    """Show the learned rule how far a weight is from where it started, in place of how far from zero; if None, where
-    the discriminator has no penalty."""
-    follower_learning_rate: NotNegative = 1e-3
-    """Learning rate of the learned rule's network."""
-    log_rate_learning_rate: NotNegative = 0.05
-    """Learning rate of the learned rule's log rate."""
+    """Show the learned rule each weight relative to its start, not to 0; by default where there is no penalty."""
+    follower_learning_rate: NotNegative = 1e-3  # Learning rate of the learned rule's network
+    log_rate_learning_rate: NotNegative = 0.05  # Learning rate of the learned rule's log rate
     log_rate_limit: Annotated[float, Range(1)] | None = None
-    """How many times larger or smaller than --disc-rate the learned rule's rate may become; if None, any number."""
-    holdout: ShareBelowOne = 0.25
-    """Share of every demonstration and rollout, its end, on which the learned rule is scored and never trained; with 0
-    it is scored on what its steps have seen."""
+    """Largest factor between --disc-learning-rate and the learned rule's rate, up or down; by default none."""
+    holdout: ShareBelowOne = 0.25  # Share of every demonstration and rollout that only scores the learned rule
     score_smoothing: Annotated[float, Range(0, 0.5)] | None = None
-    """Label smoothing in the rule's score; if None, that of its steps."""
+    """Label smoothing in the rule's score; by default that of its steps."""
     score_penalty: NotNegative | None = None
-    """Weight of the gradient penalty in the rule's score; if None, that of its steps, or 1 if the score has neither
-    penalty nor smoothed labels."""
-    freeze_follower: bool = False
-    """Keep the learned rule as it is."""
+    """Gradient penalty in the rule's score; by default that of its steps, or 1 if neither it nor labels are smooth."""
+    freeze_follower: bool = False  # Keep the learned rule as it is
 
     def __post_init__(self) -> None:
         check(self)
@@ -137,27 +99,17 @@ class TrainArgs:
     """Imitate demonstrations with GAIL: PPO against a discriminator that Adam or a learned follower (L2L) updates."""
 
     settings: Annotated[GAILConfig, tyro.conf.arg(name="")] = field(default_factory=GAILConfig)
-    l2l: bool = False
-    """Short for --follower l2l."""
+    l2l: bool = False  # Short for --follower l2l
     demos: str | None = None
     """Demonstrations: a Minari id, a folder in Minari's layout, or an .npz file; by default those in expert_data/."""
-    num_demos: Count = 4
-    """Demonstrations to train on, from the first; the others of the set only measure the discriminator."""
-    steps: Natural = 1_000_000
-    """Environment steps in all; rounded up to whole rounds."""
-    run_dir: Path | None = None
-    """Folder of the run; by default a new one in runs/."""
-    resume: Path | None = None
-    """Continue the run in this folder from its last checkpoint; only --steps, --device and --demos may stand beside
-    it."""
-    checkpoint_every: Count = 20
-    """Rounds between two checkpoints."""
-    follower_from: Path | None = None
-    """Start with the learned follower of this run (see also --freeze-follower)."""
-    eval_episodes: Count = 20
-    """Episodes of the evaluation at the end."""
-    threads: Count = 1
-    """CPU threads of torch; with networks this small one is fastest, and two runs can share two cores."""
+    num_demos: Count = 4  # Demonstrations to train on, from the first; the others only measure the discriminator
+    steps: Natural = 1_000_000  # Environment steps in all; rounded up to whole rounds
+    run_dir: Path | None = None  # Folder of the run; by default a new one in runs/
+    resume: Path | None = None  # Continue the run in this folder; beside it only --steps, --device, --demos, --threads
+    checkpoint_every: Count = 20  # Rounds between two checkpoints
+    follower_from: Path | None = None  # Start with the learned follower of this run (see also --freeze-follower)
+    eval_episodes: Count = 20  # Episodes of the evaluation at the end
+    threads: Count = 1  # CPU threads of torch; one is fastest with networks this small
 
     def __post_init__(self) -> None:
         check(self)

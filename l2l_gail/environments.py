@@ -17,7 +17,7 @@ from stable_baselines3.common.vec_env import (
 )
 
 from l2l_experiment.errors import UserError
-from l2l_gail.spaces import actions_of, observations_of
+from l2l_gail.spaces import Actions, Observations
 
 STEP_LIMIT = 10_000
 """Steps after which an episode is cut off where the environment was registered without a limit: it might never end."""
@@ -50,8 +50,8 @@ class Environment:
             self.unlimited = isinstance(source, str) and gym.spec(env.spec.id).max_episode_steps is None
             spaces = env.observation_space, env.action_space
             env.close()
-        self.observations = observations_of(spaces[0], self.name)
-        self.actions = actions_of(spaces[1], self.name)
+        self.observations = Observations(spaces[0], self.name)
+        self.actions = Actions(spaces[1], self.name)
 
     @property
     def name(self) -> str:

@@ -23,18 +23,12 @@ from l2l_gail.session import KIND
 class PlayArgs:
     """Play the policy of a GAIL run in a window, or record it into a video."""
 
-    run: Annotated[Path, tyro.conf.Positional]
-    """Folder of the run."""
-    video: Path | None = None
-    """Record into this .mp4 or .gif instead of opening a window."""
-    episodes: Count = 1
-    """How many episodes."""
-    max_steps: Count | None = None
-    """Stop each episode after so many steps."""
-    seed: Natural = 0
-    """Seed of the first episode's start."""
-    stochastic: bool = False
-    """Sample actions instead of taking the most likely one."""
+    run: Annotated[Path, tyro.conf.Positional]  # Folder of the run
+    video: Path | None = None  # Record into this .mp4 or .gif instead of opening a window
+    episodes: Count = 1  # How many episodes
+    max_steps: Count | None = None  # Stop each episode after so many steps
+    seed: Natural = 0  # Seed of the first episode's start
+    stochastic: bool = False  # Sample actions instead of taking the most likely one
 
     def __post_init__(self) -> None:
         check(self)

@@ -5,7 +5,6 @@ Every question about a space is asked here: its size, what a demonstration may h
 
 import math
 import warnings
-from dataclasses import dataclass
 
 import gymnasium as gym
 import numpy as np
@@ -16,40 +15,42 @@ from l2l_experiment.errors import UserError
 BOUND_TOLERANCE = 1e-4  # by which recorded actions may leave their bounds: the rounding of a float32 policy
 
 
-@dataclass(frozen=True)
 class Observations:
-    """A one-dimensional Box of observations."""
+    """A one-dimensional Box of observations; UserError for another space."""
 
-    space: Box
+    kind = "observations"
+    needs = "a one-dimensional Box"
 
-    @property
-    def size(self) -> int:
-        """Numbers in an observation."""
-        return self.space.shape[0]
+    def __init__(self, space: gym.Space, name: str) -> None:
+        if not isinstance(space, Box) or len(space.shape) != 1 or not self.fits(space):
+            raise UserError(f"{name} has {self.kind} {space}; GAIL here needs {self.needs}")
+        self.space, self.size = space, space.shape[0]
+
+    def fits(self, space: Box) -> bool:
+        """Whether a one-dimensional Box will do."""
+        return True
 
     def features(self, values: np.ndarray) -> np.ndarray:
-        """Observations (n, …) as the discriminator's filter takes them, shape (n, size)."""
+        """Values (n, …) as the discriminator takes them, shape (n, size)."""
         return values.reshape(len(values), -1)
 
     def shaped(self, values: np.ndarray, where: str) -> np.ndarray:
-        """The same values; UserError if they have another shape than observations."""
-        return _shaped(values, self.space, where, "observations")
+        """The same values, from a demonstration; UserError if they have another shape than the space."""
+        if values.shape[1:] != self.space.shape:
+            raise UserError(
+                f"{where} has {self.kind} of shape {values.shape[1:]}; the environment's is {self.space.shape}"
+            )
+        return values
 
 
-@dataclass(frozen=True)
-class Actions:
-    """A bounded one-dimensional Box of actions."""
+class Actions(Observations):
+    """A bounded one-dimensional Box of actions; UserError for another space."""
 
-    space: Box
+    kind = "actions"
+    needs = "a bounded, one-dimensional Box"
 
-    @property
-    def size(self) -> int:
-        """Numbers in an action."""
-        return self.space.shape[0]
-
-    def features(self, values: np.ndarray) -> np.ndarray:
-        """Actions (n, …) as the discriminator sees them, shape (n, size)."""
-        return values.reshape(len(values), -1)
+    def fits(self, space: Box) -> bool:
+        return space.is_bounded()
 
     def executed(self, values: np.ndarray) -> np.ndarray:
         """What the environment makes of a policy's actions, same shape: it clips them to their bounds."""
@@ -59,10 +60,6 @@ class Actions:
         """Random actions, shape (count, size)."""
         shape = (count, *self.space.shape)
         return generator.uniform(self.space.low, self.space.high, shape).astype(self.space.dtype)
-
-    def shaped(self, values: np.ndarray, where: str) -> np.ndarray:
-        """The same values; UserError if they have another shape than actions."""
-        return _shaped(values, self.space, where, "actions")
 
     def recorded(self, values: np.ndarray, where: str) -> np.ndarray:
         """Actions of a demonstration as float32, clipped to bounds from which they differ by rounding only; UserError
@@ -91,23 +88,3 @@ class Actions:
             f"standard deviation of {math.exp(log_std):.2g}: actions are not rescaled. "
             "Register it behind gymnasium's RescaleAction (-1 to 1), or set --log-std-init."
         )
-
-
-def observations_of(space: gym.Space, name: str) -> Observations:
-    """The observations of an environment; UserError for a space that is not supported."""
-    if not isinstance(space, Box) or len(space.shape) != 1:
-        raise UserError(f"{name} has observations {space}; GAIL here needs a one-dimensional Box")
-    return Observations(space)
-
-
-def actions_of(space: gym.Space, name: str) -> Actions:
-    """The actions of an environment; UserError for a space that is not supported."""
-    if not isinstance(space, Box) or len(space.shape) != 1 or not space.is_bounded():
-        raise UserError(f"{name} has actions {space}; GAIL here needs a bounded, one-dimensional Box")
-    return Actions(space)
-
-
-def _shaped(values: np.ndarray, space: Box, where: str, kind: str) -> np.ndarray:
-    if values.shape[1:] != space.shape:
-        raise UserError(f"{where} has {kind} of shape {values.shape[1:]}; the environment's is {space.shape}")
-    return values

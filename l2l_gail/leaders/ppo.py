@@ -22,7 +22,7 @@ from l2l_gail import environments
 from l2l_gail.config import GAILConfig
 from l2l_gail.leaders.base import Game
 from l2l_gail.rewards import ReturnScale
-from l2l_gail.spaces import actions_of
+from l2l_gail.spaces import Actions
 from l2l_gail.transitions import Transitions
 
 DIVERGED = "the policy diverged: its weights or its actions are NaN or infinite; a smaller --learning-rate may help"
@@ -41,7 +41,7 @@ class PPOLeader:
                 "a leader's environments must be a VecNormalize without norm_reward; see Environment.vectorised"
             )
         self.algorithm, self.envs = algorithm, envs
-        self.actions = actions_of(envs.action_space, "the environment")
+        self.actions = Actions(envs.action_space, "the environment")
         self.scale = ReturnScale(envs.num_envs, algorithm.gamma) if normalize_reward else None
         self.round_size = algorithm.n_steps * envs.num_envs
 
