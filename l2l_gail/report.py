@@ -9,9 +9,11 @@ from l2l_experiment import metrics
 from l2l_experiment.run import Run
 from l2l_experiment.stability import summarise
 from l2l_gail import alarms, evaluation
+from l2l_gail.config import GAILConfig
 from l2l_gail.demonstrations import Demonstrations
+from l2l_gail.environments import STEP_LIMIT, Environment
 from l2l_gail.gail import GAIL
-from l2l_gail.notes import notes
+from l2l_gail.rewards import BIAS
 
 RETURN = "rollout/ep_rew_mean"
 
@@ -25,6 +27,24 @@ def announce(gail: GAIL, demonstrations: Demonstrations, folder: Path) -> str:
         f"follower {gail.config.follower}; run folder {folder}"
     )
     return "\n".join([first, *(f"note: {note}" for note in notes(gail.config, gail.env))])
+
+
+def notes(config: GAILConfig, env: Environment) -> list[str]:
+    """Sentences for the user, none where nothing is unusual."""
+    said = []
+    if config.reward in BIAS and config.reward != "constant" and env.ends_early:
+        said.append(
+            f"episodes of {env.name} may end early and the reward '{config.reward}' {BIAS[config.reward]}. "
+            "Compare with --reward constant, which shows what that alone achieves."
+        )
+    if env.unlimited:
+        said.append(
+            f"{env.name} was registered without a time limit: an episode that does not end by itself is cut off "
+            f"after {STEP_LIMIT:,} steps. Register it with max_episode_steps to set another limit."
+        )
+    if advice := env.actions.advice(env.name, config.log_std_init):
+        said.append(advice)
+    return said
 
 
 def result(gail: GAIL, demonstrations: Demonstrations, folder: Path, episodes: int) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def save_minari(
         EpisodeBuffer(id=i, seed=None if seeds is None else seeds[i], **episode.arrays())
         for i, episode in enumerate(demonstrations.episodes)
     ]
-    fresh = Path(root) / ".new"  # Minari writes where MINARI_DATASETS_PATH says
+    fresh = (Path(root) / ".new").resolve()  # Minari writes where MINARI_DATASETS_PATH says
     shutil.rmtree(fresh, ignore_errors=True)
     with mock.patch.dict(os.environ, MINARI_DATASETS_PATH=str(fresh)), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that nobody is named as author, and what gymnasium says of versions

@@ -204,23 +204,16 @@ class _Relabel(BaseCallback):
 def make_ppo(config: GAILConfig, envs: VecNormalize, device: torch.device) -> PPO:
     """Stable-Baselines3's PPO with the configuration's settings; also the plain PPO of the benchmark."""
     layers = list(config.net_arch)
+    same = ("seed", "n_steps", "batch_size", "n_epochs", "gamma", "gae_lambda", "clip_range", "ent_coef", "target_kl")
     return PPO(
         "MlpPolicy",
         envs,
-        seed=config.seed,
         device=device,
-        n_steps=config.n_steps,
-        batch_size=config.batch_size,
-        n_epochs=config.n_epochs,
         learning_rate=LinearSchedule(config.learning_rate, 0.0, 1.0),
-        gamma=config.gamma,
-        gae_lambda=config.gae_lambda,
-        clip_range=config.clip_range,
-        ent_coef=config.ent_coef,
-        target_kl=config.target_kl,
         policy_kwargs={
             "net_arch": {"pi": layers, "vf": layers},
             "activation_fn": nn.Tanh,
             "log_std_init": config.log_std_init,
         },
+        **{name: getattr(config, name) for name in same},
     )
