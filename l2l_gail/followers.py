@@ -117,8 +117,7 @@ class L2LFollower(RuleFollower):
         self.holdout = config.holdout
         network = [p for name, p in rule.named_parameters() if name != "log_rate"]
         groups = [{"params": [rule.log_rate], "lr": config.log_rate_learning_rate}]
-        if network:
-            groups.append({"params": network, "lr": config.follower_learning_rate})
+        groups += [{"params": network, "lr": config.follower_learning_rate}] if network else []
         self.learner = LearnedFollower(rule, torch.optim.Adam(groups), steps=config.follower_steps)
 
     @property
@@ -175,17 +174,10 @@ class L2LFollower(RuleFollower):
         if "learner" not in tree:
             raise UserError(f"{source} has no learned follower; --follower-from needs a run with --l2l")
         if tree["anchored"] != self.rule.anchored:
-            origin = "their start" if tree["anchored"] else "0"
-            raise UserError(
-                f"the learned follower of {source} sees weights relative to {origin}: "
-                f"add --follower-anchored {tree['anchored']}"
-            )
+            raise UserError(f"the follower of {source} needs --follower-anchored {tree['anchored']}")
         theirs, own = tree["learner"]["rule"], self.rule.state_dict()
         if {name: value.shape for name, value in theirs.items()} != {name: value.shape for name, value in own.items()}:
-            raise UserError(
-                f"the learned follower of {source} has another shape than this run's: "
-                "use the same --follower and --follower-hidden"
-            )
+            raise UserError(f"the follower of {source} has another shape: use its --follower and --follower-hidden")
         self.rule.load_state_dict(theirs)
 
 
@@ -204,10 +196,9 @@ class Recipe:
 
 def settle_learned(config: GAILConfig) -> GAILConfig:
     """The settings of a learned rule with the objective of its score decided."""
-    if config.disc_updates % config.follower_steps:
-        raise UserError(
-            f"--follower-steps {config.follower_steps} must divide --disc-updates, which is {config.disc_updates}"
-        )
+    steps, updates = config.follower_steps, config.disc_updates
+    if updates % steps:
+        raise UserError(f"--follower-steps {steps} must divide --disc-updates, which is {updates}")
     transitions = config.n_envs * config.n_steps
     if config.holdout and not 0 < round(config.holdout * transitions) < transitions:
         raise UserError(f"--holdout {config.holdout} of a round's {transitions} transitions leaves one side empty")
@@ -269,9 +260,7 @@ def weights_of(discriminator: nn.Module) -> dict[str, Tensor]:
 def commit(weights: dict[str, Tensor], discriminator: nn.Module) -> None:
     """Write a follower's answer into the live discriminator; Diverged if it is NaN or infinite."""
     if not all(weight.isfinite().all() for weight in weights.values()):
-        raise Diverged(
-            "the discriminator diverged: its weights are NaN or infinite; a smaller --disc-learning-rate may help"
-        )
+        raise Diverged("the discriminator's weights are NaN or infinite; a smaller --disc-learning-rate may help")
     for name, parameter in discriminator.named_parameters():
         parameter.copy_(weights[name])
 

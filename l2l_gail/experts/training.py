@@ -8,7 +8,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from tqdm import tqdm
 
 from l2l_experiment.errors import UserError
-from l2l_experiment.files import write_atomically
+from l2l_experiment.files import plain, write_atomically
 from l2l_experiment.interrupt import StopRequest
 from l2l_gail import environments
 from l2l_gail.experts.settings import MAY_CHANGE, OWN, ExpertSettings
@@ -57,12 +57,14 @@ def train(settings: ExpertSettings) -> tuple[OnPolicyAlgorithm, VecNormalize]:
         done = 0
     if done < settings.steps:
         run_dir.mkdir(parents=True, exist_ok=True)
-        write_atomically(run_dir / SETTINGS, (json.dumps(asdict(settings), default=str, indent=1) + "\n").encode())
+        write_atomically(run_dir / SETTINGS, json.dumps(plain(asdict(settings)), indent=1).encode())
         with StopRequest() as stop:
             progress = _Progress(settings.env, settings.steps, stop)
             callbacks = CallbackList([progress, *saving(settings, run_dir)])
             model.learn(settings.steps - done, callback=callbacks, reset_num_timesteps=not settings.resume)
-        save(model, normalizer, *files(run_dir, model.num_timesteps))
+        model_file, filter_file = files(run_dir, model.num_timesteps)
+        model.save(model_file)
+        normalizer.save(str(filter_file))
         if model.num_timesteps < settings.steps:
             print(f"stopped at step {model.num_timesteps}; continue by adding --resume", file=sys.stderr)
             raise SystemExit(130)
@@ -77,12 +79,8 @@ def saving(settings: ExpertSettings, run_dir: Path) -> list[BaseCallback]:
     calls = max(settings.checkpoint_every // settings.n_envs, 1)
     callbacks: list[BaseCallback] = [CheckpointCallback(calls, str(run_dir), "expert", save_vecnormalize=True)]
     if settings.select_episodes:
-        # Seeds apart from those of training and of recording.
-        envs = VecNormalize(
-            make_vec_env(lambda: environments.make(settings.env), 1, seed=500_000 * (settings.seed + 1)),
-            training=False,
-            norm_reward=False,
-        )
+        apart = 500_000 * (settings.seed + 1)  # from the seeds of training and of recording
+        envs = VecNormalize(make_envs(settings, apart, 1), training=False, norm_reward=False)
         best = EvalCallback(
             envs,
             callback_on_new_best=_KeepBest(run_dir),
@@ -156,25 +154,17 @@ def newest(run_dir: Path) -> int | None:
     return max((steps for steps in found if files(run_dir, steps)[1].is_file()), default=None)
 
 
-def save(model: OnPolicyAlgorithm, normalizer: VecNormalize, model_file: Path, filter_file: Path) -> None:
-    """Write a checkpoint."""
-    model.save(model_file)
-    normalizer.save(str(filter_file))
-
-
-def load(
-    settings: ExpertSettings, model_file: Path, filter_file: Path, *, seed: int
-) -> tuple[OnPolicyAlgorithm, VecNormalize]:
+def load(settings: ExpertSettings, model: Path, filter_: Path, *, seed: int) -> tuple[OnPolicyAlgorithm, VecNormalize]:
     """The model and the filter of a checkpoint, with fresh environments."""
-    normalizer = VecNormalize.load(str(filter_file), make_envs(settings, seed))
-    model = algorithm(settings.algo).load(model_file, env=normalizer, device="cpu")
-    model.set_random_seed(seed)  # loading has seeded everything as at the beginning
-    return model, normalizer
+    normalizer = VecNormalize.load(str(filter_), make_envs(settings, seed))
+    loaded = algorithm(settings.algo).load(model, env=normalizer, device="cpu")
+    loaded.set_random_seed(seed)  # loading has seeded everything as at the beginning
+    return loaded, normalizer
 
 
-def make_envs(settings: ExpertSettings, seed: int) -> VecEnv:
-    """The training environments."""
-    return make_vec_env(lambda: environments.make(settings.env), settings.n_envs, seed=seed)
+def make_envs(settings: ExpertSettings, seed: int, count: int | None = None) -> VecEnv:
+    """So many environments, by default those of training."""
+    return make_vec_env(lambda: environments.make(settings.env), count or settings.n_envs, seed=seed)
 
 
 def algorithm(name: str) -> type[OnPolicyAlgorithm]:
@@ -190,32 +180,25 @@ def algorithm(name: str) -> type[OnPolicyAlgorithm]:
 
 def hyperparameters(settings: ExpertSettings) -> dict[str, Any]:
     """Keyword arguments of the algorithm's constructor."""
-    s = settings
-    layers = list(s.net_arch)
-    shared = {
-        "seed": s.seed,
+    rate, layers = settings.learning_rate, list(settings.net_arch)
+    same = ("seed", "n_steps", "batch_size", "gamma", "gae_lambda", *OWN[settings.algo])
+    return {
         "device": "cpu",
-        "learning_rate": LinearSchedule(s.learning_rate, 0.0, 1.0) if s.linear_decay else s.learning_rate,
-        "n_steps": s.n_steps,
-        "batch_size": s.batch_size,
-        "gamma": s.gamma,
-        "gae_lambda": s.gae_lambda,
+        "learning_rate": LinearSchedule(rate, 0.0, 1.0) if settings.linear_decay else rate,
         "policy_kwargs": {
             "net_arch": {"pi": layers, "vf": layers},
-            "activation_fn": ACTIVATIONS[s.activation],
-            "log_std_init": s.log_std_init,
+            "activation_fn": ACTIVATIONS[settings.activation],
+            "log_std_init": settings.log_std_init,
         },
-    }
-    return shared | {name: getattr(s, name) for name in OWN[s.algo]}
+    } | {name: getattr(settings, name) for name in same}
 
 
 def check_same_run(settings: ExpertSettings, file: Path) -> None:
     """UserError if a run was started with other settings than those it is to be resumed with."""
-    before = json.loads(file.read_text())
-    now = json.loads(json.dumps(asdict(settings), default=str))
-    for field in fields(settings):
-        if field.name not in MAY_CHANGE and before.get(field.name) != now[field.name]:
+    before, now = json.loads(file.read_text()), plain(asdict(settings))
+    for name in sorted(now.keys() - MAY_CHANGE):
+        if before.get(name) != now[name]:
             raise UserError(
-                f"{file} was started with {field.name} {before.get(field.name)}, not {now[field.name]}; "
+                f"{file} was started with {name} {before.get(name)}, not {now[name]}; "
                 "resume with the same settings or start another --run-dir"
             )
