@@ -37,10 +37,12 @@ def test_the_same_input_gives_the_same_file_beside_a_stem_with_dots(tmp_path):
 
 
 def test_a_group_is_drawn_as_interquartile_mean_runs_and_band(tmp_path, axes):
-    figures.learning_curves({"a": runs(4), "two": runs(2), "one": runs(1)}, tmp_path / "f", ylabel="y", title="T")
+    groups, labels = {"a": runs(4), "two": runs(2), "one": runs(1)}, {"ylabel": "y", "title": "T"}
+    figures.learning_curves(groups, tmp_path / "f", reference={"expert": 600.0}, **labels)
     lines = labelled(axes[0])
-    assert list(lines) == ["a (n = 4)", "two (n = 2)", "one (n = 1)"]
-    assert len(axes[0].get_lines()) == 5 + 3 + 1  # one run has no mean
+    assert list(lines) == ["a (n = 4)", "two (n = 2)", "one (n = 1)", "expert"]
+    assert lines["expert"].get_ydata()[0] == 600.0
+    assert len(axes[0].get_lines()) == 5 + 3 + 1 + 1  # one run has no mean
     # Runs are 0, 10, 20 and 30 above the line: the middle two are 15 above it on average.
     mean = lines["a (n = 4)"]
     assert np.allclose(mean.get_ydata(), mean.get_xdata() + 15.0)
@@ -64,14 +66,6 @@ def test_the_mean_is_of_the_stretch_that_all_runs_cover(tmp_path, axes):
     grid = labelled(axes[0])["a (n = 3)"].get_xdata()
     assert (grid[0], grid[-1]) == (200.0, 500.0)
     assert len(axes[0].get_lines()) == 4 + 2  # runs without a common stretch are still drawn
-
-
-def test_references_are_named_lines(tmp_path, axes):
-    known = {"expert": 600.0, "random": -20.0}
-    figures.learning_curves({"a": runs(1)}, tmp_path / "f", ylabel="return", title="Title", reference=known)
-    assert {name: labelled(axes[0])[name].get_ydata()[0] for name in known} == known
-    assert [text.get_text() for text in axes[0].get_legend().get_texts()] == ["a (n = 1)", *known]
-    assert (axes[0].get_ylabel(), axes[0].get_title(loc="left")) == ("return", "Title")
 
 
 def test_over_a_setting_every_run_is_a_dot_and_a_line_joins_the_means(tmp_path, axes):

@@ -75,7 +75,7 @@ def test_bootstrap_keeps_runs_whole():
 def test_bootstrap_interval_stays_within_the_values(groups):
     low, high = bootstrap_interval(groups, n=50)
     values = [value for group in groups for value in group]
-    assert min(values) - 1e-6 <= low <= high <= max(values) + 1e-6
+    assert min(values) - 1e-6 <= low <= high + 1e-6 <= max(values) + 2e-6  # equal values: but for rounding
 
 
 def test_bootstrap_refuses_a_group_that_cannot_be_resampled():
