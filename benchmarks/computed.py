@@ -1,4 +1,4 @@
-"""Tables that follow from the code and from no record: the methods, and the engine's errors on a game with an answer."""
+"""Tables that follow from the code and no record: the methods, and the engine's errors on a game with an answer."""
 
 import sys
 from collections.abc import Callable

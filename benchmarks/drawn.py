@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from records import Row, key, label, load
+from cells import Row
+from records import key, label, load
 
 from l2l_compare.figures import frontier, learning_curves
 from l2l_compare.setting_figures import over_setting

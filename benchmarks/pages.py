@@ -14,7 +14,8 @@ import computed
 import drawn
 import tyro
 import yaml
-from records import RESULTS, ROOT, Row, Selection, cell, key, label, matches, ratios, runs
+from cells import Row, cell
+from records import RESULTS, ROOT, Selection, key, label, matches, ratios, runs
 
 QUERIES = ROOT / "benchmarks" / "tables.yml"
 Spec = Mapping[str, Any]
@@ -45,7 +46,9 @@ def main() -> None:
             if not args.check:
                 path.write_text(new)
     if args.check:
-        print("".join(f"{page} is not what the records give; run python benchmarks/pages.py\n" for page in wrong), end="")
+        print(
+            "".join(f"{page} is not what the records give; run python benchmarks/pages.py\n" for page in wrong), end=""
+        )
         sys.exit(bool(wrong))
     for name, spec in queries()["figures"].items():
         drawn.draw(RESULTS / name, spec, rows_of(spec) if "from" in spec else [])
@@ -63,7 +66,9 @@ def contents() -> dict[str, dict[str, list[str]]]:
     found = {page: {name: table(spec) for name, spec in tables.items()} for page, tables in asked["pages"].items()}
     methods = asked["methods"]
     for page, where in methods["pages"].items():
-        found[f"docs/methods/{page}.md"] = {"figures": table({**methods["table"], "where": where})}
+        found[f"docs/methods/{page}.md"] = {
+            "figures": table({**methods["table"], "where": {"method": where} if isinstance(where, list) else where})
+        }
     for page, tables in computed.tables().items():
         found.setdefault(page, {}).update(tables)
     return found
@@ -73,7 +78,9 @@ def filled(page: str, tables: Mapping[str, Sequence[str]]) -> str:
     """The page with these tables between their marks; ValueError if a mark or a table has no other half."""
     marks = re.findall(r"<!-- begin (\S+) -->", page)
     if sorted(marks) != sorted(tables):
-        raise ValueError(f"marks {', '.join(sorted(set(marks) ^ set(tables)))} stand in the page or in tables.yml alone")
+        raise ValueError(
+            f"marks {', '.join(sorted(set(marks) ^ set(tables)))} stand in the page or in tables.yml alone"
+        )
     for name, lines in tables.items():
         pattern = rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)"
         page, count = re.subn(pattern, lambda m: "\n".join([m[1].strip(), *lines, m[2]]), page, flags=re.DOTALL)  # noqa: B023
@@ -87,7 +94,7 @@ def table(spec: Spec) -> list[str]:
     columns = [column for part in spec["columns"] for column in columns_of(part)]
     lines = [_line([spec.get("head", ""), *(title for title, _, _ in columns)]), "|---" * (1 + len(columns)) + "|"]
     for title, row in rows_of(spec):
-        cells = [cell(templates, row.where(where) if where else row) for _, where, templates in columns]
+        cells = [cell(template, row.where(where) if where else row) for _, where, template in columns]
         lines.append(_line([title, *cells]))
     return lines
 
@@ -96,15 +103,15 @@ def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def columns_of(part: Spec) -> list[tuple[str, Mapping[str, Any], Any]]:
+def columns_of(part: Spec) -> list[tuple[str, Mapping[str, Any], str]]:
     """Title, condition and cell of each column of a part of `columns`: one with `over` has columns for each value."""
     if "over" not in part:
-        return [(title, {}, templates) for title, templates in part.items()]
+        return [(title, {}, template) for title, template in part.items()]
     ((setting, values),) = part["over"].items()
     return [
-        (title.format(label(value)), {setting: value}, templates)
+        (title.format(label(value)), {setting: value}, template)
         for value in values
-        for title, templates in part["cells"].items()
+        for title, template in part["cells"].items()
     ]
 
 
@@ -134,7 +141,7 @@ def _order(values: Sequence[Any]) -> list[tuple[bool, Any]]:
 
 def row_of(title: str, asked: Spec, spec: Spec) -> Row:
     """A row's own runs, those they are compared with, and lists beside them, measured in turns."""
-    made = Selection(queries()["values"], runs(asked.get("from", spec.get("from", ())))).where(spec.get("where", {}))
+    made = Selection(runs(asked.get("from", spec.get("from", ())))).where(spec.get("where", {}))
     where = {name: value for name, value in asked.items() if name not in NO_SETTINGS}
     named = {**{name: label(value) for name, value in where.items()}, "title": title, "of": asked.get("of")}
     lists = {

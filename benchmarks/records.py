@@ -1,8 +1,7 @@
-"""Records of runs and of measurements in docs/results, and what queries (tables.yml) ask of them."""
+"""Records of runs and of measurements in docs/results: which runs a query asks for, and their figures."""
 
 import json
 import re
-import string
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -10,26 +9,44 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.stats
 
-from l2l_compare.reliability import (
-    RUNS_FOR_INTERVAL,
-    bootstrap_interval,
-    interquartile_mean,
-    mean_interval,
-    probability_of_improvement,
-)
 from l2l_experiment import stability
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
 RETURN = "rollout/ep_rew_mean"
 USUAL = {"attack_step_size": 0.75}  # of the residual attacker, where its settings leave it open
+# Where figures stand: a path into a run (a curve counts with its last value, or one at a step), `curve` and a figure of
+# its return (l2l_experiment/stability.py), or 100 times either.
+PATHS = {
+    "percent": "result.percent_of_expert",
+    "return": "result.return.mean",
+    "fall": "result.stability.largest_fall",
+    "late": "curve late_fall",
+    "final": "curve final",
+    "drawdown": "curve drawdown_cvar",
+    "log_rate": "curves.follower/log_rate",
+    "steepness": "curves.discriminator/steepness at 100000",
+    "slope": "curves.discriminator/slope at 100000",
+    "velocity": "curves.discriminator/velocity at 200000",
+    "clean": "100 * result.grade.clean",
+    "robust": "100 * result.grade.attacks.apgd-t",  # which comes after APGD-CE, on the images that this has left
+    "full": "100 * result.grade.autoattack",
+    "foolbox": "100 * result.grade.attacks.foolbox-pgd50",
+    "probe": "100 * result.best.pgd10",
+    "probe_clean": "100 * result.best.clean",
+    "strength": "result.strength",
+    "gain": "result.gain",
+    "alarmed": "result.alarms",
+    "ends_alarmed": "result.alarm_at_end",
+    "start": "result.loss.as it starts",
+    "learned": "result.loss.as learned",
+    "fitted": "result.loss.after fitting",
+    "pgd2": "result.loss.PGD-2",
+    "pgd10": "result.loss.PGD-10",
+    "pgd50": "result.loss.PGD-50",
+}
 Run = Mapping[str, Any]
-
-
-class Missing(LookupError):
-    """A figure that the runs do not have, or an interval for which they are too few."""
 
 
 @cache
@@ -92,8 +109,6 @@ def matches(run: Run, where: Mapping[str, Any]) -> bool:
 class Selection:
     """Runs, and lists of numbers beside them that belong to no run."""
 
-    paths: Mapping[str, str]
-    """Where figures stand: a path into a run (a curve counts with its last value), a function, or 100 times either."""
     runs: Sequence[Run] = ()
     lists: Mapping[str, Sequence[float]] = field(default_factory=dict)
     at: str = ""
@@ -112,7 +127,7 @@ class Selection:
 
     def by_run(self, name: str) -> dict[int, float]:
         """A figure by the run's place, of the runs that have it."""
-        path = self.paths.get(name, name)
+        path = PATHS.get(name, name)
         factor, _, path = path.rpartition(" * ")
         found = {place: figure(run, path, self.runs) for place, run in enumerate(self.runs)}
         return {place: float(factor or 1) * value for place, value in found.items() if value is not None}
@@ -135,11 +150,9 @@ def _without_seed(run: Run) -> str:
 
 def figure(run: Run, path: str, beside: Sequence[Run]) -> float | None:
     """A number of a run; None if it has none. Curves are measured on the steps that equal runs `beside` it share."""
-    if path == "broken by the other attacks":
-        grade = run["result"]["grade"]
-        return round(grade["n"] * (grade["attacks"]["apgd-t"] - grade["attacks"]["square"]))
-    if path == "left by the first attacks":
-        return round(run["result"]["grade"]["n"] * run["result"]["grade"]["attacks"]["apgd-t"])
+    if path in ("left", "broken"):  # images, by the first two attacks of AutoAttack and then by the other two
+        images, attacks = (run["result"]["grade"][name] for name in ("n", "attacks"))
+        return round(images * (attacks["apgd-t"] - (attacks["square"] if path == "broken" else 0)))
     if path.startswith("curve "):
         return _of_curve(run, path.removeprefix("curve "), beside)
     path, _, step = path.partition(" at ")
@@ -160,130 +173,6 @@ def _of_curve(run: Run, name: str, beside: Sequence[Run]) -> float | None:
     grid = np.linspace(max(c[0][0] for c in same), min(c[0][-1] for c in same), stability.GRID_POINTS)
     value = stability.summarise(*run["curves"][RETURN], grid)[name]
     return value if np.isfinite(value) else None
-
-
-def interval(values: Sequence[float], half: Any, sign: int) -> float:
-    if len(values) < RUNS_FOR_INTERVAL:
-        raise Missing
-    return np.mean(values) + sign * half(values)
-
-
-STATISTICS = {
-    "mean": np.mean,
-    "median": np.median,
-    "min": min,
-    "max": max,
-    "sum": sum,
-    "iqm": interquartile_mean,
-    "low": lambda values: interval(values, mean_interval, -1),
-    "high": lambda values: interval(values, mean_interval, 1),
-    "quarter": lambda values: np.quantile(values, 0.25),
-    "three_quarters": lambda values: np.quantile(values, 0.75),
-    "median_low": lambda values: bootstrap_interval([values], np.median)[0],
-    "median_high": lambda values: bootstrap_interval([values], np.median)[1],
-}
-
-
-@dataclass(frozen=True)
-class Row:
-    """What a cell may speak of: some runs, and those they are compared with."""
-
-    own: Selection
-    base: Selection
-    alias: Mapping[str, str] = field(default_factory=dict)
-
-    def where(self, wanted: Mapping[str, Any]) -> "Row":
-        return replace(self, own=self.own.where(wanted), base=self.base.where(wanted))
-
-    def get(self, name: str) -> Any:
-        """The figure that a cell names: `n`, `at`, or FIGURE.STATISTIC; with `base.` in front of the others."""
-        head, _, rest = name.partition(".")
-        if head == "base":
-            return replace(self, own=self.base).get(rest)
-        if head == "at":
-            if not self.own.at:
-                raise Missing(name)
-            return self.own.at
-        if head == "n" and not rest:
-            return len(self.own.runs)
-        head = self.alias.get(head, head)
-        values = self.own.values(head)
-        if rest == "n":
-            return len(values)
-        if rest == "some":  # says so if not all runs have the figure
-            return "" if len(values) == len(self.own.runs) else f" ({len(values)})"
-        if not values:
-            raise Missing(name)
-        if rest == "sd":
-            if len(values) < 2:
-                raise Missing(name)
-            return np.std(values, ddof=1)
-        if rest == "each":
-            return Each(values)
-        if rest in ("iqm_low", "iqm_high"):
-            strata = self.own.strata(head)
-            if min(map(len, strata)) < RUNS_FOR_INTERVAL:
-                raise Missing(name)
-            return bootstrap_interval(strata)[rest == "iqm_high"]
-        if rest.startswith("above"):
-            return self._above(head, rest)
-        if rest.startswith(("gap", "welch")):
-            return self._difference(head, rest)
-        return STATISTICS[rest](values)
-
-    def _above(self, name: str, part: str) -> float:
-        """The probability that a run ends higher than one of those it is compared with, mean over strata."""
-        pairs = list(zip(self.own.strata(name), self.base.strata(name), strict=True))
-        value = probability_of_improvement(pairs)[("above", "above_low", "above_high").index(part)]
-        if value is None:
-            raise Missing(part)
-        return value
-
-    def _difference(self, name: str, part: str) -> float:
-        """Own runs minus the others: on the same seeds with Student's t interval (gap), or of all with Welch's."""
-        kind, _, end = part.partition("_")
-        if kind == "welch":
-            ours, theirs = self.own.values(name), self.base.values(name)
-            reach = scipy.stats.ttest_ind(ours, theirs, equal_var=False).confidence_interval()
-            return {"": np.mean(ours) - np.mean(theirs), "low": reach.low, "high": reach.high}[end]
-        gaps = paired(self.own, self.base, name)
-        if not gaps:
-            raise Missing(part)
-        return len(gaps) if end == "n" else STATISTICS[end or "mean"](gaps)
-
-
-def paired(own: Selection, base: Selection, name: str) -> list[float]:
-    """Differences on the seeds that both have; over several values of other settings, seed and value by value."""
-
-    def by_seed(some: Selection) -> dict[int, float]:
-        return {some.runs[place]["settings"]["seed"]: value for place, value in some.by_run(name).items()}
-
-    ours, theirs = by_seed(own), by_seed(base)
-    return [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]
-
-
-class Each(list[float]):
-    """Numbers one after the other."""
-
-    def __format__(self, form: str) -> str:
-        return ", ".join(format(value, form) for value in self)
-
-
-class Cells(string.Formatter):
-    """Fills cells: `{percent.mean:.1f} ({percent.min:.1f}, {n})`."""
-
-    def get_field(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, str]:
-        return kwargs["row"].get(name), name
-
-
-def cell(templates: str | Sequence[str], row: Row) -> str:
-    """The first of the templates for which there are all figures; a dash if there is none."""
-    for template in [templates] if isinstance(templates, str) else templates:
-        try:
-            return Cells().format(template, row=row)
-        except Missing:
-            continue
-    return "–"
 
 
 def ratios(record: str, one: str, other: str | None = None) -> list[float]:
