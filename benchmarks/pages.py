@@ -100,7 +100,7 @@ def table(spec: Spec) -> list[str]:
 
 
 def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+    return f"|{'|'.join(cells)}|"
 
 
 def columns_of(part: Spec) -> list[tuple[str, Mapping[str, Any], str]]:
@@ -125,7 +125,7 @@ def rows_of(spec: Spec) -> list[tuple[str, Row]]:
         made = [run for run in runs(spec["from"]) if matches(run, where)]
         for values in sorted({tuple(key(run, name) for name in spec["each"]) for run in made}, key=_order):
             known = dict(zip(spec["each"], values, strict=True))
-            title = spec.get("title" if "columns" in spec else "", ", ".join(f"{{{name}}}" for name in known))
+            title = spec.get("" if "kind" in spec else "title", ", ".join(f"{{{name}}}" for name in known))
             title = title.format(**{name: label(value) for name, value in known.items()})
             listed[title] = {**spec.get("own", {}), **known}
     rows = [(title, row_of(title, row, spec)) for title, row in listed.items()]
