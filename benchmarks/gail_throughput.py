@@ -13,10 +13,11 @@ import torch
 import tyro
 from turns import compare, write
 
-from l2l_gail.config import GAILConfig, tuned
-from l2l_gail.environments import make_envs
-from l2l_gail.gail import GAIL, make_ppo, resolve_device
-from l2l_gail.training import TrainArgs, find_demonstrations
+from l2l_experiment import devices
+from l2l_gail import GAIL, GAILConfig, load_demonstrations
+from l2l_gail.config import TrainArgs, tuned
+from l2l_gail.environments import environment
+from l2l_gail.leaders.ppo import make_ppo
 
 ROUNDS = 4
 
@@ -70,16 +71,16 @@ def main() -> None:
 
 def plain_ppo(config: GAILConfig) -> Any:
     """Stable-Baselines3's PPO on the true reward, as a function that makes so many steps."""
-    envs = make_envs(config.env, config.n_envs, config.seed)
-    ppo = make_ppo(config, envs, resolve_device(config.device))
+    envs = environment(config.env).vectorised(config.n_envs, config.seed)
+    ppo = make_ppo(config, envs, devices.resolve(config.device, auto="cpu"))
     return lambda steps: ppo.learn(steps, reset_num_timesteps=ppo.num_timesteps == 0)
 
 
 def imitation(config: GAILConfig) -> Any:
     """GAIL with a configuration's follower, as a function that makes so many steps."""
-    demonstrations, _ = find_demonstrations(TrainArgs(settings=config))
-    gail = GAIL(config, demonstrations)
-    return lambda steps: gail.learn(gail.ppo.num_timesteps + steps)
+    demonstrations = load_demonstrations(None, config.env, num_demos=TrainArgs.num_demos)
+    gail = GAIL(config.env, demonstrations, config=config)
+    return lambda steps: gail.learn(steps, reset_num_timesteps=gail.leader.algorithm.num_timesteps == 0)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,4 @@ def compare(measured: dict[str, list[float]], base: str, unit: str) -> dict[str,
 def write(path: Path, content: dict[str, Any]) -> None:
     """A record of measurements, with where they were made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    made = {"command": provenance.command_line(), "git": provenance.git_state()}
-    made |= {"machine": provenance.machine(), "versions": provenance.versions()}
-    path.write_text(json.dumps(made | content, indent=1) + "\n")
+    path.write_text(json.dumps(provenance.origin() | content, indent=1) + "\n")

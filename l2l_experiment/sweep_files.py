@@ -219,11 +219,7 @@ def switches(script: str) -> frozenset[str]:
 
 def settings_of(script: str, flags: Sequence[str]) -> dict[str, Any]:
     """All settings of a run with these flags, flat, without its folder; what the parser refuses is a UserError."""
-    args = program(script).parse(list(flags))
-    inner = getattr(args, "settings", None)
-    if hasattr(inner, "written_out"):  # with what the settings leave open decided, as config.yaml has it
-        args = replace(args, settings=inner.written_out)
-    return flat(settings.plain(args))
+    return flat(settings.plain(program(script).parse(list(flags))))
 
 
 def flat(config: Mapping[str, Any]) -> dict[str, Any]:
