@@ -31,7 +31,7 @@ def methods() -> list[str]:
 
 def engine() -> tuple[list[str], list[str]]:
     """Relative errors of the hypergradient on a quadratic game: after some gradient steps, and at the exact answer."""
-    sys.path.insert(0, str(ROOT))
+    sys.path.append(str(ROOT))
     from bilevel import conjugate_gradient, neumann, scaled_identity
     from tests.bilevel.quadratic_game import QuadraticGame
 
