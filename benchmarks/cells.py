@@ -125,10 +125,16 @@ class Row:
 
 
 def paired(own: Selection, base: Selection, name: str) -> list[float]:
-    """Differences on the seeds that both have; over several values of other settings, seed and value by value."""
+    """Differences on the seeds that both have; ValueError if one seed has two runs, which a query mixes up."""
 
     def by_seed(some: Selection) -> dict[int, float]:
-        return {some.runs[place]["settings"]["seed"]: value for place, value in some.by_run(name).items()}
+        found: dict[int, float] = {}
+        for place, value in some.by_run(name).items():
+            seed = some.runs[place]["settings"]["seed"]
+            if seed in found:
+                raise ValueError(f"two runs with seed {seed} in one cell, one of them {some.runs[place]['name']}")
+            found[seed] = value
+        return found
 
     ours, theirs = by_seed(own), by_seed(base)
     return [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]
