@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from l2l_at.data import Batch
+from l2l_at.batches import Batch
 from l2l_experiment.errors import UserError
 
 PATIENCE = timedelta(hours=4)  # the first process fetches data, measures and saves while the others wait
@@ -85,10 +85,10 @@ def first() -> Iterator[None]:
         of_first(True)
 
 
-def check(batch_size: int, method: str) -> None:
-    """UserError if several processes cannot train by these settings."""
-    if count() > 1 and method == "free":
-        raise UserError("--method free carries its perturbation from batch to batch and runs in one process only")
+def check(batch_size: int, *, alone: bool) -> None:
+    """UserError if several processes cannot train by these settings; `alone`: the method needs whole batches."""
+    if count() > 1 and alone:
+        raise UserError("this method carries its perturbation from batch to batch and runs in one process only")
     if batch_size % count():
         raise UserError(f"--batch-size {batch_size} is the whole batch and must be a multiple of {count()} processes")
 

@@ -1,7 +1,7 @@
 """L2L's followers in their published forms: naive, grad, 2-step and k-step (Jiang et al., 2021)."""
 
-import copy
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +12,9 @@ from bilevel.response import Objective
 from l2l_at import parallel
 from l2l_at.attackers import PUBLISHED, PublishedAttacker, tiny
 from l2l_at.attacks import evaluating
+from l2l_at.batches import Batch
 from l2l_at.config import ATConfig
-from l2l_at.data import Batch
 from l2l_at.methods.base import Follower
-from l2l_experiment.checkpoint import load_optimizer_state, optimizer_state
-from l2l_experiment.errors import UserError
 
 
 class Published(Follower):
@@ -40,8 +38,6 @@ class Published(Follower):
         detach_inputs: bool = False,
     ) -> None:
         super().__init__(config)
-        if self.threat.norm != "linf":
-            raise UserError(f"--method {config.method} as published knows linf only; use l2l for {self.threat.norm}")
         inputs = 2 * channels if sees_gradient else channels
         if config.attacker == "tiny":
             network = tiny(inputs, channels, config.attacker_width, zero_head=False)
@@ -49,21 +45,23 @@ class Published(Follower):
             network = PUBLISHED[config.attacker](inputs, channels)
         self.attacker = PublishedAttacker(
             network,
-            (config.attack_size or size) * self.threat.radius,
+            (config.attack_step_size or size) * self.threat.radius,
             sees_gradient=sees_gradient,
             scale=config.gradient_scale or "batch",
             detach_inputs=detach_inputs,
         )
         self.learner = LearnedFollower(
             self.attacker,
-            torch.optim.Adam(self.attacker.parameters(), lr=config.attacker_rate, weight_decay=config.attacker_decay),
+            torch.optim.Adam(
+                self.attacker.parameters(), lr=config.attacker_learning_rate, weight_decay=config.attacker_decay
+            ),
             steps=config.attack_steps or steps,
             clip_norm=math.inf,
         )
 
     @property
     def skipped(self) -> int:
-        """Fits that were left out because their score or gradient was no finite number."""
+        """Fits that were left out because their score or gradient was NaN or infinite."""
         return self.learner.skipped
 
     def perturb(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -72,8 +70,8 @@ class Published(Follower):
         response = self.learner.respond(
             self._inner(model, images, batch.labels),
             torch.zeros_like(images),
-            state={"images": images},
             project=self._between_steps(images),
+            rule=self.attacker.on(images),
         )
         return self._attacked(images, response.variable) - images
 
@@ -95,8 +93,8 @@ class Published(Follower):
             _, figures = self.learner.fit(
                 [inner] * self.learner.steps + [score],
                 torch.zeros_like(images),
-                state={"images": images},
                 project=self._between_steps(images),
+                rule=self.attacker.on(images),
             )
         return {"loss": -figures["score"], "gradient_norm": figures["gradient_norm"]}
 
@@ -119,12 +117,8 @@ class Published(Follower):
         """The images the classifier is shown: the sum of all steps cut to ball and box, differentiably."""
         return (images + delta.clamp(-self.threat.radius, self.threat.radius)).clamp(0, 1)
 
-    def state(self) -> tuple[dict, dict]:
-        tensors, meta = optimizer_state(self.learner.optimizer)
-        rule = copy.deepcopy(self.attacker.state_dict())
-        return {"rule": rule, "optimizer": tensors}, {"optimizer": meta, "skipped": self.learner.skipped}
+    def state_dict(self) -> dict[str, Any]:
+        return self.learner.state_dict()
 
-    def restore(self, tensors: dict, meta: dict) -> None:
-        self.attacker.load_state_dict(tensors["rule"])
-        load_optimizer_state(self.learner.optimizer, tensors["optimizer"], meta["optimizer"])
-        self.learner.skipped = meta["skipped"]
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.learner.load_state_dict(state)
