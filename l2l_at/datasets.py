@@ -173,8 +173,8 @@ def find(name: str) -> DataSet:
     """The data set of a name; UserError for one that is not in `DATASETS`."""
     if name not in DATASETS:
         raise UserError(
-            f"--dataset must be one of {', '.join(DATASETS)}, got {name!r}; one of your own is known to the file that "
-            "puts it into l2l_at.DATASETS"
+            f"--dataset must be one of {', '.join(DATASETS)}, got {name!r}; one of your own is known only to the file "
+            "that puts it into l2l_at.DATASETS: run that"
         )
     return DATASETS[name]
 

@@ -1,5 +1,6 @@
 """The residual learned follower: steps that start as soft sign steps and learn a correction."""
 
+import math
 from typing import Any
 
 import torch
@@ -65,7 +66,8 @@ class Residual(Follower):
             {"params": scales, "lr": 0.03 if scale_rate is None else scale_rate},
         ]
         optimizer = torch.optim.Adam(groups, lr=config.attacker_learning_rate, maximize=True)
-        self.learner = LearnedFollower(self.attacker, optimizer, steps=config.attack_steps or steps)
+        # Its gradients are clipped here, by torch's formula, which differs from the engine's in the last digits.
+        self.learner = LearnedFollower(self.attacker, optimizer, steps=config.attack_steps or steps, clip_norm=math.inf)
 
     @property
     def skipped(self) -> int:
@@ -88,7 +90,8 @@ class Residual(Follower):
         self.batches += 1
         if not fitting:
             return {}
-        norm, _ = self.learner.step()
+        norm = nn.utils.clip_grad_norm_(self.attacker.parameters(), max_norm=1.0)
+        self.learner.step()
         rule, figures = self.attacker, {"gradient_norm": norm}
         if rule.soft_sign:
             figures["size"] = rule.size / self.threat.radius * rule.log_size.detach().exp()

@@ -13,7 +13,7 @@ from torch import nn
 
 from l2l_at import cli, export, graders, grading, models
 from l2l_at.attacks import accuracy, pgd
-from l2l_at.data import load
+from l2l_at.datasets import load
 from l2l_at.grading import Grade, grade, grade_folder, suspicions
 from l2l_at.threat import Threat
 from l2l_experiment.errors import UserError

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from l2l_at.data import Batch
+from l2l_at.batches import Batch
 from l2l_at.methods import leaders
 
 

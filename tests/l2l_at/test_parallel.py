@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from l2l_at import parallel
+from l2l_at.batches import Batch
 from l2l_at.config import ATConfig
-from l2l_at.data import Batch, load
+from l2l_at.datasets import load
 from l2l_at.methods import METHODS
 from l2l_at.trainer import Trainer
-from l2l_experiment import events
 
 ROOT = Path(__file__).parents[2]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

@@ -12,7 +12,7 @@ from l2l_at.config import from_dict, tuned
 from l2l_at.export import load as load_classifier
 from l2l_at.probe import CollapseAlarm
 from l2l_at.trainer import Trainer
-from l2l_experiment import checkpoint, events
+from l2l_experiment import checkpoint, metrics
 from l2l_experiment.errors import UserError
 
 SMALL = ["--epochs", "2", "--subset", "256", "--grade", "none"]
@@ -25,7 +25,7 @@ def test_a_run_leaves_everything_behind(tmp_path, capsys):
     assert record["status"] == "finished"
     assert record["kind"] == "at"
     assert record["result"]["best"]["pgd10"] >= record["result"]["last"]["pgd10"]
-    rows = events.read(folder / events.METRICS)
+    rows = metrics.read(folder / metrics.METRICS)
     assert {"train/loss", "robust/clean", "robust/pgd10", "follower/strength", "follower/norm"} <= set(rows[-1])
     assert len(events.read_scalars(folder, "robust/pgd10")[0]) == 2
     assert load_classifier(folder)(torch.rand(1, 1, 8, 8)).shape == (1, 10)
@@ -62,9 +62,9 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path, monkeypatch):
     assert (straight / "last" / "model.safetensors").read_bytes() == (
         broken / "last" / "model.safetensors"
     ).read_bytes()
-    one, two = (events.read(folder / events.METRICS) for folder in (straight, broken))
+    one, two = (metrics.read(folder / metrics.METRICS) for folder in (straight, broken))
     for row in (*one, *two):
-        assert row.pop(events.SECONDS) > 0
+        assert row.pop(metrics.SECONDS) > 0
     assert repr(one) == repr(two)  # as NaN is not equal to itself
 
 
@@ -179,7 +179,7 @@ def test_the_loss_of_an_epoch_is_its_steps_mean(tmp_path, monkeypatch):
 def test_a_run_that_diverges_says_so(tmp_path, capsys):
     folder = tmp_path / "run"
     with pytest.raises(SystemExit) as stopped:
-        cli.main([*SMALL, "--method", "fgsm-rs", "--rate", "1e30", "--run-dir", str(folder)])
+        cli.main([*SMALL, "--method", "fgsm-rs", "--learning-rate", "1e30", "--run-dir", str(folder)])
     assert stopped.value.code == 2
     assert "diverged" in capsys.readouterr().err
     assert json.loads((folder / "record.json").read_text())["status"] == "diverged"
@@ -258,7 +258,7 @@ def test_tuned_settings_are_settings(dataset):
         (["--compile", "--method", "fast-bat"], "--compile"),
         (["--method", "standard", "--label-smoothing", "0.1"], "--label-smoothing"),
         (["--threads", "0"], "--threads"),
-        (["--rate", "nan"], "--rate must be a finite number"),
+        (["--learning-rate", "nan"], "--learning-rate must be a finite number"),
         (["--awp", "inf"], "--awp must be a finite number"),
         (["--seed", "4294967296"], "--seed"),
         (["--awp-from", "0.5"], "without --awp"),
