@@ -41,7 +41,7 @@ def test_published_attackers(name, game):
         lambda *_: found.extend(p.grad.clone() for p in method.follower.attacker.parameters())
     )
     figures = method.follower.improve(model.train(), batch)
-    assert figures["loss"] == pytest.approx(float(loss), rel=1e-6)
+    assert figures["loss"] == pytest.approx(float(loss.detach()), rel=1e-6)
     for mine, theirs in zip(found, expected, strict=True):
         assert theirs.norm() > 0
         assert (mine - theirs).norm() <= 1e-6 * theirs.norm()
