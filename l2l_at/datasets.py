@@ -130,41 +130,38 @@ def _read_digits() -> tuple[Images, Images]:
     return tuple(Images(torch.from_numpy(images[part]), torch.from_numpy(labels[part]), white=16) for part in split)
 
 
-# Moments of CIFAR as in the published FAST-BAT code. The learned attacker's own settings are the same everywhere;
-# `attacker` is the network of the published L2L methods alone.
-_CIFAR = {
-    "augmentation": "crop-flip",
-    "model": "preactresnet18",
-    "settings": {"eps": "8/255", "epochs": 30, "learning_rate": 0.2, "ema": 0.9995, "attacker": "wide"},
-    "takes_folder": True,
-}
+def _cifar(name: str, classes: int, mean: tuple[float, ...], deviation: tuple[float, ...]) -> DataSet:
+    """CIFAR, with moments as in the published FAST-BAT code.
+
+    The learned attacker's own settings are the same everywhere; `attacker` is the network of the published L2L methods.
+    """
+    return DataSet(
+        name,
+        classes,
+        partial(cifar.read, name),
+        f"{name}, the official binary archive",
+        moments=(mean, deviation),
+        augmentation="crop-flip",
+        model="preactresnet18",
+        settings={"eps": "8/255", "epochs": 30, "learning_rate": 0.2, "ema": 0.9995, "attacker": "wide"},
+        takes_folder=True,
+    )
+
+
+DIGITS = DataSet(
+    "digits",
+    10,
+    _read_digits,
+    "scikit-learn's digits",
+    moments=((0.3053,), (0.3760,)),
+    model="small-cnn",
+    grade="quick",
+    grade_images=100,
+)
 DATASETS: dict[str, DataSet] = {
-    "digits": DataSet(
-        "digits",
-        10,
-        _read_digits,
-        "scikit-learn's digits",
-        moments=((0.3053,), (0.3760,)),
-        model="small-cnn",
-        grade="quick",
-        grade_images=100,
-    ),
-    "cifar10": DataSet(
-        "cifar10",
-        10,
-        partial(cifar.read, "cifar10"),
-        "cifar10, the official binary archive",
-        moments=((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
-        **_CIFAR,
-    ),
-    "cifar100": DataSet(
-        "cifar100",
-        100,
-        partial(cifar.read, "cifar100"),
-        "cifar100, the official binary archive",
-        moments=((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
-        **_CIFAR,
-    ),
+    "digits": DIGITS,
+    "cifar10": _cifar("cifar10", 10, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": _cifar("cifar100", 100, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
 }
 """The data sets that `--dataset` names; add your own."""
 

@@ -74,7 +74,8 @@ def ladder(trainer: Trainer, x: torch.Tensor, y: torch.Tensor) -> tuple[dict[int
 def rungs(trainer: Trainer, x: torch.Tensor, y: torch.Tensor) -> Drawing:
     """The training attack as a level among PGD's."""
     pgd, own, largest = ladder(trainer, x.to(trainer.device), y.to(trainer.device))
-    name = trainer.config.method + (" without its memory" if trainer.method.follower.remembers else "")
+    start = trainer.method.follower.start
+    name = trainer.config.method + (" without its memory" if start is not None and start.name == "last" else "")
     if largest > 1.001:
         name += f" (up to {largest:.1f} ε)"
     with evaluating(trainer.model):

@@ -82,6 +82,10 @@ def _stages(block: Callable[..., nn.Module], widths: tuple[int, ...], depth: int
     return nn.Sequential(*blocks)
 
 
+def _head(width: int, classes: int) -> tuple[nn.Module, ...]:
+    return nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, classes)
+
+
 def resnet18(channels: int, classes: int, width: int = 64) -> nn.Sequential:
     """ResNet-18 for small images: a 3×3 stem at stride 1 and no pooling before the blocks."""
     widths = (width, 2 * width, 4 * width, 8 * width)
@@ -90,9 +94,7 @@ def resnet18(channels: int, classes: int, width: int = 64) -> nn.Sequential:
         nn.BatchNorm2d(width),
         nn.ReLU(),
         _stages(BasicBlock, widths, 2, width),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(widths[-1], classes),
+        *_head(widths[-1], classes),
     )
 
 
@@ -104,9 +106,7 @@ def preact_resnet18(channels: int, classes: int, width: int = 64, depth: int = 2
         _stages(PreActBlock, widths, depth, width),
         nn.BatchNorm2d(widths[-1]),
         nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(widths[-1], classes),
+        *_head(widths[-1], classes),
     )
 
 
@@ -122,9 +122,7 @@ def wide_resnet(channels: int, classes: int, depth: int, widen: int) -> nn.Seque
         _stages(block, widths, (depth - 4) // 6, 16),
         nn.BatchNorm2d(widths[-1]),
         nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(widths[-1], classes),
+        *_head(widths[-1], classes),
     )
 
 

@@ -31,6 +31,10 @@ def group(device: torch.device) -> Iterator[None]:
     if not (dist.is_torchelastic_launched() and int(os.environ["WORLD_SIZE"]) > 1):
         yield
         return
+    # Libraries that it loads while the group exists can abort the process when it ends.
+    import sklearn.datasets
+    import sklearn.model_selection  # noqa: F401
+
     here = int(os.environ["LOCAL_RANK"])
     if device.type == "cuda":
         if here >= torch.cuda.device_count():

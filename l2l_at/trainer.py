@@ -44,12 +44,8 @@ class Trainer:
         self.method.follower.to(self.device)
         self.batches = Batches(task.train.to(self.device), config.batch_size, task.data.augmentation)
         self.total = config.epochs * self.batches.per_epoch
-        self.optimizer = torch.optim.SGD(
-            self.model.parameters(),
-            lr=config.learning_rate,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-        )
+        how = {"lr": config.learning_rate, "momentum": config.momentum, "weight_decay": config.weight_decay}
+        self.optimizer = torch.optim.SGD(self.model.parameters(), **how)
         self.schedule = make_schedule(self.optimizer, config, self.total)
         self.average = None if config.average == "none" else averaged(self.model, config.average, config.ema)
         if self.method.follower.attacker is not None:
@@ -169,6 +165,8 @@ class Trainer:
                 self.average.load_state_dict(state["average"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.schedule.last_epoch = state["schedule"]
+            if state["follower"].keys() != self.method.follower.state_dict().keys():
+                raise ValueError("it holds the state of another follower")
             self.method.follower.load_state_dict(state["follower"])
             self.method.follower.to(self.device)
             if state["batch"] is not None:
@@ -192,17 +190,12 @@ def make_schedule(
     if config.schedule == "multi-step":
         return torch.optim.lr_scheduler.MultiStepLR(optimizer, [total // 2, total * 3 // 4], gamma=0.1)
     # torch cycles the momentum along with the rate unless told not to.
-    return torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, config.learning_rate, total_steps=total + 1, cycle_momentum=False
-    )
+    highest = config.learning_rate
+    return torch.optim.lr_scheduler.OneCycleLR(optimizer, highest, total_steps=total + 1, cycle_momentum=False)
 
 
 def train(
-    model: nn.Module | None,
-    data: str | DataSet | Task,
-    *,
-    config: ATConfig | None = None,
-    progress: bool = True,
+    model: nn.Module | None, data: str | DataSet | Task, *, config: ATConfig | None = None, progress: bool = True
 ) -> nn.Module:
     """Train a classifier adversarially, without a run's folder; returns it in evaluation mode, averaged if so set.
 

@@ -37,6 +37,18 @@ def _ce(c: ATConfig) -> Leader:
     return leaders.cross_entropy(_given(c.label_smoothing, 0.0), c.clean_share)
 
 
+def _trades(c: ATConfig) -> Leader:
+    return leaders.trades(_given(c.regularisation, 6.0))
+
+
+def _mart(c: ATConfig) -> Leader:
+    return leaders.mart(_given(c.regularisation, 5.0))
+
+
+def _arow(c: ATConfig, weight: str) -> Leader:
+    return leaders.arow(_given(c.regularisation, 7.0), _given(c.label_smoothing, 0.2), weight)
+
+
 def _given(value: float | None, default: float) -> float:
     return default if value is None else value
 
@@ -122,7 +134,7 @@ METHODS: dict[str, Recipe] = {
     "l2l-trades": Recipe(
         "the residual attacker under TRADES' loss",
         f"{OURS}, and Zhang et al., 2019",
-        lambda c, channels: Method(Residual(c, channels, inner="kl"), leaders.trades(_given(c.regularisation, 6.0))),
+        lambda c, channels: Method(Residual(c, channels, inner="kl"), _trades(c)),
         RESIDUAL | REGULARISED,
     ),
     "l2l-sdi": Recipe(
@@ -143,35 +155,25 @@ METHODS: dict[str, Recipe] = {
     "trades": Recipe(
         "clean CE plus β KL, attacked by KL",
         "Zhang et al., 2019",
-        lambda c, _: Method(
-            Steepest(c, steps=10, size=0.25, start="noise", inner="kl"), leaders.trades(_given(c.regularisation, 6.0))
-        ),
+        lambda c, _: Method(Steepest(c, steps=10, size=0.25, start="noise", inner="kl"), _trades(c)),
         ATTACK | REGULARISED,
     ),
     "mart": Recipe(
         "margin CE plus β KL weighted by clean doubt",
         "Wang et al., 2020",
-        lambda c, _: Method(
-            Steepest(c, steps=10, size=0.25, start="noise"), leaders.mart(_given(c.regularisation, 5.0))
-        ),
+        lambda c, _: Method(Steepest(c, steps=10, size=0.25, start="noise"), _mart(c)),
         ATTACK | REGULARISED,
     ),
     "arow": Recipe(
         "smoothed clean CE plus λ KL weighted by doubt under attack",
         "Yang et al., 2023",
-        lambda c, _: Method(
-            Steepest(c, steps=10, size=0.25, inner="kl"),
-            leaders.arow(_given(c.regularisation, 7.0), _given(c.label_smoothing, 0.2)),
-        ),
+        lambda c, _: Method(Steepest(c, steps=10, size=0.25, inner="kl"), _arow(c, "attacked")),
         ATTACK | REGULARISED | {"label_smoothing"},
     ),
     "cow": Recipe(
         "ARoW's variant with the clean confidence as weight",
         "Yang et al., 2023",
-        lambda c, _: Method(
-            Steepest(c, steps=10, size=0.25, inner="kl"),
-            leaders.arow(_given(c.regularisation, 7.0), _given(c.label_smoothing, 0.2), weight="clean"),
-        ),
+        lambda c, _: Method(Steepest(c, steps=10, size=0.25, inner="kl"), _arow(c, "clean")),
         ATTACK | REGULARISED | {"label_smoothing"},
     ),
     "ro": Recipe(

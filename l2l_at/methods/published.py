@@ -1,7 +1,6 @@
 """L2L's followers in their published forms: naive, grad, 2-step and k-step (Jiang et al., 2021)."""
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +25,8 @@ class Published(Follower):
     are data. Naive: `sees_gradient=False`. k-step: `detach_inputs`, and each step is cut to the box.
     Not inherited: gradients that are computed and discarded, and the division by a vanishing gradient.
     """
+
+    training_mode = True
 
     def __init__(
         self,
@@ -59,11 +60,6 @@ class Published(Follower):
             clip_norm=math.inf,
         )
 
-    @property
-    def skipped(self) -> int:
-        """Fits that were left out because their score or gradient was NaN or infinite."""
-        return self.learner.skipped
-
     def perturb(self, model: nn.Module, batch: Batch) -> Tensor:
         images = batch.images
         self.attacker.eval()
@@ -74,9 +70,6 @@ class Published(Follower):
             rule=self.attacker.on(images),
         )
         return self._attacked(images, response.variable) - images
-
-    def respond(self, model: nn.Module, batch: Batch) -> Tensor:
-        return self.perturb(model, batch)
 
     def improve(self, model: nn.Module, batch: Batch) -> dict[str, float | Tensor]:
         if self.config.freeze_attacker:
@@ -116,9 +109,3 @@ class Published(Follower):
     def _attacked(self, images: Tensor, delta: Tensor) -> Tensor:
         """The images the classifier is shown: the sum of all steps cut to ball and box, differentiably."""
         return (images + delta.clamp(-self.threat.radius, self.threat.radius)).clamp(0, 1)
-
-    def state_dict(self) -> dict[str, Any]:
-        return self.learner.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.learner.load_state_dict(state)

@@ -42,7 +42,6 @@ class Residual(Follower):
         super().__init__(config)
         self.inner, self.sign_step, self.every = config.inner or inner, sign_step, config.attacker_every or every
         self.start = make_start(config, start, self.inner)
-        self.remembers = self.start.name == "last"
         self.attacker = ResidualAttacker(
             channels,
             self.threat.radius,
@@ -68,13 +67,6 @@ class Residual(Follower):
         optimizer = torch.optim.Adam(groups, lr=config.attacker_learning_rate, maximize=True)
         # Its gradients are clipped here, by torch's formula, which differs from the engine's in the last digits.
         self.learner = LearnedFollower(self.attacker, optimizer, steps=config.attack_steps or steps, clip_norm=math.inf)
-
-    @property
-    def skipped(self) -> int:
-        return self.learner.skipped
-
-    def prepare(self, count: int, shape: tuple[int, int, int]) -> None:
-        self.start.prepare(count, shape)
 
     def perturb(self, model: nn.Module, batch: Batch) -> Tensor:
         return self.answer(model, batch, through="nothing")
@@ -116,13 +108,8 @@ class Residual(Follower):
         return response.variable
 
     def state_dict(self) -> dict[str, Any]:
-        return {"learner": self.learner.state_dict(), "start": self.start.state_dict(), "batches": self.batches}
+        return super().state_dict() | {"batches": self.batches}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.learner.load_state_dict(state["learner"])
-        self.start.load_state_dict(state["start"])
+        super().load_state_dict(state)
         self.batches = state["batches"]
-
-    def to(self, device: torch.device) -> None:
-        super().to(device)
-        self.start.to(device)

@@ -32,12 +32,8 @@ class Steepest(Follower):
     ) -> None:
         super().__init__(config)
         self.steps, self.size = config.attack_steps or steps, config.attack_step_size or size
-        self.inner, self.training = config.inner or inner, training
+        self.inner, self.training_mode = config.inner or inner, training
         self.start = make_start(config, start, self.inner)
-        self.remembers = self.start.name == "last"
-
-    def prepare(self, count: int, shape: tuple[int, int, int]) -> None:
-        self.start.prepare(count, shape)
 
     def perturb(self, model: nn.Module, batch: Batch) -> Tensor:
         return descend(
@@ -48,20 +44,6 @@ class Steepest(Follower):
             steps=self.steps,
             size=self.size,
         )
-
-    def respond(self, model: nn.Module, batch: Batch) -> Tensor:
-        delta = self.perturb(model, batch) if self.training else super().respond(model, batch)
-        self.start.remember(batch, delta)
-        return delta
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"start": self.start.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.start.load_state_dict(state["start"])
-
-    def to(self, device: torch.device) -> None:
-        self.start.to(device)
 
 
 class Nothing(Follower):
@@ -78,6 +60,8 @@ class Noisy(Follower):
     the noisy image, in training mode, as in the published code.
     """
 
+    training_mode = True
+
     def __init__(self, config: ATConfig, *, noise: float) -> None:
         super().__init__(config)
         self.noise, self.size = config.noise or noise, config.attack_step_size or 1.0
@@ -91,9 +75,6 @@ class Noisy(Follower):
         noise = boxed(torch.empty_like(images).uniform_(-reach, reach))
         rule = SignStep(self.size * self.threat.radius)
         return unroll(minus_loss(model, images, batch.labels), rule, noise, steps=1, project=boxed).variable
-
-    def respond(self, model: nn.Module, batch: Batch) -> Tensor:
-        return self.perturb(model, batch)
 
 
 class Free(Follower):

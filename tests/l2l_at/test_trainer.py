@@ -4,7 +4,6 @@ from functools import partial
 
 import pytest
 import torch
-from torch import nn
 
 from l2l_at import methods
 from l2l_at.config import ATConfig
@@ -46,25 +45,6 @@ def test_resume_is_bit_equal(settings, small_images, tmp_path):
     for mine, theirs in ((straight.model, resumed.model), (straight.evaluated, resumed.evaluated)):
         for a, b in zip(mine.state_dict().values(), theirs.state_dict().values(), strict=True):
             assert torch.equal(a, b)
-
-
-class Counted(nn.Module):
-    """A module that counts its calls."""
-
-    def __init__(self, inner):
-        super().__init__()
-        self.inner, self.calls = inner, 0
-
-    def forward(self, x):
-        self.calls += 1
-        return self.inner(x)
-
-
-def test_the_compiled_classifier_is_what_trains(monkeypatch):
-    monkeypatch.setattr(torch, "compile", Counted)
-    trainer = Trainer(ATConfig(method="standard", batch_size=64, compile=True), load("digits", subset=128))
-    trainer.step()
-    assert trainer.forward.calls > 0
 
 
 def test_half_precision_is_used():
