@@ -7,6 +7,7 @@ and tells the others before every step whether it goes on. Alone, every function
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -31,10 +32,6 @@ def group(device: torch.device) -> Iterator[None]:
     if not (dist.is_torchelastic_launched() and int(os.environ["WORLD_SIZE"]) > 1):
         yield
         return
-    # Libraries that it loads while the group exists can abort the process when it ends.
-    import sklearn.datasets
-    import sklearn.model_selection  # noqa: F401
-
     here = int(os.environ["LOCAL_RANK"])
     if device.type == "cuda":
         if here >= torch.cuda.device_count():
@@ -57,6 +54,8 @@ def leave() -> None:
     """Go on alone: the other processes are no longer waited for."""
     if dist.is_initialized():
         dist.destroy_process_group()
+        # Gloo's threads let go of the last message's tensors on their own, and abort a process that ends before that.
+        time.sleep(0.5)
 
 
 def rank() -> int:
