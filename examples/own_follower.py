@@ -1,36 +1,37 @@
-"""A follower of your own for GAIL: a rule says how a gradient becomes a step; the engine does the rest."""
+"""A follower of your own for GAIL: one class, one row in the table, and every command knows it.
 
-from dataclasses import replace
+    python examples/own_follower.py --env HalfCheetah-v4 --follower momentum
+"""
 
 import torch
 
-from l2l_gail.config import tuned
-from l2l_gail.followers import AdamFollower
-from l2l_gail.gail import GAIL
-from l2l_gail.training import TrainArgs, find_demonstrations
+from l2l_gail import FOLLOWERS, RuleFollower
+from l2l_gail.cli import main, parse
+from l2l_gail.followers import Recipe
+
+__all__ = ["main", "parse"]
 
 
 class Momentum:
     """The sign of a momentum: a pair `init`/`update` over named weights, like every rule of the engine."""
 
-    rate = 1e-4
+    def __init__(self, learning_rate):
+        self.learning_rate = learning_rate
 
     def init(self, weights):
         return {name: torch.zeros_like(weight) for name, weight in weights.items()}
 
     def update(self, gradient, state, weights):
         state = {name: 0.9 * state[name] + 0.1 * gradient[name] for name in weights}
-        return {name: -self.rate * state[name].sign() for name in weights}, state
+        return {name: -self.learning_rate * state[name].sign() for name in weights}, state
 
 
-def main(steps=100_000, **settings):
-    """Train with it in the place of Adam's rule."""
-    config = replace(tuned("HalfCheetah-v4"), **settings)
-    gail = GAIL(config, find_demonstrations(TrainArgs(settings=config))[0])
-    follower = gail.follower = AdamFollower(gail.discriminator, config)
-    follower.rule, follower.memory = Momentum(), Momentum().init(follower.weights)
-    return gail.learn(steps)
+class MomentumFollower(RuleFollower):
+    def __init__(self, discriminator, config):
+        super().__init__(discriminator, config, Momentum(config.disc_learning_rate))
 
+
+FOLLOWERS["momentum"] = Recipe("sign of a momentum", "this file", MomentumFollower)
 
 if __name__ == "__main__":
     main()

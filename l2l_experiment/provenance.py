@@ -17,6 +17,11 @@ PACKAGES = (
 )  # fmt: skip
 
 
+def origin() -> dict[str, Any]:
+    """Everything below, for a record."""
+    return {"command": command_line(), "git": git_state(), "versions": versions(), "machine": machine()}
+
+
 def versions() -> dict[str, str]:
     """Version of python and of every installed package that can change a figure."""
     found = {"python": platform.python_version()}
@@ -54,9 +59,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
 def machine() -> dict[str, Any]:
     """Processor, cores that this process may use, platform, and GPUs (None without any)."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    gpus = (
-        [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
-    )
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "cpu": _processor(),
         "cores": cores,
@@ -67,10 +70,8 @@ def machine() -> dict[str, Any]:
 
 
 def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
-    except OSError:
-        lines = []
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(errors="replace").splitlines() if info.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
 

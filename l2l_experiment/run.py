@@ -31,22 +31,14 @@ class Run:
 
     @classmethod
     def create(cls, folder: Path | str, *, kind: str, config: Mapping[str, Any]) -> Self:
-        """Start a run in a folder that does not exist or is empty.
-
-        `kind` names the command that can resume it. `config` may hold whatever YAML can, and paths, tuples, enums and
-        numpy numbers, which become strings, lists, their values and plain numbers.
-        """
-        folder = Path(folder)
-        settings = plain(config)
+        """Start a run in a folder that does not exist or is empty; `kind` names the tool that can resume it."""
+        folder, settings = Path(folder), plain(config)
         record = {
             "kind": kind,
             "format": FORMAT,
             "status": "running",
             "started": datetime.now().astimezone().isoformat(timespec="seconds"),
-            "command": provenance.command_line(),
-            "git": provenance.git_state(),
-            "versions": provenance.versions(),
-            "machine": provenance.machine(),
+            **provenance.origin(),
         }
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -101,20 +93,9 @@ class Run:
     def resumed(self, step: int, **figures: Any) -> None:
         """Note that training goes on from a step (0: starts over), by what code and where: it need not be what the run
         began with."""
-        session = {
-            "step": step,
-            "command": provenance.command_line(),
-            "git": provenance.git_state(),
-            "versions": provenance.versions(),
-            "machine": provenance.machine(),
-        }
-        earlier = {name: self.record.get(name, []) for name in ("resumed_at", "sessions")}
-        self.update(
-            status="running",
-            resumed_at=[*earlier["resumed_at"], step],
-            sessions=[*earlier["sessions"], session],
-            **figures,
-        )
+        sessions = [*self.record.get("sessions", []), {"step": step, **provenance.origin()}]
+        resumed_at = [*self.record.get("resumed_at", []), step]
+        self.update(status="running", resumed_at=resumed_at, sessions=sessions, **figures)
 
     def update(self, **figures: Any) -> None:
         """Merge figures into the record, in memory and on disk; a number that is not finite becomes null."""

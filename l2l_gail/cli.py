@@ -8,10 +8,13 @@ import torch
 import tyro
 
 from l2l_experiment.errors import UserError, exit_on_user_error
-from l2l_experiment.flags import value_of
 from l2l_experiment.run import Run
-from l2l_gail.config import GAILConfig, tuned
-from l2l_gail.training import KIND, TrainArgs, stored_args, train
+from l2l_experiment.settings import given_flags, value_of
+from l2l_gail.config import TrainArgs, tuned
+from l2l_gail.followers import settled
+from l2l_gail.session import KIND, stored_args, train
+
+WITH_RESUME = {"--resume", "--steps", "--device", "--demos", "--threads"}
 
 
 def parse(argv: Sequence[str]) -> TrainArgs:
@@ -20,29 +23,28 @@ def parse(argv: Sequence[str]) -> TrainArgs:
     if "--l2l" in argv and value_of("--follower", argv, "l2l") == "adam":
         raise UserError("--l2l is short for --follower l2l and contradicts --follower adam; leave one of them out")
     args = tyro.cli(TrainArgs, args=argv, default=TrainArgs(settings=tuned(env)))
-    settings = args.settings
-    penalised = settings.gradient_penalty or (settings.follower != "adam" and settings.scoring.gradient_penalty)
-    if settings.gradient_target != GAILConfig.gradient_target and not penalised:
-        raise UserError("--gradient-target would change nothing without --gradient-penalty")
-    return args
+    return replace(args, settings=settled(args.settings))
 
 
 @exit_on_user_error
 def main(argv: list[str] | None = None) -> None:
     """Train by the flags."""
     argv = sys.argv[1:] if argv is None else argv
-    args = parse(argv)
-    run = None
+    args, run = parse(argv), None
     if args.resume is not None:
-        given = {token.split("=")[0] for token in argv if token.startswith("--")}
-        if extra := sorted(given - {"--resume", "--steps", "--device", "--demos"}):
+        given = given_flags(argv)
+        if extra := sorted(given - WITH_RESUME):
             raise UserError(f"{', '.join(extra)} cannot be given with --resume: the run's own settings hold")
-        run, demos = Run.open(args.resume, kind=KIND), args.demos
+        run, demos, threads = Run.open(args.resume, kind=KIND), args.demos, args.threads
         args = stored_args(
             run,
             steps=args.steps if "--steps" in given else None,
             device=args.settings.device if "--device" in given else None,
         )
-        args = replace(args, demos=demos or args.demos)
+        args = replace(args, demos=demos or args.demos, threads=threads if "--threads" in given else args.threads)
     torch.set_num_threads(args.threads)
     train(args, run)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,15 +1,27 @@
-"""The settings of GAIL, one flat frozen dataclass; `tuned.yml` holds the values per environment."""
+"""The settings of GAIL and of a training run; `tuned.yml` holds the values per environment."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, replace
 from importlib import resources
-from typing import Any, Literal
+from pathlib import Path
+from typing import Annotated, Literal
 
-import yaml
+import tyro
 
 from l2l_experiment.errors import UserError
-from l2l_experiment.flags import require_finite
+from l2l_experiment.settings import (
+    Count,
+    Layers,
+    Natural,
+    NotNegative,
+    Positive,
+    Range,
+    Seed,
+    Share,
+    ShareBelowOne,
+    block,
+    check,
+)
 
-FollowerName = Literal["adam", "l2l", "l2l-rate"]
 RewardName = Literal["gail", "airl", "fairl", "logd", "constant"]
 
 
@@ -17,181 +29,89 @@ RewardName = Literal["gail", "airl", "fairl", "logd", "constant"]
 class GAILConfig:
     """Settings of one GAIL run: leader, reward, discriminator and follower."""
 
-    env: str = "HalfCheetah-v4"
-    """Gymnasium environment with continuous observations and actions."""
-    follower: FollowerName = "adam"
-    """Who updates the discriminator: adam, l2l (learned rule), or l2l-rate (only its log rate is learned)."""
-    seed: int = 0
-    """Seed of the networks, the environments and every draw."""
-    device: str = "auto"
-    """Where networks live: auto, cpu or cuda. PPO with small networks is fastest on the CPU."""
+    env: str = "HalfCheetah-v4"  # Gymnasium environment with continuous observations and actions
+    follower: str = "adam"  # Who updates the discriminator: adam, l2l (learned rule), l2l-rate (its log rate alone)
+    seed: Seed = 0  # Seed of the networks, the environments and every draw
+    device: str = "auto"  # Where networks live: auto, cpu or cuda. PPO with small networks is fastest on the CPU
 
     filter: Literal["demonstrations", "running"] = "demonstrations"
     """Standardise the policy's observations by the demonstrations' moments, or by those of all it has seen so far."""
-    num_envs: int = 8
-    """Environments stepped side by side in one process."""
-    round_steps: int = 256
-    """Steps of each environment between two updates (a round)."""
-    policy_rate: float = 3e-4
-    """PPO's learning rate at the start; it falls linearly to zero."""
-    policy_batch: int = 256
-    """PPO's minibatch."""
-    policy_epochs: int = 10
-    """PPO's passes over a round."""
-    policy_hidden: tuple[int, ...] = (64, 64)
-    """Hidden layers of policy and value function (tanh)."""
-    log_std_init: float = -1.5
-    """Logarithm of the policy's standard deviation at the start."""
-    gamma: float = 0.99
-    """Discount factor."""
-    gae_lambda: float = 0.95
-    """Lambda of generalised advantage estimation."""
-    clip_range: float = 0.2
-    """PPO's clipping range."""
-    policy_kl: float = 0.0
-    """Leave a round's remaining passes out once the policy's KL divergence exceeds 1.5 times this; 0 never does."""
-    policy_entropy: float = 0.0
-    """Weight of PPO's entropy bonus."""
-    bc_epochs: int = 0
-    """Passes of behaviour cloning over the demonstrations before GAIL starts."""
+    n_envs: Count = 8  # Environments stepped side by side in one process
+    n_steps: Count = 256  # Steps of each environment between two updates (a round)
+    learning_rate: Positive = 3e-4  # PPO's learning rate at the start; it falls linearly to zero
+    batch_size: Annotated[int, Range(2)] = 256  # PPO's minibatch
+    n_epochs: Count = 10  # PPO's passes over a round
+    net_arch: Layers = (64, 64)  # Hidden layers of policy and value function (tanh)
+    log_std_init: Annotated[float, Range(-20, 5)] = -1.5  # Logarithm of the policy's standard deviation at the start
+    gamma: Share = 0.99  # Discount factor
+    gae_lambda: Share = 0.95  # Lambda of generalised advantage estimation
+    clip_range: Positive = 0.2  # PPO's clipping range
+    target_kl: Positive | None = None  # Skip a round's remaining passes once the policy's KL exceeds 1.5 times this
+    ent_coef: NotNegative = 0.0  # Weight of PPO's entropy bonus
+    bc_epochs: Natural = 0  # Passes of behaviour cloning over the demonstrations before GAIL starts
 
     reward: RewardName = "gail"
     """gail: -log(1-D); airl: logit of D; fairl: -h*exp(h) of that logit h; logd: log D; constant: 1, a control."""
-    normalize_reward: bool = True
-    """Divide the learned reward by the running standard deviation of its discounted return (it is never centred)."""
+    normalize_reward: bool = True  # Divide the learned reward by the running deviation of its discounted return
 
-    disc_hidden: tuple[int, ...] = (128, 128)
-    """Hidden layers of the discriminator (tanh)."""
-    disc_rate: float = 3e-4
-    """The discriminator's learning rate; for a learned follower, the rate it starts from."""
-    disc_updates: int = 10
-    """Discriminator steps a round."""
-    disc_batch: int = 512
-    """Transitions of each kind (expert, policy) in a discriminator step."""
-    gradient_penalty: float = 1.0
-    """Weight of the gradient penalty on interpolates of expert and policy transitions; 0 switches it off."""
-    gradient_target: float = 1.0
-    """Gradient norm at which the penalty is zero."""
-    spectral_norm: bool = False
-    """Divide each weight matrix of the discriminator by its largest singular value."""
-    entropy_bonus: float = 0.0
-    """Weight of an entropy bonus on the discriminator's output."""
-    mixup: bool = False
-    """Train on random mixtures of expert and policy transitions with mixed labels."""
-    label_smoothing: float = 0.0
-    """Labels are this far from 0 and 1."""
-    replay_rounds: int = 0
-    """Earlier rounds whose policy transitions the discriminator still sees."""
+    disc_hidden: Layers = (128, 128)  # Hidden layers of the discriminator (tanh)
+    disc_learning_rate: Positive = 3e-4  # The discriminator's learning rate; that a learned follower starts from
+    disc_updates: Count = 10  # Discriminator steps a round
+    disc_batch_size: Count = 512  # Transitions of each kind (expert, policy) in a discriminator step
+    gradient_penalty: NotNegative = 1.0  # Weight of the gradient penalty on interpolates of expert and policy; 0: off
+    gradient_target: NotNegative = 1.0  # Gradient norm at which the penalty is zero
+    spectral_norm: bool = False  # Divide each weight matrix of the discriminator by its largest singular value
+    entropy_bonus: NotNegative = 0.0  # Weight of an entropy bonus on the discriminator's output
+    mixup: bool = False  # Train on random mixtures of expert and policy transitions with mixed labels
+    label_smoothing: Annotated[float, Range(0, 0.5)] = 0.0  # Labels are this far from 0 and 1
+    replay_rounds: Natural = 0  # Earlier rounds whose policy transitions the discriminator still sees
 
-    follower_steps: int = 5
-    """Discriminator steps between two fits of the learned rule (K); must divide disc_updates."""
-    follower_hidden: int = 16
-    """Width of the learned rule's network per weight."""
+    follower_steps: Count = 5  # Discriminator steps between two fits of the learned rule (K); must divide disc_updates
+    follower_hidden: Natural = 16  # Width of the learned rule's network per weight
     follower_anchored: bool | None = None
-    """Show the learned rule how far a weight is from where it started, in place of how far from zero; if None, where
-    the discriminator has no penalty."""
-    follower_rate: float = 1e-3
-    """Learning rate of the learned rule's network."""
-    log_rate_rate: float = 0.05
-    """Learning rate of the learned rule's log rate."""
-    log_rate_limit: float | None = None
-    """How many times larger or smaller than --disc-rate the learned rule's rate may become; if None, any number."""
-    holdout: float = 0.25
-    """Share of every demonstration and rollout, its end, on which the learned rule is scored and never trained; with 0
-    it is scored on what its steps have seen."""
-    score_smoothing: float | None = None
-    """Label smoothing in the rule's score; if None, that of its steps."""
-    score_penalty: float | None = None
-    """Weight of the gradient penalty in the rule's score; if None, that of its steps, or 1 if the score has neither
-    penalty nor smoothed labels."""
-    freeze_follower: bool = False
-    """Keep the learned rule as it is."""
-
-    @property
-    def scoring(self) -> "GAILConfig":
-        """The settings of the objective that the learned rule is scored on."""
-        smoothing = self.label_smoothing if self.score_smoothing is None else self.score_smoothing
-        penalty = self.score_penalty
-        if penalty is None:
-            # Without either, the best score is a discriminator that has won, whose reward is flat.
-            penalty = self.gradient_penalty or (0.0 if smoothing else 1.0)
-        return replace(self, gradient_penalty=penalty, label_smoothing=smoothing)
-
-    @property
-    def written_out(self) -> "GAILConfig":
-        """The same with everything that a learned rule leaves open decided, for config.yaml: defaults may change."""
-        if self.follower == "adam":
-            return self
-        scoring = self.scoring
-        anchored = not self.gradient_penalty if self.follower_anchored is None else self.follower_anchored
-        return replace(
-            self,
-            score_penalty=scoring.gradient_penalty,
-            score_smoothing=scoring.label_smoothing,
-            follower_anchored=anchored and self.follower == "l2l",
-        )
+    """Show the learned rule each weight relative to its start, not to 0; by default where there is no penalty."""
+    follower_learning_rate: NotNegative = 1e-3  # Learning rate of the learned rule's network
+    log_rate_learning_rate: NotNegative = 0.05  # Learning rate of the learned rule's log rate
+    log_rate_limit: Annotated[float, Range(1)] | None = None
+    """Largest factor between --disc-learning-rate and the learned rule's rate, up or down; by default none."""
+    holdout: ShareBelowOne = 0.25  # Share of every demonstration and rollout that only scores the learned rule
+    score_smoothing: Annotated[float, Range(0, 0.5)] | None = None
+    """Label smoothing in the rule's score; by default that of its steps."""
+    score_penalty: NotNegative | None = None
+    """Gradient penalty in the rule's score; by default that of its steps, or 1 if neither it nor labels are smooth."""
+    freeze_follower: bool = False  # Keep the learned rule as it is
 
     def __post_init__(self) -> None:
-        require_finite(self)
-        positive = ("num_envs", "round_steps", "policy_batch", "policy_epochs", "disc_batch", "disc_updates")
-        for name in (*positive, "follower_steps", "policy_rate", "disc_rate", "clip_range"):
-            if getattr(self, name) <= 0:
-                raise UserError(f"--{name.replace('_', '-')} must be positive, got {getattr(self, name)}")
-        penalties = ("gradient_penalty", "gradient_target", "score_penalty", "entropy_bonus", "policy_entropy")
-        rates = ("follower_rate", "log_rate_rate", "follower_hidden")
-        for name in (*penalties, *rates, "policy_kl", "replay_rounds", "bc_epochs"):
-            if (getattr(self, name) or 0) < 0:
-                raise UserError(f"--{name.replace('_', '-')} must not be negative, got {getattr(self, name)}")
-        limits = {"holdout": 1, "label_smoothing": 0.5, "score_smoothing": 0.5, "gamma": 1, "gae_lambda": 1}
-        for name, limit in (limits | {"seed": 2**31 - 1}).items():
-            if not 0 <= (getattr(self, name) or 0) <= limit:
-                raise UserError(f"--{name.replace('_', '-')} must lie in [0, {limit:g}], got {getattr(self, name)}")
-        if self.log_rate_limit is not None and self.log_rate_limit < 1:
-            raise UserError(f"--log-rate-limit is a factor of at least 1, got {self.log_rate_limit}")
-        if self.follower != "adam" and self.holdout == 1:
-            raise UserError("--holdout 1 leaves a learned follower nothing to train on; it must be below 1")
-        if self.follower != "adam" and self.disc_updates % self.follower_steps:
-            raise UserError(
-                f"--follower-steps {self.follower_steps} must divide --disc-updates, which is {self.disc_updates}"
-            )
-        if not (self.disc_hidden and self.policy_hidden) or min(*self.disc_hidden, *self.policy_hidden) < 1:
-            raise UserError("--disc-hidden and --policy-hidden need at least one layer each, of at least one unit")
-        transitions = self.num_envs * self.round_steps
-        if self.policy_batch < 2 or transitions < 2:
-            raise UserError("PPO standardises advantages: --policy-batch and a round need at least 2 transitions")
-        if not -20 <= self.log_std_init <= 5:
-            raise UserError(f"--log-std-init must lie in [-20, 5], got {self.log_std_init}")
-        if self.follower != "adam" and self.holdout and not 0 < round(self.holdout * transitions) < transitions:
-            raise UserError(f"--holdout {self.holdout} of a round's {transitions} transitions leaves one side empty")
+        check(self)
+        if not (self.disc_hidden and self.net_arch):
+            raise UserError("--disc-hidden and --net-arch need at least one layer each")
+        if self.n_envs * self.n_steps < 2:
+            raise UserError("PPO standardises advantages: a round needs at least 2 transitions")
 
 
 def tuned(env: str) -> GAILConfig:
     """The settings of `tuned.yml` for an environment: its block over the block `default`."""
-    blocks = yaml.safe_load(resources.files("l2l_gail").joinpath("tuned.yml").read_text())
-    return from_dict({**(blocks.get("default") or {}), **(blocks.get(env) or {}), "env": env})
+    return block(GAILConfig, resources.files("l2l_gail").joinpath("tuned.yml"), env, env=env)
 
 
-def from_dict(values: dict[str, Any]) -> GAILConfig:
-    """A configuration from plain values, as stored in a run's config.yaml; an unknown name is a UserError."""
-    known = {field.name: field for field in fields(GAILConfig)}
-    unknown = sorted(set(values) - set(known))
-    if unknown:
-        raise UserError(f"unknown settings {', '.join(unknown)}; known are the fields of GAILConfig")
-    lists = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-    return replace(GAILConfig(), **lists)
+@dataclass(frozen=True)
+class TrainArgs:
+    """Imitate demonstrations with GAIL: PPO against a discriminator that Adam or a learned follower (L2L) updates."""
 
+    settings: Annotated[GAILConfig, tyro.conf.arg(name="")] = field(default_factory=GAILConfig)
+    l2l: bool = False  # Short for --follower l2l
+    demos: str | None = None
+    """Demonstrations: a Minari id, a folder in Minari's layout, or an .npz file; by default those in expert_data/."""
+    num_demos: Count = 4  # Demonstrations to train on, from the first; the others only measure the discriminator
+    steps: Natural = 1_000_000  # Environment steps in all; rounded up to whole rounds
+    run_dir: Path | None = None  # Folder of the run; by default a new one in runs/
+    resume: Path | None = None  # Continue the run in this folder; beside it only --steps, --device, --demos, --threads
+    checkpoint_every: Count = 20  # Rounds between two checkpoints
+    follower_from: Path | None = None  # Start with the learned follower of this run (see also --freeze-follower)
+    eval_episodes: Count = 20  # Episodes of the evaluation at the end
+    threads: Count = 1  # CPU threads of torch; one is fastest with networks this small
 
-def from_run(values: dict[str, Any]) -> GAILConfig:
-    """The configuration of a run from its config.yaml. Older runs left open what their learned rule saw and was scored
-    on: weights from zero, and the objective of its steps, with labels smoothed by 0.2 if that had no penalty (runs that
-    do not know the setting: without)."""
-    config = from_dict(values)
-    decided = (config.score_penalty, config.score_smoothing, config.follower_anchored)
-    if config.follower == "adam" or None not in decided:
-        return config
-    penalty = config.gradient_penalty if config.score_penalty is None else config.score_penalty
-    smoothing = config.score_smoothing
-    if smoothing is None:
-        smoothing = config.label_smoothing or (0.0 if penalty or "score_smoothing" not in values else 0.2)
-    anchored = bool(config.follower_anchored)
-    return replace(config, score_penalty=penalty, score_smoothing=smoothing, follower_anchored=anchored)
+    def __post_init__(self) -> None:
+        check(self)
+        if self.l2l and self.settings.follower == GAILConfig.follower:
+            object.__setattr__(self, "settings", replace(self.settings, follower="l2l"))

@@ -1,36 +1,104 @@
-"""Vectorised environments with one observation filter, and their exact state."""
+"""Environments by id, by factory or as a vectorised one: their spaces, copies of them, and their exact state."""
 
 import warnings
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Union
 
 import gymnasium as gym
 import numpy as np
-import torch
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from stable_baselines3.common.vec_env import (
+    DummyVecEnv,
+    VecEnv,
+    VecEnvWrapper,
+    VecMonitor,
+    VecNormalize,
+    is_vecenv_wrapped,
+)
 
 from l2l_experiment.errors import UserError
+from l2l_gail.spaces import Actions, Observations
 
 STEP_LIMIT = 10_000
 """Steps after which an episode is cut off where the environment was registered without a limit: it might never end."""
 
+EnvLike = Union[str, Callable[[], gym.Env], VecEnv, "Environment"]
 
-def check(env_id: str) -> gym.spec:
-    """The environment's spec; a UserError unless it exists and has Box observations and bounded Box actions."""
-    try:
-        env = make(env_id)
-    except (gym.error.Error, ImportError) as error:
-        raise UserError(
-            f"environment {env_id!r} cannot be made ({str(error).splitlines()[0]}); "
-            "give a Gymnasium id such as HalfCheetah-v4"
-        ) from error
-    observations, actions = env.observation_space, env.action_space
-    env.close()
-    if not isinstance(observations, gym.spaces.Box) or len(observations.shape) != 1:
-        raise UserError(f"{env_id} has observations {observations}; GAIL here needs a one-dimensional Box")
-    if not isinstance(actions, gym.spaces.Box) or not actions.is_bounded():
-        raise UserError(f"{env_id} has actions {actions}; GAIL here needs a bounded Box")
-    return env.spec
+
+class Environment:
+    """An environment that is opened once to read its spaces, and makes copies of itself.
+
+    `source` is a Gymnasium id, a function that makes an environment, or a Stable-Baselines3 `VecEnv`, of which there
+    are no copies. UserError for one that cannot be made, or whose spaces are not supported (see `l2l_gail.spaces`).
+    """
+
+    def __init__(self, source: EnvLike) -> None:
+        self.source, self.unlimited = source, False
+        if isinstance(source, VecEnv):
+            self.id, self.ends_early = None, True
+            spaces = source.observation_space, source.action_space
+        else:
+            try:
+                env = self.make()
+            except (gym.error.Error, ImportError) as error:
+                raise UserError(
+                    f"environment {source!r} cannot be made ({str(error).splitlines()[0]}); "
+                    "give a Gymnasium id such as HalfCheetah-v4"
+                ) from error
+            self.ends_early = can_end_early(env.unwrapped)
+            self.id = source if isinstance(source, str) else None
+            self.unlimited = isinstance(source, str) and gym.spec(env.spec.id).max_episode_steps is None
+            spaces = env.observation_space, env.action_space
+            env.close()
+        self.observations = Observations(spaces[0], self.name)
+        self.actions = Actions(spaces[1], self.name)
+
+    @property
+    def name(self) -> str:
+        """The id, or what stands for it in messages."""
+        return self.id or "the environment"
+
+    def make(self, **kwargs: Any) -> gym.Env:
+        """A copy, with `STEP_LIMIT` where there is no time limit; UserError if it is a `VecEnv`."""
+        if isinstance(self.source, VecEnv):
+            raise UserError("a VecEnv cannot be copied; give GAIL a function that makes one environment")
+        return make(self.source, **kwargs) if isinstance(self.source, str) else limited(self.source(**kwargs))
+
+    def vectorised(self, n_envs: int, seed: int) -> VecNormalize:
+        """`n_envs` copies in one process behind one observation filter; true returns stay visible through `Monitor`.
+
+        One process, because stepping MuJoCo in subprocesses is several times slower on few cores. A `VecEnv` is taken
+        as it is.
+        """
+        if isinstance(self.source, VecEnv):
+            envs = self.source
+            if not (is_vecenv_wrapped(envs, VecMonitor) or all(envs.env_is_wrapped(Monitor))):
+                envs = VecMonitor(envs)
+            envs.seed(seed)
+        else:
+            envs = DummyVecEnv([lambda: Monitor(self.make()) for _ in range(n_envs)])
+            envs.seed(seed)
+            for index, env in enumerate(envs.envs):
+                env.action_space.seed(seed + index)
+        return VecNormalize(_KeepLast(envs), norm_reward=False)
+
+
+class _KeepLast(VecEnvWrapper):
+    """Keeps an episode's last observation in `info["last_observation"]`: `VecNormalize` standardises the other one."""
+
+    def reset(self) -> Any:
+        return self.venv.reset()
+
+    def step_wait(self) -> Any:
+        observations, rewards, dones, infos = self.venv.step_wait()
+        for index in np.flatnonzero(dones):
+            infos[index]["last_observation"] = infos[index].get("terminal_observation")
+        return observations, rewards, dones, infos
+
+
+def environment(source: EnvLike) -> Environment:
+    """The `Environment` that an id, a factory, a `VecEnv` or an `Environment` stands for."""
+    return source if isinstance(source, Environment) else Environment(source)
 
 
 def make(env_id: str, **kwargs: Any) -> gym.Env:
@@ -42,10 +110,13 @@ def make(env_id: str, **kwargs: Any) -> gym.Env:
         mujoco.set_mju_user_warning(_pass_on)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is out of date.*")
-        env = gym.make(env_id, **kwargs)
-    if env.spec is not None and env.spec.max_episode_steps is None:
-        return gym.wrappers.TimeLimit(env, STEP_LIMIT)
-    return env
+        return limited(gym.make(env_id, **kwargs))
+
+
+def limited(env: gym.Env) -> gym.Env:
+    """The environment with `STEP_LIMIT`, unless it has a time limit of its own."""
+    has_limit = _time_limit(env) is not None or (env.spec is not None and env.spec.max_episode_steps is not None)
+    return env if has_limit else gym.wrappers.TimeLimit(env, STEP_LIMIT)
 
 
 def _pass_on(message: str) -> None:
@@ -53,68 +124,66 @@ def _pass_on(message: str) -> None:
         warnings.warn(f"MuJoCo: {message}", RuntimeWarning, stacklevel=2)
 
 
-def make_envs(env_id: str, num_envs: int, seed: int) -> VecNormalize:
-    """`num_envs` copies in one process behind one observation filter; true returns stay visible through `Monitor`.
-
-    One process, because stepping MuJoCo in subprocesses is several times slower on few cores.
-    """
-    envs = DummyVecEnv([lambda: Monitor(make(env_id)) for _ in range(num_envs)])
-    envs.seed(seed)
-    for index, env in enumerate(envs.envs):
-        env.action_space.seed(seed + index)
-    return VecNormalize(envs, norm_reward=False)
+def can_end_early(core: gym.Env) -> bool:
+    """Whether an environment may terminate before its time limit, as far as its settings tell; True if unknown."""
+    fixed = ("HalfCheetahEnv", "SwimmerEnv", "ReacherEnv", "PusherEnv", "PendulumEnv", "HumanoidStandupEnv")
+    return type(core).__name__ not in fixed and getattr(core, "_terminate_when_unhealthy", True)
 
 
-def state(envs: VecNormalize) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Tensors and JSON values from which `restore` continues; exact for MuJoCo environments."""
-    tensors: dict[str, Any] = {
-        "mean": torch.from_numpy(envs.obs_rms.mean.copy()),
-        "var": torch.from_numpy(envs.obs_rms.var.copy()),
-        "physics": {},
-        "rewards": {},
+def state_dict(envs: VecNormalize) -> dict[str, Any]:
+    """A tree from which `load_state_dict` continues, exactly for MuJoCo environments in this process."""
+    return {
+        "filter": {"mean": envs.obs_rms.mean, "var": envs.obs_rms.var, "count": float(envs.obs_rms.count)},
+        "training": envs.training,
+        "envs": [_env_state(env) for env in _single(envs)],
     }
-    meta: dict[str, Any] = {"count": float(envs.obs_rms.count), "training": envs.training, "envs": []}
-    for index, env in enumerate(envs.venv.envs):
-        physics = _physics(env)
-        if physics is not None:
-            tensors["physics"][str(index)] = physics
-        tensors["rewards"][str(index)] = torch.tensor(env.rewards, dtype=torch.float64)
-        limit = _time_limit(env)
-        meta["envs"].append(
-            {
-                "elapsed": None if limit is None else limit._elapsed_steps,
-                "rng": env.unwrapped.np_random.bit_generator.state,
-                "action_rng": env.action_space.np_random.bit_generator.state,
-            }
-        )
-    return tensors, meta
 
 
-def restore(envs: VecNormalize, tensors: dict[str, Any], meta: dict[str, Any]) -> bool:
-    """Continue from a `state`. False if the environments could not be put back mid-episode and were reset instead."""
-    if len(meta["envs"]) != len(envs.venv.envs):
-        raise UserError(f"the checkpoint holds {len(meta['envs'])} environments, this run has {len(envs.venv.envs)}")
+def load_state_dict(envs: VecNormalize, tree: dict[str, Any]) -> bool:
+    """Continue from a `state_dict`. False if environments could not be put back mid-episode and were reset instead."""
+    singles = _single(envs)
+    if len(tree["envs"]) != len(singles):
+        raise UserError(f"the checkpoint holds {len(tree['envs'])} environments, this run has {len(singles)}")
     envs.reset()  # after it every wrapper counts as started
-    envs.obs_rms.mean, envs.obs_rms.var = tensors["mean"].numpy().copy(), tensors["var"].numpy().copy()
-    envs.obs_rms.count, envs.training = meta["count"], meta["training"]
-    exact = len(tensors["physics"]) == len(envs.venv.envs)
-    for index, (env, kept) in enumerate(zip(envs.venv.envs, meta["envs"], strict=True)):
-        env.unwrapped.np_random.bit_generator.state = kept["rng"]
-        env.action_space.np_random.bit_generator.state = kept["action_rng"]
+    kept = tree["filter"]
+    envs.obs_rms.mean, envs.obs_rms.var, envs.obs_rms.count = kept["mean"].copy(), kept["var"].copy(), kept["count"]
+    envs.training = tree["training"]
+    exact = bool(singles) and all(state["physics"] is not None for state in tree["envs"])
+    for env, state in zip(singles, tree["envs"], strict=True):
+        env.unwrapped.np_random.bit_generator.state = state["rng"]
+        env.action_space.np_random.bit_generator.state = state["action_rng"]
         if exact:
-            _set_physics(env, tensors["physics"][str(index)])
-            env.rewards = tensors["rewards"][str(index)].tolist()
+            _set_physics(env, state["physics"])
+            env.rewards = list(state["rewards"])
             limit = _time_limit(env)
             if limit is not None:
-                limit._elapsed_steps = kept["elapsed"]
+                limit._elapsed_steps = state["elapsed"]
     return exact
+
+
+def _single(envs: VecNormalize) -> list[gym.Env]:
+    """The environments behind a vectorised one, if they are in this process and ours to look into."""
+    inner = envs.unwrapped
+    monitored = isinstance(inner, DummyVecEnv) and all(isinstance(env, Monitor) for env in inner.envs)
+    return list(inner.envs) if monitored else []
+
+
+def _env_state(env: Monitor) -> dict[str, Any]:
+    limit = _time_limit(env)
+    return {
+        "physics": _physics(env),
+        "rewards": [float(reward) for reward in env.rewards],
+        "elapsed": None if limit is None else limit._elapsed_steps,
+        "rng": env.unwrapped.np_random.bit_generator.state,
+        "action_rng": env.action_space.np_random.bit_generator.state,
+    }
 
 
 # What MuJoCo derives from the state lags one substep behind it after a step, and rewards read these two as "before".
 _DERIVED = ("xpos", "xipos")
 
 
-def _physics(env: gym.Env) -> dict[str, torch.Tensor] | None:
+def _physics(env: gym.Env) -> dict[str, np.ndarray] | None:
     """The complete integration state of a MuJoCo environment, or None for another kind."""
     core = env.unwrapped
     if not (hasattr(core, "model") and hasattr(core, "data") and hasattr(core, "do_simulation")):
@@ -124,20 +193,19 @@ def _physics(env: gym.Env) -> dict[str, torch.Tensor] | None:
     kind = mujoco.mjtState.mjSTATE_INTEGRATION
     integration = np.empty(mujoco.mj_stateSize(core.model, kind))
     mujoco.mj_getState(core.model, core.data, integration, kind)
-    derived = {name: torch.from_numpy(getattr(core.data, name).copy()) for name in _DERIVED}
-    return {"integration": torch.from_numpy(integration), **derived}
+    return {"integration": integration} | {name: getattr(core.data, name).copy() for name in _DERIVED}
 
 
-def _set_physics(env: gym.Env, physics: dict[str, torch.Tensor]) -> None:
+def _set_physics(env: gym.Env, physics: dict[str, np.ndarray]) -> None:
     import mujoco
 
     core, kind = env.unwrapped, mujoco.mjtState.mjSTATE_INTEGRATION
-    integration = physics["integration"].numpy()
-    mujoco.mj_setState(core.model, core.data, integration, kind)
+    mujoco.mj_setState(core.model, core.data, physics["integration"], kind)
     mujoco.mj_forward(core.model, core.data)
-    mujoco.mj_setState(core.model, core.data, integration, kind)  # mj_forward has moved the solver's warm start
+    # mj_forward has moved the solver's warm start.
+    mujoco.mj_setState(core.model, core.data, physics["integration"], kind)
     for name in _DERIVED:
-        getattr(core.data, name)[:] = physics[name].numpy()
+        getattr(core.data, name)[:] = physics[name]
 
 
 def _time_limit(env: gym.Env) -> gym.wrappers.TimeLimit | None:

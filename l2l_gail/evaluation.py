@@ -2,12 +2,12 @@
 
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecNormalize
 
-from l2l_gail.environments import make, make_envs
+from l2l_gail.environments import Environment
+from l2l_gail.spaces import Actions
 
 EVALUATION_SEED = 10_000
 
@@ -15,31 +15,30 @@ EVALUATION_SEED = 10_000
 class RandomPolicy:
     """Actions drawn uniformly from the action space."""
 
-    def __init__(self, space: gym.spaces.Box, seed: int = 0) -> None:
-        self.space, self.generator = space, np.random.default_rng(seed)
+    def __init__(self, actions: Actions, seed: int = 0) -> None:
+        self.actions, self.generator = actions, np.random.default_rng(seed)
 
     def predict(
         self, observation: np.ndarray, state: Any = None, episode_start: Any = None, deterministic: bool = False
     ) -> tuple[np.ndarray, Any]:
-        shape = (len(observation), *self.space.shape)
-        return self.generator.uniform(self.space.low, self.space.high, shape).astype(self.space.dtype), state
+        return self.actions.uniform(self.generator, len(observation)), state
 
 
 def returns(
     policy: Any,
-    env_id: str,
+    env: Environment,
     *,
     episodes: int = 20,
     filter_of: VecNormalize | None = None,
     deterministic: bool = True,
     seed: int = EVALUATION_SEED,
 ) -> np.ndarray:
-    """True returns of `episodes` episodes, shape (episodes,), from the same starts for every policy of one seed.
+    """Undiscounted true returns, shape (episodes,), from the same starts for every policy of one seed.
 
     `policy` has Stable-Baselines3's `predict`; `filter_of` holds the observation filter it was trained with, which is
     used and not changed.
     """
-    envs = make_envs(env_id, min(episodes, 10), seed)
+    envs = env.vectorised(min(episodes, 10), seed)
     envs.training = False
     if filter_of is None:
         envs.norm_obs = False
@@ -52,12 +51,9 @@ def returns(
     return np.array(values)
 
 
-def random_returns(env_id: str, *, episodes: int = 20, seed: int = EVALUATION_SEED) -> np.ndarray:
+def random_returns(env: Environment, *, episodes: int = 20, seed: int = EVALUATION_SEED) -> np.ndarray:
     """True returns of a policy that draws its actions uniformly."""
-    env = make(env_id)
-    policy = RandomPolicy(env.action_space, seed)
-    env.close()
-    return returns(policy, env_id, episodes=episodes, seed=seed)
+    return returns(RandomPolicy(env.actions, seed), env, episodes=episodes, seed=seed)
 
 
 def summary(values: np.ndarray) -> dict[str, Any]:
@@ -69,3 +65,8 @@ def summary(values: np.ndarray) -> dict[str, Any]:
         "max": float(values.max()),
         "n": len(values),
     }
+
+
+def percent(value: float, expert: float) -> float | None:
+    """A return in percent of the expert's; None where that says nothing, for an expert at or below zero or unknown."""
+    return float(100 * value / expert) if expert > 0 and np.isfinite(value) else None

@@ -1,7 +1,8 @@
 """The discriminator's observation filter, one for demonstrations and policy."""
 
+from typing import Any
+
 import numpy as np
-import torch
 
 CLIP = 5.0  # where observations are cut off, in standard deviations of the demonstrations
 DECAY = 0.9  # how much of the policy's moments survives a round
@@ -38,10 +39,10 @@ class MixtureFilter:
     def _in_units(self, observations: np.ndarray) -> np.ndarray:
         return np.clip((observations - self.mean) / self.deviation, -CLIP, CLIP)
 
-    def state(self) -> dict:
-        """What `restore` takes; the demonstrations are not part of it."""
-        return {} if self.policy is None else {"policy": torch.from_numpy(self.policy)}
+    def state_dict(self) -> dict[str, Any]:
+        """A tree that `load_state_dict` takes; the demonstrations are not part of it."""
+        return {"policy": self.policy}
 
-    def restore(self, tensors: dict) -> None:
-        """Continue from a `state`."""
-        self.policy = tensors["policy"].numpy().copy() if "policy" in tensors else None
+    def load_state_dict(self, tree: dict[str, Any]) -> None:
+        """Continue from a `state_dict`."""
+        self.policy = tree["policy"]

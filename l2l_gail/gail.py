@@ -1,298 +1,294 @@
-"""Generative adversarial imitation learning (Ho and Ermon, 2016) with Stable-Baselines3's PPO as the leader.
+"""Generative adversarial imitation learning (Ho and Ermon, 2016): a leader, a discriminator, a follower.
 
-PPO is not modified: a callback waits for the end of each rollout, lets the follower move the discriminator, scores the
-whole rollout with it, writes the rewards and has the advantages computed again. The true reward is only monitored.
+The leader trains a policy on the discriminator's reward; once a round the follower moves the discriminator. The true
+reward is only monitored.
 """
 
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
-from stable_baselines3 import PPO
-from stable_baselines3.common.callbacks import BaseCallback
+import yaml
 from stable_baselines3.common.logger import Logger
-from stable_baselines3.common.utils import LinearSchedule
+from stable_baselines3.common.type_aliases import MaybeCallback
 from torch import Tensor, nn
 
-from l2l_experiment import checkpoint
-from l2l_experiment.errors import Diverged, UserError
-from l2l_gail import state
-from l2l_gail.config import GAILConfig, from_run
-from l2l_gail.demonstrations import Demonstrations
-from l2l_gail.discriminator import Batch, Discriminator, draw, health, objective
-from l2l_gail.environments import check, make_envs
+from l2l_experiment import checkpoint, devices, randomness, settings
+from l2l_experiment.errors import UserError
+from l2l_experiment.files import read_mapping, write_atomically
+from l2l_experiment.run import CONFIG
+from l2l_gail import cloning
+from l2l_gail.config import GAILConfig, tuned
+from l2l_gail.demonstrations import Demonstrations, load_demonstrations
+from l2l_gail.discriminator import Discriminator
+from l2l_gail.environments import EnvLike, environment
 from l2l_gail.filters import MixtureFilter
-from l2l_gail.followers import make_follower
-from l2l_gail.rewards import ReturnScale, reward
+from l2l_gail.followers import FOLLOWERS, Follower, Objectives, score_config, settled
+from l2l_gail.leaders import Leader, PPOLeader
+from l2l_gail.losses import draw, health, objective
+from l2l_gail.rewards import reward
+from l2l_gail.transitions import Transitions, split, transitions_of
 
-Pairs = tuple[np.ndarray, np.ndarray]
+OBJECT = "an environment object"  # what the settings call an environment that has no id
 MOST_MEASURED = 10_000  # transitions on which the discriminator is measured
-DIVERGED = "the policy diverged: it holds or answers with no finite numbers; a smaller --policy-rate may help"
 
 
 class GAIL:
-    """Imitate demonstrations; the verbs are Stable-Baselines3's.
+    """Imitate demonstrations; `learn`, `predict`, `save` and `load` are Stable-Baselines3's verbs.
 
-    `demonstrations` train the discriminator. `monitor`, if given, are other demonstrations of the same expert on which
-    it is only measured (`disc/heldout_*`). See `GAILConfig` for the settings.
+    `env`: a Gymnasium id, a function that makes an environment, or a Stable-Baselines3 `VecEnv` (which a resumed run
+    cannot put back mid-episode).
+    `demonstrations`: those to train on; whatever `load_demonstrations` takes; None for a policy that only predicts.
+    `config`: the settings, by default the tuned ones of the environment.
+    `leader`, `discriminator`, `follower`: objects in place of those that the settings name. A leader brings the
+    environments of its algorithm; a discriminator answers transitions of shape (n, inputs) with logits of shape (n,);
+    a follower is an object, or a function of discriminator and settings that makes one.
+    `monitor`: other demonstrations of the same expert, on which the discriminator is only measured (`disc/heldout_*`).
     """
 
     def __init__(
-        self, config: GAILConfig, demonstrations: Demonstrations | None, *, monitor: Demonstrations | None = None
+        self,
+        env: EnvLike,
+        demonstrations: Any = None,
+        *,
+        config: GAILConfig | None = None,
+        leader: Leader | None = None,
+        discriminator: nn.Module | None = None,
+        follower: Follower | Callable[[nn.Module, GAILConfig], Follower] | None = None,
+        monitor: Demonstrations | None = None,
     ) -> None:
-        self.config, self.scoring = config, config.scoring
-        check(config.env)
-        device = resolve_device(config.device)
-        self.envs = make_envs(config.env, config.num_envs, config.seed)
-        self.ppo = make_ppo(config, self.envs, device)
-        self.ppo.set_logger(Logger(None, []))  # silent until `set_logger`
-        self.device = device
-        inputs = self.envs.observation_space.shape[0] + self.envs.action_space.shape[0]
-        self.discriminator = Discriminator(inputs, config.disc_hidden, spectral_norm=config.spectral_norm).to(device)
-        self.follower = make_follower(self.discriminator, config)
-        self.scale = ReturnScale(config.num_envs, config.gamma)
+        self.env = environment(env)
+        config = replace(tuned(self.env.id or "") if config is None else config, env=self.env.id or OBJECT)
+        if follower is None:
+            config = settled(config)
+        self.config, self.device = config, devices.resolve(config.device, auto="cpu")
+        if leader is None:
+            leader = PPOLeader.make(self.env.vectorised(config.n_envs, config.seed), config, self.device)
+        self.leader, self.envs = leader, leader.envs
+        inputs = self.env.observations.size + self.env.actions.size
+        if discriminator is None:
+            discriminator = Discriminator(inputs, config.disc_hidden, spectral_norm=config.spectral_norm)
+        self.discriminator = discriminator.to(self.device)
+        make = FOLLOWERS[config.follower].make if follower is None else follower
+        self.follower = make(self.discriminator, config) if callable(make) else make
+        if follower is not None:
+            self.config = replace(config, follower=type(self.follower).__name__)
+        self.scoring = score_config(self.config)
         self.generator = torch.Generator().manual_seed(config.seed)
-        self.train_pairs = self.score_pairs = self.filter = None
-        if demonstrations is not None:
-            holdout = 0.0 if config.follower == "adam" else config.holdout
-            self.train_pairs, self.score_pairs = split(demonstrations, holdout)
-            self.filter = MixtureFilter(pairs(demonstrations)[0])
-            if config.filter == "demonstrations":
-                # A running filter remembers every fall: a robot that once lay on its back sees pitch ten times smaller.
-                self.envs.training = False
-                self.envs.obs_rms.mean, self.envs.obs_rms.var = self.filter.mean, self.filter.deviation**2
-        self.monitor_pairs = thinned(pairs(monitor)) if monitor is not None and len(monitor) else None
-        self.replay: list[Pairs] = []
+        self.filter: MixtureFilter | None = None
+        self.replay: list[Transitions] = []
         self.figures: dict[str, float] = {}
+        self.bc_loss: float | None = None
+        """Loss of behaviour cloning at its end, if it came first."""
+        self.on_round: Callable[[GAIL], None] | None = None
+        if demonstrations is not None:
+            self._imitate(load_demonstrations(demonstrations, self.env), monitor)
 
-    def learn(self, steps: int, *, on_round: Callable[["GAIL"], None] | None = None) -> "GAIL":
-        """Train until `steps` environment steps have been made in all (a whole number of rounds, rounded up).
+    def _imitate(self, demonstrations: Demonstrations, monitor: Demonstrations | None) -> None:
+        self.demonstrations = demonstrations
+        self.train_expert, self.score_expert = split(demonstrations, self.follower.holdout)
+        everything = transitions_of(demonstrations).float32()
+        self.filter = MixtureFilter(self.env.observations.features(everything.observations))
+        if self.config.filter == "demonstrations":
+            # A running filter remembers every fall: a robot that once lay on its back sees pitch ten times smaller.
+            self.envs.training = False
+            self.envs.obs_rms.mean, self.envs.obs_rms.var = self.filter.mean, self.filter.deviation**2
+        self.monitored = None
+        if monitor is not None and len(monitor):
+            whole = transitions_of(monitor).float32()  # thinned: more would say the same and cost time in every round
+            self.monitored = whole.rows(slice(None, None, -(-len(whole) // MOST_MEASURED)))
 
-        `on_round(self)` is called between rounds, when everything is consistent and can be saved; it may raise to stop.
+    @property
+    def num_timesteps(self) -> int:
+        """Environment steps made so far."""
+        return self.leader.algorithm.num_timesteps
+
+    def learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        *,
+        reset_num_timesteps: bool = True,
+        on_round: Callable[["GAIL"], None] | None = None,
+    ) -> Self:
+        """Train for `total_timesteps` environment steps, rounded up to whole rounds; behaviour cloning comes first, if
+        the settings ask for it.
+
+        With `reset_num_timesteps=False` training goes on as one, its schedules included. `on_round(self)` is called
+        between rounds, when everything is consistent and can be saved; it may raise to stop.
         """
-        if self.train_pairs is None:
-            raise UserError("GAIL has no demonstrations to learn from; it was loaded without them, for predict() alone")
-        remaining = steps - self.ppo.num_timesteps
-        if remaining > 0:
-            fresh = self.ppo._last_obs is None  # else the environments stand where a checkpoint left them
-            try:
-                self.ppo.learn(remaining, callback=_Relabel(self, on_round), reset_num_timesteps=fresh)
-            except ValueError as error:
-                if "of distribution" not in str(error):  # so torch says that the policy's actions are no numbers
-                    raise
-                raise Diverged(DIVERGED) from error
-        self.require_finite()
-        if on_round is not None:
-            on_round(self)
+        if self.filter is None:
+            raise UserError("GAIL has no demonstrations to learn from; it was made without them, for predict() alone")
+        self.on_round = on_round
+        if self.config.bc_epochs and self.bc_loss is None:
+            self.bc_loss = self._clone()
+        if total_timesteps > 0:
+            self.leader.learn(total_timesteps, self, callback=callback, reset_num_timesteps=reset_num_timesteps)
+        self.between_rounds()
         return self
 
-    def require_finite(self) -> None:
-        """Diverged if the policy's weights are no longer finite numbers."""
-        if not all(weight.isfinite().all() for weight in self.ppo.policy.parameters()):
-            raise Diverged(DIVERGED)
+    def _clone(self) -> float:
+        expert, policy = transitions_of(self.demonstrations).float32(), self.leader.algorithm.policy
+        if self.config.filter == "running" and self.num_timesteps == 0:
+            self.envs.obs_rms.update(expert.observations.astype(np.float64))
+        seen = self.envs.normalize_obs(expert.observations)
+        return cloning.clone(policy, seen, expert.actions, epochs=self.config.bc_epochs, generator=self.generator)
 
-    def predict(self, observations: np.ndarray, deterministic: bool = True) -> np.ndarray:
-        """Actions for raw (unfiltered) observations of shape (obs,) or (batch, obs)."""
-        return self.ppo.predict(self.envs.normalize_obs(observations), deterministic=deterministic)[0]
+    def predict(
+        self,
+        observation: np.ndarray,
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """Actions for observations as the environment gives them, shape (obs,) or (batch, obs), and the state."""
+        normalised = self.envs.normalize_obs(observation)
+        return self.leader.algorithm.predict(normalised, state, episode_start, deterministic)
 
     def save(self, folder: Path | str) -> Path:
-        """Write a checkpoint, from which `load` continues, into `folder/checkpoints`; returns the checkpoint."""
-        tensors, meta = state.capture(self)
-        return checkpoint.save(
-            folder, tensors, meta | {"config": asdict(self.config.written_out)}, self.ppo.num_timesteps
-        )
+        """Write a checkpoint into `folder/checkpoints`, and the settings into `folder/config.yaml` unless it is there;
+        returns the checkpoint."""
+        checkpoint_folder = checkpoint.save(folder, self.state_dict(), self.num_timesteps)
+        if not (Path(folder) / CONFIG).exists():
+            text = yaml.safe_dump({"settings": settings.plain(self.config)}, sort_keys=False)
+            write_atomically(Path(folder) / CONFIG, text.encode())
+        return checkpoint_folder
 
     @classmethod
     def load(
         cls,
         folder: Path | str,
-        demonstrations: Demonstrations | None = None,
+        demonstrations: Any = None,
         *,
-        monitor: Demonstrations | None = None,
+        env: EnvLike | None = None,
         device: str | None = None,
+        **objects: Any,
     ) -> Self:
-        """The newest checkpoint that `save` wrote into a folder. Without demonstrations it can predict, not learn."""
-        tensors, meta = checkpoint.latest(folder)
-        config = from_run(meta["config"] | ({"device": device} if device else {}))
-        gail = cls(config, demonstrations, monitor=monitor)
-        gail.restore(tensors, meta)
+        """The newest checkpoint that `save` wrote into a folder. Without demonstrations it can predict, not learn.
+
+        Objects that were given in place of what the settings name are given again (`env`, `leader`, …).
+        """
+        config = config_of(folder)
+        if env is None and config.env == OBJECT:
+            raise UserError(f"{folder} was trained on an environment object; give it again: env=...")
+        if device is not None:
+            config = replace(config, device=device)
+        gail = cls(config.env if env is None else env, demonstrations, config=config, **objects)
+        gail.load_state_dict(checkpoint.latest(folder))
         return gail
 
-    def restore(self, tensors: dict, meta: dict) -> bool:
-        """Continue from a checkpoint made with the same settings. False if the environments had to be reset, which
+    def state_dict(self) -> dict[str, Any]:
+        """The state between two rounds as a tree. In MuJoCo environments `load_state_dict` continues bit for bit."""
+        return {
+            "leader": self.leader.state_dict(),
+            "discriminator": self.discriminator.state_dict(),
+            "follower": self.follower.state_dict(),
+            "filter": None if self.filter is None else self.filter.state_dict(),
+            "replay": [past.parts() for past in self.replay],
+            "generator": self.generator.get_state(),
+            "demonstrations": None if self.filter is None else self.train_expert.fingerprint(),
+            "bc_loss": self.bc_loss,
+            "rng": randomness.state_dict(),
+        }
+
+    def load_state_dict(self, tree: dict[str, Any]) -> bool:
+        """Continue from a `state_dict` made with the same settings. False if the environments had to be reset, which
         happens where their inner state cannot be read (not MuJoCo): the run goes on, but not bit for bit."""
-        return state.restore(self, tensors, meta)
+        made_with = tree.get("demonstrations")
+        if made_with and self.filter is not None and made_with != self.train_expert.fingerprint():
+            raise UserError(
+                "the demonstrations are not those that this checkpoint was trained on (another file or set, or it has "
+                "changed since); name the right ones with --demos"
+            )
+        try:
+            self.discriminator.load_state_dict(tree["discriminator"])
+            self.follower.load_state_dict(tree["follower"])
+            if self.filter is not None and tree["filter"] is not None:
+                self.filter.load_state_dict(tree["filter"])
+            self.replay = [Transitions(*parts) for parts in tree["replay"]]
+            self.generator.set_state(tree["generator"])
+            self.bc_loss = tree["bc_loss"]
+            exact = self.leader.load_state_dict(tree["leader"])
+        except (KeyError, RuntimeError, ValueError, TypeError) as error:
+            raise UserError(
+                f"the checkpoint does not fit this run's settings ({str(error).splitlines()[0]}); "
+                "resume with the config.yaml that made it"
+            ) from error
+        randomness.load_state_dict(tree["rng"])  # last: everything above may have drawn
+        return exact
 
     def set_logger(self, logger: Logger) -> None:
-        """Where figures go: a Stable-Baselines3 logger. Figures not yet written, as after `restore`, go along."""
-        for key, value in self.ppo.logger.name_to_value.items():
+        """Where figures go: a Stable-Baselines3 logger. Figures not yet written, as after `load`, go along."""
+        algorithm = self.leader.algorithm
+        for key, value in algorithm.logger.name_to_value.items():
             logger.record(key, value)
-        self.ppo.set_logger(logger)
+        algorithm.set_logger(logger)
 
-    def transitions(self, data: Pairs) -> Tensor:
-        """Raw observations and actions as the discriminator sees them, side by side, shape (n, inputs)."""
-        observations = self.filter(data[0])
-        return torch.as_tensor(np.concatenate([observations, data[1]], axis=1), dtype=torch.float32, device=self.device)
+    def inputs(self, data: Transitions) -> Tensor:
+        """Transitions as the discriminator sees them: filtered observation and action, shape (n, inputs)."""
+        observations = self.filter(self.env.observations.features(data.observations))
+        actions = self.env.actions.features(data.actions)
+        return torch.as_tensor(np.concatenate([observations, actions], axis=1), dtype=torch.float32, device=self.device)
 
-    def objectives(self, recent: list[Pairs]) -> tuple[Callable[[], Callable], Callable[[], Callable]]:
-        """What draws a fresh objective for a follower's step, and what draws one for the score of its rule.
+    def objectives(self, recent: list[Transitions]) -> Objectives:
+        """What the follower works on, given rollouts, the newest last.
 
-        `recent` are rollouts, the newest last. A rule is scored on held-out demonstrations and on the end of the
-        newest rollout, which its steps do not see, as on the end of every episode.
+        Held out are the end of every demonstration and of the newest rollout, as much as the follower wants.
         """
-        policy = torch.cat([self.transitions(data) for data in recent])
-        train, score = self.transitions(self.train_pairs), self.transitions(self.score_pairs)
-        held = 0 if self.config.follower == "adam" else round(self.config.holdout * len(recent[-1][0]))
+        policy = torch.cat([self.inputs(data) for data in recent])
+        train, score = self.inputs(self.train_expert), self.inputs(self.score_expert)
+        held = round(self.follower.holdout * len(recent[-1]))
         seen, unseen = (policy[:-held], policy[-held:]) if held else (policy, policy)
 
         def fresh(expert: Tensor, imitator: Tensor, config: GAILConfig) -> Callable:
-            sample: Batch = draw(expert, imitator, config.disc_batch, self.generator)
+            sample = draw(expert, imitator, config.disc_batch_size, self.generator)
             return objective(self.discriminator, sample, config)
 
-        return lambda: fresh(train, seen, self.config), lambda: fresh(score, unseen, self.scoring)
+        return Objectives(lambda: fresh(train, seen, self.config), lambda: fresh(score, unseen, self.scoring))
 
-    def respond(self, rollout: Pairs, progress: float) -> dict[str, float]:
-        """One answer of the follower to a rollout; returns the figures for the log."""
-        self.filter.update(rollout[0])
-        recent = [*self.replay, rollout]
-        self.replay = recent[len(recent) - self.config.replay_rounds :]
-        self.discriminator.refresh()
-        train, fresh = self.transitions(self.train_pairs), self.transitions(rollout)
-        seldom = train[:: -(-len(train) // MOST_MEASURED)]
-        figures = {f"disc/{key}": value for key, value in health(self.discriminator, seldom, fresh).items()}
-        if self.monitor_pairs is not None:
-            other = health(self.discriminator, self.transitions(self.monitor_pairs), fresh)
-            figures |= {"disc/heldout_loss": other["disc_loss"], "disc/heldout_acc": other["disc_acc_expert"]}
-        answer = self.follower.respond(*self.objectives(recent), progress)
-        return figures | {f"follower/{key}": value for key, value in answer.items()}
-
-
-class _Relabel(BaseCallback):
-    """At the end of each rollout: move the discriminator, then pay the rollout by it."""
-
-    def __init__(self, gail: GAIL, on_round: Callable[[GAIL], None] | None) -> None:
-        super().__init__()
-        self.gail, self.on_round = gail, on_round
-
-    def _on_rollout_start(self) -> None:
-        self.gail.require_finite()  # before anything is saved
+    def between_rounds(self) -> None:
+        """Called by the leader when everything is consistent."""
         if self.on_round is not None:
-            self.on_round(self.gail)
-        self.raw = [self.gail.envs.get_original_obs()]
-        self.ends: list[np.ndarray] = []
-        self.truncated: list[tuple[int, int, np.ndarray]] = []
+            self.on_round(self)
 
-    def _on_step(self) -> bool:
-        self.raw.append(self.gail.envs.get_original_obs())
-        dones = self.locals["dones"]
-        self.ends.append(dones)
-        if dones.any():
-            for index in np.flatnonzero(dones):
-                info = self.locals["infos"][index]
-                if info.get("TimeLimit.truncated", False) and info.get("terminal_observation") is not None:
-                    self.truncated.append((len(self.ends) - 1, index, info["terminal_observation"]))
-        return True
+    def answer(self, transitions: Transitions, progress: float) -> None:
+        """Called by the leader with a round's transitions: the follower moves the discriminator."""
+        self.filter.update(self.env.observations.features(transitions.observations))
+        recent = [*self.replay, transitions]
+        self.replay = recent[len(recent) - self.config.replay_rounds :]
+        if hasattr(self.discriminator, "refresh"):
+            self.discriminator.refresh()
+        train, fresh = self.inputs(self.train_expert), self.inputs(transitions)
+        thinned = train[:: -(-len(train) // MOST_MEASURED)]
+        figures = {f"disc/{key}": value for key, value in health(self.discriminator, thinned, fresh).items()}
+        if self.monitored is not None:
+            other = health(self.discriminator, self.inputs(self.monitored), fresh)
+            figures |= {"disc/heldout_loss": other["disc_loss"], "disc/heldout_acc": other["disc_acc_expert"]}
+        answer = self.follower.answer(self.objectives(recent), progress)
+        self._log(figures | {f"follower/{key}": value for key, value in answer.items()}, fresh_round=True)
 
-    def _on_rollout_end(self) -> None:
-        gail, ppo = self.gail, self.model
-        buffer, ends = ppo.rollout_buffer, np.array(self.ends)
-        steps, num_envs = ends.shape
-        # The environment clips what the policy samples, and demonstrations hold what the environment saw.
-        actions = np.clip(buffer.actions, ppo.action_space.low, ppo.action_space.high).reshape(steps * num_envs, -1)
-        observations = np.array(self.raw[:-1]).reshape(steps * num_envs, -1)
-        progress = min(1.0, ppo.num_timesteps / ppo._total_timesteps)  # the last round may reach beyond
-        figures = gail.respond((observations, actions), progress)
-        with torch.no_grad():
-            logits = gail.discriminator(gail.transitions((observations, actions)))
-            learned = reward(logits, gail.config.reward).cpu().numpy().reshape(steps, num_envs)
-        rewards = gail.scale(learned, ends) if gail.config.normalize_reward else learned
-        buffer.rewards[:] = rewards
-        self._bootstrap_truncations(buffer)
-        buffer.compute_returns_and_advantage(last_values=self.locals["values"], dones=self.locals["dones"])
-        figures |= {"reward/mean": float(learned.mean()), "reward/std": float(learned.std())}
-        figures |= {"reward/scaled_mean": float(rewards.mean()), "disc/logit_std": float(logits.std())}
-        gail.figures = figures
+    @torch.no_grad()
+    def reward(self, transitions: Transitions) -> np.ndarray:
+        """Called by the leader: the learned reward by the discriminator as it is now, shape (n,)."""
+        logits = self.discriminator(self.inputs(transitions))
+        learned = reward(logits, self.config.reward).cpu().numpy()
+        figures = {"reward/mean": float(learned.mean()), "reward/std": float(learned.std())}
+        self._log(figures | {"disc/logit_std": float(logits.std())})
+        return learned
+
+    def _log(self, figures: Mapping[str, float], *, fresh_round: bool = False) -> None:
+        self.figures = ({} if fresh_round else self.figures) | dict(figures)
         for key, value in figures.items():
-            self.logger.record(key, value)
-
-    def _bootstrap_truncations(self, buffer: object) -> None:
-        """Add gamma·V(last observation) where a time limit cut an episode: PPO had added it to rewards now replaced."""
-        if not self.truncated:
-            return
-        rows, columns, terminal = zip(*self.truncated, strict=True)
-        with torch.no_grad():
-            observations, _ = self.model.policy.obs_to_tensor(np.array(terminal))
-            values = self.model.policy.predict_values(observations).cpu().numpy().ravel()
-        buffer.rewards[list(rows), list(columns)] += self.model.gamma * values
+            self.leader.algorithm.logger.record(key, value)
 
 
-def make_ppo(config: GAILConfig, envs: object, device: torch.device) -> PPO:
-    """Stable-Baselines3's PPO with the configuration's settings; also the plain PPO of the benchmark."""
-    return PPO(
-        "MlpPolicy",
-        envs,
-        seed=config.seed,
-        device=device,
-        n_steps=config.round_steps,
-        batch_size=config.policy_batch,
-        n_epochs=config.policy_epochs,
-        learning_rate=LinearSchedule(config.policy_rate, 0.0, 1.0),
-        gamma=config.gamma,
-        gae_lambda=config.gae_lambda,
-        clip_range=config.clip_range,
-        ent_coef=config.policy_entropy,
-        target_kl=config.policy_kl or None,
-        policy_kwargs={
-            "net_arch": {"pi": list(config.policy_hidden), "vf": list(config.policy_hidden)},
-            "activation_fn": nn.Tanh,
-            "log_std_init": config.log_std_init,
-        },
-    )
-
-
-def resolve_device(name: str) -> torch.device:
-    """auto means cpu, where small networks are fastest; cuda without one is a UserError."""
-    if name == "auto":
-        return torch.device("cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError("--device cuda: this machine has no CUDA device that torch can use; use --device cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = None
-    if device is None or device.type not in ("cpu", "cuda"):
-        raise UserError(f"--device must be auto, cpu or cuda, not {name!r}")
-    return device
-
-
-def pairs(demonstrations: Demonstrations) -> Pairs:
-    """All raw (observation, action) pairs of the demonstrations."""
-    observations, actions, _ = demonstrations.transitions()
-    return observations, actions
-
-
-def thinned(data: Pairs) -> Pairs:
-    """At most `MOST_MEASURED` pairs, evenly chosen: more would say the same and cost time in every round."""
-    every = -(-len(data[0]) // MOST_MEASURED)
-    return data[0][::every], data[1][::every]
-
-
-def split(demonstrations: Demonstrations, holdout: float) -> tuple[Pairs, Pairs]:
-    """Pairs to train on and pairs held out: the last stretch of every episode, whole, since neighbours are alike.
-
-    With `holdout` 0 both are everything.
-    """
-    train, held = [], []
-    for episode in demonstrations.episodes:
-        length = len(episode.actions)
-        cut = length - round(holdout * length)
-        if not 0 < cut < length and holdout:
-            raise UserError(f"an episode of {length} steps is too short to hold out {holdout:.0%} of it")
-        data = episode.observations[:length], episode.actions
-        train.append((data[0][:cut], data[1][:cut]))
-        held.append((data[0][cut:], data[1][cut:]) if holdout else data)
-    join = lambda parts: tuple(np.concatenate(column) for column in zip(*parts, strict=True))  # noqa: E731
-    return join(train), join(held)
+def config_of(folder: Path | str) -> GAILConfig:
+    """The settings that `folder/config.yaml` holds."""
+    path = Path(folder) / CONFIG
+    content = read_mapping(path).get("settings")
+    if not isinstance(content, dict):
+        raise UserError(f"{path} does not hold the settings of a GAIL run")
+    return settings.read(GAILConfig, content, str(path))

@@ -1,5 +1,7 @@
 """From the discriminator's logit to the leader's reward, and its scale."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -8,8 +10,8 @@ from torch.nn import functional as F
 from l2l_gail.config import RewardName
 
 BIAS = {
-    "gail": "is never negative: it pays for staying alive, whatever the policy does",
-    "logd": "is never positive: it pays for ending the episode early",
+    "gail": "is never negative: it rewards staying alive, whatever the policy does",
+    "logd": "is never positive: it rewards ending the episode early",
     "constant": "is a control that knows nothing of the demonstrations",
 }
 
@@ -57,11 +59,10 @@ class ReturnScale:
         scale = np.sqrt(self.variance / self.weight)
         return rewards / (scale + 1e-8 if scale > 1e-8 else 1.0)  # returns that never vary have no scale
 
-    def state(self) -> tuple[dict, dict]:
-        """Tensors and JSON values that `restore` takes."""
-        return {"returns": torch.from_numpy(self.returns.copy())}, {"variance": self.variance, "weight": self.weight}
+    def state_dict(self) -> dict[str, Any]:
+        """A tree that `load_state_dict` takes."""
+        return {"returns": self.returns, "variance": float(self.variance), "weight": float(self.weight)}
 
-    def restore(self, tensors: dict, meta: dict) -> None:
-        """Continue from a `state`."""
-        self.returns = tensors["returns"].numpy().copy()
-        self.variance, self.weight = float(meta["variance"]), float(meta["weight"])
+    def load_state_dict(self, tree: dict[str, Any]) -> None:
+        """Continue from a `state_dict`."""
+        self.returns, self.variance, self.weight = tree["returns"], tree["variance"], tree["weight"]

@@ -1,12 +1,6 @@
-"""Trains an expert with Stable-Baselines3 and records its episodes as demonstrations.
+"""Train an expert and record its episodes: python scripts/make_expert_data.py --env HalfCheetah-v4"""
 
-    python scripts/make_expert_data.py --env HalfCheetah-v4
-
-Settings come from l2l_gail/experts.yml; --help lists the flags that override them.
-"""
-
-from l2l_experiment.errors import exit_on_user_error
-from l2l_gail.experts import main
+from l2l_gail.experts.cli import main
 
 if __name__ == "__main__":
-    exit_on_user_error(main)()
+    main()

@@ -1,4 +1,4 @@
-"""Experts: trains a policy on the true reward and records it as demonstrations, behind scripts/make_expert_data.py."""
+"""The command line of `scripts/make_expert_data.py`: train a policy on the true reward, record it, write its card."""
 
 import shlex
 import sys
@@ -9,35 +9,39 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecNormalize
 from tqdm import tqdm
 
-from l2l_experiment.errors import UserError
-from l2l_gail import environments, expert_cards
-from l2l_gail.demonstrations import Demonstrations, shipped_dataset_id
-from l2l_gail.expert_settings import ExpertSettings, parse, relevant
-from l2l_gail.expert_training import greedy, train
-from l2l_gail.recording import Played, play, save_minari
+from l2l_experiment.errors import UserError, exit_on_user_error
+from l2l_gail.demonstrations import Demonstrations, save_minari, shipped_dataset_id
+from l2l_gail.environments import Environment
+from l2l_gail.experts import card as cards
+from l2l_gail.experts.recording import Played, play
+from l2l_gail.experts.settings import ExpertSettings, parse, relevant
+from l2l_gail.experts.training import greedy, train
 
 
+@exit_on_user_error
 def main(arguments: list[str] | None = None) -> None:
     """Parses the command line, trains (or resumes), records, writes data set, card and README.md."""
     arguments = sys.argv[1:] if arguments is None else arguments
     settings = parse(arguments)
-    environments.check(settings.env)
+    environment = Environment(settings.env)
     torch.set_num_threads(1)  # networks this small lose time to thread hand-over
     folder = settings.out / shipped_dataset_id(settings.env)
     if folder.exists() and not settings.overwrite:  # said before training, not after
         raise UserError(f"{folder} is there already; name another folder with --out or replace it with --overwrite")
     if settings.out.exists() and not settings.out.is_dir():
         raise UserError(f"--out {settings.out} is a file; name a folder")
-    expert_cards.check_readme(settings.out)
+    cards.check_readme(settings.out)
     model, normalizer = train(settings)
-    played = record(settings, model, normalizer)
+    played = record(settings, environment, model, normalizer)
     # The card says how to make the data from nothing, so that recording again does not change it.
     flags = [flag for flag in arguments if flag not in ("--resume", "--overwrite")]
     command = shlex.join(["python", "scripts/make_expert_data.py", *flags])
     write(settings, played, trained_steps=model.num_timesteps, command=command)
 
 
-def record(settings: ExpertSettings, model: OnPolicyAlgorithm, normalizer: VecNormalize) -> Played:
+def record(
+    settings: ExpertSettings, environment: Environment, model: OnPolicyAlgorithm, normalizer: VecNormalize
+) -> Played:
     """Deterministic episodes of the policy, in environments with seeds that training has not used."""
     with tqdm(total=settings.episodes, desc="record", unit="episode") as bar:
 
@@ -46,7 +50,7 @@ def record(settings: ExpertSettings, model: OnPolicyAlgorithm, normalizer: VecNo
             bar.set_postfix_str(f"return {total:.0f}{'' if kept else ' (dropped)'}")
 
         return play(
-            environments.make(settings.env),
+            environment.make(),
             greedy(model, normalizer),
             episodes=settings.episodes,
             first_seed=1_000_000 * (settings.seed + 1),
@@ -59,7 +63,7 @@ def write(settings: ExpertSettings, played: Played, *, trained_steps: int, comma
     """Writes the data set with its card, and README.md from all cards; returns the data set's folder."""
     dataset_id = shipped_dataset_id(settings.env)
     demonstrations = Demonstrations(settings.env, played.episodes, dataset_id)
-    card = expert_cards.card(
+    card = cards.card(
         dataset_id=dataset_id,
         demonstrations=demonstrations,
         played=played,
@@ -79,8 +83,8 @@ def write(settings: ExpertSettings, played: Played, *, trained_steps: int, comma
         requirements=[f"mujoco=={card['versions']['mujoco']}"],
         overwrite=settings.overwrite,
     )
-    expert_cards.write(folder, card)
-    expert_cards.write_readme(settings.out)
+    cards.write(folder, card)
+    cards.write_readme(settings.out)
     print(f"{folder}: {len(demonstrations)} episodes, return {card['return_mean']:.0f} ± {card['return_sd']:.0f}")
     return folder
 

@@ -1,5 +1,5 @@
-"""Tells when the policy is paid by a discriminator that is of no use: one that says the same of everything, or one that
-is wrong about nearly everything."""
+"""Alarms for a discriminator that is of no use: one that says the same of everything, or that is wrong about nearly
+everything."""
 
 import sys
 from typing import NamedTuple
@@ -23,20 +23,20 @@ class Trouble(NamedTuple):
 
 
 TROUBLES = {
-    # A discriminator whose weights a rule has driven to zero ends so, and no gradient leads back from there.
+    # Where a rule has driven the discriminator's weights to zero, no gradient leads back.
     "flat_since": Trouble(
         "disc/logit_std",
         FLAT,
-        "the discriminator has said the same of all transitions: the policy is paid a constant and learns nothing from "
-        "it. More --gradient-penalty or another --disc-rate may help.",
+        "the discriminator has said the same of all transitions: the reward is constant and teaches nothing. "
+        "More --gradient-penalty or another --disc-learning-rate may help.",
         "the discriminator said the same of everything: a constant reward",
     ),
-    # A learned rule that lowers its own rate until nothing moves leaves the discriminator where it happens to be.
+    # A learned rule may lower its own rate until the discriminator no longer moves.
     "wrong_since": Trouble(
         "disc/disc_acc",
         WRONG,
         "the discriminator has taken most demonstrations for the policy's, or the policy's transitions for "
-        "demonstrations: the policy is paid for being unlike them. If follower/log_rate is far below 0, the learned "
+        "demonstrations: it rewards being unlike them. If follower/log_rate is far below 0, the learned "
         "rule has stopped: --gradient-penalty 1 or a --log-rate-limit may help.",
         "the discriminator was wrong about most transitions: a reward for being unlike the demonstrations",
     ),

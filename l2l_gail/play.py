@@ -1,4 +1,4 @@
-"""The command line of `scripts/play.py`: watch a saved policy in a window, or record it."""
+"""The command line of `scripts/play.py`: watch the policy of a run in a window, or record it."""
 
 import os
 import sys
@@ -13,27 +13,27 @@ import tyro
 from l2l_experiment.errors import UserError, exit_on_user_error
 from l2l_experiment.files import make_folder
 from l2l_experiment.run import Run
-from l2l_gail.environments import make
+from l2l_experiment.settings import Count, Natural, check
+from l2l_gail.environments import Environment
 from l2l_gail.gail import GAIL
-from l2l_gail.training import KIND
+from l2l_gail.session import KIND
 
 
 @dataclass(frozen=True)
 class PlayArgs:
     """Play the policy of a GAIL run in a window, or record it into a video."""
 
-    run: Annotated[Path, tyro.conf.Positional]
-    """Folder of the run."""
-    video: Path | None = None
-    """Record into this .mp4 or .gif instead of opening a window."""
-    episodes: int = 1
-    """How many episodes."""
-    max_steps: int | None = None
-    """Stop each episode after so many steps."""
-    seed: int = 0
-    """Seed of the first episode's start."""
-    stochastic: bool = False
-    """Sample actions instead of taking the most likely one."""
+    run: Annotated[Path, tyro.conf.Positional]  # Folder of the run
+    video: Path | None = None  # Record into this .mp4 or .gif instead of opening a window
+    episodes: Count = 1  # How many episodes
+    max_steps: Count | None = None  # Stop each episode after so many steps
+    seed: Natural = 0  # Seed of the first episode's start
+    stochastic: bool = False  # Sample actions instead of taking the most likely one
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.video is not None and self.video.suffix not in (".mp4", ".gif"):
+            raise UserError(f"--video must end in .mp4 or .gif, not {self.video.name!r}")
 
 
 @exit_on_user_error
@@ -41,20 +41,11 @@ def main(argv: list[str] | None = None) -> None:
     """Parse the flags and play."""
     args = tyro.cli(PlayArgs, args=argv)
     torch.set_num_threads(1)
-    for name, value, least in (
-        ("episodes", args.episodes, 1),
-        ("max-steps", args.max_steps, 1),
-        ("seed", args.seed, 0),
-    ):
-        if value is not None and value < least:
-            raise UserError(f"--{name} must be at least {least}, got {value}")
-    if args.video is not None and args.video.suffix not in (".mp4", ".gif"):
-        raise UserError(f"--video must end in .mp4 or .gif, not {args.video.name!r}")
     Run.open(args.run, kind=KIND)
     if args.video is not None:
         make_folder(args.video.parent)
     gail = GAIL.load(args.run, device="cpu")  # also if it was trained elsewhere
-    env = open_environment(gail.config.env, recording=args.video is not None)
+    env = open_environment(gail.env, recording=args.video is not None)
     frames = []
     for episode in range(args.episodes):
         total, steps, images = play(gail, env, args.seed + episode, args)
@@ -71,7 +62,7 @@ def play(gail: GAIL, env: object, seed: int, args: PlayArgs) -> tuple[float, int
     observation, _ = env.reset(seed=seed)
     total, steps, frames, done = 0.0, 0, [], False
     while not done and (args.max_steps is None or steps < args.max_steps):
-        action = gail.predict(observation, deterministic=not args.stochastic)
+        action, _ = gail.predict(observation, deterministic=not args.stochastic)
         observation, reward, terminated, truncated, _ = env.step(action)
         total, steps, done = total + float(reward), steps + 1, terminated or truncated
         if args.video is not None:
@@ -79,7 +70,7 @@ def play(gail: GAIL, env: object, seed: int, args: PlayArgs) -> tuple[float, int
     return total, steps, frames
 
 
-def open_environment(env_id: str, *, recording: bool) -> object:
+def open_environment(environment: Environment, *, recording: bool) -> object:
     """The environment ready to be drawn, or a UserError that says what the machine lacks."""
     headless = sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
     if not recording and headless:
@@ -87,25 +78,26 @@ def open_environment(env_id: str, *, recording: bool) -> object:
     if recording and headless:
         os.environ.setdefault("MUJOCO_GL", "egl")
     try:
-        env = make(env_id, render_mode="rgb_array" if recording else "human", **tracking_camera(env_id))
+        mode = "rgb_array" if recording else "human"
+        env = environment.make(render_mode=mode, **tracking_camera(environment))
         env.reset(seed=0)
         env.render()  # the first frame is where a missing driver shows
     except Exception as error:  # MuJoCo, OpenGL and glfw each raise their own, AttributeError among them
         detail = str(error).splitlines()[0] if str(error) else "no detail"
         raise UserError(
-            f"{env_id} cannot be drawn here ({type(error).__name__}: {detail}); "
+            f"{environment.name} cannot be drawn here ({type(error).__name__}: {detail}); "
             "without a display MuJoCo needs EGL (Debian: apt install libegl1, with a GPU driver or libgl1-mesa-dri) or "
             "OSMesa (apt install libosmesa6, then MUJOCO_GL=osmesa)"
         ) from error
     return env
 
 
-def tracking_camera(env_id: str) -> dict[str, str]:
+def tracking_camera(environment: Environment) -> dict[str, str]:
     """The argument that makes the camera follow the robot, where its model has such a camera; else nothing.
 
     Without it the camera stays where the episode starts, and a robot that runs is soon out of the picture.
     """
-    env = make(env_id)
+    env = environment.make()
     model = getattr(env.unwrapped, "model", None)
     env.close()
     names = [] if model is None else [model.camera(index).name for index in range(model.ncam)]

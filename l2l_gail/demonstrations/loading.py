@@ -1,0 +1,156 @@
+"""Demonstrations from a file, a data set or arrays, checked against the environment.
+
+Reading ends in one of two ways: demonstrations that fit the environment, or a `UserError` that names the file, the
+episode and what would be right.
+"""
+
+from collections.abc import Mapping
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from l2l_experiment.errors import UserError
+from l2l_gail.demonstrations.episodes import Demonstrations, Episode
+from l2l_gail.demonstrations.readers.base import RawEpisode, Recording
+from l2l_gail.demonstrations.readers.hdf5 import read_hdf5
+from l2l_gail.demonstrations.readers.minari import is_minari_id, read_minari
+from l2l_gail.demonstrations.readers.npz import read_arrays, read_npz
+from l2l_gail.environments import Environment, EnvLike, environment
+
+# Environment versions with equal dynamics, rewards and observations: data of one serves the other. Hopper, Walker2d,
+# Ant and Humanoid differ between v4 and v5 (friction, healthy reward, observations), so they are not here.
+INTERCHANGEABLE = (frozenset({"HalfCheetah-v4", "HalfCheetah-v5"}),)
+
+# Where the shipped sets lie: in the working directory, or in the checkout that this file belongs to.
+SHIPPED = (Path("expert_data"), Path(__file__).resolve().parents[2] / "expert_data")
+
+Source = str | Path | Mapping[str, np.ndarray] | Demonstrations | None
+
+
+def load_demonstrations(source: Source, env: EnvLike, *, num_demos: int | None = None) -> Demonstrations:
+    """Demonstrations for an environment, checked against its spaces; the first `num_demos` episodes, or all.
+
+    `source` is one of
+      - None: the set that ships for the environment, in ./expert_data or in the checkout;
+      - a folder in Minari's HDF5 layout (the data set, its `data` folder, or `main_data.hdf5` itself);
+      - the id of a Minari data set that lies in Minari's local folder (MINARI_DATASETS_PATH), such as
+        mujoco/hopper/expert-v0;
+      - a .npz file, or a mapping from names to arrays, with `observations` (N, O) or (N + episodes, O), `actions`
+        (N, A), optionally `rewards` (N,), and the ends: `episode_ends` (for each episode, one past its last action: the
+        last is N), or `dones` (N,), or `terminations` and `truncations` (N,). With one observation more than actions
+        per episode nothing is lost; with equally many, the last action of each episode leads nowhere known and is
+        dropped (its reward is added to the one before, so that returns stay what they were). `dones` and `episode_ends`
+        do not tell why an episode ended; such episodes count as truncated, and so does a last one that no flag ends;
+      - `Demonstrations`, which are taken as they are.
+
+    A wrong shape, a value that is NaN or infinite, an action out of bounds, a damaged file, another environment or too
+    few episodes is a `UserError`.
+    """
+    if isinstance(source, Demonstrations):
+        return source if num_demos is None else source.take(num_demos)
+    if num_demos is not None and num_demos < 1:
+        raise UserError(f"the number of demonstrations must be at least 1, not {num_demos}")
+    env = environment(env)
+    recording = _open(source, env)
+    name = recording.name
+    _check_environment(recording.env_id, env.id, name)
+    if recording.count == 0:
+        raise UserError(f"{name} holds no episodes; at least one is needed")
+    if num_demos is not None and num_demos > recording.count:
+        raise UserError(f"{name} holds {recording.count} episodes, fewer than the {num_demos} asked for")
+    episodes = [
+        _checked(raw, f"episode {i} of {name}", env) for i, raw in enumerate(islice(recording.episodes, num_demos))
+    ]
+    return Demonstrations(recording.env_id or env.id, episodes, name)
+
+
+def shipped_dataset_id(env_id: str) -> str:
+    """Id of the data set that ships for an environment: HalfCheetah-v4 gives l2l/halfcheetah-v4-expert-v0."""
+    return f"l2l/{env_id.lower()}-expert-v0"
+
+
+def _open(source: Source, env: Environment) -> Recording:
+    """Finds the reader for a source."""
+    if source is None:
+        return read_hdf5(_shipped(env.id))
+    if isinstance(source, Mapping):
+        return read_arrays(source, "the given arrays")
+    path = Path(source).expanduser()
+    if path.suffix == ".npz":
+        return read_npz(path)
+    if path.exists():
+        return read_hdf5(path)
+    for root in SHIPPED:
+        if (root / path).is_dir():  # a shipped set by its id
+            return read_hdf5(root / path)
+    if is_minari_id(str(source)):
+        return read_minari(str(source))
+    raise UserError(
+        f"{source} is neither a folder, a .npz file nor the id of a Minari data set (such as mujoco/hopper/expert-v0)"
+    )
+
+
+def _shipped(env_id: str | None) -> Path:
+    """Folder of the set that ships for `env_id`."""
+    if env_id is None:
+        raise UserError("the environment has no id, so no demonstrations ship for it; give some")
+    twins = next((twins for twins in INTERCHANGEABLE if env_id in twins), frozenset())
+    for root in SHIPPED:
+        for candidate in (env_id, *sorted(twins - {env_id})):
+            folder = root / shipped_dataset_id(candidate)
+            if folder.exists():
+                return folder
+    raise UserError(
+        f"no demonstrations ship for {env_id}: name some with --demos (a folder, a .npz file or a Minari id), "
+        f"or make them with scripts/make_expert_data.py --env {env_id}"
+    )
+
+
+def _check_environment(recorded: str | None, wanted: str | None, name: str) -> None:
+    if wanted is None:
+        return
+    wanted = wanted.rpartition(":")[2]  # gymnasium's `module:` names whom to import, not the task
+    if recorded is None or recorded.rpartition(":")[2] == wanted:
+        return
+    if any({recorded, wanted} <= twins for twins in INTERCHANGEABLE):
+        print(f"note: {name} was recorded in {recorded}; its dynamics and rewards equal those of {wanted}")
+        return
+    raise UserError(f"{name} was recorded in {recorded}, not in {wanted}; the two are different tasks")
+
+
+def _checked(raw: RawEpisode, where: str, env: Environment) -> Episode:
+    """An episode of the right shapes and types, or a `UserError` that says what is wrong."""
+    observations, actions, rewards = (_numbers(raw, key, where) for key in ("observations", "actions", "rewards"))
+    steps = len(actions)
+    if steps == 0:
+        raise UserError(f"{where} has no steps")
+    observations, actions = env.observations.shaped(observations, where), env.actions.shaped(actions, where)
+    if len(observations) != steps + 1:
+        raise UserError(f"{where} has {len(observations)} observations for {steps} actions; {steps + 1} would be right")
+    for key in ("rewards", "terminations", "truncations"):
+        if raw[key].shape != (steps,):
+            raise UserError(
+                f"{where} has {key} of shape {raw[key].shape} for {steps} actions; ({steps},) would be right"
+            )
+    missing_rewards = raw["rewards"].dtype.kind == "f" and bool(np.isnan(rewards).all())
+    for values, kind in ((observations, "observations"), (actions, "actions"), (rewards, "rewards")):
+        if not np.isfinite(values).all() and not (kind == "rewards" and missing_rewards):
+            at = int(np.argwhere(~np.isfinite(values))[0][0])
+            raise UserError(f"{where} has {kind} that are NaN or infinite (first at step {at}); remove the episode")
+    ends = raw["terminations"].astype(bool) | raw["truncations"].astype(bool)
+    if ends[:-1].any():
+        raise UserError(f"{where} ends at step {int(ends.argmax())} but goes on to step {steps - 1}; split it there")
+    return Episode(
+        observations=observations,
+        actions=env.actions.recorded(actions, where),
+        rewards=rewards,
+        terminated=bool(raw["terminations"][-1]),
+        truncated=bool(raw["truncations"][-1]),
+    )
+
+
+def _numbers(raw: RawEpisode, key: str, where: str) -> np.ndarray:
+    if raw[key].dtype.kind not in "biuf":
+        raise UserError(f"{where} has {key} that are not real numbers (dtype {raw[key].dtype})")
+    return np.asarray(raw[key], dtype=np.float64)

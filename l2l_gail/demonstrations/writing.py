@@ -1,0 +1,96 @@
+"""Demonstrations as files: Minari data sets, and plain arrays."""
+
+import dataclasses
+import os
+import shutil
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+from gymnasium.envs.registration import EnvSpec
+
+from l2l_experiment.errors import UserError
+from l2l_gail import environments
+from l2l_gail.demonstrations.episodes import Demonstrations
+
+
+def save_minari(
+    root: str | Path,
+    dataset_id: str,
+    demonstrations: Demonstrations,
+    *,
+    seeds: Sequence[int] | None = None,
+    algorithm: str = "",
+    description: str = "",
+    requirements: Sequence[str] = (),
+    overwrite: bool = False,
+) -> Path:
+    """Writes a Minari data set under `root` and returns its folder.
+
+    Minari opens it by its id where MINARI_DATASETS_PATH is `root`. The folder appears only when it is complete; a
+    folder already there is a `UserError` unless `overwrite`.
+    """
+    import minari
+    from minari.data_collector import EpisodeBuffer
+
+    if demonstrations.env_id is None:
+        raise ValueError("a Minari data set names its environment: set Demonstrations.env_id")
+    folder = Path(root) / dataset_id
+    if folder.exists() and not overwrite:
+        raise UserError(f"{folder} is there already; name another folder with --out or replace it with --overwrite")
+    env = environments.make(demonstrations.env_id)
+    buffers = [
+        EpisodeBuffer(id=i, seed=None if seeds is None else seeds[i], **episode.arrays())
+        for i, episode in enumerate(demonstrations.episodes)
+    ]
+    fresh = (Path(root) / ".new").resolve()  # Minari writes where MINARI_DATASETS_PATH says
+    shutil.rmtree(fresh, ignore_errors=True)
+    with mock.patch.dict(os.environ, MINARI_DATASETS_PATH=str(fresh)), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that nobody is named as author, and what gymnasium says of versions
+        minari.create_dataset_from_buffers(
+            dataset_id,
+            buffers,
+            env=plain_spec(env.spec),
+            observation_space=env.observation_space,
+            action_space=env.action_space,
+            algorithm_name=algorithm,
+            description=description,
+            requirements=list(requirements),
+            jpeg_encoding=False,
+        )
+    env.close()
+    for parent in folder.relative_to(root).parents[:-1]:  # Minari finds a namespace by this file
+        (Path(root) / parent).mkdir(parents=True, exist_ok=True)
+        for file in (fresh / parent).glob("namespace_metadata.json"):
+            if not (Path(root) / parent / file.name).exists():
+                shutil.copy(file, Path(root) / parent)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(fresh / dataset_id, folder)
+    shutil.rmtree(fresh)
+    return folder
+
+
+def plain_spec(spec: EnvSpec) -> EnvSpec:
+    """The spec with a class that it was registered with as text, `module:Class`: JSON has no classes."""
+    entry = spec.entry_point
+    if callable(entry):
+        entry = f"{entry.__module__}:{entry.__qualname__}"
+    return dataclasses.replace(spec, entry_point=entry)
+
+
+def save_npz(path: str | Path, demonstrations: Demonstrations) -> Path:
+    """Writes one .npz file in the format that `load_demonstrations` describes, with T+1 observations an episode."""
+    path = Path(path)
+    arrays = [episode.arrays() for episode in demonstrations.episodes]
+    if not arrays:
+        raise ValueError("no episodes to save")
+    merged = {key: np.concatenate([episode[key] for episode in arrays]) for key in arrays[0]}
+    if demonstrations.env_id is not None:
+        merged["env_id"] = np.array(demonstrations.env_id)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.new.npz")
+    np.savez_compressed(fresh, **merged)
+    os.replace(fresh, path)
+    return path

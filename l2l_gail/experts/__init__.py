@@ -1,0 +1,1 @@
+"""Experts: policies trained on the true reward, and their recorded episodes."""

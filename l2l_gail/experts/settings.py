@@ -1,0 +1,82 @@
+"""Settings of an expert: the command line of scripts/make_expert_data.py, with defaults from experts.yml."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from l2l_experiment.errors import UserError
+from l2l_experiment.settings import Count, Layers, Natural, Positive, Range, Seed, Share, block, check, value_of
+
+# Settings that only one algorithm has.
+OWN = {
+    "ppo": ("n_epochs", "clip_range", "ent_coef", "vf_coef", "max_grad_norm"),
+    "trpo": ("target_kl", "cg_max_steps", "cg_damping", "n_critic_updates"),
+}
+
+# Settings that may change between a run and its resumption; the others would make it a different run.
+MAY_CHANGE = frozenset({"steps", "episodes", "min_return", "out", "run_dir", "resume", "overwrite", "checkpoint_every"})
+
+
+@dataclass(frozen=True)
+class ExpertSettings:
+    """Train an expert and record it. Defaults come from l2l_gail/experts.yml, one block per environment."""
+
+    env: str = "HalfCheetah-v4"  # Gymnasium id of the environment
+    algo: Literal["ppo", "trpo"] = "ppo"  # trpo needs sb3-contrib
+    steps: Count = 1_000_000  # Environment steps of training, rounded up to whole rollouts
+    seed: Seed = 0  # Of network, environments and action noise
+    episodes: Count = 10  # Episodes to record
+    min_return: float | None = None  # An episode that returns less is played but not kept; None keeps all
+    out: Path = Path("expert_data")  # Folder of data sets; its README.md is rewritten
+    run_dir: Path | None = None  # Checkpoints; None: runs/experts/ENV-ALGO-SEED
+    resume: bool = False  # Continue from the checkpoint in run_dir
+    overwrite: bool = False  # Replace the data set, and the checkpoint, that are there
+    checkpoint_every: Count = 100_000  # Environment steps between checkpoints
+    select_episodes: Natural = 0
+    """Episodes each checkpoint plays; the best one is recorded. 0: the last one is, unplayed."""
+    n_envs: Count = 8  # Environments stepped together
+    n_steps: Annotated[int, Range(2)] = 256  # Steps of each environment in a rollout
+    batch_size: Annotated[int, Range(2)] = 256  # Of a gradient step (trpo: of the critic's)
+    learning_rate: Positive = 3e-4  # Of Adam (trpo: of the critic's)
+    linear_decay: bool = True  # Learning rate falls to 0 at the end
+    gamma: Share = 0.99  # Discount, of reward and of reward normalisation
+    gae_lambda: Share = 0.95  # Generalised advantage estimation
+    net_arch: Layers = (64, 64)  # Hidden layers of policy and of critic
+    activation: Literal["tanh", "relu"] = "tanh"  # Between layers
+    log_std_init: float = 0.0  # Initial log standard deviation of actions
+    n_epochs: Count = 10  # ppo: passes over a rollout
+    clip_range: Positive = 0.2  # ppo: of the probability ratio
+    ent_coef: float = 0.0  # ppo: weight of the entropy bonus
+    vf_coef: float = 0.5  # ppo: weight of the critic's loss
+    max_grad_norm: Positive = 0.5  # ppo: gradient clipping
+    target_kl: Positive = 0.01  # trpo: size of the trust region
+    cg_max_steps: Count = 25  # trpo: conjugate gradient steps
+    cg_damping: float = 0.1  # trpo: added to the Fisher matrix
+    n_critic_updates: Count = 20  # trpo: passes of the critic over a rollout
+
+    def __post_init__(self) -> None:
+        check(self)
+        if not self.net_arch:
+            raise UserError("--net-arch needs at least one layer")
+
+
+def settings_for(env: str) -> ExpertSettings:
+    """Settings of the environment's block in experts.yml; the defaults where there is none."""
+    return block(ExpertSettings, resources.files("l2l_gail.experts").joinpath("experts.yml"), env, env=env)
+
+
+def parse(argv: Sequence[str]) -> ExpertSettings:
+    """Settings from the environment's block in experts.yml, overridden by flags."""
+    env = value_of("--env", argv, ExpertSettings.env)
+    return tyro.cli(ExpertSettings, default=settings_for(env), args=argv)
+
+
+def relevant(settings: ExpertSettings) -> dict[str, Any]:
+    """The settings that shaped the policy, for the card."""
+    of_others = {name for algo, names in OWN.items() if algo != settings.algo for name in names}
+    others = MAY_CHANGE | {"env", "select_episodes"} | of_others
+    return {name: value for name, value in asdict(settings).items() if name not in others}

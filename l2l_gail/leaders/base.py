@@ -1,0 +1,44 @@
+"""What a leader is: the owner of a Stable-Baselines3 algorithm, and what it and GAIL ask of each other."""
+
+from typing import Any, Protocol
+
+import numpy as np
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.type_aliases import MaybeCallback
+from stable_baselines3.common.vec_env import VecNormalize
+
+from l2l_gail.transitions import Transitions
+
+
+class Game(Protocol):
+    """What a leader asks of GAIL while it trains."""
+
+    def between_rounds(self) -> None:
+        """Called when everything is consistent and can be saved; may raise to stop."""
+
+    def answer(self, transitions: Transitions, progress: float) -> None:
+        """Let the follower move the discriminator on a round of the policy's transitions."""
+
+    def reward(self, transitions: Transitions) -> np.ndarray:
+        """The learned reward of transitions by the discriminator as it is now, shape (n,)."""
+
+
+class Leader(Protocol):
+    """Trains a policy on a learned reward."""
+
+    algorithm: BaseAlgorithm
+    envs: VecNormalize
+    round_size: int
+    """Environment steps between two answers of the follower."""
+
+    def learn(self, total_timesteps: int, game: Game, *, callback: MaybeCallback, reset_num_timesteps: bool) -> None:
+        """Train for `total_timesteps` environment steps, rounded up to whole rounds."""
+
+    def rollout(self) -> Transitions:
+        """A round of the policy's transitions, with its noise, from where the environments are; trains nothing."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs, between two rounds."""
+
+    def load_state_dict(self, tree: dict[str, Any]) -> bool:
+        """Continue from a `state_dict`. False if the environments had to be reset, so that it is not bit for bit."""

@@ -1,0 +1,219 @@
+"""Stable-Baselines3's PPO as the leader, unmodified.
+
+A callback waits for the end of each rollout, has the follower answer it, writes the learned rewards into PPO's buffer
+and has the advantages computed again. The true reward is only monitored.
+"""
+
+from collections import deque
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.type_aliases import MaybeCallback
+from stable_baselines3.common.utils import LinearSchedule
+from stable_baselines3.common.vec_env import VecNormalize
+from torch import nn
+
+from l2l_experiment.errors import Diverged, UserError
+from l2l_gail import environments
+from l2l_gail.config import GAILConfig
+from l2l_gail.leaders.base import Game
+from l2l_gail.rewards import ReturnScale
+from l2l_gail.spaces import Actions
+from l2l_gail.transitions import Transitions
+
+DIVERGED = "the policy diverged: its weights or its actions are NaN or infinite; a smaller --learning-rate may help"
+
+
+class PPOLeader:
+    """Owns a PPO whose environments are those that `Environment.vectorised` makes.
+
+    With `normalize_reward` the learned reward is divided by the running deviation of its discounted return.
+    """
+
+    def __init__(self, algorithm: PPO, *, normalize_reward: bool = True) -> None:
+        envs = algorithm.get_env()
+        if not isinstance(envs, VecNormalize) or envs.norm_reward:
+            raise UserError(
+                "a leader's environments must be a VecNormalize without norm_reward; see Environment.vectorised"
+            )
+        self.algorithm, self.envs = algorithm, envs
+        self.actions = Actions(envs.action_space, "the environment")
+        self.scale = ReturnScale(envs.num_envs, algorithm.gamma) if normalize_reward else None
+        self.round_size = algorithm.n_steps * envs.num_envs
+
+    @classmethod
+    def make(cls, envs: VecNormalize, config: GAILConfig, device: torch.device) -> "PPOLeader":
+        """The leader that a configuration describes."""
+        algorithm = make_ppo(config, envs, device)
+        algorithm.set_logger(Logger(None, []))  # silent until the user sets another
+        return cls(algorithm, normalize_reward=config.normalize_reward)
+
+    def learn(self, total_timesteps: int, game: Game, *, callback: MaybeCallback, reset_num_timesteps: bool) -> None:
+        given = callback if isinstance(callback, list) else [] if callback is None else [callback]
+        others = [one if isinstance(one, BaseCallback) else ConvertCallback(one) for one in given]
+        callbacks = CallbackList([_Relabel(self, game), *others])
+        try:
+            self.algorithm.learn(total_timesteps, callback=callbacks, reset_num_timesteps=reset_num_timesteps)
+        except ValueError as error:
+            if "of distribution" not in str(error):  # so torch says that the policy's actions are NaN
+                raise
+            raise Diverged(DIVERGED) from error
+        self.require_finite()
+
+    def require_finite(self) -> None:
+        """Diverged if the policy's weights are NaN or infinite."""
+        if not all(weight.isfinite().all() for weight in self.algorithm.policy.parameters()):
+            raise Diverged(DIVERGED)
+
+    def rollout(self) -> Transitions:
+        envs, ppo, recorder = self.envs, self.algorithm, _Recorder(self)
+        for _ in range(ppo.n_steps):
+            action, _ = ppo.predict(ppo._last_obs, deterministic=False)
+            recorder.actions.append(self.actions.executed(action))
+            ppo._last_obs, _, dones, infos = envs.step(recorder.actions[-1])
+            recorder.step(dones, infos)
+        return recorder.transitions()
+
+    def scaled(self, rewards: np.ndarray, dones: np.ndarray) -> np.ndarray:
+        """Learned rewards as PPO gets them; both arrays have shape (steps, n_envs)."""
+        return rewards if self.scale is None else self.scale(rewards, dones)
+
+    def state_dict(self) -> dict[str, Any]:
+        ppo = self.algorithm
+        started = ppo._last_obs is not None
+        return {
+            "policy": ppo.policy.state_dict(),
+            "optimizer": ppo.policy.optimizer.state_dict(),
+            "scale": None if self.scale is None else self.scale.state_dict(),
+            "environments": environments.state_dict(self.envs),
+            "last": {"observations": ppo._last_obs, "starts": ppo._last_episode_starts, "raw": self.envs.old_obs}
+            if started
+            else None,
+            "num_timesteps": ppo.num_timesteps,
+            "n_updates": ppo._n_updates,
+            "episodes": [dict(episode) for episode in ppo.ep_info_buffer or ()],
+            # Figures of the last update, which PPO logs only after the next rollout.
+            "pending": {key: float(value) for key, value in self._figures().items()},
+        }
+
+    def _figures(self) -> dict[str, Any]:
+        logger = self.algorithm._logger  # None before a PPO of the user's own has learned
+        return {} if logger is None else logger.name_to_value
+
+    def load_state_dict(self, tree: dict[str, Any]) -> bool:
+        ppo = self.algorithm
+        ppo.policy.load_state_dict(tree["policy"])
+        ppo.policy.optimizer.load_state_dict(tree["optimizer"])
+        if self.scale is not None:
+            self.scale.load_state_dict(tree["scale"])
+        exact = environments.load_state_dict(self.envs, tree["environments"])
+        ppo.num_timesteps, ppo._n_updates = tree["num_timesteps"], tree["n_updates"]
+        ppo.ep_info_buffer = deque(tree["episodes"], maxlen=ppo._stats_window_size)
+        ppo.ep_success_buffer = deque(maxlen=ppo._stats_window_size)
+        if (last := tree["last"]) is not None:
+            if exact:
+                self.envs.old_obs = last["raw"]
+                ppo._last_obs, ppo._last_episode_starts = last["observations"], last["starts"]
+            else:
+                ppo._last_obs = self.envs.reset()
+                ppo._last_episode_starts = np.ones(self.envs.num_envs, dtype=bool)
+        self._figures().update(tree["pending"])
+        return exact
+
+
+class _Recorder:
+    """Keeps a round's steps as the environments gave them."""
+
+    def __init__(self, leader: PPOLeader) -> None:
+        self.envs = leader.envs
+        self.observations = [self.envs.get_original_obs()]
+        self.actions: list[np.ndarray] = []
+        self.dones: list[np.ndarray] = []
+        self.last: dict[tuple[int, int], np.ndarray] = {}
+        """The last observation of an episode, by step and environment."""
+        self.truncated: list[tuple[int, int, np.ndarray]] = []
+        """Step and environment of episodes that a time limit cut off, and their last observation, standardised."""
+
+    def step(self, dones: np.ndarray, infos: list[dict[str, Any]]) -> None:
+        """Take in a step of all environments."""
+        self.observations.append(self.envs.get_original_obs())
+        self.dones.append(dones)
+        for index in np.flatnonzero(dones):
+            at, info = (len(self.dones) - 1, int(index)), infos[index]
+            if info.get("last_observation") is not None:
+                self.last[at] = info["last_observation"]
+                if info.get("TimeLimit.truncated", False):
+                    self.truncated.append((*at, info["terminal_observation"]))
+
+    def transitions(self, actions: np.ndarray | None = None) -> Transitions:
+        """All of it, step after step; `actions` as executed, shape (steps, n_envs, …), default those recorded."""
+        observations = np.array(self.observations)
+        following, ended = observations[1:].copy(), np.array(self.dones)
+        for at, last in self.last.items():
+            following[at] = last
+        for step, index, _ in self.truncated:
+            ended[step, index] = False
+        actions = np.array(self.actions) if actions is None else actions
+        flat = [part.reshape(-1, *part.shape[2:]) for part in (observations[:-1], actions, following, ended)]
+        return Transitions(*flat)
+
+
+class _Relabel(BaseCallback):
+    """At the end of each rollout: the follower answers, then the rollout's rewards are replaced by the learned ones."""
+
+    def __init__(self, leader: PPOLeader, game: Game) -> None:
+        super().__init__()
+        self.leader, self.game = leader, game
+
+    def _on_rollout_start(self) -> None:
+        self.leader.require_finite()  # before anything is saved
+        self.game.between_rounds()
+        self.recorder = _Recorder(self.leader)
+
+    def _on_step(self) -> bool:
+        self.recorder.step(self.locals["dones"], self.locals["infos"])
+        return True
+
+    def _on_rollout_end(self) -> None:
+        ppo, buffer, recorder = self.model, self.model.rollout_buffer, self.recorder
+        # The environment clips what the policy samples, and demonstrations hold what the environment saw.
+        transitions = recorder.transitions(self.leader.actions.executed(buffer.actions))
+        self.game.answer(transitions, min(1.0, ppo.num_timesteps / ppo._total_timesteps))  # the last round may exceed 1
+        dones = np.array(recorder.dones)
+        rewards = self.leader.scaled(self.game.reward(transitions).reshape(dones.shape), dones)
+        buffer.rewards[:] = rewards
+        self.logger.record("reward/scaled_mean", float(rewards.mean()))
+        self._bootstrap_truncations(buffer)
+        buffer.compute_returns_and_advantage(last_values=self.locals["values"], dones=self.locals["dones"])
+
+    def _bootstrap_truncations(self, buffer: Any) -> None:
+        """Add gamma·V(last observation) where a time limit cut an episode: PPO had added it to rewards now replaced."""
+        if not self.recorder.truncated:
+            return
+        rows, columns, last = zip(*self.recorder.truncated, strict=True)
+        with torch.no_grad():
+            observations, _ = self.model.policy.obs_to_tensor(np.array(last))
+            values = self.model.policy.predict_values(observations).cpu().numpy().ravel()
+        buffer.rewards[list(rows), list(columns)] += self.model.gamma * values
+
+
+def make_ppo(config: GAILConfig, envs: VecNormalize, device: torch.device) -> PPO:
+    """Stable-Baselines3's PPO with the configuration's settings; also the plain PPO of the benchmark."""
+    layers = list(config.net_arch)
+    same = ("seed", "n_steps", "batch_size", "n_epochs", "gamma", "gae_lambda", "clip_range", "ent_coef", "target_kl")
+    return PPO(
+        "MlpPolicy",
+        envs,
+        device=device,
+        learning_rate=LinearSchedule(config.learning_rate, 0.0, 1.0),
+        policy_kwargs={
+            "net_arch": {"pi": layers, "vf": layers},
+            "activation_fn": nn.Tanh,
+            "log_std_init": config.log_std_init,
+        },
+        **{name: getattr(config, name) for name in same},
+    )

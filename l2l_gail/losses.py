@@ -1,0 +1,87 @@
+"""What the discriminator's weights are moved on: batches, the loss on them, and figures of how well it does."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from l2l_gail.config import GAILConfig
+
+
+class Batch(NamedTuple):
+    """What one discriminator step sees, every random draw included, so that its objective is a function."""
+
+    expert: Tensor
+    """Expert transitions, shape (batch, inputs)."""
+    policy: Tensor
+    """Policy transitions, same shape."""
+    mixing: Tensor
+    """Numbers in [0, 1], shape (batch, 1), that place the interpolates."""
+
+
+def draw(expert: Tensor, policy: Tensor, size: int, generator: torch.Generator) -> Batch:
+    """`size` transitions of each kind, drawn with replacement from rows of `expert` and `policy`."""
+    rows_expert = torch.randint(len(expert), (size,), generator=generator).to(expert.device)
+    rows_policy = torch.randint(len(policy), (size,), generator=generator).to(policy.device)
+    mixing = torch.rand(size, 1, generator=generator).to(expert.device)
+    return Batch(expert[rows_expert], policy[rows_policy], mixing)
+
+
+def objective(discriminator: nn.Module, batch: Batch, config: GAILConfig) -> Callable[[dict[str, Tensor]], Tensor]:
+    """The discriminator's loss on a batch as a function of its named weights.
+
+    Binary cross-entropy summed over the two kinds (2·log 2 = 1.386 at chance; Ho and Ermon, 2016), plus the switched-on
+    regularisers: gradient penalty (Gulrajani et al., 2017), entropy bonus, mixup, label smoothing. The penalty is part
+    of the objective, so a learned follower answers a problem that has a finite optimum.
+    """
+    smooth = config.label_smoothing
+    buffers = dict(discriminator.named_buffers())
+
+    def loss(weights: dict[str, Tensor]) -> Tensor:
+        def logits_of(x: Tensor) -> Tensor:
+            return functional_call(discriminator, (weights, buffers), (x,))
+
+        size = len(batch.expert)
+        if config.mixup:
+            logits = logits_of(torch.lerp(batch.policy, batch.expert, batch.mixing))
+            labels = smooth + (1 - 2 * smooth) * batch.mixing.squeeze(1)
+            total = 2 * F.binary_cross_entropy_with_logits(logits, labels)
+        else:
+            logits = logits_of(torch.cat([batch.expert, batch.policy]))
+            labels = torch.full_like(logits, 1 - smooth)
+            labels[size:] = smooth
+            total = 2 * F.binary_cross_entropy_with_logits(logits, labels)
+        if config.entropy_bonus:
+            total = total - config.entropy_bonus * bernoulli_entropy(logits).mean()
+        if config.gradient_penalty:
+            points = torch.lerp(batch.policy, batch.expert, batch.mixing).requires_grad_()
+            (gradient,) = torch.autograd.grad(logits_of(points).sum(), points, create_graph=True)
+            norm = (gradient.square().sum(1) + 1e-12).sqrt()  # a derivative also where the gradient is zero
+            total = total + config.gradient_penalty * (norm - config.gradient_target).square().mean()
+        return total
+
+    return loss
+
+
+def bernoulli_entropy(logits: Tensor) -> Tensor:
+    """Entropy in nats of a Bernoulli variable with the given logits, same shape."""
+    return F.softplus(logits) - logits * torch.sigmoid(logits)
+
+
+@torch.no_grad()
+def health(discriminator: nn.Module, expert: Tensor, policy: Tensor) -> dict[str, float]:
+    """How well the discriminator tells the two apart: loss without regularisers, accuracies, entropy, logits."""
+    on_expert, on_policy = discriminator(expert), discriminator(policy)
+    loss = F.softplus(-on_expert).mean() + F.softplus(on_policy).mean()
+    accuracy_expert, accuracy_policy = (on_expert > 0).float().mean(), (on_policy <= 0).float().mean()
+    return {
+        "disc_loss": float(loss),
+        "disc_acc": float(0.5 * (accuracy_expert + accuracy_policy)),
+        "disc_acc_expert": float(accuracy_expert),
+        "disc_acc_gen": float(accuracy_policy),
+        "disc_entropy": float(bernoulli_entropy(torch.cat([on_expert, on_policy])).mean()),
+        "logit_gap": float(on_expert.mean() - on_policy.mean()),
+    }

@@ -1,0 +1,100 @@
+"""What a run says at its start and its end."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from l2l_experiment import metrics
+from l2l_experiment.run import Run
+from l2l_experiment.stability import summarise
+from l2l_gail import alarms, evaluation
+from l2l_gail.config import GAILConfig
+from l2l_gail.demonstrations import Demonstrations
+from l2l_gail.environments import STEP_LIMIT, Environment
+from l2l_gail.gail import GAIL
+from l2l_gail.rewards import BIAS
+
+RETURN = "rollout/ep_rew_mean"
+
+
+def announce(gail: GAIL, demonstrations: Demonstrations, folder: Path) -> str:
+    """The task, the demonstrations and what is unusual about them, in a few lines."""
+    mean = demonstrations.mean_return
+    returns = f"with a mean return of {mean:.0f}" if np.isfinite(mean) else "without rewards"
+    first = (
+        f"{gail.env.name}: {len(demonstrations)} demonstrations {returns} ({demonstrations.source}); "
+        f"follower {gail.config.follower}; run folder {folder}"
+    )
+    return "\n".join([first, *(f"note: {note}" for note in notes(gail.config, gail.env))])
+
+
+def notes(config: GAILConfig, env: Environment) -> list[str]:
+    """Sentences for the user, none where nothing is unusual."""
+    said = []
+    if config.reward in BIAS and config.reward != "constant" and env.ends_early:
+        said.append(
+            f"episodes of {env.name} may end early and the reward '{config.reward}' {BIAS[config.reward]}. "
+            "Compare with --reward constant, which shows what that alone achieves."
+        )
+    if env.unlimited:
+        said.append(
+            f"{env.name} was registered without a time limit: an episode that does not end by itself is cut off "
+            f"after {STEP_LIMIT:,} steps. Register it with max_episode_steps to set another limit."
+        )
+    if advice := env.actions.advice(env.name, config.log_std_init):
+        said.append(advice)
+    return said
+
+
+def result(gail: GAIL, demonstrations: Demonstrations, folder: Path, episodes: int) -> dict[str, Any]:
+    """The figures of a finished run for its record: true returns, alarms, stability of the training return."""
+    measured = evaluation.returns(gail.leader.algorithm, gail.env, episodes=episodes, filter_of=gail.envs)
+    chance = evaluation.random_returns(gail.env, episodes=episodes)
+    found: dict[str, Any] = {
+        "return": evaluation.summary(measured),
+        "random": evaluation.summary(chance),
+        "expert": evaluation.summary(demonstrations.returns),
+        "percent_of_expert": evaluation.percent(measured.mean(), demonstrations.mean_return),
+        "evaluation_seed": evaluation.EVALUATION_SEED,
+        "skipped_fits": gail.follower.skipped,
+    }
+    if gail.bc_loss is not None:
+        found["bc_loss"] = gail.bc_loss
+    log = folder / metrics.METRICS
+    everything = metrics.read(log) if log.is_file() else []
+    found |= alarms.since(everything)
+    rows = [row for row in everything if RETURN in row]
+    if len(rows) > 1:
+        found["stability"] = summarise(np.array([r["step"] for r in rows]), np.array([r[RETURN] for r in rows]))
+    return found
+
+
+def text(result: dict[str, Any], run: Run, gail: GAIL) -> str:
+    """The end of a run in a few lines."""
+    config = gail.config
+    lines = [f"\n{gail.env.name}, {config.follower} follower, {run.record['steps']:,} steps, seed {config.seed}", ""]
+    for name, label in (("return", "imitator"), ("expert", "demonstrations"), ("random", "random policy")):
+        row = result[name]
+        if not np.isfinite(row["mean"]):
+            lines.append(f"  {label:15} their file holds no rewards, so there is no return to compare with")
+            continue
+        share = evaluation.percent(row["mean"], result["expert"]["mean"])
+        of_expert = "" if share is None else f"   {share:6.1f} % of expert"
+        lines.append(f"  {label:15} {row['mean']:9.1f} ± {row['sd']:7.1f}{of_expert}   n = {row['n']}")
+    if skipped := result["skipped_fits"]:
+        lines.append(f"  {skipped} fits of the learned rule were skipped, because their score was NaN or infinite")
+    for name, trouble in alarms.TROUBLES.items():
+        if (step := result.get(name)) is not None:
+            lines.append(f"  ALARM: from step {step:,} on {trouble.to_the_end}")
+    if "stability" in result:
+        lines += ["", "  stability of the training return:"]
+        lines += [f"    {name.replace('_', ' '):22} {value:10.4g}" for name, value in result["stability"].items()]
+    lines += [
+        "",
+        f"  Everything is in {run.folder}: record.json, metrics.jsonl, checkpoints/, policy.zip and",
+        "  observation_filter.pkl (they open in plain Stable-Baselines3).",
+        f"  Watch it:    python scripts/play.py {run.folder}",
+        f"  See curves:  tensorboard --logdir {run.folder.parent}",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,189 @@
+"""One GAIL run from settings to report: folder, logs, checkpoints, progress bar, evaluation."""
+
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from stable_baselines3.common.logger import KVWriter, Logger, TensorBoardOutputFormat
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from l2l_experiment import checkpoint, metrics, settings
+from l2l_experiment.errors import Diverged, UserError
+from l2l_experiment.interrupt import StopRequest
+from l2l_experiment.run import Run, default_folder
+from l2l_gail import alarms, report
+from l2l_gail.config import TrainArgs
+from l2l_gail.demonstrations import Demonstrations, load_demonstrations
+from l2l_gail.environments import Environment
+from l2l_gail.gail import GAIL
+
+KIND = "gail"
+FROM_START = -1  # the step after which nothing of a log is kept
+
+
+def train(args: TrainArgs, resumed: Run | None = None) -> Run:
+    """Make a run, or continue `resumed`; train it to its end, evaluate it and write the result into its record."""
+    env = Environment(args.settings.env)
+    demonstrations, monitor = find_demonstrations(args, env)
+    gail = GAIL(env, demonstrations, config=args.settings, monitor=monitor)
+    config = gail.config
+    if resumed is None:
+        if args.follower_from is not None:
+            carry_follower(gail, args.follower_from)
+        folder = args.run_dir or default_folder("runs", f"{config.env}_{config.follower}_s{config.seed}")
+        run = Run.create(folder, kind=KIND, config=settings.plain(whole_paths(replace(args, settings=config))))
+        gail.set_logger(make_logger(run.folder))
+    else:
+        run = resumed
+    with run.held():
+        if resumed is not None:
+            go_on(gail, run, args)
+        print(report.announce(gail, demonstrations, run.folder))
+        started = time.monotonic()
+        with StopRequest() as stop, progress_bar(gail, args.steps) as bar:
+            finished = learn(gail, run, args, stop, bar)
+        gail.leader.algorithm.logger.close()
+        run.update(training_seconds=run.record.get("training_seconds", 0.0) + time.monotonic() - started)
+        if not finished:
+            run.update(status="interrupted", steps=gail.num_timesteps)
+            print(f"Saved at step {gail.num_timesteps:,}. Continue with --resume {run.folder}")
+            return run
+        return finish(gail, run, args, demonstrations)
+
+
+def go_on(gail: GAIL, run: Run, args: TrainArgs) -> None:
+    """Take up a run where its last checkpoint left it, or from its beginning if it has none."""
+    if run.saved_nothing():
+        if args.follower_from is not None:
+            carry_follower(gail, args.follower_from)
+        print(f"{run.folder} was stopped before it saved a checkpoint; it starts over")
+        gail.set_logger(make_logger(run.folder, after=FROM_START))
+        run.resumed(0, target_steps=args.steps)
+        return
+    gail.load_state_dict(checkpoint.latest(run.folder))  # first: a checkpoint that does not fit leaves the logs alone
+    done = gail.num_timesteps
+    if done >= args.steps + gail.leader.round_size:
+        raise UserError(f"{run.folder} has made {done:,} steps already, more than --steps {args.steps:,}")
+    gail.set_logger(make_logger(run.folder, after=done))
+    run.record.pop("result", None)  # of a finished run that is extended: no longer that of this folder
+    run.resumed(done, target_steps=args.steps)
+
+
+class _Stopped(Exception):
+    """Leaves the leader's loop between two rounds."""
+
+
+def learn(gail: GAIL, run: Run, args: TrainArgs, stop: StopRequest, bar: tqdm) -> bool:
+    """Train to the end, with checkpoints; False if asked to stop before."""
+    every, saved, alarm = args.checkpoint_every * gail.leader.round_size, -1, alarms.Alarm()
+
+    def on_round(gail: GAIL) -> None:
+        nonlocal saved
+        step = gail.num_timesteps
+        show(bar, gail)
+        alarm(gail.figures)
+        due = step % every == 0 or step >= args.steps or stop.requested
+        if due and step != saved:
+            gail.save(run.folder)
+            saved = step
+        if stop.requested and step < args.steps:
+            raise _Stopped
+
+    try:
+        done = gail.num_timesteps
+        gail.learn(args.steps - done, reset_num_timesteps=done == 0, on_round=on_round)
+    except _Stopped:
+        return False
+    except Diverged:
+        run.update(status="diverged", steps=gail.num_timesteps)
+        raise
+    return True
+
+
+def finish(gail: GAIL, run: Run, args: TrainArgs, demonstrations: Demonstrations) -> Run:
+    """Export the policy, evaluate it, write the result and print the report."""
+    gail.leader.algorithm.save(run.folder / "policy.zip")
+    was, gail.envs.training = gail.envs.training, False  # as it is evaluated: one that is loaded must not go on moving
+    gail.envs.save(str(run.folder / "observation_filter.pkl"))
+    gail.envs.training = was
+    print(f"Evaluating {args.eval_episodes} deterministic episodes ...", file=sys.stderr)
+    result = report.result(gail, demonstrations, run.folder, args.eval_episodes)
+    run.update(status="finished", steps=gail.num_timesteps, result=result)
+    print(report.text(result, run, gail))
+    return run
+
+
+def find_demonstrations(args: TrainArgs, env: Environment) -> tuple[Demonstrations, Demonstrations]:
+    """The demonstrations to train on, and the rest of their set."""
+    everything = load_demonstrations(args.demos, env)
+    if args.num_demos > len(everything):
+        raise UserError(f"--num-demos {args.num_demos}: {everything.source} holds {len(everything)} demonstrations")
+    return everything.take(args.num_demos), everything.rest(args.num_demos)
+
+
+def carry_follower(gail: GAIL, source: Path) -> None:
+    """Take over the learned follower of another run."""
+    if not hasattr(gail.follower, "carry"):
+        raise UserError("--follower-from needs a learned follower: add --l2l")
+    tree = checkpoint.latest(Run.open(source, kind=KIND).folder)
+    gail.follower.carry(tree["follower"], str(source))
+
+
+def whole_paths(args: TrainArgs) -> TrainArgs:
+    """The arguments with absolute paths: resuming from another folder must find the same files."""
+    demos = str(Path(args.demos).resolve()) if args.demos and Path(args.demos).exists() else args.demos
+    return replace(args, demos=demos, follower_from=args.follower_from and args.follower_from.resolve())
+
+
+def stored_args(run: Run, steps: int | None = None, device: str | None = None) -> TrainArgs:
+    """The arguments that a run was started with, its steps as last asked for; `steps` may extend it, and `device` move
+    it."""
+    args = settings.read(TrainArgs, run.config, str(run.folder / "config.yaml"))
+    config = args.settings if device is None else replace(args.settings, device=device)
+    target = run.record.get("target_steps", args.steps)
+    return replace(args, settings=config, steps=target if steps is None else steps)
+
+
+class _Rows(KVWriter):
+    """Sends Stable-Baselines3's figures to `metrics.jsonl`."""
+
+    def __init__(self, path: Path, after: int | None) -> None:
+        self.rows = metrics.JsonLines(path, after=after)
+
+    def write(self, key_values: dict, key_excluded: dict, step: int = 0) -> None:
+        self.rows.write(step, {k: v for k, v in key_values.items() if isinstance(v, int | float | np.number)})
+
+    def close(self) -> None:
+        self.rows.close()
+
+
+class _Board(TensorBoardOutputFormat):
+    """Stable-Baselines3's TensorBoard output, with what a killed run logged after step `after` hidden."""
+
+    def __init__(self, folder: Path, after: int | None) -> None:
+        self.writer = SummaryWriter(str(folder), purge_step=None if after is None else after + 1)
+        self._is_closed = False
+
+
+def make_logger(folder: Path, *, after: int | None = None) -> Logger:
+    """TensorBoard and `metrics.jsonl` in the run's folder; a resumed run's go on `after` a step."""
+    return Logger(str(folder), [_Board(folder, after), _Rows(folder / metrics.METRICS, after)])
+
+
+def progress_bar(gail: GAIL, total: int) -> tqdm:
+    """Steps, steps/s, ETA; `show` adds the true return and the discriminator's accuracy."""
+    return tqdm(
+        total=total, initial=gail.num_timesteps, unit=" steps", unit_scale=True, mininterval=1.0, smoothing=0.05
+    )
+
+
+def show(bar: tqdm, gail: GAIL) -> None:
+    """Bring the progress bar up to date."""
+    bar.update(min(gail.num_timesteps, bar.total) - bar.n)
+    episodes = gail.leader.algorithm.ep_info_buffer
+    if episodes and "disc/disc_acc" in gail.figures:
+        mean = np.mean([episode["r"] for episode in episodes])
+        bar.set_postfix_str(f"return {mean:.0f}, D accuracy {gail.figures['disc/disc_acc']:.0%}", refresh=False)

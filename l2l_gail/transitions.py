@@ -1,0 +1,72 @@
+"""Transitions of a policy or of demonstrations, as the leader hands them over."""
+
+import hashlib
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from l2l_experiment.errors import UserError
+from l2l_gail.demonstrations import Demonstrations
+
+
+@dataclass(frozen=True)
+class Transitions:
+    """Transitions in an environment, as arrays whose first dimension counts them."""
+
+    observations: np.ndarray
+    """As the environment gave them, not standardised."""
+    actions: np.ndarray
+    """As the environment executed them."""
+    next_observations: np.ndarray
+    """Where the actions led: at the end of an episode its last observation, not the next one's first."""
+    ended: np.ndarray
+    """bool, shape (n,): the episode terminated here; false where a time limit cut it off."""
+
+    def __len__(self) -> int:
+        return len(self.observations)
+
+    def parts(self) -> list[np.ndarray]:
+        """The four arrays."""
+        return [getattr(self, field.name) for field in fields(self)]
+
+    def rows(self, which: slice) -> "Transitions":
+        """Some of the transitions."""
+        return Transitions(*(part[which] for part in self.parts()))
+
+    def float32(self) -> "Transitions":
+        """The same in single precision, as networks see them."""
+        observations, actions, following, ended = self.parts()
+        return Transitions(*(part.astype(np.float32) for part in (observations, actions, following)), ended)
+
+    def fingerprint(self) -> str:
+        """A hash of observations and actions, by which demonstrations are known again."""
+        parts = (np.ascontiguousarray(part).tobytes() for part in (self.observations, self.actions))
+        return hashlib.sha256(b"".join(parts)).hexdigest()
+
+
+def transitions_of(demonstrations: Demonstrations) -> Transitions:
+    """All transitions of the demonstrations, in order."""
+    if not demonstrations.episodes:
+        raise ValueError("no episodes: an empty Demonstrations has no transitions")
+    return split(demonstrations, 0.0)[0]
+
+
+def split(demonstrations: Demonstrations, holdout: float) -> tuple[Transitions, Transitions]:
+    """Transitions to train on and those held out: the last stretch of every episode, whole, since neighbours are alike.
+
+    With `holdout` 0 both are everything.
+    """
+    train, held = [], []
+    for episode in demonstrations.episodes:
+        length = len(episode)
+        cut = length - round(holdout * length)
+        if not 0 < cut < length and holdout:
+            raise UserError(f"an episode of {length} steps is too short to hold out {holdout:.0%} of it")
+        whole = Transitions(*episode.transitions())
+        train.append(whole.rows(slice(0, cut)))
+        held.append(whole.rows(slice(cut, None)) if holdout else whole)
+    return _joined(train), _joined(held)
+
+
+def _joined(pieces: list[Transitions]) -> Transitions:
+    return Transitions(*map(np.concatenate, zip(*(piece.parts() for piece in pieces), strict=True)))
