@@ -1,48 +1,106 @@
-"""One adversarial-training run from settings to report: folder, logs, checkpoints, probes, export."""
+"""One adversarial-training run from its arguments to its report: folder, log, checkpoints, probes, export."""
 
 import math
 import sys
 import time
-from typing import Any, NoReturn
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn
 
 import torch
+import tyro
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from l2l_at import export, parallel, probe
-from l2l_at.arguments import KIND, TrainArgs, plain_args
+from l2l_at import alarms, datasets, export, parallel, probe, report
+from l2l_at.batches import Batch
 from l2l_at.config import ATConfig
-from l2l_at.data import Batch, Task
-from l2l_at.data import load as load_data
+from l2l_at.datasets import Task
 from l2l_at.trainer import Trainer
-from l2l_experiment import checkpoint, events, provenance
+from l2l_experiment import checkpoint, metrics, provenance, settings
 from l2l_experiment.errors import Diverged, UserError
+from l2l_experiment.files import plain
 from l2l_experiment.interrupt import StopRequest
-from l2l_experiment.run import Run, default_folder, plain
+from l2l_experiment.run import Run, default_folder
+from l2l_experiment.settings import Count
+
+KIND = "at"
+"""What the record of such a run says that it is."""
+
+
+@dataclass(frozen=True)
+class TrainArgs:
+    """Train a classifier to withstand small perturbations of its input, with a learned or a hand-designed attacker."""
+
+    settings: Annotated[ATConfig, tyro.conf.arg(name="")] = field(default_factory=ATConfig)
+    list: bool = False
+    """Print the methods, a line each, and do nothing else."""
+    data_dir: Path | None = None
+    """Folder with the official CIFAR files, packed or unpacked; without it they are fetched into a cache."""
+    run_dir: Path | None = None
+    """Folder of the run; by default a new one in runs/."""
+    resume: Path | None = None
+    """Continue the run in this folder from its last checkpoint; no other flag may be given beside it."""
+    checkpoint_every: Count = 1
+    """Epochs between two checkpoints."""
+    probe_every: Count = 1
+    """Epochs between two measurements on held-out and training images."""
+    probe_images: Count = 1000
+    """Measure on so many held-out images; the best classifier is chosen by them."""
+    stop_on_collapse: bool = False
+    """End the run when catastrophic overfitting is seen, instead of only raising the alarm."""
+    grade: Literal["none", "quick", "standard"] | None = None
+    """Have the result attacked by others' code at the end; by default quick for digits, none for CIFAR."""
+    grade_images: Count | None = None
+    """Grade on so many test images only; by default 100 of the digits, all of CIFAR."""
+    threads: Count = 1
+    """CPU threads of torch."""
+
+    def __post_init__(self) -> None:
+        settings.check(self)
+
+    @property
+    def tier(self) -> str:
+        """What the result is graded with."""
+        return self.grade or datasets.find(self.settings.dataset).grade
+
+
+def stored_args(run: Run) -> TrainArgs:
+    """The arguments that a run was started with."""
+    return settings.read(TrainArgs, run.config, f"{run.folder}/config.yaml")
+
+
+def load_task(args: TrainArgs) -> Task:
+    """The images that the settings name."""
+    config = args.settings
+    with parallel.first():
+        return datasets.load(
+            config.dataset, data_dir=args.data_dir, holdout=config.holdout, seed=config.seed, subset=config.subset
+        )
 
 
 def train(args: TrainArgs, resumed: Run | None = None) -> Run:
     """Make a run, or continue `resumed`; train it to its end, export, grade, and write the result into its record."""
     config = args.settings
     if resumed is not None and resumed.record.get("status") == "finished":  # its grades would be lost
-        print(report(resumed.record["result"], resumed, config))
+        print(report.of_run(resumed.record["result"], resumed, config))
         print("\n  Finished already; there is nothing left to do.")
         return resumed
     task = load_task(args)
     trainer = Trainer(config, task)
     if resumed is None:
         folder = args.run_dir or default_folder("runs", f"{config.dataset}_{config.method}_s{config.seed}")
-        run = Run.create(folder, kind=KIND, config=plain_args(args))
+        run = Run.create(folder, kind=KIND, config=settings.plain(args))
     else:
         run = resumed
     with run.held():
         run.update(processes=parallel.count())
         session = Session(trainer, task, run, args)
-        if resumed is not None and run.saved_nothing():
-            run.start_over()
-        elif resumed is not None:
-            session.restore(*checkpoint.latest(run.folder))  # first: one that does not fit leaves the logs alone
-            events.trim(run.folder, trainer.step_count)
+        if resumed is not None:
+            if run.saved_nothing():
+                print(f"{run.folder} was stopped before it saved a checkpoint; it starts over")
+            else:
+                session.load_state_dict(checkpoint.latest(run.folder))
             run.resumed(trainer.step_count)
         print(
             f"{config.dataset}: {len(task.train):,} images to train on, {len(task.held_out):,} to choose by, "
@@ -50,7 +108,7 @@ def train(args: TrainArgs, resumed: Run | None = None) -> Run:
             f"{config.threat}; run folder {run.folder}"
         )
         with StopRequest(launched=parallel.count() > 1) as stop:
-            finished = session.learn(stop)
+            finished = session.learn(stop, goes_on=resumed is not None)
         parallel.leave()
         if not finished:
             run.update(status="interrupted", steps=trainer.step_count)
@@ -59,21 +117,11 @@ def train(args: TrainArgs, resumed: Run | None = None) -> Run:
         return session.finish()
 
 
-def load_task(args: TrainArgs) -> Task:
-    """The images that the settings name."""
-    config = args.settings
-    with parallel.first():
-        return load_data(
-            config.dataset, data_dir=args.data_dir, holdout=config.holdout, seed=config.seed, subset=config.subset
-        )
-
-
 def follow(args: TrainArgs, resumed: Run | None = None) -> None:
     """What every process but the first does: the same steps, on its share, for as long as the first goes on."""
     trainer = Trainer(args.settings, load_task(args))
     if resumed is not None and not resumed.saved_nothing():
-        tensors, meta = checkpoint.latest(resumed.folder)
-        trainer.restore(tensors, meta["trainer"])
+        trainer.load_state_dict(checkpoint.latest(resumed.folder)["trainer"])
     with StopRequest(quiet=True, launched=True):  # of what the first process decides
         while parallel.of_first(True):
             trainer.step()
@@ -87,18 +135,19 @@ class Session:
         self.held_out = task.held_out.subset(slice(0, args.probe_images)).to(trainer.device)
         rows = torch.arange(min(256, len(task.train)), device=trainer.device)
         self.fixed = Batch(*trainer.batches.images.take(rows), rows)
-        self.alarm = probe.CollapseAlarm()
+        self.alarm = alarms.CollapseAlarm()
         self.best: dict[str, float] = {}
         self.sums: dict[str, tuple[Any, int]] = {}  # of the figures of this epoch's steps, and their number
         self.seconds = 0.0  # of training alone: no probe, no saving
         self.collapsed_at: float | None = None
 
-    def learn(self, stop: StopRequest) -> bool:
-        """Train to the end; False if asked to stop before."""
+    def learn(self, stop: StopRequest, *, goes_on: bool = False) -> bool:
+        """Train to the end; False if asked to stop before. A run that `goes_on` gives up what it logged later."""
         trainer, every, stopped = self.trainer, self.trainer.batches.per_epoch, False
+        after = trainer.step_count if goes_on else None
         with (
-            SummaryWriter(str(self.run.folder)) as board,
-            events.JsonLines(self.run.folder / events.METRICS) as rows,
+            SummaryWriter(str(self.run.folder), purge_step=None if after is None else after + 1) as board,
+            metrics.JsonLines(self.run.folder / metrics.METRICS, after=after) as rows,
             tqdm(total=trainer.total, initial=trainer.step_count, unit=" steps", mininterval=1.0) as bar,
         ):
             started = time.monotonic()
@@ -115,11 +164,11 @@ class Session:
                     torch.cuda.synchronize(trainer.device)
                 self.seconds += time.monotonic() - started
                 if not trainer.is_finite():
-                    self.diverged("the classifier's weights are no finite numbers")
+                    self.diverged("a weight of the classifier is NaN or infinite")
                 if step % every == 0:
                     figures = {name: float(total) / count for name, (total, count) in self.sums.items()}
-                    figures["train/rate"] = trainer.optimizer.param_groups[0]["lr"]
-                    figures[events.SECONDS] = self.seconds
+                    figures["train/learning_rate"] = trainer.optimizer.param_groups[0]["lr"]
+                    figures[metrics.SECONDS] = self.seconds
                     if (step // every) % self.args.probe_every == 0 or ending:
                         figures |= self.measure(board)
                         bar.set_postfix_str(
@@ -130,10 +179,10 @@ class Session:
                     rows.write(step, figures)
                     self.sums = {}
                     if not math.isfinite(figures["train/loss"]):
-                        self.diverged("the mean loss of an epoch is not a finite number")
+                        self.diverged("the mean loss of an epoch is NaN or infinite")
                 due = (step // every) % self.args.checkpoint_every == 0
                 if stop.requested or ending or due or self.gives_up:
-                    checkpoint.save(self.run.folder, *self.state(), step)
+                    checkpoint.save(self.run.folder, self.state_dict(), step)
                 stopped = stop.requested and not ending
                 started = time.monotonic()
         if self.gives_up:
@@ -146,7 +195,7 @@ class Session:
         self.run.update(status="diverged", steps=step)
         raise Diverged(
             f"training in {self.run.folder} diverged before step {step:,}: {reason}; "
-            "a smaller --rate or --clip-norm 1 may help"
+            "a smaller --learning-rate or --clip-norm 1 may help"
         )
 
     @property
@@ -163,12 +212,7 @@ class Session:
         collapsed = trainer.method.defends and self.alarm(figures)
         if collapsed and self.collapsed_at is None:
             self.collapsed_at = trainer.epoch
-            print(
-                f"\nALARM: catastrophic overfitting at epoch {trainer.epoch:.0f}: on training images the classifier "
-                f"withstands one step ({figures['train/fgsm']:.0%}) but not ten ({figures['train/pgd10']:.0%}). "
-                "Its robustness is an illusion; try more steps, a smaller radius or another method.",
-                file=sys.stderr,
-            )
+            print(f"\n{alarms.message(trainer.epoch, figures)}", file=sys.stderr)
         figures["robust/collapsed"] = float(collapsed)
         assert trainer.batch is not None
         assert trainer.delta is not None
@@ -182,25 +226,26 @@ class Session:
 
     def save_classifier(self, name: str, held_out: dict[str, float]) -> None:
         """Export the classifier as it is into the run's folder `name`."""
-        config = self.trainer.config
+        config, data = self.trainer.config, self.task.data
         card = {
             "model": config.model,
             "dataset": config.dataset,
-            "classes": self.task.classes,
-            "shape": list(self.task.shape),
+            "classes": data.classes,
+            "shape": self.task.shape,
+            "moments": data.normalisation,
             "threat": {"norm": config.norm, "radius": config.threat.radius},
             "method": config.method,
             "seed": config.seed,
             "epoch": self.trainer.epoch,
             "held_out": {"n": len(self.held_out)} | held_out,
-            "data": data_note(self.task, self.args),
+            "data": data.note(self.args.data_dir),
             "versions": provenance.versions(),
         }
         export.save(self.run.folder / name, self.trainer.evaluated, plain(card, finite=True))
 
     def finish(self) -> Run:
         """Export the last classifier, write the record, report, and grade if asked to."""
-        rows = events.read(self.run.folder / events.METRICS)
+        rows = metrics.read(self.run.folder / metrics.METRICS)
         last = next(row for row in reversed(rows) if "robust/pgd10" in row)
         chosen = {"pgd10": last["robust/pgd10"], "clean": last["robust/clean"]}
         self.save_classifier("last", chosen)
@@ -209,7 +254,7 @@ class Session:
             self.save_classifier("best", chosen)
         result = {
             "best": self.best,
-            "last": {name.split("/")[1]: last[name] for name in ("robust/pgd10", "robust/clean")},
+            "last": chosen,
             "strength": last.get("follower/strength"),
             "gain": last.get("follower/gain"),
             "collapsed_at": self.collapsed_at,
@@ -218,15 +263,14 @@ class Session:
             "seconds_per_epoch": self.seconds / max(self.trainer.epoch, 1e-9),
         }
         self.run.update(steps=self.trainer.step_count, result=result)
-        print(report(result, self.run, self.args.settings))
+        print(report.of_run(result, self.run, self.args.settings))
         if self.args.tier != "none":
-            from l2l_at.grading import grade_folder  # its packages load slowly, and not every run is graded
+            from l2l_at.grading import grade_folder
 
-            limit = self.args.grade_images or (100 if self.task.name == "digits" else None)
             grade = grade_folder(
                 self.run.folder,
                 tier=self.args.tier,
-                images=limit,
+                images=self.args.grade_images or self.task.data.grade_images,
                 data_dir=self.args.data_dir,
                 device=self.trainer.device,
             )
@@ -234,63 +278,26 @@ class Session:
         self.run.update(status="finished")  # last: a run whose grading was cut off is resumed, and then graded
         return self.run
 
-    def state(self) -> tuple[dict, dict]:
+    def state_dict(self) -> dict[str, Any]:
         """The trainer's state and what this session remembers."""
-        tensors, meta = self.trainer.state()
-        session = {
+        return {
+            "trainer": self.trainer.state_dict(),
+            "alarm": self.alarm.state_dict(),
             "best": self.best,
             "seconds": self.seconds,
-            "alarm": self.alarm.best,
-            "raised": self.alarm.raised,
-            "collapsed": self.collapsed_at,
+            "collapsed_at": self.collapsed_at,
             "sums": {name: [float(total), count] for name, (total, count) in self.sums.items()},
         }
-        return tensors, {"trainer": meta, "session": session}
 
-    def restore(self, tensors: dict, meta: dict) -> None:
-        """Continue from a `state`."""
-        try:
-            session, inner = meta["session"], meta["trainer"]
-        except KeyError as error:
-            raise UserError(f"the checkpoint in {self.run.folder} is none of adversarial training ({error})") from error
-        self.trainer.restore(tensors, inner)
-        self.best, self.seconds = session["best"], session["seconds"]
-        # Checkpoints of earlier versions do not say whether the alarm stands.
-        self.alarm = probe.CollapseAlarm(session["alarm"], session.get("raised", False))
-        self.collapsed_at = session["collapsed"]
-        self.sums = {name: (total, count) for name, (total, count) in session["sums"].items()}
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of `state_dict`; UserError for that of another run."""
+        if "trainer" not in state:
+            raise UserError(f"the checkpoint in {self.run.folder} is none of adversarial training")
+        self.trainer.load_state_dict(state["trainer"])
+        self.alarm.load_state_dict(state["alarm"])
+        self.best, self.seconds, self.collapsed_at = state["best"], state["seconds"], state["collapsed_at"]
+        self.sums = {name: (total, count) for name, (total, count) in state["sums"].items()}
         # A classifier exported after this checkpoint belongs to a future that was given up: the next one replaces it.
         card = self.run.folder / "best" / export.CARD
         if not card.is_file() or export.read_card(card.parent).get("epoch") != self.best.get("epoch"):
             self.best = {}
-
-
-def data_note(task: Task, args: TrainArgs) -> str:
-    """Where the images came from."""
-    if task.name == "digits":
-        return "scikit-learn's digits"
-    return f"{task.name}, " + (f"from {args.data_dir}" if args.data_dir else "the official binary archive")
-
-
-def report(result: dict[str, Any], run: Run, config: ATConfig) -> str:
-    """The end of training in a few lines."""
-    best, last = result["best"], result["last"]
-    lines = [
-        f"\n{config.dataset}, {config.method}, {config.threat}, {run.record['steps']:,} steps, seed {config.seed}",
-        "",
-        "  on held-out images, by our own PGD-10 (a probe, no grade):",
-        f"    best   clean {best['clean']:6.1%}   PGD-10 {best['pgd10']:6.1%}   epoch {best['epoch']:.0f}",
-        f"    last   clean {last['clean']:6.1%}   PGD-10 {last['pgd10']:6.1%}",
-        f"  training took {result['training_seconds']:.0f} s, {result['seconds_per_epoch']:.2f} s an epoch",
-    ]
-    if skipped := result.get("skipped_fits"):
-        lines.append(f"  {skipped} fits of the attacker were skipped, because its gradient was no finite number")
-    if result["collapsed_at"] is not None:
-        lines.append(f"  ALARM: catastrophic overfitting was seen at epoch {result['collapsed_at']:.0f}")
-    lines += [
-        "",
-        f"  Everything is in {run.folder}: record.json, metrics.jsonl, checkpoints/, best/ and last/",
-        f"  Grade it:    python scripts/grade_at.py {run.folder} --tier standard",
-        f"  See curves:  tensorboard --logdir {run.folder.parent}",
-    ]
-    return "\n".join(lines)
