@@ -15,7 +15,7 @@ PAGES = {"standard": "at", "pgd-2": "methods/pgd", "cow": "methods/arow"} | dict
 def tables() -> dict[str, dict[str, list[str]]]:
     """Lines by page and name."""
     unrolled, solvers = engine()
-    return {"README.md": {"methods": methods()}, "docs/engine.md": {"unrolled": unrolled, "solvers": solvers}}
+    return {"docs/at.md": {"methods": methods()}, "docs/engine.md": {"unrolled": unrolled, "solvers": solvers}}
 
 
 def methods() -> list[str]:
@@ -23,7 +23,7 @@ def methods() -> list[str]:
     from l2l_at.methods import METHODS
 
     rows = [
-        f"| [`{name}`](docs/{PAGES.get(name, f'methods/{name}')}.md) | {recipe.summary} | {recipe.source} |"
+        f"| [`{name}`]({PAGES.get(name, f'methods/{name}')}.md) | {recipe.summary} | {recipe.source} |"
         for name, recipe in METHODS.items()
     ]
     return ["| `--method` | what | source |", "|---|---|---|", *rows]
