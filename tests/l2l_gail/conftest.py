@@ -6,46 +6,40 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from l2l_gail.config import GAILConfig
-from l2l_gail.demonstrations import Demonstrations, Episode
-from l2l_gail.recording import save_minari
+from l2l_gail import Demonstrations, Episode, GAILConfig
+from l2l_gail.demonstrations import save_minari
+
+SMALL = {"n_envs": 2, "n_steps": 32, "batch_size": 32, "n_epochs": 2, "net_arch": (8,), "disc_hidden": (16,)}
+SMALL |= {"disc_updates": 4, "disc_batch_size": 16, "follower_steps": 2, "follower_hidden": 4}
 
 
 @pytest.fixture
 def config() -> GAILConfig:
-    """A run small enough for a test."""
-    return replace(
-        GAILConfig(),
-        num_envs=2,
-        round_steps=32,
-        policy_batch=32,
-        policy_epochs=2,
-        policy_hidden=(8,),
-        disc_hidden=(16,),
-        disc_updates=4,
-        disc_batch=16,
-        follower_steps=2,
-        follower_hidden=4,
-    )
+    """A run small enough for a test: a round is 64 steps."""
+    return GAILConfig(**SMALL)
 
 
 def make_demonstrations(observations: int, actions: int, *, episodes: int = 3, length: int = 40, seed: int = 0):
     """Random demonstrations of the right shapes."""
     draw = np.random.default_rng(seed)
-    return Demonstrations(
-        env_id=None,
-        source="random",
-        episodes=[
-            Episode(
-                observations=draw.normal(size=(length + 1, observations)),
-                actions=draw.uniform(-1, 1, size=(length, actions)).astype(np.float32),
-                rewards=np.ones(length),
-                terminated=False,
-                truncated=True,
-            )
-            for _ in range(episodes)
-        ],
-    )
+    made = [
+        Episode(
+            observations=draw.normal(size=(length + 1, observations)),
+            actions=draw.uniform(-1, 1, size=(length, actions)).astype(np.float32),
+            rewards=np.ones(length),
+            terminated=False,
+            truncated=True,
+        )
+        for _ in range(episodes)
+    ]
+    return Demonstrations(env_id=None, source="random", episodes=made)
+
+
+def arrays(demonstrations: Demonstrations) -> dict[str, np.ndarray]:
+    """What a .npz file of flat arrays holds."""
+    parts = [episode.arrays() for episode in demonstrations.episodes]
+    flat = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return {name: flat[name] for name in ("observations", "actions", "rewards")} | {"dones": flat["truncations"]}
 
 
 @pytest.fixture
@@ -56,10 +50,10 @@ def cheetah() -> Demonstrations:
 
 @pytest.fixture
 def demonstrations() -> Demonstrations:
-    random = make_demonstrations(17, 6, episodes=3, length=12)
-    return Demonstrations("HalfCheetah-v4", random.episodes, "random")
+    return replace(make_demonstrations(17, 6, episodes=3, length=12), env_id="HalfCheetah-v4")
 
 
 @pytest.fixture
 def folder(tmp_path, demonstrations) -> Path:
+    """A Minari data set of them."""
     return save_minari(tmp_path / "data", "test/cheetah-v0", demonstrations, seeds=[5, 6, 7])

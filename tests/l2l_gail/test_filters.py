@@ -43,8 +43,8 @@ def test_old_rounds_are_forgotten():
 def test_state():
     expert = np.random.default_rng(0).normal(size=(50, 2))
     one, other = MixtureFilter(expert), MixtureFilter(expert)
-    other.restore(one.state())
+    other.load_state_dict(one.state_dict())
     assert other.policy is None
     one.update(expert + 1)
-    other.restore(one.state())
+    other.load_state_dict(one.state_dict())
     np.testing.assert_array_equal(one(expert), other(expert))

@@ -47,6 +47,15 @@ def test_scale_is_the_standard_deviation_of_the_discounted_return():
     np.testing.assert_allclose(scale(rewards, dones), rewards / seen.std(), rtol=1e-6)
 
 
+def test_the_scale_remembers_earlier_rounds():
+    scale, draw = ReturnScale(1, 0.0), np.random.default_rng(0)
+    first, second = draw.normal(size=(500, 1)), 10 * draw.normal(size=(500, 1))
+    never = np.zeros((500, 1))
+    np.testing.assert_allclose(scale(first, never), first / first.std(), rtol=1e-6)
+    variance = (0.95 * first.var() + second.var()) / 1.95
+    np.testing.assert_allclose(scale(second, never), second / np.sqrt(variance), rtol=1e-6)
+
+
 @given(st.floats(1e-3, 1e3), st.integers(0, 100))
 def test_scaled_rewards_do_not_depend_on_the_unit_and_are_not_centred(unit, seed):
     rewards = np.random.default_rng(seed).uniform(0.5, 1.5, size=(30, 2))
@@ -61,7 +70,7 @@ def test_scale_continues_from_its_state():
     rounds = [(draw.normal(size=(10, 3)), draw.random((10, 3)) < 0.1) for _ in range(4)]
     one, other = ReturnScale(3, 0.95), ReturnScale(3, 0.95)
     one(*rounds[0])
-    other.restore(*one.state())
+    other.load_state_dict(one.state_dict())
     for data in rounds[1:]:
         np.testing.assert_array_equal(one(*data), other(*data))
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.func import functional_call
 
-from l2l_gail.config import GAILConfig
-from l2l_gail.discriminator import Batch, Discriminator, bernoulli_entropy, draw, health, objective
+from l2l_gail import Discriminator, GAILConfig
+from l2l_gail.losses import Batch, bernoulli_entropy, draw, health, objective
 
 PLAIN = replace(GAILConfig(), gradient_penalty=0.0)
 
@@ -122,25 +122,22 @@ def test_draw_is_seeded_and_takes_rows_of_each_kind():
     assert ((one.mixing >= 0) & (one.mixing <= 1)).all()
 
 
-@pytest.mark.parametrize(("shift", "accuracy"), [(50.0, 1.0), (-50.0, 0.0)])
-def test_health_of_a_discriminator_that_has_won_or_lost(shift, accuracy):
-    class Sum(Discriminator):
-        def forward(self, x):
-            return shift * x.sum(1)
+@pytest.mark.parametrize(("slope", "accuracy"), [(1.0, 1.0), (50.0, 1.0), (-50.0, 0.0)])
+def test_health(slope, accuracy):
+    def discriminator(x):
+        return slope * x.sum(1)
 
     ones = torch.ones(8, 3)
-    figures = health(Sum(3, (2,)), ones, -ones)
+    figures = health(discriminator, ones, -ones)  # logits of 3 and -3 times the slope
+    assert figures["disc_loss"] == pytest.approx(2 * math.log1p(math.exp(-3 * slope)), rel=1e-5)
     assert figures["disc_acc"] == figures["disc_acc_expert"] == figures["disc_acc_gen"] == accuracy
-    assert figures["logit_gap"] == pytest.approx(6 * shift)
-    assert figures["disc_entropy"] == pytest.approx(0, abs=1e-6)
+    assert figures["logit_gap"] == pytest.approx(6 * slope)
+    p = 1 / (1 + math.exp(-3 * slope))
+    entropy = -p * math.log(p) - (1 - p) * math.log(1 - p) if slope == 1 else 0.0
+    assert figures["disc_entropy"] == pytest.approx(entropy, abs=1e-5)
 
 
-def test_health_of_a_discriminator_that_is_right():
-    class Sum(Discriminator):
-        def forward(self, x):
-            return x.sum(1)
-
-    ones = torch.ones(8, 3)
-    figures = health(Sum(3, (2,)), ones, -ones)  # logits 3 and -3
-    assert figures["disc_loss"] == pytest.approx(2 * math.log1p(math.exp(-3)), rel=1e-5)
-    assert (figures["disc_acc_expert"], figures["disc_acc_gen"]) == (1.0, 1.0)
+def test_health_of_the_two_kinds_apart():
+    logits = torch.tensor([[1.0], [1.0], [1.0], [-1.0]])
+    figures = health(lambda x: x.squeeze(1), logits, logits)
+    assert (figures["disc_acc_expert"], figures["disc_acc_gen"], figures["disc_acc"]) == (0.75, 0.25, 0.5)

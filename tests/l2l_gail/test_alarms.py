@@ -2,7 +2,7 @@
 
 import pytest
 
-from l2l_gail.alarm import PATIENCE, TROUBLES, Alarm, since
+from l2l_gail.alarms import PATIENCE, TROUBLES, Alarm, since
 
 NAMES = pytest.mark.parametrize("name", TROUBLES)
 
@@ -38,9 +38,3 @@ def test_bad_to_the_end_counts_and_a_bad_stretch_before_does_not(name):
     assert since([{"step": 1}]) == dict.fromkeys(TROUBLES)
     (other,) = TROUBLES.keys() - {name}
     assert since(rounds(name, *bad))[other] is None
-
-
-def test_of_the_two_kinds_of_wrong_neither_is_chance():
-    """A discriminator that the policy fools is right about one half, and no alarm is due."""
-    assert TROUBLES["wrong_since"].figure == "disc/disc_acc"
-    assert TROUBLES["wrong_since"].limit < 0.4
