@@ -10,7 +10,7 @@ from l2l_gail import Demonstrations, Episode, GAILConfig
 from l2l_gail.demonstrations import save_minari
 
 SMALL = {"n_envs": 2, "n_steps": 32, "batch_size": 32, "n_epochs": 2, "net_arch": (8,), "disc_hidden": (16,)}
-SMALL |= {"disc_updates": 4, "disc_batch_size": 16, "follower_steps": 2, "follower_hidden": 4}
+SMALL |= {"disc_updates": 10, "disc_batch_size": 16}
 
 
 @pytest.fixture
