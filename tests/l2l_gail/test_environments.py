@@ -58,10 +58,17 @@ def test_seeds_reproduce_and_differ():
     assert not np.array_equal(first[0][0], first[0][1])
 
 
-@pytest.mark.parametrize("wrap", [lambda envs: envs, VecMonitor])
-@pytest.mark.parametrize("inner", [lambda env: env, Monitor])
-def test_a_vecenv_is_taken_as_it_is_and_its_returns_are_seen(wrap, inner):
-    given = wrap(DummyVecEnv([lambda: inner(gym.make("Pendulum-v1"))]))
+@pytest.mark.parametrize(
+    "given",
+    [
+        lambda: DummyVecEnv([lambda: gym.make("Pendulum-v1")]),
+        lambda: DummyVecEnv([lambda: Monitor(gym.make("Pendulum-v1"))]),
+        lambda: VecMonitor(DummyVecEnv([lambda: gym.make("Pendulum-v1")])),
+    ],
+    ids=["plain", "Monitor", "VecMonitor"],
+)
+def test_a_vecenv_is_taken_as_it_is_and_its_returns_are_seen(given):
+    given = given()
     envs = Environment(given).vectorised(8, 3)
     assert envs.num_envs == 1
     first = envs.reset()
