@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from l2l_gail import Demonstrations, Episode, GAILConfig
-from l2l_gail.demonstrations import save_minari
+from l2l_gail.demonstrations import save_minari, save_npz
 
 SMALL = {"n_envs": 2, "n_steps": 32, "batch_size": 32, "n_epochs": 2, "net_arch": (8,), "disc_hidden": (16,)}
 SMALL |= {"disc_updates": 10, "disc_batch_size": 16}
@@ -57,3 +57,31 @@ def demonstrations() -> Demonstrations:
 def folder(tmp_path, demonstrations) -> Path:
     """A Minari data set of them."""
     return save_minari(tmp_path / "data", "test/cheetah-v0", demonstrations, seeds=[5, 6, 7])
+
+
+@pytest.fixture
+def small_flags() -> list[str]:
+    """The same small run by flags."""
+    pairs = [(name, value if isinstance(value, tuple) else (value,)) for name, value in SMALL.items()]
+    return [word for name, values in pairs for word in (f"--{name.replace('_', '-')}", *map(str, values))]
+
+
+@pytest.fixture
+def demos(tmp_path) -> Path:
+    """Three demonstrations in HalfCheetah's shapes, as an .npz file."""
+    return save_npz(tmp_path / "demos.npz", make_demonstrations(17, 6))
+
+
+@pytest.fixture
+def refused(capsys):
+    """Calls a command, which ends with exit code 2 and one sentence that holds the words."""
+
+    def call(main, argv, *words):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            main([str(word) for word in argv])
+        assert stopped.value.code == 2
+        (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("error:"))
+        assert all(word in line for word in words), line
+
+    return call

@@ -15,7 +15,6 @@ from tests.l2l_gail.test_demonstrations import read
 STEP = np.arange(12)
 
 
-
 @pytest.mark.parametrize(
     ("key", "edit", "message"),
     [

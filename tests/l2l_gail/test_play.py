@@ -1,60 +1,61 @@
 """Playing a saved policy: what is refused, and a recording where the machine can draw."""
 
+import gymnasium as gym
+import numpy as np
 import pytest
 
 from l2l_experiment.errors import UserError
 from l2l_experiment.run import Run
-from l2l_gail import playing
-from l2l_gail.gail import GAIL
+from l2l_gail import GAIL, Environment, play
 
 
 @pytest.fixture
 def run(config, cheetah, tmp_path):
     """A finished run's folder."""
     folder = tmp_path / "run"
+    gail = GAIL("HalfCheetah-v4", cheetah, config=config).learn(64)
     Run.create(folder, kind="gail", config={})
-    GAIL(config, cheetah).learn(64).save(folder)
+    (folder / "config.yaml").unlink()
+    gail.save(folder)
     return folder
 
 
-def refused(capsys, argv, word):
-    with pytest.raises(SystemExit) as stopped:
-        playing.main([str(a) for a in argv])
-    assert stopped.value.code == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error:")
-    assert word in error
-
-
-def test_mistakes(run, tmp_path, capsys):
-    refused(capsys, [tmp_path / "nothing"], "nothing")
-    refused(capsys, [run, "--video", tmp_path / "out.txt"], ".mp4")
-    refused(capsys, [run, "--episodes", "0"], "--episodes")
-    refused(capsys, [run, "--max-steps", "0"], "--max-steps")
-    refused(capsys, [run, "--seed", "-1"], "--seed")
+def test_mistakes(run, tmp_path, refused, monkeypatch):
+    refused(play.main, [tmp_path / "nothing"], "nothing")
+    refused(play.main, [run, "--video", tmp_path / "out.txt"], ".mp4")
+    refused(play.main, [run, "--max-steps", "0"], "--max-steps")
     (tmp_path / "file").write_text("mine")
-    refused(capsys, [run, "--video", tmp_path / "file" / "out.gif"], "cannot make the folder")
-
-
-def test_without_a_display_it_says_what_is_needed(run, capsys, monkeypatch):
-    monkeypatch.setattr(playing.sys, "platform", "linux")
+    refused(play.main, [run, "--video", tmp_path / "file" / "out.gif"], "cannot make the folder")
+    monkeypatch.setattr(play.sys, "platform", "linux")
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
-    refused(capsys, [run], "--video")
+    refused(play.main, [run], "--video")
 
 
-def test_records_a_video_or_says_what_the_machine_lacks(run, tmp_path, capsys):
+def test_records_a_video_or_says_what_the_machine_lacks(run, tmp_path, refused, capsys):
     out = tmp_path / "out.gif"
     try:
-        playing.open_environment("HalfCheetah-v4", recording=True).close()
+        play.open_environment(Environment("HalfCheetah-v4"), recording=True).close()
     except UserError:
-        refused(capsys, [run, "--video", out], "OSMesa")
+        refused(play.main, [run, "--video", out], "OSMesa")
         return
-    playing.main([str(run), "--video", str(out), "--max-steps", "4"])
+    play.main([str(run), "--video", str(out), "--max-steps", "4", "--episodes", "2"])
     assert out.stat().st_size > 0
-    assert "4 steps" in capsys.readouterr().out
+    assert capsys.readouterr().out.count("4 steps") == 2
 
 
-def test_camera_follows_where_the_model_has_one_that_does():
-    assert playing.tracking_camera("HalfCheetah-v4") == {"camera_name": "track"}
-    assert playing.tracking_camera("Pendulum-v1") == {}
+def test_an_episode_is_that_of_its_seed_and_of_the_most_likely_action(run):
+    gail, env = GAIL.load(run), gym.make("HalfCheetah-v4")
+    fixed, free = (play.PlayArgs(run=run, max_steps=20, stochastic=stochastic) for stochastic in (False, True))
+    observation, expected = env.reset(seed=3)[0], 0.0
+    for _ in range(20):
+        observation, reward, *_ = env.step(gail.predict(observation, deterministic=True)[0])
+        expected += reward
+    assert play.play(gail, env, 3, fixed) == (pytest.approx(expected), 20, [])
+    assert len({play.play(gail, env, 3, free)[0] for _ in range(3)}) == 3
+    assert np.isfinite(expected)
+
+
+def test_the_camera_follows_where_the_model_has_one_that_does():
+    assert play.tracking_camera(Environment("HalfCheetah-v4")) == {"camera_name": "track"}
+    assert play.tracking_camera(Environment("Pendulum-v1")) == {}
