@@ -26,12 +26,12 @@ from l2l_gail.experts.settings import ExpertSettings, parse, settings_for
 
 ENV = "Pendulum-v1"
 SET = shipped_dataset_id(ENV)
-TINY = "--n-envs 2 --n-steps 32 --batch-size 32 --n-epochs 1 --net-arch 8 --episodes 2".split()
+TINY = "--n-envs=2 --n-steps=32 --batch-size=32 --n-epochs=1 --net-arch=8 --episodes=2"
 
 
 def arguments(tmp_path: Path, *more: str, env: str = ENV, steps: int = 128) -> list[str]:
     flags = {"--env": env, "--steps": steps, "--out": tmp_path / "data", "--run-dir": tmp_path / "run"}
-    return [*(str(word) for pair in flags.items() for word in pair), *TINY, *more]
+    return [*(str(word) for pair in flags.items() for word in pair), *TINY.split(), *more]
 
 
 def refused(capsys, argv, words):

@@ -228,8 +228,8 @@ def test_checkpoints_that_do_not_fit_are_refused(config, cheetah, tmp_path):
     other = GAIL(HALF, cheetah, config=replace(config, disc_hidden=(8,)))
     with pytest.raises(UserError, match="does not fit"):
         other.load_state_dict(gail.state_dict())
+    (tmp_path / "config.yaml").write_text("a: 1")
     with pytest.raises(UserError, match="does not hold the settings"):
-        (tmp_path / "config.yaml").write_text("a: 1")
         GAIL.load(tmp_path)
 
 

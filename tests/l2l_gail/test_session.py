@@ -87,6 +87,7 @@ def test_a_killed_and_resumed_run_has_no_gap_and_no_doubled_point(flags, tmp_pat
     process = started([*flags, "--run-dir", killed], lambda: len(rows(killed)) >= 3)
     process.send_signal(signal.SIGKILL)
     process.wait()
+    time.sleep(1)  # TensorBoard tells event files apart by their second
     assert rows(killed)[-1]["step"] < 1280, "killed too late to test anything"
     main(["--resume", str(killed)])
     for tag in ("reward/mean", "disc/disc_loss", "train/value_loss"):
