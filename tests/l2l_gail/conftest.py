@@ -22,16 +22,10 @@ def config() -> GAILConfig:
 def make_demonstrations(observations: int, actions: int, *, episodes: int = 3, length: int = 40, seed: int = 0):
     """Random demonstrations of the right shapes."""
     draw = np.random.default_rng(seed)
-    made = [
-        Episode(
-            observations=draw.normal(size=(length + 1, observations)),
-            actions=draw.uniform(-1, 1, size=(length, actions)).astype(np.float32),
-            rewards=np.ones(length),
-            terminated=False,
-            truncated=True,
-        )
-        for _ in range(episodes)
-    ]
+    made = []
+    for _ in range(episodes):
+        seen, done = draw.normal(size=(length + 1, observations)), draw.uniform(-1, 1, size=(length, actions))
+        made.append(Episode(seen, done.astype(np.float32), np.ones(length), terminated=False, truncated=True))
     return Demonstrations(env_id=None, source="random", episodes=made)
 
 

@@ -22,13 +22,6 @@ def test_it_speaks_once_after_so_many_bad_rounds_in_a_row(name, capsys):
 
 
 @NAMES
-def test_a_value_at_the_limit_and_rounds_without_figures_are_none(name):
-    alarm = Alarm()
-    assert not any(alarm({TROUBLES[name].figure: TROUBLES[name].limit}) for _ in range(2 * PATIENCE))
-    assert not any(alarm({}) for _ in range(2 * PATIENCE))
-
-
-@NAMES
 def test_bad_to_the_end_counts_and_a_bad_stretch_before_does_not(name):
     bad = [0.0] * PATIENCE
     assert since(rounds(name, 1.0, *bad))[name] == 200

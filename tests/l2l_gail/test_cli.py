@@ -55,9 +55,3 @@ def test_mistakes_get_one_sentence_and_leave_nothing_behind(demos, tmp_path, ref
 
 def test_an_environment_without_demonstrations_is_named(refused):
     refused(main, ["--env", "Swimmer-v4"], "no demonstrations ship for Swimmer-v4")
-
-
-def test_an_unknown_flag_is_an_error():
-    with pytest.raises(SystemExit) as stopped:
-        parse(["--no-such-flag", "1"])
-    assert stopped.value.code == 2

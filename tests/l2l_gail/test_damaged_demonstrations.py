@@ -64,13 +64,6 @@ def test_a_damaged_file_is_named_also_by_minaris_id(folder, monkeypatch, name, e
         read("test/cheetah-v0")
 
 
-def test_a_file_without_episodes_is_named(folder):
-    with h5py.File(folder / "data" / "main_data.hdf5", "w"):
-        pass
-    with pytest.raises(UserError, match="holds no episodes"):
-        read(folder)
-
-
 @pytest.mark.parametrize(
     ("source", "message"),
     [
@@ -85,12 +78,6 @@ def test_a_source_that_is_not_there_is_named(tmp_path, monkeypatch, source, mess
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     with pytest.raises(UserError, match=message):
         read(source or tmp_path)
-
-
-@pytest.mark.parametrize(("number", "message"), [(0, "at least 1, not 0"), (4, "holds 3 episodes, fewer")])
-def test_a_wrong_number_of_demonstrations_is_named(folder, number, message):
-    with pytest.raises(UserError, match=message):
-        read(folder, num_demos=number)
 
 
 @pytest.mark.parametrize(

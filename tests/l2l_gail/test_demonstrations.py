@@ -30,17 +30,6 @@ def same(one, two):
     )
 
 
-@given(n=st.integers(1, 5), offset=st.integers(0, 5))
-def test_take_and_rest_partition(n, offset):
-    everything = make_demonstrations(2, 1, episodes=5, length=3)
-    if offset + n > 5:
-        with pytest.raises(UserError, match="fewer than"):
-            everything.take(n, offset)
-    else:
-        assert everything.take(n, offset).episodes == everything.episodes[offset : offset + n]
-    assert everything.take(n).episodes + everything.rest(n).episodes == everything.episodes
-
-
 def test_returns_are_sums_of_rewards(demonstrations):
     np.testing.assert_array_equal(demonstrations.returns, [12, 12, 12])
     assert demonstrations.mean_return == 12
@@ -148,12 +137,6 @@ def test_without_last_observations_the_last_action_is_dropped_and_its_reward_is_
         assert same([short], [Episode(full.observations[:12], full.actions[:11], paid, False, True)])
 
 
-def test_rewards_may_be_missing(demonstrations):
-    flat = arrays(demonstrations)
-    del flat["rewards"]
-    assert np.isnan(read(flat).returns).all()
-
-
 @pytest.mark.parametrize(
     ("recorded", "wanted", "right"),
     [
@@ -175,11 +158,6 @@ def test_data_of_another_environment_are_refused(folder, recorded, wanted, right
     else:
         with pytest.raises(UserError, match=f"recorded in {recorded}, not in {wanted}"):
             load_demonstrations(folder, wanted)
-
-
-def test_an_npz_may_name_its_environment(tmp_path, demonstrations):
-    with pytest.raises(UserError, match="recorded in HalfCheetah-v4"):
-        load_demonstrations(save_npz(tmp_path / "a.npz", demonstrations), "Hopper-v4")
 
 
 def test_nothing_ships_for_an_unknown_environment():

@@ -3,17 +3,9 @@
 import gymnasium as gym
 import numpy as np
 import pytest
-from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 
 from l2l_experiment.errors import UserError
 from l2l_gail import Environment, environments
-
-
-@pytest.mark.parametrize(("name", "word"), [("NoSuchTask-v0", "NoSuchTask"), ("CartPole-v1", "Box")])
-def test_unusable_environments_are_refused(name, word):
-    with pytest.raises(UserError, match=word):
-        Environment(name)
 
 
 @pytest.mark.parametrize("name", ["HalfCheetah-v4", "Hopper-v4", "Walker2d-v4", "Ant-v4"])
@@ -51,36 +43,6 @@ def test_other_kinds_of_environment_are_reset_and_say_so():
         environments.load_state_dict(Environment("Pendulum-v1").vectorised(1, 0), environments.state_dict(envs))
 
 
-def test_seeds_reproduce_and_differ():
-    first = [Environment("HalfCheetah-v4").vectorised(2, seed).reset() for seed in (1, 1, 2)]
-    np.testing.assert_array_equal(first[0], first[1])
-    assert not np.array_equal(first[0], first[2])
-    assert not np.array_equal(first[0][0], first[0][1])
-
-
-@pytest.mark.parametrize(
-    "given",
-    [
-        lambda: DummyVecEnv([lambda: gym.make("Pendulum-v1")]),
-        lambda: DummyVecEnv([lambda: Monitor(gym.make("Pendulum-v1"))]),
-        lambda: VecMonitor(DummyVecEnv([lambda: gym.make("Pendulum-v1")])),
-    ],
-    ids=["plain", "Monitor", "VecMonitor"],
-)
-def test_a_vecenv_is_taken_as_it_is_and_its_returns_are_seen(given):
-    given = given()
-    envs = Environment(given).vectorised(8, 3)
-    assert envs.num_envs == 1
-    first = envs.reset()
-    for _ in range(200):
-        _, _, dones, (info,) = envs.step(np.zeros((1, 1), dtype=np.float32))
-    assert dones.all()
-    assert info["episode"]["l"] == 200
-    assert info["last_observation"].shape == (3,)
-    assert not np.array_equal(info["last_observation"], info["terminal_observation"])  # the latter is standardised
-    np.testing.assert_array_equal(first, Environment(given).vectorised(1, 3).reset())
-
-
 class Endless(gym.Env):
     """Never ends, and takes actions between 0 and 50."""
 
@@ -105,8 +67,3 @@ def test_an_environment_without_a_time_limit_is_given_one(monkeypatch):
     assert Environment("Endless-v0").unlimited
     assert not Environment("HalfCheetah-v4").unlimited
     assert Environment("HalfCheetah-v4").make().spec.max_episode_steps == 1000
-
-
-@pytest.mark.parametrize(("name", "early"), [("HalfCheetah-v4", False), ("Hopper-v4", True), ("Pendulum-v1", False)])
-def test_which_environments_may_end_early(name, early):
-    assert Environment(name).ends_early == early

@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 
 import h5py
-import minari
 import numpy as np
 import pytest
 
@@ -31,20 +30,6 @@ def test_shipped_sets_meet_the_bars_and_equal_their_cards(env_id, tmp_path, monk
     np.testing.assert_allclose(shipped.returns, stored["returns"], atol=0.01)
     assert stored["environment"] == env_id
     assert len(load_demonstrations(shipped_dataset_id(env_id), env_id, num_demos=2)) == 2
-
-
-def test_the_cheetahs_set_serves_both_versions(capsys):
-    assert len(load_demonstrations(None, "HalfCheetah-v5", num_demos=1)) == 1
-    assert "recorded in HalfCheetah-v4" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("env_id", BARS)
-def test_minari_opens_the_shipped_sets(env_id, tmp_path, monkeypatch):
-    shutil.copytree(ROOT, tmp_path / "data")
-    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "data"))
-    dataset = minari.load_dataset(shipped_dataset_id(env_id))
-    assert dataset.env_spec.id == env_id
-    assert dataset[0].observations.shape[0] == dataset[0].actions.shape[0] + 1
 
 
 def test_a_stretch_written_over_is_noticed(tmp_path):

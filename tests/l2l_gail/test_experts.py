@@ -55,12 +55,6 @@ def test_settings_of_an_environment_under_flags(env):
     assert settings_for("Swimmer-v4") == ExpertSettings(env="Swimmer-v4")
 
 
-@pytest.mark.parametrize("flags", ["--steps 0", "--batch-size 1", "--net-arch -1", "--gamma nan", "--learning-rate -1"])
-def test_settings_that_make_no_sense_are_refused(flags):
-    with pytest.raises(UserError, match=flags.split()[0]):
-        parse(flags.split())
-
-
 def test_a_run_writes_data_card_and_page_and_may_be_recorded_again_and_extended(tmp_path, capsys):
     cli.main(arguments(tmp_path))
     card, page = card_of(tmp_path), (tmp_path / "data" / "README.md").read_text()
@@ -127,18 +121,6 @@ def test_mistakes(tmp_path, capsys):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "README.md").write_text("# My project\n")
     refused(capsys, arguments(tmp_path, "--resume"), "another --out")
-
-
-def test_trpo_runs_or_names_its_package(tmp_path, capsys, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setitem(sys.modules, "sb3_contrib", None)
-        refused(capsys, arguments(tmp_path, "--algo", "trpo"), "needs sb3-contrib")
-    pytest.importorskip("sb3_contrib")
-    cli.main(arguments(tmp_path, "--algo", "trpo"))
-    card = card_of(tmp_path)
-    assert "sb3-contrib" in card["versions"]
-    assert "target_kl" in card["settings"]
-    assert "clip_range" not in card["settings"]
 
 
 def test_ctrl_c_saves_and_the_run_resumes(tmp_path):

@@ -77,18 +77,6 @@ def test_fitting_changes_the_rule_and_freezing_does_not(frozen):
     assert float(follower.memory["progress"]) == pytest.approx(0.3)
 
 
-@pytest.mark.parametrize("still", ["log_rate_learning_rate", "follower_learning_rate"])
-def test_log_rate_and_network_have_a_rate_each(still):
-    follower, objectives = task(replace(L2L, **{still: 0.0}))
-    before = {name: value.clone() for name, value in follower.rule.state_dict().items()}
-    for _ in range(3):
-        follower.answer(objectives, 0.0)
-    moved = {name for name, value in follower.rule.state_dict().items() if not torch.equal(value, before[name])}
-    assert moved
-    assert ("log_rate" in moved) == (still == "follower_learning_rate")
-    assert (moved <= {"log_rate"}) == (still == "follower_learning_rate")
-
-
 def test_a_step_is_as_long_as_adams_and_twice_that_at_twice_the_rate():
     follower, objectives = task(replace(L2L, follower_learning_rate=0.0, log_rate_learning_rate=0.0))
     assert follower.answer(objectives, 0.0)["step_over_adam"] == pytest.approx(1.0, rel=1e-4)
@@ -98,15 +86,6 @@ def test_a_step_is_as_long_as_adams_and_twice_that_at_twice_the_rate():
 
 
 SLOW = GAILConfig(follower="l2l-rate", disc_learning_rate=1e-6, **SMALL | {"disc_updates": 4}, follower_steps=2)
-
-
-def test_the_log_rate_rises_from_a_rate_far_too_low():
-    follower, objectives = task(SLOW)
-    for _ in range(30):
-        figures = follower.answer(objectives, 0.0)
-    assert follower.rule.network is None
-    assert figures["log_rate"] > 1.0
-    assert figures["rate"] == pytest.approx(1e-6 * torch.tensor(figures["log_rate"]).exp().item())
 
 
 @pytest.mark.parametrize(("limit", "reaches"), [(None, None), (2.0, 0.6931), (1.0, 0.0)])

@@ -5,13 +5,11 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 import torch
-from stable_baselines3 import PPO
-from stable_baselines3.common.vec_env import VecNormalize
 from torch import nn
 
-from l2l_experiment.errors import Diverged, UserError
-from l2l_gail import GAIL, Environment, GAILConfig, Transitions, tuned
-from l2l_gail.followers import commit, weights_of
+from l2l_experiment.errors import UserError
+from l2l_gail import GAIL, GAILConfig, Transitions
+from l2l_gail.followers import commit
 from l2l_gail.rewards import reward
 from l2l_gail.transitions import transitions_of
 from tests.l2l_gail.conftest import SMALL, make_demonstrations
@@ -100,17 +98,6 @@ def test_the_discriminator_is_measured_before_it_moves_also_on_demonstrations_th
     np.testing.assert_allclose(paid, reward(-policy, "gail").numpy(), rtol=1e-4, atol=1e-6)
     assert gail.figures["disc/logit_std"] == pytest.approx(float(policy.std()), rel=1e-4)
     assert gail.figures["reward/std"] == pytest.approx(float(paid.std()), rel=1e-4)
-
-
-def test_a_large_set_is_measured_on_a_part_of_it(config):
-    class Idle(Asking):
-        def answer(self, objectives, progress):
-            return {}
-
-    many = make_demonstrations(17, 6, episodes=1, length=25_001)
-    gail = GAIL(HALF, many, config=config, discriminator=Witness(), follower=Idle, monitor=many)
-    gail.answer(made_up(1), 0.5)
-    assert {len(shown) for shown in gail.discriminator.shown} == {64, 8334, 9376}
 
 
 def test_the_discriminator_sees_filtered_observations_and_plain_actions(config, cheetah):
@@ -209,17 +196,6 @@ def test_loaded_for_prediction(config, cheetah, tmp_path):
         loaded.learn(128)
 
 
-def test_policy_opens_in_plain_stable_baselines3(config, cheetah, tmp_path):
-    gail = GAIL(HALF, cheetah, config=config).learn(64)
-    gail.leader.algorithm.save(tmp_path / "policy.zip")
-    gail.envs.save(str(tmp_path / "filter.pkl"))
-    envs = VecNormalize.load(str(tmp_path / "filter.pkl"), Environment(HALF).vectorised(2, 0).venv)
-    observations = np.random.default_rng(0).normal(size=(4, 17))
-    policy = PPO.load(tmp_path / "policy.zip", device="cpu")
-    action = policy.predict(envs.normalize_obs(observations), deterministic=True)[0]
-    np.testing.assert_array_equal(action, gail.predict(observations, deterministic=True)[0])
-
-
 def test_checkpoints_that_do_not_fit_are_refused(config, cheetah, tmp_path):
     gail = GAIL(HALF, cheetah, config=config).learn(64)
     gail.save(tmp_path)
@@ -231,15 +207,3 @@ def test_checkpoints_that_do_not_fit_are_refused(config, cheetah, tmp_path):
     (tmp_path / "config.yaml").write_text("a: 1")
     with pytest.raises(UserError, match="does not hold the settings"):
         GAIL.load(tmp_path)
-
-
-def test_weights_that_are_no_numbers_are_not_written(config, cheetah):
-    gail = GAIL(HALF, cheetah, config=config)
-    with pytest.raises(Diverged, match="--disc-learning-rate"):
-        commit({name: w * torch.nan for name, w in weights_of(gail.discriminator).items()}, gail.discriminator)
-    assert weights(gail).isfinite().all()
-
-
-def test_settings_left_open_are_the_tuned_ones():
-    assert GAIL("Hopper-v4").config == tuned("Hopper-v4")
-    assert tuned("Hopper-v4").bc_epochs == 100

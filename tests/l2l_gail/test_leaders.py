@@ -6,12 +6,9 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from stable_baselines3 import PPO
-from stable_baselines3.common.callbacks import BaseCallback
 
-from l2l_experiment.errors import Diverged, UserError
+from l2l_experiment.errors import Diverged
 from l2l_gail import Environment, PPOLeader
-from l2l_gail.rewards import ReturnScale
 
 
 class Game:
@@ -125,16 +122,6 @@ def test_actions_are_those_that_the_environment_executed(train):
         np.testing.assert_allclose(reached, transitions.next_observations[index], atol=1e-4)
 
 
-def test_rewards_are_scaled_over_all_rounds(train):
-    seen = []
-    game = Game(lambda t: (seen.append(t.observations[:, 8].reshape(32, 2)), seen[-1].ravel())[1])
-    leader, _ = train(192, game, normalize_reward=True)
-    scale = ReturnScale(2, 0.99)
-    for learned in seen:
-        expected = scale(learned, np.zeros((32, 2)))
-    np.testing.assert_allclose(by_step(leader, "rewards"), expected, rtol=1e-5)
-
-
 def test_rollouts_go_on_from_where_the_environments_are_and_train_nothing(train):
     leader, game = train(64, log_std_init=2.0)
     before = [weight.clone() for weight in leader.algorithm.policy.parameters()]
@@ -144,16 +131,6 @@ def test_rollouts_go_on_from_where_the_environments_are_and_train_nothing(train)
     assert len(first) == leader.round_size == 64
     assert abs(first.actions).max() == 1.0
     assert all(torch.equal(one, two) for one, two in zip(before, leader.algorithm.policy.parameters(), strict=True))
-
-
-def test_callbacks_are_called_and_may_stop(train):
-    class Stop(BaseCallback):
-        def _on_step(self):
-            return self.num_timesteps < 70
-
-    leader, game = train(64)
-    leader.learn(192, game, callback=[Stop(), lambda values, _: True], reset_num_timesteps=True)
-    assert leader.algorithm.num_timesteps == 70
 
 
 def test_a_policy_that_is_no_number_is_said_before_anybody_saves_it(train):
@@ -167,8 +144,3 @@ def test_a_policy_that_is_no_number_is_said_before_anybody_saves_it(train):
     with pytest.raises(Diverged):
         train(128, game, learning_rate=1e30)
     assert game.asked == ["between", "answer", "reward"]  # after the round that spoiled it nobody is asked
-
-
-def test_only_environments_that_keep_the_raw_observations_will_do():
-    with pytest.raises(UserError, match="VecNormalize"):
-        PPOLeader(PPO("MlpPolicy", "Pendulum-v1", device="cpu"))

@@ -54,8 +54,3 @@ def test_an_episode_is_that_of_its_seed_and_of_the_most_likely_action(run):
     assert play.play(gail, env, 3, fixed) == (pytest.approx(expected), 20, [])
     assert len({play.play(gail, env, 3, free)[0] for _ in range(3)}) == 3
     assert np.isfinite(expected)
-
-
-def test_the_camera_follows_where_the_model_has_one_that_does():
-    assert play.tracking_camera(Environment("HalfCheetah-v4")) == {"camera_name": "track"}
-    assert play.tracking_camera(Environment("Pendulum-v1")) == {}

@@ -33,12 +33,3 @@ def test_the_end_of_every_episode_is_held_out():
     assert [len(part) for part in split(demonstrations, 0.0)] == [80, 80]
     with pytest.raises(UserError, match="too short"):
         split(make_demonstrations(3, 2, length=1), 0.25)
-
-
-def test_fingerprints_tell_demonstrations_apart(demonstrations):
-    whole = transitions_of(demonstrations)
-    assert whole.fingerprint() == transitions_of(demonstrations).fingerprint()
-    prints = {whole.rows(slice(None, end)).fingerprint() for end in (None, 35)}
-    prints.add(replace(whole, actions=whole.actions + 1).fingerprint())
-    prints.add(replace(whole, observations=whole.observations + 1).fingerprint())
-    assert len(prints) == 4
