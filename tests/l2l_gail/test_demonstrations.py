@@ -4,8 +4,6 @@ import gymnasium as gym
 import minari
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from l2l_experiment.errors import UserError
 from l2l_gail import Demonstrations, Environment, Episode, load_demonstrations
@@ -85,26 +83,16 @@ def test_an_environment_of_ones_own_is_written_and_read(tmp_path, monkeypatch):
         assert same(load_demonstrations(folder, name).episodes, made.episodes)
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    lengths=st.lists(st.integers(1, 6), min_size=1, max_size=4),
-    ends=st.lists(st.sampled_from([(True, False), (False, True), (True, True)]), min_size=4, max_size=4),
-    seed=st.integers(0, 100),
-)
-def test_npz_round_trip(tmp_path, lengths, ends, seed):
-    draw = np.random.default_rng(seed)
-    episodes = [
-        Episode(
-            draw.normal(size=(steps + 1, 17)),
-            draw.uniform(-1, 1, size=(steps, 6)).astype(np.float32),
-            draw.normal(size=steps),
-            *end,
-        )
-        for steps, end in zip(lengths, ends, strict=False)
-    ]
-    assert same(
-        read(save_npz(tmp_path / "d.npz", Demonstrations("HalfCheetah-v4", episodes, "random"))).episodes, episodes
-    )
+@pytest.mark.parametrize("ends", [(True, False), (False, True), (True, True)])
+def test_npz_round_trip(tmp_path, ends):
+    draw, episodes = np.random.default_rng(0), []
+    for steps in (1, 6, 2):
+        actions = draw.uniform(-1, 1, size=(steps, 6)).astype(np.float32)
+        episodes.append(Episode(draw.normal(size=(steps + 1, 17)), actions, draw.normal(size=steps), *ends))
+    path = save_npz(tmp_path / "d.npz", Demonstrations("HalfCheetah-v4", episodes, "random"))
+    assert same(read(path).episodes, episodes)
+    with pytest.raises(UserError, match="recorded in HalfCheetah-v4"):
+        load_demonstrations(path, "Hopper-v4")
 
 
 @pytest.mark.parametrize(
@@ -127,14 +115,14 @@ def test_terminations_tell_why_an_episode_ended(demonstrations):
     assert [(e.terminated, e.truncated) for e in again.episodes] == [(True, False), (False, True), (False, True)]
 
 
-@pytest.mark.parametrize("scale", [np.ones(36), np.full(36, 200, dtype=np.uint8)])
-def test_without_last_observations_the_last_action_is_dropped_and_its_reward_is_not(demonstrations, scale):
+@pytest.mark.parametrize("paid", [np.ones(36), np.full(36, 200, dtype=np.uint8), np.full(36, np.nan)])
+def test_without_last_observations_the_last_action_is_dropped_and_its_reward_is_not(demonstrations, paid):
     flat = arrays(demonstrations)
     flat["observations"] = np.concatenate([e.observations[:-1] for e in demonstrations.episodes])
-    again = read(flat | {"rewards": scale})
+    again = read(flat | {"rewards": paid})
     for short, full in zip(again.episodes, demonstrations.episodes, strict=True):
-        paid = np.append(np.ones(10), 2) * float(scale[0])
-        assert same([short], [Episode(full.observations[:12], full.actions[:11], paid, False, True)])
+        rewards = np.append(np.ones(10), 2) * float(paid[0])
+        assert same([short], [Episode(full.observations[:12], full.actions[:11], rewards, False, True)])
 
 
 @pytest.mark.parametrize(
@@ -142,7 +130,6 @@ def test_without_last_observations_the_last_action_is_dropped_and_its_reward_is_
     [
         ("HalfCheetah-v5", "HalfCheetah-v4", True),
         ("Swimmer-v4", "HalfCheetah-v4", False),
-        ("Walker2d-v5", "HalfCheetah-v4", False),
         ("Hopper-v5", "Hopper-v4", False),
         (None, "HalfCheetah-v4", True),  # a file that does not say is believed
     ],

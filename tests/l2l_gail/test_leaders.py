@@ -9,6 +9,7 @@ import torch
 
 from l2l_experiment.errors import Diverged
 from l2l_gail import Environment, PPOLeader
+from l2l_gail.rewards import ReturnScale
 
 
 class Game:
@@ -58,11 +59,16 @@ def values_of_five(leader):
         leader.algorithm.policy.value_net.bias.fill_(5.0)
 
 
-def test_every_transition_gets_its_own_reward(train):
-    leader, game = train(150, Game(lambda t: t.observations[:, 8] + t.actions[:, 0]))
-    last = game.rounds[-1]
-    paid = (last.observations[:, 8] + last.actions[:, 0]).reshape(32, 2)
-    np.testing.assert_allclose(by_step(leader, "rewards"), paid, rtol=1e-6)
+@pytest.mark.parametrize("scaled", [False, True])
+def test_every_transition_gets_its_own_reward(train, scaled):
+    def pay(transitions):
+        return transitions.observations[:, 8] + transitions.actions[:, 0]
+
+    leader, game = train(150, Game(pay), normalize_reward=scaled)
+    scale, last = ReturnScale(2, 0.99) if scaled else lambda rewards, _: rewards, game.rounds[-1]
+    for transitions in game.rounds:  # the scale is that of all rounds so far
+        paid = scale(pay(transitions).reshape(32, 2), np.zeros((32, 2)))
+    np.testing.assert_allclose(by_step(leader, "rewards"), paid, rtol=1e-5)
     seen = leader.algorithm.rollout_buffer.observations.reshape(2, 32, 17).swapaxes(0, 1).reshape(64, 17)
     np.testing.assert_allclose(leader.envs.normalize_obs(last.observations), seen, rtol=1e-4, atol=1e-5)
     assert game.progress == pytest.approx([64 / 150, 128 / 150, 1.0])
@@ -108,12 +114,10 @@ def follows(transitions, steps):
 
 
 def test_actions_are_those_that_the_environment_executed(train):
-    _, game = train(64, log_std_init=2.0)
-    (transitions,) = game.rounds
-    assert abs(transitions.actions).max() == 1.0
     env = gym.make("Pendulum-v1")
     _, game = train(64, env="Pendulum-v1", log_std_init=2.0)
     (transitions,) = game.rounds
+    assert abs(transitions.actions).max() == 2.0
     for index in range(0, 40, 7):
         x, y, speed = transitions.observations[index]
         env.reset()

@@ -1,6 +1,5 @@
 """Playing a saved policy: what is refused, and a recording where the machine can draw."""
 
-import gymnasium as gym
 import numpy as np
 import pytest
 
@@ -45,7 +44,7 @@ def test_records_a_video_or_says_what_the_machine_lacks(run, tmp_path, refused, 
 
 
 def test_an_episode_is_that_of_its_seed_and_of_the_most_likely_action(run):
-    gail, env = GAIL.load(run), gym.make("HalfCheetah-v4")
+    gail, env = GAIL.load(run), Environment("HalfCheetah-v4").make()
     fixed, free = (play.PlayArgs(run=run, max_steps=20, stochastic=stochastic) for stochastic in (False, True))
     observation, expected = env.reset(seed=3)[0], 0.0
     for _ in range(20):

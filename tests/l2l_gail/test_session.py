@@ -7,13 +7,15 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
+from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecNormalize
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from l2l_experiment import checkpoint, metrics
 from l2l_experiment.run import Run
-from l2l_gail import Environment, alarms, cloning
+from l2l_gail import GAIL, Environment, alarms, cloning
 from l2l_gail.cli import main
 from l2l_gail.session import stored_args
 
@@ -65,7 +67,10 @@ def test_a_run_from_flags_to_report(flags, refused, tmp_path, capsys):
     for tag in ("disc/disc_loss", "disc/heldout_acc", "follower/log_rate", "reward/std", "train/value_loss"):
         shown = curve(folder, tag)
         assert [value for _, value in shown] == pytest.approx([r[tag] for r in rows(folder) if tag in r], rel=1e-6)
-    assert (folder / "policy.zip").is_file()
+    saw = np.ones((2, 17))  # both files open in plain Stable-Baselines3
+    filter_ = VecNormalize.load(str(folder / "observation_filter.pkl"), Environment("HalfCheetah-v4").vectorised(1, 0))
+    action = PPO.load(folder / "policy.zip", device="cpu").predict(filter_.normalize_obs(saw), deterministic=True)[0]
+    np.testing.assert_array_equal(action, GAIL.load(folder).predict(saw, deterministic=True)[0])
 
     refused(main, ["--run-dir", folder, *flags], str(folder), "not empty")
     refused(main, ["--resume", folder, "--seed", "3"], "--seed cannot be given with --resume")
