@@ -9,6 +9,7 @@ from torch import nn
 
 from l2l_experiment.errors import UserError
 from l2l_gail import GAIL, GAILConfig, Transitions
+from l2l_gail.filters import MixtureFilter
 from l2l_gail.followers import commit
 from l2l_gail.rewards import reward
 from l2l_gail.transitions import transitions_of
@@ -102,10 +103,12 @@ def test_the_discriminator_is_measured_before_it_moves_also_on_demonstrations_th
 
 def test_the_discriminator_sees_filtered_observations_and_plain_actions(config, cheetah):
     gail = GAIL(HALF, cheetah, config=config)
-    rollout = made_up(1)
-    gail.answer(rollout, 0.5)
+    expected = MixtureFilter(transitions_of(cheetah).float32().observations)
+    for rollout in (made_up(1), made_up(2)):
+        expected.update(rollout.observations)
+        gail.answer(rollout, 0.5)
     seen = gail.inputs(rollout).numpy()
-    np.testing.assert_allclose(seen[:, :17], gail.filter(rollout.observations), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(seen[:, :17], expected(rollout.observations), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(seen[:, 17:], rollout.actions, rtol=1e-6)
     assert not np.allclose(seen[:, :17], rollout.observations, atol=0.01)
 
