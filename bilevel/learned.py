@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from bilevel.response import Objective, Projection, Response, detach, unroll
-from bilevel.rules import State
+from bilevel.rules import State, UpdateRule
 from bilevel.tree import Variable, flatten, map_tensors
 
 
@@ -28,10 +28,16 @@ class LearnedFollower:
         self.skipped = 0
 
     def respond(
-        self, objective: Objective, start: Variable, *, state: State = None, project: Projection | None = None
+        self,
+        objective: Objective,
+        start: Variable,
+        *,
+        state: State = None,
+        project: Projection | None = None,
+        rule: UpdateRule | None = None,
     ) -> Response:
-        """The detached answer for the leader."""
-        return unroll(objective, self.rule, start, steps=self.steps, state=state, project=project)
+        """The detached answer for the leader; `rule` as in `fit`."""
+        return unroll(objective, rule or self.rule, start, steps=self.steps, state=state, project=project)
 
     @torch.enable_grad()
     def fit(
@@ -42,11 +48,14 @@ class LearnedFollower:
         state: State = None,
         project: Projection | None = None,
         score: Literal["final", "mean"] = "final",
+        rule: UpdateRule | None = None,
     ) -> tuple[Response, dict[str, float]]:
         """Answer, then take one optimiser step on the rule for how good the answer was.
 
         `objectives` are `steps + 1` scalar functions of the variable: step k goes down the k-th, and the point it
         reaches is scored on the next one, which step k has not seen. `final` scores the last point only, `mean` all.
+        `rule` is the learned rule together with what it looks at besides its arguments, where that changes from call to
+        call (an attacker and the images it is shown); its weights must be those of `self.rule`.
         Whatever history `start` and `state` bring is cut: the fit sees its own steps only. The returned response is
         detached, made with the rule as it was before this fit, and can be committed as it is; after a skipped fit look
         first whether it is finite itself.
@@ -55,12 +64,13 @@ class LearnedFollower:
         """
         if len(objectives) != self.steps + 1:
             raise ValueError(f"fit needs steps + 1 = {self.steps + 1} objectives, got {len(objectives)}")
-        state = self.rule.init(start) if state is None else state
+        rule = rule or self.rule
+        state = rule.init(start) if state is None else state
         response, trace, scores = detach(Response(start, state, torch.empty(0))), [], []
         for step, objective in enumerate(objectives[:-1]):
             before = response.variable
             response = unroll(
-                objective, self.rule, response.variable, steps=1, state=response.state, project=project, through="rule"
+                objective, rule, response.variable, steps=1, state=response.state, project=project, through="rule"
             )
             trace.append(response.trace)
             if score == "mean" or step == self.steps - 1:
@@ -83,9 +93,14 @@ class LearnedFollower:
         Returns their norm before clipping, shape (), and whether the step was taken: it is not if the norm is NaN or
         infinite.
         """
-        norm = nn.utils.clip_grad_norm_(self.rule.parameters(), self.clip_norm)
+        gradients = [p.grad for p in self.rule.parameters() if p.grad is not None]
+        norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
         applied = bool(norm.isfinite())
         if applied:
+            # Not `clip_grad_norm_`: its 1e-6 beside the norm would change every clipped fit's digits.
+            scale = (self.clip_norm / (norm + 1e-12)).clamp(max=1.0)
+            for gradient in gradients:
+                gradient.mul_(scale)
             self.optimizer.step()
         else:
             self.skipped += 1

@@ -4,8 +4,8 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from l2l_at.batches import Batch
 from l2l_at.cli import main as train
-from l2l_at.data import Batch
 from l2l_at.methods import METHODS, Follower, Method, Recipe
 
 

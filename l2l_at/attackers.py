@@ -1,11 +1,12 @@
 """Learned attackers: networks, and the update rules on perturbations that they make.
 
-A rule's state holds the images: pass `state={"images": images}` to `bilevel.unroll`. Objectives are minus the loss that
-the attacker raises, so the direction of attack is minus the gradient that a rule is given.
+`attacker.on(images)` is the rule for `bilevel.unroll`. Objectives are minus the loss that the attacker raises, so the
+direction of attack is minus the gradient that a rule is given.
 """
 
 import math
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from bilevel.rules import State
 from l2l_experiment.errors import UserError
 
 Scale = Literal["sample", "batch"]
-INPUTS = ("image", "gradient", "delta")
+Input = Literal["image", "gradient", "delta"]
 
 
 class GenBlock(nn.Module):
@@ -116,6 +117,20 @@ def normalised(gradient: Tensor, scale: Scale, *, by: Literal["largest", "mean"]
     return gradient / torch.where(unit > 0, unit, 1)
 
 
+@dataclass(frozen=True)
+class OnImages:
+    """The update rule that an attacker is on a batch of images."""
+
+    attacker: "PublishedAttacker | ResidualAttacker"
+    images: Tensor
+
+    def init(self, variable: Tensor) -> State:
+        return {}
+
+    def update(self, gradient: Tensor, state: State, variable: Tensor) -> tuple[Tensor, State]:
+        return self.attacker(self.images, variable, gradient), state
+
+
 class PublishedAttacker(nn.Module):
     """The step size·tanh(network([x + δ, ĝ])) (Jiang et al., 2021; gradient and scale as in the published code).
 
@@ -137,14 +152,15 @@ class PublishedAttacker(nn.Module):
         self.network, self.size, self.scale = network, size, scale
         self.sees_gradient, self.detach_inputs = sees_gradient, detach_inputs
 
-    def init(self, variable: Tensor) -> State:
-        raise TypeError('an attacker needs to see the images: pass state={"images": images}')
+    def on(self, images: Tensor) -> OnImages:
+        """The update rule for perturbations of these images."""
+        return OnImages(self, images)
 
-    def update(self, gradient: Tensor, state: State, variable: Tensor) -> tuple[Tensor, State]:
-        inputs = (state["images"] + variable).clamp(0, 1)
+    def forward(self, images: Tensor, delta: Tensor, gradient: Tensor) -> Tensor:
+        inputs = (images + delta).clamp(0, 1)
         if self.sees_gradient:
             inputs = torch.cat([inputs, normalised(-gradient, self.scale, by="largest")], dim=1)
-        return self.size * self.network(inputs.detach() if self.detach_inputs else inputs).tanh(), state
+        return self.size * self.network(inputs.detach() if self.detach_inputs else inputs).tanh()
 
 
 class ResidualAttacker(nn.Module):
@@ -164,26 +180,27 @@ class ResidualAttacker(nn.Module):
         size: float,
         *,
         width: int = 32,
-        sees: tuple[str, ...] = INPUTS,
+        sees: tuple[Input, ...] = get_args(Input),
         scale: Scale = "sample",
         soft_sign: bool = True,
     ) -> None:
         super().__init__()
-        if unknown := set(sees) - set(INPUTS):
-            raise UserError(f"an attacker can see {', '.join(INPUTS)}, not {', '.join(sorted(unknown))}")
+        if unknown := set(sees) - set(get_args(Input)):
+            raise UserError(f"an attacker can see {', '.join(get_args(Input))}, not {', '.join(sorted(unknown))}")
         self.radius, self.size, self.sees, self.scale = radius, size, sees, scale
         self.soft_sign = soft_sign
         self.network = tiny(channels * len(sees), channels, width, zero_head=soft_sign) if sees else None
         self.log_size = nn.Parameter(torch.zeros(()), requires_grad=soft_sign)
         self.log_sharpness = nn.Parameter(torch.zeros(()), requires_grad=soft_sign)
 
-    def init(self, variable: Tensor) -> State:
-        raise TypeError('an attacker needs to see the images: pass state={"images": images}')
+    def on(self, images: Tensor) -> OnImages:
+        """The update rule for perturbations of these images."""
+        return OnImages(self, images)
 
-    def update(self, gradient: Tensor, state: State, variable: Tensor) -> tuple[Tensor, State]:
+    def forward(self, images: Tensor, delta: Tensor, gradient: Tensor) -> Tensor:
         direction = normalised(-gradient, self.scale, by="mean").clamp(-3, 3)
         raw = 2 * self.log_sharpness.exp() * direction if self.soft_sign else torch.zeros_like(direction)
         if self.network is not None:
-            seen = {"image": state["images"] + variable, "gradient": direction, "delta": variable / self.radius}
+            seen = {"image": images + delta, "gradient": direction, "delta": delta / self.radius}
             raw = raw + self.network(torch.cat([seen[name] for name in self.sees], dim=1))
-        return self.size * self.log_size.exp() * raw.tanh(), state
+        return self.size * self.log_size.exp() * raw.tanh()

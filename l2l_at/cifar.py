@@ -1,7 +1,6 @@
 """CIFAR-10 and CIFAR-100 in the official binary form: found or fetched, checked, read. No pickle is opened."""
 
 import tarfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,74 +66,53 @@ def read(name: str, data_dir: Path | None = None) -> tuple[Arrays, Arrays]:
     the archive. Sizes and labels are checked; UserError names the file that is missing or wrong.
     """
     layout = LAYOUTS[name]
-    content = _fetch(layout) if data_dir is None else _local(layout, data_dir)
-    train = [_parse(content, file, layout, layout.records) for file in layout.train]
-    test = [_parse(content, file, layout, TEST_RECORDS) for file in layout.test]
+    source = _fetched(layout) if data_dir is None else _found(layout, data_dir)
+    train = [_parse(_bytes(source, file, layout), file, layout, layout.records) for file in layout.train]
+    test = [_parse(_bytes(source, file, layout), file, layout, TEST_RECORDS) for file in layout.test]
     return _join(train), _join(test)
 
 
-Content = Callable[[str], bytes]
-
-
-def _fetch(layout: Layout) -> Content:
+def _fetched(layout: Layout) -> Path:
+    """The archive in the cache."""
+    known, cache = f"md5:{layout.md5}", pooch.os_cache("l2l")
     try:
-        archive = pooch.retrieve(
-            layout.url,
-            known_hash=f"md5:{layout.md5}",
-            fname=layout.archive,
-            path=pooch.os_cache("l2l"),
-            progressbar=True,
-        )
+        return Path(pooch.retrieve(layout.url, known, fname=layout.archive, path=cache, progressbar=True))
     except (OSError, ValueError) as error:
         raise UserError(
             f"cannot fetch {layout.url} ({str(error).splitlines()[0]}); put {layout.archive}, or the folder "
             f"{layout.folder} unpacked from it, into a folder and name that with --data-dir"
         ) from error
-    return _from_archive(Path(archive), layout)
 
 
-def _local(layout: Layout, data_dir: Path) -> Content:
+def _found(layout: Layout, data_dir: Path) -> Path:
+    """The folder with the files, or the archive."""
     for folder in (data_dir / layout.folder, data_dir):
         if (folder / layout.train[0]).is_file():
-            return _from_folder(folder)
+            return folder
     if (archive := data_dir / layout.archive).is_file():
-        return _from_archive(archive, layout)
+        return archive
     raise UserError(
         f"--data-dir {data_dir} holds neither {layout.folder}/ nor {layout.archive}; "
         f"the official archive is at {layout.url}"
     )
 
 
-def _from_folder(folder: Path) -> Content:
-    def content(file: str) -> bytes:
-        try:
-            return (folder / file).read_bytes()
-        except OSError as error:
-            raise UserError(f"cannot read {folder / file}: {error.strerror or error}") from error
-
-    return content
-
-
-def _from_archive(archive: Path, layout: Layout) -> Content:
-    def content(file: str) -> bytes:
-        try:
-            with tarfile.open(archive) as tar:
-                member = tar.extractfile(f"{layout.folder}/{file}")
-                if member is None:
-                    raise KeyError(file)
-                return member.read()
-        except KeyError:
-            raise UserError(
-                f"{archive} holds no file {layout.folder}/{file}; fetch it again from {layout.url}"
-            ) from None
-        except (OSError, EOFError, tarfile.TarError) as error:
-            raise UserError(f"{archive} is damaged ({error}); fetch it again from {layout.url}") from error
-
-    return content
+def _bytes(source: Path, file: str, layout: Layout) -> bytes:
+    """A file's content, from a folder or an archive."""
+    try:
+        if source.is_dir():
+            return (source / file).read_bytes()
+        with tarfile.open(source) as tar:
+            return tar.extractfile(f"{layout.folder}/{file}").read()
+    except (KeyError, AttributeError):  # there is none of that name, or it is a folder
+        raise UserError(f"{source} holds no file {layout.folder}/{file}; fetch it again from {layout.url}") from None
+    except (OSError, EOFError, tarfile.TarError) as error:
+        what = f"cannot read {source / file}" if source.is_dir() else f"{source} is damaged"
+        raise UserError(f"{what} ({error}); fetch it again from {layout.url}") from error
 
 
-def _parse(content: Content, file: str, layout: Layout, records: int) -> Arrays:
-    raw = np.frombuffer(content(file), dtype=np.uint8)
+def _parse(content: bytes, file: str, layout: Layout, records: int) -> Arrays:
+    raw = np.frombuffer(content, dtype=np.uint8)
     expected = records * (layout.labels + PIXELS)
     if raw.size != expected:
         raise UserError(

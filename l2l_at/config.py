@@ -1,24 +1,20 @@
-"""The settings of adversarial training, one flat frozen dataclass; `tuned.yml` holds the values per data set."""
+"""The settings of adversarial training, one flat frozen dataclass; data sets change some of its defaults."""
 
-from dataclasses import dataclass, fields, replace
-from importlib import resources
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
-import yaml
-
-from l2l_at.attackers import INPUTS, AttackerName, Scale
-from l2l_at.data import Dataset
-from l2l_at.models import pixel_deviation
+from l2l_at import datasets
+from l2l_at.attackers import AttackerName, Input, Scale
 from l2l_at.threat import Norm, Threat, parse_radius
-from l2l_experiment.errors import UserError
-from l2l_experiment.flags import require_finite
+from l2l_experiment import settings
+from l2l_experiment.settings import Count, NotNegative, Positive, Range, Seed, ShareBelowOne
 
 
 @dataclass(frozen=True)
 class ATConfig:
     """Settings of one run: data, threat model, classifier, method, attacker and schedule."""
 
-    dataset: Dataset = "digits"
+    dataset: str = "digits"
     """Data set: digits (comes with scikit-learn), cifar10 or cifar100 (fetched, or read from --data-dir)."""
     method: str = "l2l"
     """How a batch becomes a loss; --list prints the methods."""
@@ -29,43 +25,43 @@ class ATConfig:
     eps: str = "0.1"
     """Radius of the threat model on the scale of pixels in [0, 1]: a number, a fraction such as 8/255, or either with
     sd behind it, in units of the data set's standard deviation (mean over channels)."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the split, the networks and every draw."""
     device: str = "auto"
     """Where everything lives: auto, cpu or cuda."""
 
-    holdout: float = 0.1
+    holdout: Annotated[float, Range(0, 1, open_low=True, open_high=True)] = 0.1
     """Share of the training images, stratified, on which the best checkpoint is chosen."""
-    subset: int | None = None
+    subset: Count | None = None
     """Train on so many images only, stratified."""
-    epochs: int = 40
+    epochs: Count = 40
     """Passes over the training images."""
-    batch_size: int = 128
+    batch_size: Count = 128
     """Images in a step."""
     schedule: Literal["one-cycle", "multi-step"] = "one-cycle"
     """Learning rate: up and down once over the whole run, or a tenth of it at 1/2 and 3/4 of the run."""
-    rate: float = 0.1
+    learning_rate: Positive = 0.1
     """The classifier's learning rate (the highest of the schedule)."""
-    momentum: float = 0.9
+    momentum: ShareBelowOne = 0.9
     """Momentum of SGD; it stays as it is in the one-cycle schedule."""
-    weight_decay: float = 5e-4
+    weight_decay: NotNegative = 5e-4
     """Weight decay of SGD."""
-    clip_norm: float = 0.0
+    clip_norm: NotNegative = 0.0
     """Clip the classifier's gradient to this norm; 0 does not."""
     average: Literal["ema", "swa", "none"] = "ema"
     """Average of the weights that is evaluated and exported: exponential, or equal (SWA) over the epochs of the end."""
-    ema: float = 0.999
+    ema: ShareBelowOne = 0.999
     """Decay of the exponential average, warmed up from 0.1."""
-    swa_from: float = 0.42
+    swa_from: ShareBelowOne = 0.42
     """Share of the run after which the equal average begins (the published ARoW: epoch 51 of 120)."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Training precision: auto is bf16 autocast on CUDA and fp32 on the CPU. Grading is always fp32."""
     compile: bool = False
     """Compile the classifier with torch.compile."""
 
-    attack_steps: int | None = None
+    attack_steps: Count | None = None
     """Steps of the training attack; by default the method's own."""
-    attack_size: float | None = None
+    attack_step_size: Positive | None = None
     """Size of a step of the training attack over the radius; by default the method's own."""
     attack_start: Literal["zero", "random", "last"] | None = None
     """Where the training attack starts: at the image (for --inner kl: hardly beside it), at random, or where the last
@@ -73,39 +69,39 @@ class ATConfig:
 
     inner: Literal["ce", "kl"] | None = None
     """What the training attack raises: cross-entropy or divergence from the clean prediction; None: as the method."""
-    regularisation: float | None = None
+    regularisation: NotNegative | None = None
     """Weight of the regulariser: beta of trades (6) and mart (5); lambda of arow and cow (7, twice the paper's) and of
     grad-align (by radius)."""
-    label_smoothing: float | None = None
+    label_smoothing: ShareBelowOne | None = None
     """Labels are this far from certain; by default the method's own (arow, cow: 0.2)."""
-    clean_share: float = 0.0
+    clean_share: ShareBelowOne = 0.0
     """Share of the clean images' cross-entropy in the loss of methods that train on perturbed images only."""
-    replays: int | None = None
+    replays: Count | None = None
     """How often free sees each batch in a row (8)."""
-    noise: float | None = None
+    noise: Positive | None = None
     """Reach of n-fgsm's noise over the radius (2)."""
-    bat_rate: float | None = None
+    bat_step_size: Positive | None = None
     """fast-bat's step eta on summed losses; by default 5000/255 up to a radius of 8/255, 2000/255 beyond."""
-    bat_lambda: float = 10.0
+    bat_lambda: NotNegative = 10.0
     """fast-bat's lambda in the implicit gradient; 0 stands for 1/eta, which makes the derivative that of the step."""
-    awp: float = 0.0
+    awp: NotNegative = 0.0
     """Adversarial weight perturbation of this relative size, on any method; 0 is none. Published: 0.005 to 0.01."""
-    awp_from: float = 0.1
+    awp_from: ShareBelowOne = 0.1
     """Share of the run after which the weights are perturbed."""
 
     attacker: AttackerName = "tiny"
     """Network of the published L2L methods (l2l-naive, l2l-grad, l2l-2step, l2l-kstep); wide is the published one."""
-    attacker_width: int = 32
+    attacker_width: Count = 32
     """Channels of the tiny network, which the residual attacker (l2l) always has."""
-    attacker_sees: tuple[str, ...] = INPUTS
+    attacker_sees: tuple[Input, ...] = ("image", "gradient", "delta")
     """What the residual attacker's network sees, of image, gradient and delta; nothing: there is no network."""
-    attacker_rate: float = 1e-3
+    attacker_learning_rate: Positive = 1e-3
     """Learning rate of the attacker's Adam."""
-    attacker_decay: float = 2e-4
+    attacker_decay: NotNegative = 2e-4
     """Weight decay of the attacker, added to the gradient."""
-    attacker_scale_rate: float | None = None
+    attacker_scale_learning_rate: NotNegative | None = None
     """Learning rate of the logarithms of the residual attacker's step size and sharpness (0.03); 0 keeps both."""
-    attacker_every: int | None = None
+    attacker_every: Count | None = None
     """Fit the residual attacker on every n-th batch (l2l: 4, l2l-sdi: 20); the published forms are on every batch."""
     gradient_scale: Scale | None = None
     """Scale the attacker's gradient per sample or over the whole batch; by default as the method has it."""
@@ -113,51 +109,20 @@ class ATConfig:
     """Leave the attacker as it starts."""
 
     def __post_init__(self) -> None:
-        require_finite(self)
-        for name in ("epochs", "batch_size", "rate", "attacker_rate", "attacker_width"):
-            if getattr(self, name) <= 0:
-                raise UserError(f"--{name.replace('_', '-')} must be positive, got {getattr(self, name)}")
-        for name in ("attack_steps", "attack_size", "subset", "attacker_every", "replays", "noise", "bat_rate"):
-            if getattr(self, name) is not None and getattr(self, name) <= 0:
-                raise UserError(f"--{name.replace('_', '-')} must be positive, got {getattr(self, name)}")
-        if not 0 <= self.seed < 2**32:
-            raise UserError(f"--seed must lie in [0, 2^32), got {self.seed}")
-        for name in (
-            "weight_decay",
-            "attacker_decay",
-            "attacker_scale_rate",
-            "clip_norm",
-            "regularisation",
-            "bat_lambda",
-            "awp",
-        ):
-            if (getattr(self, name) or 0) < 0:
-                raise UserError(f"--{name.replace('_', '-')} must not be negative, got {getattr(self, name)}")
-        for name in ("momentum", "ema", "label_smoothing", "clean_share", "swa_from", "awp_from"):
-            if not 0 <= (getattr(self, name) or 0) < 1:
-                raise UserError(f"--{name.replace('_', '-')} must lie in [0, 1), got {getattr(self, name)}")
-        if not 0 < self.holdout < 1:
-            raise UserError(f"--holdout must lie strictly between 0 and 1, got {self.holdout}")
-        if unknown := set(self.attacker_sees) - set(INPUTS):
-            raise UserError(f"--attacker-sees takes {', '.join(INPUTS)}, not {', '.join(sorted(unknown))}")
+        object.__setattr__(self, "eps", str(self.eps))  # a number is a text too
+        settings.check(self)
+        datasets.find(self.dataset)
         _ = self.threat
 
     @property
     def threat(self) -> Threat:
         """The threat model that `norm` and `eps` name."""
-        return Threat(self.norm, parse_radius(self.eps, pixel_deviation(self.dataset)))
+        deviation = datasets.find(self.dataset).deviation if self.eps.endswith("sd") else 1.0
+        return Threat(self.norm, parse_radius(self.eps, deviation))
 
 
-def tuned(dataset: str) -> ATConfig:
-    """The settings of `tuned.yml` for a data set."""
-    blocks = yaml.safe_load(resources.files("l2l_at").joinpath("tuned.yml").read_text())
-    return from_dict({**(blocks.get(dataset) or {}), "dataset": dataset})
-
-
-def from_dict(values: dict[str, Any]) -> ATConfig:
-    """A configuration from plain values, as stored in a run's config.yaml; an unknown name is a UserError."""
-    unknown = sorted(set(values) - {field.name for field in fields(ATConfig)})
-    if unknown:
-        raise UserError(f"unknown settings {', '.join(unknown)}; known are the fields of ATConfig")
-    lists = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-    return replace(ATConfig(), **lists)
+def tuned(dataset: str, **changes: Any) -> ATConfig:
+    """The default settings for a data set, with changes."""
+    data = datasets.find(dataset)
+    values = {"dataset": dataset, "model": data.model, **data.settings, **changes}
+    return settings.read(ATConfig, values, f"the settings of {dataset}")

@@ -6,12 +6,11 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from l2l_at import attacks
-from l2l_at.arguments import stored_args
 from l2l_at.attacks import accuracy, evaluating
-from l2l_at.data import Batch
-from l2l_at.data import load as load_data
+from l2l_at.batches import Batch
+from l2l_at.session import load_task, stored_args
 from l2l_at.trainer import Trainer
-from l2l_experiment import checkpoint, events
+from l2l_experiment import checkpoint, metrics
 from l2l_experiment.drawings import Drawing
 from l2l_experiment.run import Run
 
@@ -40,19 +39,16 @@ CURVES = {
 
 def diagnose(run: Run) -> dict[str, Drawing]:
     """The figures of a finished or running adversarial training, by name."""
-    rows = events.read(run.folder / events.METRICS)
+    rows = metrics.read(run.folder / metrics.METRICS)
     found = {}
     for stem, (label, tags) in CURVES.items():
-        if curves := {title: [tuple(curve)] for title, curve in events.curves_of(rows, tags).items()}:
+        if curves := {title: [tuple(curve)] for title, curve in metrics.curves_of(rows, tags).items()}:
             found[stem] = Drawing(curves, {"ylabel": label, "title": f"{run.folder.name}: {stem}", "count": False})
     args = stored_args(run)
-    config = replace(args.settings, device="auto", compile=False)  # it may have been trained on another machine
-    task = load_data(
-        config.dataset, data_dir=args.data_dir, holdout=config.holdout, seed=config.seed, subset=config.subset
-    )
-    trainer = Trainer(config, task)
-    tensors, meta = checkpoint.latest(run.folder)
-    trainer.restore(tensors, meta["trainer"])
+    task = load_task(args)
+    # It may have been trained on another machine.
+    trainer = Trainer(replace(args.settings, device="auto", compile=False), task)
+    trainer.load_state_dict(checkpoint.latest(run.folder)["trainer"])
     return found | {"ladder": rungs(trainer, *task.held_out.subset(slice(0, IMAGES)).take(slice(None)))}
 
 
@@ -78,7 +74,7 @@ def ladder(trainer: Trainer, x: torch.Tensor, y: torch.Tensor) -> tuple[dict[int
 def rungs(trainer: Trainer, x: torch.Tensor, y: torch.Tensor) -> Drawing:
     """The training attack as a level among PGD's."""
     pgd, own, largest = ladder(trainer, x.to(trainer.device), y.to(trainer.device))
-    start = getattr(trainer.method.follower, "start", None)
+    start = trainer.method.follower.start
     name = trainer.config.method + (" without its memory" if start is not None and start.name == "last" else "")
     if largest > 1.001:
         name += f" (up to {largest:.1f} ε)"

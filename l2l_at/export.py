@@ -9,7 +9,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import nn
 
-from l2l_at import models
+from l2l_at import datasets, models
 from l2l_experiment.errors import UserError
 from l2l_experiment.files import write_atomically
 
@@ -17,7 +17,7 @@ WEIGHTS, CARD = "model.safetensors", "card.json"
 
 
 def save(folder: Path, model: nn.Module, card: dict[str, Any]) -> None:
-    """Write a classifier and its card; the card must name `model`, `dataset` and `classes`."""
+    """Write a classifier and its card; the card must name `model`, `dataset`, `classes` and `threat`."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     write_atomically(folder / WEIGHTS, safetensors.torch.save(weights))
@@ -36,7 +36,11 @@ def load(path: Path | str) -> nn.Module:
     """
     folder = find(path)
     card = read_card(folder)
-    model = models.build(card["model"], card["dataset"], card["classes"])
+    # Cards of earlier versions do not hold the moments; they are all of data sets that come with this package.
+    moments = card.get("moments") or datasets.find(card["dataset"]).normalisation
+    if card["model"] not in models.NETWORKS:
+        raise UserError(f"{folder / CARD} names the model {card['model']!r}; there are {', '.join(models.NETWORKS)}")
+    model = models.build(card["model"], moments, card["classes"])
     try:
         weights = safetensors.torch.load_file(folder / WEIGHTS)
         model.load_state_dict(weights)

@@ -11,14 +11,13 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from l2l_at import export, graders
+from l2l_at import datasets, export, graders, report
 from l2l_at.attacks import evaluating, full_precision
-from l2l_at.data import load as load_data
-from l2l_at.models import pixel_deviation
 from l2l_at.threat import Threat, parse_radius
-from l2l_experiment import provenance
+from l2l_experiment import devices, provenance
 from l2l_experiment.errors import UserError
 from l2l_experiment.files import write_atomically
+from l2l_experiment.run import Run
 
 Tier = Literal["quick", "standard"]
 CLASSES_NEEDED = 10  # AutoAttack's targeted attacks aim at nine other classes
@@ -218,35 +217,25 @@ def grade_folder(
     trained = Threat(card["threat"]["norm"], card["threat"]["radius"])
     if norm not in (None, trained.norm) and eps is None:
         raise UserError(f"--norm {norm} needs --eps: a radius in {trained.norm} means something else in {norm}")
-    radius = trained.radius if eps is None else parse_radius(eps, pixel_deviation(card["dataset"]))
+    data = datasets.find(card["dataset"])
+    radius = trained.radius if eps is None else parse_radius(eps, data.deviation)
     threat = Threat(norm or trained.norm, radius)
-    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or devices.resolve("auto", auto="cuda")
     graded = export.digest(folder)
     model = export.load(folder).to(device)
-    test = load_data(card["dataset"], data_dir=data_dir).test
-    rows = slice(0, images)
-    x, y = test.subset(rows).to(device).take(slice(None))
+    _, test = data.read(data_dir)
+    x, y = test.subset(slice(0, images)).to(device).take(slice(None))
     where = f"{threat.norm}_{threat.radius:.6g}_{len(y)}_{seed}"
     shard = 100 if device.type == "cpu" and x[0].numel() > 1000 else 500
     progress = folder / f".grading_{where}.json"
-    record = grade(
-        model,
-        x,
-        y,
-        threat,
-        tier=tier,
-        seed=seed,
-        shard=shard,
-        path=progress,
-        classes=card["classes"],
-    )
+    record = grade(model, x, y, threat, tier=tier, seed=seed, shard=shard, path=progress, classes=card["classes"])
     if export.digest(folder) != graded:
         raise UserError(f"the classifier in {folder} was replaced while it was graded; grade it when training is done")
     write_atomically(folder / f"grade_{tier}_{where}.json", (json.dumps(record, indent=2) + "\n").encode())
     card = export.read_card(folder)  # anew: another grading may have ended meanwhile
     if threat == trained and says_more(record, card.get("grade")):
         export.write_card(folder, card | {"grade": record})
-    print(report(record, folder))
+    print(report.of_grade(record, folder))
     return record
 
 
@@ -262,15 +251,8 @@ def says_more(grade: dict[str, Any], other: dict[str, Any] | None) -> bool:
     return other is None or rank(grade) > rank(other)
 
 
-def report(record: dict[str, Any], folder: Path) -> str:
-    """A grade in a few lines."""
-    threat = Threat(record["norm"], record["radius"])
-    lines = [
-        f"\n  grade of {folder}: {threat}, {record['n']} test images, seed {record['seed']}",
-        f"    clean            {record['clean']:6.1%}",
-        *(f"    {name:16} {value:6.1%}" for name, value in record["attacks"].items()),
-        f"    AutoAttack       {record['autoattack']:6.1%}   ({record['tier']}; over all {record['robust']:.1%})",
-        f"    by {', '.join(record['packages'])}",
-    ]
-    lines += [f"    WARNING: {text}" for text in record["warnings"]]
-    return "\n".join(lines)
+def keep_grade(run: Run, grade: dict[str, Any]) -> None:
+    """Put a grade into a run's record if it says more than the one that stands there."""
+    result = run.record.get("result", {})
+    if says_more(grade, result.get("grade")):
+        run.update(result=result | {"grade": grade})

@@ -8,22 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from l2l_at.datasets import Moments
 from l2l_experiment.errors import UserError
-
-# Mean and standard deviation of the images, per channel; CIFAR's are the values of the published FAST-BAT code.
-MOMENTS = {
-    "digits": ((0.3053,), (0.3760,)),
-    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
-    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
-}
-
-
-def pixel_deviation(dataset: str) -> float:
-    """The pixels' standard deviation, mean over channels; UserError for an unknown data set."""
-    if dataset not in MOMENTS:
-        raise UserError(f"--dataset must be one of {', '.join(MOMENTS)}, got {dataset!r}")
-    deviations = MOMENTS[dataset][1]
-    return sum(deviations) / len(deviations)
 
 
 class Normalised(nn.Module):
@@ -96,6 +82,10 @@ def _stages(block: Callable[..., nn.Module], widths: tuple[int, ...], depth: int
     return nn.Sequential(*blocks)
 
 
+def _head(width: int, classes: int) -> tuple[nn.Module, ...]:
+    return nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, classes)
+
+
 def resnet18(channels: int, classes: int, width: int = 64) -> nn.Sequential:
     """ResNet-18 for small images: a 3×3 stem at stride 1 and no pooling before the blocks."""
     widths = (width, 2 * width, 4 * width, 8 * width)
@@ -104,9 +94,7 @@ def resnet18(channels: int, classes: int, width: int = 64) -> nn.Sequential:
         nn.BatchNorm2d(width),
         nn.ReLU(),
         _stages(BasicBlock, widths, 2, width),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(widths[-1], classes),
+        *_head(widths[-1], classes),
     )
 
 
@@ -118,9 +106,7 @@ def preact_resnet18(channels: int, classes: int, width: int = 64, depth: int = 2
         _stages(PreActBlock, widths, depth, width),
         nn.BatchNorm2d(widths[-1]),
         nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(widths[-1], classes),
+        *_head(widths[-1], classes),
     )
 
 
@@ -136,9 +122,7 @@ def wide_resnet(channels: int, classes: int, depth: int, widen: int) -> nn.Seque
         _stages(block, widths, (depth - 4) // 6, 16),
         nn.BatchNorm2d(widths[-1]),
         nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(widths[-1], classes),
+        *_head(widths[-1], classes),
     )
 
 
@@ -167,17 +151,23 @@ NETWORKS: dict[str, Callable[[int, int], nn.Module]] = {
 }
 
 
-def build(name: str, dataset: str, classes: int) -> Normalised:
-    """A fresh classifier for a data set, convolutions after He et al. (2015); UserError for an unknown name.
+def check(name: str, shape: tuple[int, int, int]) -> None:
+    """UserError if there is no classifier of that name, or not for images of a shape (channels, height, width)."""
+    if name not in NETWORKS:
+        raise UserError(f"--model must be one of {', '.join(NETWORKS)}, got {name!r}")
+    if (name == "small-cnn") != (shape[1:] == (8, 8)):
+        raise UserError(
+            f"--model {name} does not fit images of {shape[1]} × {shape[2]} pixels: small-cnn is for 8 × 8, all others "
+            "for larger ones"
+        )
+
+
+def build(name: str, moments: Moments, classes: int) -> Normalised:
+    """A fresh classifier for images with such moments, convolutions after He et al. (2015).
 
     Its weights are laid out channels-last, which makes the same numbers up to rounding in less time, on CPU and CUDA.
     """
-    if name not in NETWORKS:
-        raise UserError(f"--model must be one of {', '.join(NETWORKS)}, got {name!r}")
-    pixel_deviation(dataset)  # refuses an unknown one
-    if (name == "small-cnn") != (dataset == "digits"):
-        raise UserError(f"--model {name} does not fit {dataset}: small-cnn is for digits, all others for CIFAR")
-    mean, deviation = MOMENTS[dataset]
+    mean, deviation = moments
     network = NETWORKS[name](len(mean), classes)
     for module in network.modules():
         if isinstance(module, nn.Conv2d):

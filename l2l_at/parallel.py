@@ -7,6 +7,7 @@ and tells the others before every step whether it goes on. Alone, every function
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -16,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from l2l_at.data import Batch
+from l2l_at.batches import Batch
 from l2l_experiment.errors import UserError
 
 PATIENCE = timedelta(hours=4)  # the first process fetches data, measures and saves while the others wait
@@ -53,6 +54,8 @@ def leave() -> None:
     """Go on alone: the other processes are no longer waited for."""
     if dist.is_initialized():
         dist.destroy_process_group()
+        # Gloo's threads let go of the last message's tensors on their own, and abort a process that ends before that.
+        time.sleep(0.5)
 
 
 def rank() -> int:
@@ -85,10 +88,10 @@ def first() -> Iterator[None]:
         of_first(True)
 
 
-def check(batch_size: int, method: str) -> None:
-    """UserError if several processes cannot train by these settings."""
-    if count() > 1 and method == "free":
-        raise UserError("--method free carries its perturbation from batch to batch and runs in one process only")
+def check(batch_size: int, *, alone: bool) -> None:
+    """UserError if several processes cannot train by these settings; `alone`: the method needs whole batches."""
+    if count() > 1 and alone:
+        raise UserError("this method carries its perturbation from batch to batch and runs in one process only")
     if batch_size % count():
         raise UserError(f"--batch-size {batch_size} is the whole batch and must be a multiple of {count()} processes")
 

@@ -1,14 +1,13 @@
 """What is measured while training goes on; cheap, by our own attacks, and never a reported robustness."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from l2l_at import attacks
 from l2l_at.attacks import accuracy, evaluating
-from l2l_at.data import Batch, Images
+from l2l_at.batches import Batch
+from l2l_at.datasets import Images
 from l2l_at.methods import Follower
 from l2l_at.threat import Threat
 
@@ -52,33 +51,6 @@ def follower_figures(model: nn.Module, follower: Follower, batch: Batch) -> dict
                 "follower/norm": float(threat.size(own).mean()) / threat.radius,
             }
     return figures
-
-
-@dataclass
-class CollapseAlarm:
-    """Tells when a model withstands the one-step attack but not the many-step one: catastrophic overfitting.
-
-    Raised where the accuracy on training images under ten steps lies more than `gap` below that under one step, and is
-    either less than half of it or has dropped by more than `drop` from its best (the drop after which Wong et al.,
-    2020, stop). A drop that both accuracies share is none: it is how unsteady early epochs look, under PGD-10 too.
-
-    Once raised, it stays until the accuracy under ten steps is back within `drop` of its best: a model that has
-    collapsed and then withstands one step no longer, either, is no better for it.
-    """
-
-    best: float = 0.0
-    raised: bool = False
-    drop: float = 0.2
-    gap: float = 0.2
-
-    def __call__(self, figures: dict[str, float]) -> bool:
-        """Whether the figures of `follower_figures`, after those of all earlier calls, show a collapse."""
-        one, ten = figures["train/fgsm"], figures["train/pgd10"]
-        self.best = max(self.best, ten)
-        lost = self.best - ten > self.drop
-        illusion = one - ten > self.gap and (ten < one / 2 or lost)
-        self.raised = illusion or (self.raised and lost)
-        return self.raised
 
 
 def picture(images: Tensor, delta: Tensor, radius: float, count: int = 8) -> Tensor:

@@ -2,45 +2,52 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from tqdm import trange
 
-from l2l_at import awp, methods, models, parallel
+from l2l_at import awp, datasets, methods, models, parallel
 from l2l_at.attacks import full_precision
-from l2l_at.average import Average
-from l2l_at.config import ATConfig
-from l2l_at.data import Batch, Batches, Task
+from l2l_at.average import averaged
+from l2l_at.batches import Batch, Batches
+from l2l_at.config import ATConfig, tuned
+from l2l_at.datasets import DataSet, Task
 from l2l_at.methods import Answer
-from l2l_experiment.checkpoint import join, rng_state, set_rng_state, split
-from l2l_experiment.errors import UserError
+from l2l_experiment import devices, randomness
+from l2l_experiment.errors import Diverged, UserError
 
 
 class Trainer:
     """A classifier and the method that trains it.
 
-    `model` is the classifier as it is now, `evaluated` the one to judge and export: its average, if there is one.
+    `model` is the classifier as it is now, by default the one that the settings name; `evaluated` the one to judge and
+    export: its average, if there is one.
     """
 
-    def __init__(self, config: ATConfig, task: Task) -> None:
+    def __init__(self, config: ATConfig, task: Task, model: nn.Module | None = None) -> None:
         config.threat.check(task.shape)
-        self.config, self.device = config, resolve_device(config.device)
+        self.config, self.device = config, devices.resolve(config.device, auto="cuda")
         torch.manual_seed(config.seed)
-        self.model = models.build(config.model, task.name, task.classes).to(self.device)
+        if model is None:
+            models.check(config.model, task.shape)
+            model = models.build(config.model, task.data.normalisation, task.data.classes)
+        self.model = model.to(self.device)
         self.forward = torch.compile(self.model) if config.compile else self.model
         self.method = methods.make(config, task.shape[0])
-        parallel.check(config.batch_size, config.method)
+        parallel.check(config.batch_size, alone=self.method.follower.alone)
         if config.compile and self.method.differentiates:
             raise UserError(f"--compile does not go with --method {config.method}, which differentiates a gradient")
         self.method.follower.prepare(len(task.train), task.shape)
         self.method.follower.to(self.device)
-        self.batches = Batches(task.train.to(self.device), config.batch_size, augment=task.augment)
+        self.batches = Batches(task.train.to(self.device), config.batch_size, task.data.augmentation)
         self.total = config.epochs * self.batches.per_epoch
-        self.optimizer = torch.optim.SGD(
-            self.model.parameters(), lr=config.rate, momentum=config.momentum, weight_decay=config.weight_decay
-        )
+        how = {"lr": config.learning_rate, "momentum": config.momentum, "weight_decay": config.weight_decay}
+        self.optimizer = torch.optim.SGD(self.model.parameters(), **how)
         self.schedule = make_schedule(self.optimizer, config, self.total)
-        self.average = None if config.average == "none" else Average(self.model, config.average, config.ema)
+        self.average = None if config.average == "none" else averaged(self.model, config.average, config.ema)
         if self.method.follower.attacker is not None:
             parallel.average_gradients_to_come(self.method.follower.attacker)
         self.step_count = 0
@@ -50,7 +57,7 @@ class Trainer:
     @property
     def evaluated(self) -> nn.Module:
         """The classifier to judge: averaged, if there is an average."""
-        return self.average.module if self.average is not None and self.average.count else self.model
+        return self.average.module if self.average is not None and self.average.n_averaged else self.model
 
     @property
     def epoch(self) -> float:
@@ -77,7 +84,7 @@ class Trainer:
             parallel.average_moments(self.method.follower.attacker)
         self.step_count += 1
         if self.average is not None and self.averages_now():
-            self.average.update(self.model)
+            self.average.update_parameters(self.model)
         self.delta = answer.delta
         return {"train/loss": answer.loss.detach()} | {f"follower/{name}": value for name, value in learned.items()}
 
@@ -116,7 +123,7 @@ class Trainer:
         torch.clear_autocast_cache()  # it holds the weights as they were, and the follower learns from those that are
 
     def is_finite(self) -> bool:
-        """Whether the weights are finite numbers."""
+        """Whether no weight is NaN or infinite."""
         return all(bool(weight.isfinite().all()) for weight in self.model.parameters())
 
     def averages_now(self) -> bool:
@@ -136,52 +143,43 @@ class Trainer:
             with full_precision():
                 yield
 
-    def state(self) -> tuple[dict, dict]:
-        """Everything a resumed run needs, as tensors and JSON values, between two steps."""
-        follower, order = self.method.follower.state(), self.batches.state()
-        tree = {
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a resumed run needs, between two steps."""
+        return {
             "model": self.model.state_dict(),
-            "average": {} if self.average is None else self.average.state(),
+            "average": None if self.average is None else self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.last_epoch,  # the rates themselves stand in the optimiser's groups
-            "batch": self.batch._asdict() if self.batch and self.method.replays > 1 else {},
+            "follower": self.method.follower.state_dict(),
+            "batches": self.batches.state_dict(),
+            "batch": self.batch._asdict() if self.batch and self.method.replays > 1 else None,
+            "step": self.step_count,
+            "randomness": randomness.state_dict(),
         }
-        random = rng_state()
-        tensors, meta = split(tree)
-        return (
-            {"players": tensors, "follower": follower[0], "batches": order[0], "rng": random[0]},
-            {
-                "players": meta,
-                "follower": follower[1],
-                "batches": order[1],
-                "rng": random[1],
-                "step": self.step_count,
-            },
-        )
 
-    def restore(self, tensors: dict, meta: dict) -> None:
-        """Continue from a `state`, on the CPU bit for bit."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of `state_dict`, on the CPU bit for bit; UserError for that of other settings."""
         try:
-            tree = join(tensors["players"], meta["players"])
-            self.model.load_state_dict(tree["model"])
+            self.model.load_state_dict(state["model"])
             if self.average is not None:
-                self.average.restore(tree["average"])
-            self.optimizer.load_state_dict(tree["optimizer"])
-            self.schedule.last_epoch = tree["schedule"]
-            self.method.follower.restore(tensors["follower"], meta["follower"])
+                self.average.load_state_dict(state["average"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.schedule.last_epoch = state["schedule"]
+            if state["follower"].keys() != self.method.follower.state_dict().keys():
+                raise ValueError("it holds the state of another follower")
+            self.method.follower.load_state_dict(state["follower"])
             self.method.follower.to(self.device)
-            if tree["batch"]:
-                self.batch = Batch(
-                    **{name: None if value is None else value.to(self.device) for name, value in tree["batch"].items()}
-                )
-            self.batches.restore(tensors["batches"], meta["batches"])
-            self.step_count = meta["step"]
-        except (KeyError, RuntimeError, ValueError, TypeError) as error:
+            if state["batch"] is not None:
+                kept = {name: None if part is None else part.to(self.device) for name, part in state["batch"].items()}
+                self.batch = Batch(**kept)
+            self.batches.load_state_dict(state["batches"])
+            self.step_count = state["step"]
+        except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
             raise UserError(
                 f"the checkpoint does not fit this run's settings ({str(error).splitlines()[0]}); "
                 "resume with the config.yaml that made it"
             ) from error
-        set_rng_state(tensors["rng"], meta["rng"])
+        randomness.load_state_dict(state["randomness"])
         parallel.same_draws(self.device)
 
 
@@ -192,13 +190,28 @@ def make_schedule(
     if config.schedule == "multi-step":
         return torch.optim.lr_scheduler.MultiStepLR(optimizer, [total // 2, total * 3 // 4], gamma=0.1)
     # torch cycles the momentum along with the rate unless told not to.
-    return torch.optim.lr_scheduler.OneCycleLR(optimizer, config.rate, total_steps=total + 1, cycle_momentum=False)
+    highest = config.learning_rate
+    return torch.optim.lr_scheduler.OneCycleLR(optimizer, highest, total_steps=total + 1, cycle_momentum=False)
 
 
-def resolve_device(name: str) -> torch.device:
-    """The device that a setting names; auto is CUDA where there is one."""
-    if name not in ("auto", "cpu", "cuda"):
-        raise UserError(f"--device must be auto, cpu or cuda, got {name!r}")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: this machine has no CUDA device that torch can use; use --device cpu")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+def train(
+    model: nn.Module | None, data: str | DataSet | Task, *, config: ATConfig | None = None, progress: bool = True
+) -> nn.Module:
+    """Train a classifier adversarially, without a run's folder; returns it in evaluation mode, averaged if so set.
+
+    `model` takes images in [0, 1] and answers with logits; None is the one that the settings name. `data` is a data set
+    or its name, which is split by the settings, or a split one; a new data set joins `DATASETS`. The settings are by
+    default those of the data set (`tuned`). The held-out images of the split are left alone. Diverged if a weight
+    becomes NaN or infinite.
+    """
+    own = data.data if isinstance(data, Task) else datasets.find(data) if isinstance(data, str) else data
+    datasets.DATASETS[own.name] = own
+    config = tuned(own.name) if config is None else replace(config, dataset=own.name)
+    if not isinstance(data, Task):
+        data = datasets.load(own, holdout=config.holdout, seed=config.seed, subset=config.subset)
+    trainer = Trainer(config, data, model)
+    for _ in trange(trainer.total, disable=not progress, unit=" steps", mininterval=1.0):
+        trainer.step()
+    if not trainer.is_finite():
+        raise Diverged("training diverged: a weight is NaN or infinite; a smaller learning_rate may help")
+    return trainer.evaluated.eval()

@@ -1,65 +1,89 @@
 """What a method is: a follower that answers a batch with perturbations, and a leader's loss on them."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from bilevel import LearnedFollower
 from l2l_at.attacks import evaluating
+from l2l_at.batches import Batch
 from l2l_at.config import ATConfig
-from l2l_at.data import Batch
+from l2l_at.methods.start import Start
 
 Leader = Callable[[nn.Module, Batch, Tensor], Tensor]
 """The classifier's loss, shape (), on a batch and the perturbations that were found for it."""
 
 
-class Follower(ABC):
-    """Finds perturbations. Followers that remember or learn something override what is below `respond`."""
+class Follower(Protocol):
+    """Finds perturbations; inherit from it, and override what differs from a follower that learns nothing."""
 
     attacker: nn.Module | None = None
     """The learned attacker, if there is one."""
-    skipped: int = 0
-    """Fits of the attacker that were left out because its gradient was no finite number."""
+    learner: LearnedFollower | None = None
+    """What fits the attacker."""
+    start: Start | None = None
+    """Where its attack begins, if that is a matter of choice."""
+    training_mode: bool = False
+    """Whether the classifier is in training mode while it is attacked for its step."""
+    alone: bool = False
+    """Whether it needs whole batches, and so one process only."""
 
     def __init__(self, config: ATConfig) -> None:
         self.config, self.threat = config, config.threat
 
-    def prepare(self, count: int, shape: tuple[int, int, int]) -> None:  # noqa: B027 (most need nothing)
-        """What there is to train on: so many images of shape (channels, height, width)."""
+    @property
+    def skipped(self) -> int:
+        """Fits of the attacker that were left out because its gradient was NaN or infinite."""
+        return 0 if self.learner is None else self.learner.skipped
 
-    @abstractmethod
+    def prepare(self, count: int, shape: tuple[int, int, int]) -> None:
+        """What there is to train on: so many images of shape (channels, height, width)."""
+        if self.start is not None:
+            self.start.prepare(count, shape)
+
     def perturb(self, model: nn.Module, batch: Batch) -> Tensor:
         """Perturbations without a graph, shape of the images; the model is used in the mode it is in.
 
         Asking changes nothing: it is how a follower is measured, too.
         """
+        raise NotImplementedError
 
     def respond(self, model: nn.Module, batch: Batch) -> Tensor:
         """Perturbations for the classifier's step, with whatever derivative they carry.
 
-        The model comes in training mode and is left in it; the attack itself sees it in evaluation mode.
+        The model comes in training mode and is left in it.
         """
-        with evaluating(model):
-            return self.perturb(model, batch)
+        with nullcontext() if self.training_mode else evaluating(model):
+            delta = self.perturb(model, batch)
+        if self.start is not None:
+            self.start.remember(batch, delta)
+        return delta
 
     def improve(self, model: nn.Module, batch: Batch) -> dict[str, float | Tensor]:
         """The follower's own learning, after the classifier's step on the same batch; figures for the log."""
         return {}
 
-    def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Tensors and JSON values that `restore` takes."""
-        return {}, {}
+    def state_dict(self) -> dict[str, Any]:
+        """What it has learned and remembers, as a tree for a checkpoint."""
+        parts = {"learner": self.learner, "start": self.start}
+        return {name: part.state_dict() for name, part in parts.items() if part is not None}
 
-    def restore(self, tensors: dict[str, Any], meta: dict[str, Any]) -> None:  # noqa: B027
-        """Continue from a `state`."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+        for name, part in (("learner", self.learner), ("start", self.start)):
+            if part is not None:
+                part.load_state_dict(state[name])
 
     def to(self, device: torch.device) -> None:
         """Move what the follower holds."""
         if self.attacker is not None:
             self.attacker.to(device)
+        if self.start is not None:
+            self.start.to(device)
 
 
 class Answer(NamedTuple):

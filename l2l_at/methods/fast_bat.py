@@ -5,10 +5,9 @@ from torch import Tensor, nn
 
 from bilevel import GradientStep, implicit, scaled_identity, unroll
 from l2l_at.attacks import minus_loss
+from l2l_at.batches import Batch
 from l2l_at.config import ATConfig
-from l2l_at.data import Batch
 from l2l_at.methods.base import Follower
-from l2l_experiment.errors import UserError
 
 TOLERANCE = 1e-7  # of the published code: nearer to its bound than this, a coordinate is active
 
@@ -19,17 +18,15 @@ class FastBAT(Follower):
     z is a plain gradient step of η from a random start. The derivative is −(1/λ)·∇_θ∇_δ ℓ(z) on the coordinates that
     are not at their bounds. If λ = 1/η that is the derivative of the step itself (`unroll(..., through="everything")`);
     the published code takes λ = 10 and η = 5000/255 (ε ≤ 8/255) or 2000/255, so that its derivative is damped against
-    its own step (`implicit` with a masked multiple of the identity). Both are settings here: `--bat-rate` is η and
+    its own step (`implicit` with a masked multiple of the identity). Both are settings here: `--bat-step-size` is η and
     `--bat-lambda` is λ, 0 standing for 1/η. η presumes summed losses and pixels in [0, 1]. All evaluations are in
     training mode, as published.
     """
 
     def __init__(self, config: ATConfig) -> None:
         super().__init__(config)
-        if self.threat.norm != "linf":
-            raise UserError(f"--method fast-bat knows linf only, not {self.threat.norm}")
         default = 5000 / 255 if self.threat.radius <= 8 / 255 + 1e-9 else 2000 / 255
-        self.rate = config.bat_rate or default
+        self.step_size = config.bat_step_size or default
 
     def perturb(self, model: nn.Module, batch: Batch) -> Tensor:
         images, labels = batch.images, batch.labels
@@ -43,7 +40,7 @@ class FastBAT(Follower):
             return self._step(objective, point, images, "everything")
         at = point.requires_grad_()
         (gradient,) = torch.autograd.grad(objective(at), at, create_graph=True)
-        answer = self.threat.project(at.detach() - self.rate * gradient.detach(), images)
+        answer = self.threat.project(at.detach() - self.step_size * gradient.detach(), images)
         low, high = -images.clamp(max=self.threat.radius), (1 - images).clamp(max=self.threat.radius)
         free = ((answer > low + TOLERANCE) & (answer < high - TOLERANCE)).to(answer.dtype)
         # The proximal term's gradient does not depend on the classifier, so the linear part is all there is to solve.
@@ -58,7 +55,7 @@ class FastBAT(Follower):
     def _step(self, objective, start: Tensor, images: Tensor, through: str) -> Tensor:
         return unroll(
             objective,
-            GradientStep(self.rate),
+            GradientStep(self.step_size),
             start,
             steps=1,
             project=lambda delta: self.threat.project(delta, images),

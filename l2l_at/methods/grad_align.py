@@ -1,13 +1,12 @@
-"""GradAlign: one signed step, and a price for gradients that turn inside the ball (Andriushchenko et al., 2020)."""
+"""GradAlign: one signed step, and a penalty on gradients that turn inside the ball (Andriushchenko et al., 2020)."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from l2l_at.batches import Batch
 from l2l_at.config import ATConfig
-from l2l_at.data import Batch
 from l2l_at.methods.base import Follower
-from l2l_experiment.errors import UserError
 
 
 class GradAlign(Follower):
@@ -20,21 +19,20 @@ class GradAlign(Follower):
 
     def __init__(self, config: ATConfig) -> None:
         super().__init__(config)
-        if self.threat.norm != "linf":
-            raise UserError(f"--method grad-align knows linf only, not {self.threat.norm}")
         table = 0.2 * 10 ** ((255 * self.threat.radius - 8) / 8)
         self.strength = min(table, 2.0) if config.regularisation is None else config.regularisation
         self.gradient: Tensor | None = None
 
     def perturb(self, model: nn.Module, batch: Batch) -> Tensor:
+        gradient = input_gradient(model, batch.images, batch.labels, differentiable=False)
+        return self.threat.project(self.threat.radius * gradient.sign(), batch.images)
+
+    def respond(self, model: nn.Module, batch: Batch) -> Tensor:
         self.gradient = input_gradient(model, batch.images, batch.labels, differentiable=False)
         return self.threat.project(self.threat.radius * self.gradient.sign(), batch.images)
 
-    def respond(self, model: nn.Module, batch: Batch) -> Tensor:
-        return self.perturb(model, batch)
-
     def leader(self, model: nn.Module, batch: Batch, delta: Tensor) -> Tensor:
-        """CE(x + δ) plus the price of misaligned gradients."""
+        """CE(x + δ) plus the penalty on misaligned gradients."""
         assert self.gradient is not None
         noise = torch.empty_like(batch.images).uniform_(-self.threat.radius, self.threat.radius)  # not cut to the box
         turned = input_gradient(model, batch.images + noise, batch.labels, differentiable=True)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from l2l_at.attacks import at_least_single
-from l2l_at.data import Batch
+from l2l_at.batches import Batch
 from l2l_at.methods.base import Leader
 
 

@@ -1,6 +1,5 @@
 """L2L's followers in their published forms: naive, grad, 2-step and k-step (Jiang et al., 2021)."""
 
-import copy
 import math
 
 import torch
@@ -12,11 +11,9 @@ from bilevel.response import Objective
 from l2l_at import parallel
 from l2l_at.attackers import PUBLISHED, PublishedAttacker, tiny
 from l2l_at.attacks import evaluating
+from l2l_at.batches import Batch
 from l2l_at.config import ATConfig
-from l2l_at.data import Batch
 from l2l_at.methods.base import Follower
-from l2l_experiment.checkpoint import load_optimizer_state, optimizer_state
-from l2l_experiment.errors import UserError
 
 
 class Published(Follower):
@@ -29,6 +26,8 @@ class Published(Follower):
     Not inherited: gradients that are computed and discarded, and the division by a vanishing gradient.
     """
 
+    training_mode = True
+
     def __init__(
         self,
         config: ATConfig,
@@ -40,8 +39,6 @@ class Published(Follower):
         detach_inputs: bool = False,
     ) -> None:
         super().__init__(config)
-        if self.threat.norm != "linf":
-            raise UserError(f"--method {config.method} as published knows linf only; use l2l for {self.threat.norm}")
         inputs = 2 * channels if sees_gradient else channels
         if config.attacker == "tiny":
             network = tiny(inputs, channels, config.attacker_width, zero_head=False)
@@ -49,22 +46,19 @@ class Published(Follower):
             network = PUBLISHED[config.attacker](inputs, channels)
         self.attacker = PublishedAttacker(
             network,
-            (config.attack_size or size) * self.threat.radius,
+            (config.attack_step_size or size) * self.threat.radius,
             sees_gradient=sees_gradient,
             scale=config.gradient_scale or "batch",
             detach_inputs=detach_inputs,
         )
         self.learner = LearnedFollower(
             self.attacker,
-            torch.optim.Adam(self.attacker.parameters(), lr=config.attacker_rate, weight_decay=config.attacker_decay),
+            torch.optim.Adam(
+                self.attacker.parameters(), lr=config.attacker_learning_rate, weight_decay=config.attacker_decay
+            ),
             steps=config.attack_steps or steps,
             clip_norm=math.inf,
         )
-
-    @property
-    def skipped(self) -> int:
-        """Fits that were left out because their score or gradient was no finite number."""
-        return self.learner.skipped
 
     def perturb(self, model: nn.Module, batch: Batch) -> Tensor:
         images = batch.images
@@ -72,13 +66,10 @@ class Published(Follower):
         response = self.learner.respond(
             self._inner(model, images, batch.labels),
             torch.zeros_like(images),
-            state={"images": images},
             project=self._between_steps(images),
+            rule=self.attacker.on(images),
         )
         return self._attacked(images, response.variable) - images
-
-    def respond(self, model: nn.Module, batch: Batch) -> Tensor:
-        return self.perturb(model, batch)
 
     def improve(self, model: nn.Module, batch: Batch) -> dict[str, float | Tensor]:
         if self.config.freeze_attacker:
@@ -95,8 +86,8 @@ class Published(Follower):
             _, figures = self.learner.fit(
                 [inner] * self.learner.steps + [score],
                 torch.zeros_like(images),
-                state={"images": images},
                 project=self._between_steps(images),
+                rule=self.attacker.on(images),
             )
         return {"loss": -figures["score"], "gradient_norm": figures["gradient_norm"]}
 
@@ -118,13 +109,3 @@ class Published(Follower):
     def _attacked(self, images: Tensor, delta: Tensor) -> Tensor:
         """The images the classifier is shown: the sum of all steps cut to ball and box, differentiably."""
         return (images + delta.clamp(-self.threat.radius, self.threat.radius)).clamp(0, 1)
-
-    def state(self) -> tuple[dict, dict]:
-        tensors, meta = optimizer_state(self.learner.optimizer)
-        rule = copy.deepcopy(self.attacker.state_dict())
-        return {"rule": rule, "optimizer": tensors}, {"optimizer": meta, "skipped": self.learner.skipped}
-
-    def restore(self, tensors: dict, meta: dict) -> None:
-        self.attacker.load_state_dict(tensors["rule"])
-        load_optimizer_state(self.learner.optimizer, tensors["optimizer"], meta["optimizer"])
-        self.learner.skipped = meta["skipped"]

@@ -1,18 +1,18 @@
 """The residual learned follower: steps that start as soft sign steps and learn a correction."""
 
-import copy
+import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from bilevel import SignStep, unroll
+from bilevel import LearnedFollower, SignStep, unroll
 from l2l_at.attackers import ResidualAttacker
 from l2l_at.attacks import evaluating
+from l2l_at.batches import Batch
 from l2l_at.config import ATConfig
-from l2l_at.data import Batch
 from l2l_at.methods.base import Follower
 from l2l_at.methods.start import StartName, make_start, objective
-from l2l_experiment.checkpoint import load_optimizer_state, optimizer_state
 from l2l_experiment.errors import UserError
 
 
@@ -40,13 +40,12 @@ class Residual(Follower):
         soft_sign: bool = True,
     ) -> None:
         super().__init__(config)
-        self.steps, self.inner, self.sign_step = config.attack_steps or steps, config.inner or inner, sign_step
-        self.every = config.attacker_every or every
+        self.inner, self.sign_step, self.every = config.inner or inner, sign_step, config.attacker_every or every
         self.start = make_start(config, start, self.inner)
         self.attacker = ResidualAttacker(
             channels,
             self.threat.radius,
-            (config.attack_size or size) * self.threat.radius,
+            (config.attack_step_size or size) * self.threat.radius,
             width=config.attacker_width,
             sees=config.attacker_sees,
             scale=config.gradient_scale or "sample",
@@ -57,19 +56,17 @@ class Residual(Follower):
                 f"--attacker-sees must name an input: all that --method {config.method} learns is its network"
             )
         self.batches = 0
-        self.optimizer = None
-        if not config.freeze_attacker:
-            scales = [p for p in (self.attacker.log_size, self.attacker.log_sharpness) if p.requires_grad]
-            weights = [] if self.attacker.network is None else list(self.attacker.network.parameters())
-            # Two numbers have to get far in as many steps as the weights take: each fit sees one batch.
-            groups = [
-                {"params": weights, "weight_decay": config.attacker_decay},
-                {"params": scales, "lr": 0.03 if config.attacker_scale_rate is None else config.attacker_scale_rate},
-            ]
-            self.optimizer = torch.optim.Adam(groups, lr=config.attacker_rate, maximize=True)
-
-    def prepare(self, count: int, shape: tuple[int, int, int]) -> None:
-        self.start.prepare(count, shape)
+        scales = [p for p in (self.attacker.log_size, self.attacker.log_sharpness) if p.requires_grad]
+        weights = [] if self.attacker.network is None else list(self.attacker.network.parameters())
+        # Two numbers have to get far in as many steps as the weights take: each fit sees one batch.
+        scale_rate = config.attacker_scale_learning_rate
+        groups = [
+            {"params": weights, "weight_decay": config.attacker_decay},
+            {"params": scales, "lr": 0.03 if scale_rate is None else scale_rate},
+        ]
+        optimizer = torch.optim.Adam(groups, lr=config.attacker_learning_rate, maximize=True)
+        # Its gradients are clipped here, by torch's formula, which differs from the engine's in the last digits.
+        self.learner = LearnedFollower(self.attacker, optimizer, steps=config.attack_steps or steps, clip_norm=math.inf)
 
     def perturb(self, model: nn.Module, batch: Batch) -> Tensor:
         return self.answer(model, batch, through="nothing")
@@ -86,11 +83,7 @@ class Residual(Follower):
         if not fitting:
             return {}
         norm = nn.utils.clip_grad_norm_(self.attacker.parameters(), max_norm=1.0)
-        if torch.isfinite(norm):
-            self.optimizer.step()
-        else:
-            self.skipped += 1
-        self.optimizer.zero_grad(set_to_none=True)
+        self.learner.step()
         rule, figures = self.attacker, {"gradient_norm": norm}
         if rule.soft_sign:
             figures["size"] = rule.size / self.threat.radius * rule.log_size.detach().exp()
@@ -98,7 +91,7 @@ class Residual(Follower):
         return figures
 
     def _fits_now(self) -> bool:
-        return self.optimizer is not None and self.batches % self.every == 0
+        return not self.config.freeze_attacker and self.batches % self.every == 0
 
     def answer(self, model: nn.Module, batch: Batch, *, through: str) -> Tensor:
         """Perturbations with a derivative in φ (`through="rule"`), or with none ("nothing")."""
@@ -107,28 +100,16 @@ class Residual(Follower):
         def project(delta: Tensor) -> Tensor:
             return self.threat.project(delta, images)
 
-        state = {"images": images}
-        response = unroll(
-            inner, self.attacker, self.start(batch), steps=self.steps, state=state, project=project, through=through
-        )
+        rule, steps = self.attacker.on(images), self.learner.steps
+        response = unroll(inner, rule, self.start(batch), steps=steps, project=project, through=through)
         if self.sign_step:
             rule = SignStep(self.sign_step * self.threat.radius)
             response = unroll(inner, rule, response.variable, steps=1, project=project, through=through)
         return response.variable
 
-    def state(self) -> tuple[dict, dict]:
-        tensors, meta = optimizer_state(self.optimizer) if self.optimizer else ({}, None)
-        rule = copy.deepcopy(self.attacker.state_dict())
-        tensors = {"rule": rule, "optimizer": tensors, "start": self.start.state()}
-        return tensors, {"optimizer": meta, "batches": self.batches, "skipped": self.skipped}
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"batches": self.batches}
 
-    def restore(self, tensors: dict, meta: dict) -> None:
-        self.attacker.load_state_dict(tensors["rule"])
-        self.start.restore(tensors["start"])
-        if self.optimizer:
-            load_optimizer_state(self.optimizer, tensors["optimizer"], meta["optimizer"])
-        self.batches, self.skipped = meta["batches"], meta.get("skipped", 0)
-
-    def to(self, device: torch.device) -> None:
-        super().to(device)
-        self.start.to(device)
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.batches = state["batches"]

@@ -1,14 +1,14 @@
-"""Where an attack begins, and what it goes down."""
+"""Where a training attack begins, and the objective that it lowers."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from bilevel.response import Objective
 from l2l_at.attacks import minus_divergence, minus_loss
+from l2l_at.batches import PADDING, Batch, unmoved, view_through, write_through
 from l2l_at.config import ATConfig
-from l2l_at.data import PADDING, Batch, lay, look, unmoved
 from l2l_at.parallel import gather
 from l2l_at.threat import Threat
 
@@ -48,7 +48,7 @@ class Start:
         fresh = threat.random_start(images)
         if self.kept is None or batch.rows is None:
             return fresh
-        last = look(self.kept[batch.rows], _frame(batch)).to(images.dtype) * (threat.radius / 127)
+        last = view_through(self.kept[batch.rows], _frame(batch)).to(images.dtype) * (threat.radius / 127)
         known = self.seen[batch.rows]
         return torch.where(known[:, None, None, None], threat.project(last, images), fresh)
 
@@ -58,18 +58,18 @@ class Start:
             return
         last = (delta.detach() * (127 / self.threat.radius)).round().to(torch.int8)
         rows, frame, last = (gather(part) for part in (batch.rows, _frame(batch), last))
-        self.kept[rows] = lay(self.kept[rows], frame, last)
+        self.kept[rows] = write_through(self.kept[rows], frame, last)
         self.seen[rows] = True
 
-    def state(self) -> dict[str, Tensor]:
-        """Tensors that `restore` takes."""
-        return {} if self.kept is None else {"kept": self.kept.clone(), "seen": self.seen.clone()}
+    def state_dict(self) -> dict[str, Any]:
+        """What is remembered."""
+        return {} if self.kept is None else {"kept": self.kept, "seen": self.seen}
 
-    def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Continue from a `state`; KeyError or RuntimeError if it is that of other settings."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of `state_dict`; KeyError or RuntimeError for that of other settings."""
         if self.kept is not None:
-            self.kept.copy_(tensors["kept"])
-            self.seen.copy_(tensors["seen"])
+            self.kept.copy_(state["kept"])
+            self.seen.copy_(state["seen"])
 
     def to(self, device: torch.device) -> None:
         """Move what is remembered."""
@@ -84,7 +84,7 @@ def make_start(config: ATConfig, default: StartName, inner: str) -> Start:
 
 
 def objective(inner: str, model: nn.Module, batch: Batch) -> Objective:
-    """What an attack goes down: minus the cross-entropy (`ce`), or minus the divergence from the clean prediction."""
+    """What an attack lowers: minus the cross-entropy (`ce`), or minus the divergence from the clean prediction."""
     if inner == "kl":
         return minus_divergence(model, batch.images)
     return minus_loss(model, batch.images, batch.labels)

@@ -1,15 +1,16 @@
 """Hand-designed followers: projected steepest steps (PGD and its one-step relatives)."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from bilevel import SignStep, unroll
 from l2l_at.attacks import descend, minus_loss, steepest
+from l2l_at.batches import Batch
 from l2l_at.config import ATConfig
-from l2l_at.data import Batch
 from l2l_at.methods.base import Follower
 from l2l_at.methods.start import StartName, make_start, objective
-from l2l_experiment.errors import UserError
 
 
 class Steepest(Follower):
@@ -30,12 +31,9 @@ class Steepest(Follower):
         training: bool = False,
     ) -> None:
         super().__init__(config)
-        self.steps, self.size = config.attack_steps or steps, config.attack_size or size
-        self.inner, self.training = config.inner or inner, training
+        self.steps, self.size = config.attack_steps or steps, config.attack_step_size or size
+        self.inner, self.training_mode = config.inner or inner, training
         self.start = make_start(config, start, self.inner)
-
-    def prepare(self, count: int, shape: tuple[int, int, int]) -> None:
-        self.start.prepare(count, shape)
 
     def perturb(self, model: nn.Module, batch: Batch) -> Tensor:
         return descend(
@@ -46,20 +44,6 @@ class Steepest(Follower):
             steps=self.steps,
             size=self.size,
         )
-
-    def respond(self, model: nn.Module, batch: Batch) -> Tensor:
-        delta = self.perturb(model, batch) if self.training else super().respond(model, batch)
-        self.start.remember(batch, delta)
-        return delta
-
-    def state(self) -> tuple[dict, dict]:
-        return {"start": self.start.state()}, {}
-
-    def restore(self, tensors: dict, meta: dict) -> None:
-        self.start.restore(tensors["start"])
-
-    def to(self, device: torch.device) -> None:
-        self.start.to(device)
 
 
 class Nothing(Follower):
@@ -76,11 +60,11 @@ class Noisy(Follower):
     the noisy image, in training mode, as in the published code.
     """
 
+    training_mode = True
+
     def __init__(self, config: ATConfig, *, noise: float) -> None:
         super().__init__(config)
-        if self.threat.norm != "linf":
-            raise UserError(f"--method n-fgsm knows linf only, not {self.threat.norm}")
-        self.noise, self.size = config.noise or noise, config.attack_size or 1.0
+        self.noise, self.size = config.noise or noise, config.attack_step_size or 1.0
 
     def perturb(self, model: nn.Module, batch: Batch) -> Tensor:
         images, reach = batch.images, self.noise * self.threat.radius
@@ -92,9 +76,6 @@ class Noisy(Follower):
         rule = SignStep(self.size * self.threat.radius)
         return unroll(minus_loss(model, images, batch.labels), rule, noise, steps=1, project=boxed).variable
 
-    def respond(self, model: nn.Module, batch: Batch) -> Tensor:
-        return self.perturb(model, batch)
-
 
 class Free(Follower):
     """Free adversarial training (Shafahi et al., 2019): the perturbation steps on the classifier's own backward pass.
@@ -103,9 +84,11 @@ class Free(Follower):
     before the loss, not inside its graph (the published code cuts to [0, 1] inside, which hides gradients on the box).
     """
 
+    alone = True
+
     def __init__(self, config: ATConfig) -> None:
         super().__init__(config)
-        self.size = config.attack_size or 1.0
+        self.size = config.attack_step_size or 1.0
         self.kept: Tensor | None = None
         self.leaf: Tensor | None = None
 
@@ -127,11 +110,11 @@ class Free(Follower):
         self.kept, self.leaf = self.threat.project(self.leaf.detach() + up, batch.images), None
         return {}
 
-    def state(self) -> tuple[dict, dict]:
-        return ({} if self.kept is None else {"kept": self.kept}), {}
+    def state_dict(self) -> dict[str, Any]:
+        return {"kept": self.kept}
 
-    def restore(self, tensors: dict, meta: dict) -> None:
-        self.kept = tensors.get("kept")
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.kept = state["kept"]
 
     def to(self, device: torch.device) -> None:
         if self.kept is not None:

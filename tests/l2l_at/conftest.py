@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from l2l_at.data import Batch, Images, Task
+from l2l_at.batches import Batch
+from l2l_at.datasets import DATASETS, Images, Task
 
 
 @pytest.fixture(scope="session")
@@ -12,8 +13,8 @@ def small_images():
     """A task of CIFAR's shape, for networks with batch normalisation."""
     generator = torch.Generator().manual_seed(0)
     integers = torch.randint(0, 256, (64, 3, 32, 32), generator=generator, dtype=torch.uint8)
-    images = Images(integers, torch.arange(64) % 10, 255)
-    return Task("cifar10", 10, images, images, images, augment=True)
+    images = Images(integers, torch.arange(64) % 10)
+    return Task(DATASETS["cifar10"], images, images, images)
 
 
 @pytest.fixture
@@ -32,3 +33,19 @@ def model():
     )
     network(torch.rand(16, 1, 8, 8))  # running moments that differ from a batch's
     return network
+
+
+@pytest.fixture
+def game(model, batch):
+    """Classifier and batch in double precision."""
+    return model.double(), batch._replace(images=batch.images.double())
+
+
+@pytest.fixture
+def smooth_game():
+    """The same without batch normalisation, for formulas that treat samples one by one."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 12), nn.Softplus(), nn.Linear(12, 10)).double()
+    images = torch.rand(5, 1, 4, 4, dtype=torch.float64)
+    images = images.where(images > 0.3, torch.zeros((), dtype=torch.float64))
+    return model, Batch(images, torch.tensor([0, 3, 1, 9, 5]), torch.arange(5))

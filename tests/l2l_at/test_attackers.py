@@ -57,14 +57,14 @@ def test_a_zero_gradient_stays_zero(scale, by):
 @pytest.mark.parametrize("size", [0.0, 1e-30, 1.0, 1e30])
 def test_steps_are_finite_and_bounded(rule, size):
     images = torch.rand(2, 1, 8, 8)
-    step, _ = rule.update(size * torch.randn(2, 1, 8, 8), {"images": images}, torch.zeros_like(images))
+    step, _ = rule.on(images).update(size * torch.randn(2, 1, 8, 8), {}, torch.zeros_like(images))
     assert torch.isfinite(step).all()
     assert (step.abs() <= 0.1).all()
 
 
 def test_residual_attacker_starts_as_a_soft_sign_step():
     images, gradient = torch.rand(2, 1, 8, 8), torch.randn(2, 1, 8, 8)
-    step, _ = ResidualAttacker(1, 0.1, 0.05).update(gradient, {"images": images}, torch.zeros_like(images))
+    step, _ = ResidualAttacker(1, 0.1, 0.05).on(images).update(gradient, {}, torch.zeros_like(images))
     unit = gradient.abs().mean((1, 2, 3), keepdim=True)
     torch.testing.assert_close(step, 0.05 * torch.tanh(2 * (-gradient / unit).clamp(-3, 3)))
 
@@ -72,8 +72,3 @@ def test_residual_attacker_starts_as_a_soft_sign_step():
 def test_residual_attacker_refuses_what_it_cannot_see():
     with pytest.raises(UserError, match="colour"):
         ResidualAttacker(1, 0.1, 0.1, sees=("colour",))
-
-
-def test_an_attacker_asks_for_the_images():
-    with pytest.raises(TypeError, match="images"):
-        ResidualAttacker(1, 0.1, 0.1).init(torch.zeros(1))

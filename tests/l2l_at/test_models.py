@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from l2l_at import models
-from l2l_at.data import load
+from l2l_at.datasets import DATASETS
 from l2l_experiment.errors import UserError
 
 
@@ -22,28 +22,18 @@ def test_published_sizes(name, weights):
 @pytest.mark.parametrize(
     ("name", "dataset", "shape"), [("small-cnn", "digits", (1, 8, 8)), ("preact-tiny", "cifar100", (3, 32, 32))]
 )
-def test_logits_have_the_right_shape(name, dataset, shape):
-    assert models.build(name, dataset, 17)(torch.rand(2, *shape)).shape == (2, 17)
-
-
-def test_normalisation_is_inside():
-    model = models.build("preact-tiny", "cifar10", 10).eval()
-    images = torch.rand(2, 3, 32, 32)
-    mean, deviation = (torch.tensor(v).view(3, 1, 1) for v in models.MOMENTS["cifar10"])
+def test_normalisation_is_inside(name, dataset, shape):
+    moments = DATASETS[dataset].normalisation
+    model, images = models.build(name, moments, 17).eval(), torch.rand(2, *shape)
+    mean, deviation = (torch.tensor(v).view(-1, 1, 1) for v in moments)
     torch.testing.assert_close(model(images), model.network((images - mean) / deviation))
+    assert model(images).shape == (2, 17)
     assert all("mean" not in name or "running" in name for name in model.state_dict())
 
 
 @pytest.mark.parametrize(
-    ("name", "dataset"), [("resnet19", "cifar10"), ("resnet18", "digits"), ("small-cnn", "cifar10")]
+    ("name", "shape"), [("resnet19", (3, 32, 32)), ("resnet18", (1, 8, 8)), ("small-cnn", (3, 32, 32))]
 )
-def test_unknown_or_unfit(name, dataset):
+def test_unknown_or_unfit(name, shape):
     with pytest.raises(UserError, match="--model"):
-        models.build(name, dataset, 10)
-
-
-def test_moments_of_digits_are_those_of_the_images():
-    images = load("digits").train.take(slice(None))[0]
-    mean, deviation = models.MOMENTS["digits"]
-    assert float(images.mean()) == pytest.approx(mean[0], abs=0.005)
-    assert float(images.std()) == pytest.approx(deviation[0], abs=0.005)
+        models.check(name, shape)

@@ -12,11 +12,12 @@ import torch
 from torch import nn
 
 from l2l_at import parallel
+from l2l_at.batches import Batch
 from l2l_at.config import ATConfig
-from l2l_at.data import Batch, load
+from l2l_at.datasets import load
 from l2l_at.methods import METHODS
 from l2l_at.trainer import Trainer
-from l2l_experiment import events
+from l2l_experiment import metrics
 
 ROOT = Path(__file__).parents[2]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -52,7 +53,7 @@ def trained(name, steps=3):
     if follower.attacker is not None:
         weights |= {f"attacker/{key}": value for key, value in follower.attacker.state_dict().items()}
     start = getattr(follower, "start", None)
-    return weights | ({} if start is None else start.state())
+    return weights | ({} if start is None else start.state_dict())
 
 
 def test_alone_nothing_is_shared():
@@ -65,7 +66,7 @@ def test_alone_nothing_is_shared():
         assert parallel.of_first(True)
         parallel.average_gradients_to_come(module)
         parallel.average_moments(module)
-        parallel.check(batch_size=5, method="free")
+        parallel.check(batch_size=5, alone=True)
     assert not module.weight._backward_hooks
 
 
@@ -118,7 +119,7 @@ def test_a_run_of_two_processes_leaves_one_folder_and_goes_on(tmp_path):
     assert done.returncode == 0, done.stderr[:3000]
     weights = [(folder / "last" / "model.safetensors").read_bytes() for folder in (straight, killed)]
     assert weights[0] == weights[1]
-    assert list(events.read_scalars(killed, "robust/clean")[0]) == [2, 4]
+    assert [row["step"] for row in metrics.read(killed / metrics.METRICS)] == [2, 4]
     assert json.loads((killed / "record.json").read_text())["resumed_at"] == [2]
     for wrong, said in ((["--batch-size", "33"], "multiple of 2 processes"), (["--run-dir", straight], "not empty")):
         done = torchrun(script, *flags, *wrong)

@@ -1,10 +1,12 @@
 """Where attacks begin."""
 
+import copy
+
 import pytest
 import torch
 
+from l2l_at.batches import Batch, random_frame, take_from, view_through, write_through
 from l2l_at.config import ATConfig
-from l2l_at.data import Batch, lay, look, random_frame, take_from
 from l2l_at.methods import make
 from l2l_at.methods.start import Start
 from l2l_at.threat import Threat
@@ -54,14 +56,14 @@ def test_it_moves_along_with_the_augmentation(images):
     delta = threat.random_start(seen)
     start.remember(Batch(seen, rows, rows, first), delta)
     now = take_from(images, second)
-    known = lay(torch.zeros(6, 3, 16, 16), first, delta)
-    expected = threat.project(look(known, second), now)
+    known = write_through(torch.zeros(6, 3, 16, 16), first, delta)
+    expected = threat.project(view_through(known, second), now)
     torch.testing.assert_close(start(Batch(now, rows, rows, second)), expected, atol=0.1 / 127, rtol=0)
     third = random_frame(images)  # what neither crop saw stays zero, what the first alone saw stays known
     newer = threat.random_start(now)
     start.remember(Batch(now, rows, rows, second), newer)
     last = take_from(images, third)
-    expected = threat.project(look(lay(known, second, newer), third), last)
+    expected = threat.project(view_through(write_through(known, second, newer), third), last)
     torch.testing.assert_close(start(Batch(last, rows, rows, third)), expected, atol=0.1 / 127, rtol=0)
 
 
@@ -82,7 +84,8 @@ def test_images_never_seen_begin_at_random(images):
 def test_attacks_go_on_where_they_ended(name, images):
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 10))
-    config = ATConfig(method=name, attack_start="last", attack_steps=1, attack_size=0.05, freeze_attacker=name == "l2l")
+    settings = {"attack_start": "last", "attack_steps": 1, "attack_step_size": 0.05}
+    config = ATConfig(method=name, **settings, freeze_attacker=name == "l2l")
     follower, other = make(config, 3).follower, make(config, 3).follower
     for one in (follower, other):
         one.prepare(6, (3, 8, 8))
@@ -93,5 +96,5 @@ def test_attacks_go_on_where_they_ended(name, images):
     assert torch.equal(measured, again)  # measuring in between has left no trace
     reach = 0.05 * 0.1 + 0.1 / 127
     assert (again - first).abs().max() <= reach
-    other.restore(*follower.state())
+    other.load_state_dict(copy.deepcopy(follower.state_dict()))
     assert torch.equal(other.perturb(model, batch), follower.perturb(model, batch))

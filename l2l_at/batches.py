@@ -1,0 +1,108 @@
+"""Batches of images in [0, 1] from a data set on the device, and the augmentation that moves them."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from l2l_at.datasets import Augmentation, Images
+from l2l_experiment.errors import UserError
+
+PADDING = 4  # pixels by which augmentation may shift an image
+
+
+class Batch(NamedTuple):
+    """What a method sees at once."""
+
+    images: Tensor
+    """In [0, 1], float32, shape (batch, channels, height, width)."""
+    labels: Tensor
+    """int64, shape (batch,)."""
+    rows: Tensor | None = None
+    """Which training images these are, int64, shape (batch,); None: they are none of them."""
+    frame: Tensor | None = None
+    """How they were moved by augmentation: a `random_frame`, or None: not at all."""
+
+
+class Batches:
+    """Batches of a training set, epoch after epoch, without end; an incomplete last batch of an epoch is left out.
+
+    Order and augmentation are drawn from torch's global generators, so that a checkpoint of those and of `state_dict`
+    continues with the very next batch.
+    """
+
+    def __init__(self, images: Images, size: int, augmentation: Augmentation = "none") -> None:
+        if size > len(images):
+            raise UserError(f"--batch-size {size} is more than the {len(images):,} training images")
+        self.images, self.size, self.augmentation = images, size, augmentation
+        self.order = torch.empty(0, dtype=torch.int64)
+        self.position = 0
+
+    @property
+    def per_epoch(self) -> int:
+        """Batches in an epoch."""
+        return len(self.images) // self.size
+
+    def next(self) -> Batch:
+        """The next batch."""
+        if self.position + self.size > len(self.order):
+            self.order, self.position = torch.randperm(len(self.images)), 0
+        rows = self.order[self.position : self.position + self.size].to(self.images.labels.device)
+        self.position += self.size
+        images, labels = self.images.take(rows)
+        if self.augmentation == "none":
+            return Batch(images, labels, rows)
+        frame = random_frame(images, flip=self.augmentation == "crop-flip")
+        return Batch(take_from(images, frame), labels, rows, frame)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The order of this epoch's images, and the place in it."""
+        return {"order": self.order, "position": self.position}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+        self.order, self.position = state["order"], state["position"]
+
+
+def random_frame(images: Tensor, *, flip: bool = True) -> Tensor:
+    """A shift of each image by up to `PADDING` pixels, and, with `flip`, a flip from left to right by chance.
+
+    Says for each pixel which one of the image, padded by `PADDING` and flattened, it is: int64, (batch, height, width).
+    """
+    count, _, height, width = images.shape
+    shift = torch.randint(0, 2 * PADDING + 1, (2, count), device=images.device)
+    columns = torch.arange(width, device=images.device).expand(count, width)
+    if flip:
+        flipped = torch.rand(count, 1, device=images.device) < 0.5
+        columns = torch.where(flipped, width - 1 - columns, columns)
+    columns = columns + shift[1, :, None]
+    rows = torch.arange(height, device=images.device) + shift[0, :, None]
+    return rows[:, :, None] * (width + 2 * PADDING) + columns[:, None, :]
+
+
+def unmoved(images: Tensor) -> Tensor:
+    """The frame that shows images as they are, shape (1, height, width)."""
+    height, width = images.shape[-2:]
+    rows, columns = (torch.arange(size, device=images.device) + PADDING for size in (height, width))
+    return (rows[:, None] * (width + 2 * PADDING) + columns)[None]
+
+
+def take_from(images: Tensor, frame: Tensor) -> Tensor:
+    """Images as a frame shows them, zero where it looks past their edge; of the same shape."""
+    return view_through(pad(images, (PADDING,) * 4), frame)
+
+
+def view_through(padded: Tensor, frame: Tensor) -> Tensor:
+    """What a frame shows of padded images of shape (batch, channels, height + 2 PADDING, width + 2 PADDING)."""
+    return padded.flatten(2).gather(2, _places(padded, frame)).unflatten(2, frame.shape[1:])
+
+
+def write_through(padded: Tensor, frame: Tensor, shown: Tensor) -> Tensor:
+    """Padded images with what a frame shows of them replaced; the inverse of `view_through`, pixel by pixel."""
+    flat = padded.flatten(2).scatter(2, _places(padded, frame), shown.flatten(2))
+    return flat.unflatten(2, padded.shape[2:])
+
+
+def _places(padded: Tensor, frame: Tensor) -> Tensor:
+    return frame.flatten(1)[:, None].expand(*padded.shape[:2], -1)

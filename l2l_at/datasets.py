@@ -1,0 +1,229 @@
+"""Data sets: where their images come from, how they are normalised and augmented, and their split for a run."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from l2l_at import cifar
+from l2l_experiment.errors import UserError
+
+Augmentation = Literal["none", "crop", "crop-flip"]
+Moments = tuple[tuple[float, ...], tuple[float, ...]]
+DIGITS_TEST = 360  # of 1797, split off by one fixed seed: every run and every table has the same test set
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images as integers, uint8 of shape (n, channels, height, width), and their labels, int64 of shape (n,)."""
+
+    integers: Tensor
+    labels: Tensor
+    white: int = 255
+    """The integer that stands for 1."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, rows: Tensor | slice) -> tuple[Tensor, Tensor]:
+        """Images in [0, 1], float32, and labels of some rows."""
+        return self.integers[rows].float() / self.white, self.labels[rows]
+
+    def subset(self, rows: Tensor | slice) -> "Images":
+        """Some of the images, as a set of their own."""
+        return replace(self, integers=self.integers[rows], labels=self.labels[rows])
+
+    def to(self, device: torch.device) -> "Images":
+        """The same on another device."""
+        return replace(self, integers=self.integers.to(device), labels=self.labels.to(device))
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set and all that runs need to know of it; put it into `DATASETS` to train on it by name.
+
+    `loader` returns training and test images, each as `Images` or as arrays `(integers, labels)` of which 255 is white.
+    """
+
+    name: str
+    classes: int
+    loader: Callable[..., tuple[Any, Any]]
+    source: str
+    """Where the images come from, for the card of every classifier that is trained on them."""
+    moments: Moments | None = None
+    """Mean and standard deviation of the pixels, a value per channel; None: those of the training images."""
+    augmentation: Augmentation = "none"
+    """Whether training images are shifted by up to four pixels (crop), and flipped from left to right by chance."""
+    model: str = "preact-tiny"
+    """The classifier by default."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Other settings by default, over those of ATConfig."""
+    grade: Literal["none", "quick", "standard"] = "none"
+    """How runs are graded by default, on `grade_images` of the test images (None: on all)."""
+    grade_images: int | None = None
+    takes_folder: bool = False
+    """Whether the loader takes the folder of --data-dir, or None to fetch the files."""
+
+    def read(self, data_dir: Path | None = None) -> tuple[Images, Images]:
+        """Training and test images; UserError if they are not what they should be."""
+        if data_dir is not None and not self.takes_folder:
+            raise UserError(f"--data-dir would change nothing: {self.name} is not read from a folder")
+        parts = self.loader(data_dir) if self.takes_folder else self.loader()
+        train, test = (part if isinstance(part, Images) else Images(*map(torch.as_tensor, part)) for part in parts)
+        for images in (train, test):
+            self._check(images, train)
+        return train, test
+
+    def _check(self, images: Images, like: Images) -> None:
+        integers, labels = images.integers, images.labels
+        if integers.dtype != torch.uint8 or integers.dim() != 4 or integers.shape[1:] != like.integers.shape[1:]:
+            raise UserError(
+                f"the images of {self.name} must be uint8 of shape (n, channels, height, width), those of training and "
+                f"test alike; got {integers.dtype} of shape {tuple(integers.shape)}"
+            )
+        if labels.dtype != torch.int64 or labels.shape != integers.shape[:1] or not len(labels):
+            raise UserError(f"the labels of {self.name} must be int64, one an image; got {labels.dtype}")
+        if labels.min() < 0 or labels.max() >= self.classes:
+            raise UserError(
+                f"the labels of {self.name} must lie in [0, {self.classes}), got {labels.min()} to {labels.max()}"
+            )
+
+    @cached_property
+    def normalisation(self) -> Moments:
+        """Mean and standard deviation of the pixels in [0, 1], per channel."""
+        return self.moments or moments_of(self.read()[0])
+
+    @property
+    def deviation(self) -> float:
+        """The pixels' standard deviation, mean over channels."""
+        deviations = self.normalisation[1]
+        return sum(deviations) / len(deviations)
+
+    def note(self, data_dir: Path | None = None) -> str:
+        """Where the images of a run came from."""
+        return self.source if data_dir is None else f"{self.name}, from {data_dir}"
+
+
+def moments_of(images: Images) -> Moments:
+    """Mean and standard deviation of the pixels in [0, 1], per channel, without a copy of all images in floats."""
+    parts = [part.transpose(0, 1).flatten(1).double() / images.white for part in images.integers.split(1000)]
+    count = sum(part.shape[1] for part in parts)
+    mean = sum(part.sum(1) for part in parts) / count
+    variance = sum((part - mean[:, None]).square().sum(1) for part in parts) / count
+    return tuple(mean.tolist()), tuple(variance.sqrt().tolist())
+
+
+def _read_digits() -> tuple[Images, Images]:
+    """8 × 8 images of 0 to 16 grey levels."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    digits = load_digits()
+    images, labels = digits.images[:, None].astype(np.uint8), digits.target.astype(np.int64)
+    rows = np.arange(len(labels))
+    split = train_test_split(rows, test_size=DIGITS_TEST, stratify=labels, random_state=0)
+    return tuple(Images(torch.from_numpy(images[part]), torch.from_numpy(labels[part]), white=16) for part in split)
+
+
+def _cifar(name: str, classes: int, mean: tuple[float, ...], deviation: tuple[float, ...]) -> DataSet:
+    """CIFAR, with moments as in the published FAST-BAT code.
+
+    The learned attacker's own settings are the same everywhere; `attacker` is the network of the published L2L methods.
+    """
+    return DataSet(
+        name,
+        classes,
+        partial(cifar.read, name),
+        f"{name}, the official binary archive",
+        moments=(mean, deviation),
+        augmentation="crop-flip",
+        model="preactresnet18",
+        settings={"eps": "8/255", "epochs": 30, "learning_rate": 0.2, "ema": 0.9995, "attacker": "wide"},
+        takes_folder=True,
+    )
+
+
+DIGITS = DataSet(
+    "digits",
+    10,
+    _read_digits,
+    "scikit-learn's digits",
+    moments=((0.3053,), (0.3760,)),
+    model="small-cnn",
+    grade="quick",
+    grade_images=100,
+)
+DATASETS: dict[str, DataSet] = {
+    "digits": DIGITS,
+    "cifar10": _cifar("cifar10", 10, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": _cifar("cifar100", 100, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+}
+"""The data sets that `--dataset` names; add your own."""
+
+
+def find(name: str) -> DataSet:
+    """The data set of a name; UserError for one that is not in `DATASETS`."""
+    if name not in DATASETS:
+        raise UserError(
+            f"--dataset must be one of {', '.join(DATASETS)}, got {name!r}; one of your own is known only to the file "
+            "that puts it into l2l_at.DATASETS: run that"
+        )
+    return DATASETS[name]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A data set in three parts: to train on, to choose by, and to report."""
+
+    data: DataSet
+    train: Images
+    held_out: Images
+    test: Images
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        return tuple(self.train.integers.shape[1:])
+
+
+def load(
+    data: str | DataSet,
+    *,
+    data_dir: Path | None = None,
+    holdout: float = 0.1,
+    seed: int = 0,
+    subset: int | None = None,
+) -> Task:
+    """A data set, or the one of that name, split for a run.
+
+    `holdout` is the share of the training images, stratified and drawn by `seed`, to choose by. With `subset` only so
+    many training images are kept, stratified and drawn by `seed`. The test images are always the same.
+    """
+    from sklearn.model_selection import train_test_split  # loads slowly
+
+    data = find(data) if isinstance(data, str) else data
+    train, test = data.read(data_dir)
+    labels = train.labels.numpy()
+    try:
+        rows, held = train_test_split(np.arange(len(train)), test_size=holdout, stratify=labels, random_state=seed)
+    except ValueError as error:
+        raise UserError(f"--holdout leaves too few images of a class to split {len(train):,} images by it") from error
+    if subset is not None and subset < len(rows):
+        rows = _some(rows, labels[rows], subset, seed)
+    return Task(data, train.subset(torch.from_numpy(rows)), train.subset(torch.from_numpy(held)), test)
+
+
+def _some(rows: np.ndarray, labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """So many of the rows, with every class as often as any other as far as that goes."""
+    order = np.random.default_rng(seed).permutation(len(rows))
+    # The first of each class, then the second of each class, and so on.
+    turn = np.empty(len(rows), dtype=np.int64)
+    for label in np.unique(labels):
+        members = order[labels[order] == label]
+        turn[members] = np.arange(len(members))
+    return rows[order[np.argsort(turn[order], kind="stable")][:count]]

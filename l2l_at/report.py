@@ -1,0 +1,48 @@
+"""What is said at the end of a training and of a grading."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from l2l_at.config import ATConfig
+from l2l_at.threat import Threat
+from l2l_experiment.run import Run
+
+
+def of_run(result: dict[str, Any], run: Run, config: ATConfig) -> str:
+    """The end of training in a few lines."""
+    best, last = result["best"], result["last"]
+    lines = [
+        f"\n{config.dataset}, {config.method}, {config.threat}, {run.record['steps']:,} steps, seed {config.seed}",
+        "",
+        "  on held-out images, by our own PGD-10 (a probe, no grade):",
+        f"    best   clean {best['clean']:6.1%}   PGD-10 {best['pgd10']:6.1%}   epoch {best['epoch']:.0f}",
+        f"    last   clean {last['clean']:6.1%}   PGD-10 {last['pgd10']:6.1%}",
+        f"  training took {result['training_seconds']:.0f} s, {result['seconds_per_epoch']:.2f} s an epoch",
+    ]
+    if skipped := result.get("skipped_fits"):
+        lines.append(f"  {skipped} fits of the attacker were skipped, because its gradient was NaN or infinite")
+    if result["collapsed_at"] is not None:
+        lines.append(f"  ALARM: catastrophic overfitting was seen at epoch {result['collapsed_at']:.0f}")
+    folder, parent = (shlex.quote(str(path)) for path in (run.folder, run.folder.parent))
+    lines += [
+        "",
+        f"  Everything is in {run.folder}: record.json, metrics.jsonl, checkpoints/, best/ and last/",
+        f"  Grade it:    python scripts/grade_at.py {folder} --tier standard",
+        f"  See curves:  tensorboard --logdir {parent}",
+    ]
+    return "\n".join(lines)
+
+
+def of_grade(record: dict[str, Any], folder: Path) -> str:
+    """A grade in a few lines."""
+    threat = Threat(record["norm"], record["radius"])
+    lines = [
+        f"\n  grade of {folder}: {threat}, {record['n']} test images, seed {record['seed']}",
+        f"    clean            {record['clean']:6.1%}",
+        *(f"    {name:16} {value:6.1%}" for name, value in record["attacks"].items()),
+        f"    AutoAttack       {record['autoattack']:6.1%}   ({record['tier']}; over all {record['robust']:.1%})",
+        f"    by {', '.join(record['packages'])}",
+    ]
+    lines += [f"    WARNING: {text}" for text in record["warnings"]]
+    return "\n".join(lines)

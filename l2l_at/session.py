@@ -1,0 +1,303 @@
+"""One adversarial-training run from its arguments to its report: folder, log, checkpoints, probes, export."""
+
+import math
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn
+
+import torch
+import tyro
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from l2l_at import alarms, datasets, export, parallel, probe, report
+from l2l_at.batches import Batch
+from l2l_at.config import ATConfig
+from l2l_at.datasets import Task
+from l2l_at.trainer import Trainer
+from l2l_experiment import checkpoint, metrics, provenance, settings
+from l2l_experiment.errors import Diverged, UserError
+from l2l_experiment.files import plain
+from l2l_experiment.interrupt import StopRequest
+from l2l_experiment.run import Run, default_folder
+from l2l_experiment.settings import Count
+
+KIND = "at"
+"""What the record of such a run says that it is."""
+
+
+@dataclass(frozen=True)
+class TrainArgs:
+    """Train a classifier to withstand small perturbations of its input, with a learned or a hand-designed attacker."""
+
+    settings: Annotated[ATConfig, tyro.conf.arg(name="")] = field(default_factory=ATConfig)
+    list: bool = False
+    """Print the methods, a line each, and do nothing else."""
+    data_dir: Path | None = None
+    """Folder with the official CIFAR files, packed or unpacked; without it they are fetched into a cache."""
+    run_dir: Path | None = None
+    """Folder of the run; by default a new one in runs/."""
+    resume: Path | None = None
+    """Continue the run in this folder from its last checkpoint; no other flag may be given beside it."""
+    checkpoint_every: Count = 1
+    """Epochs between two checkpoints."""
+    probe_every: Count = 1
+    """Epochs between two measurements on held-out and training images."""
+    probe_images: Count = 1000
+    """Measure on so many held-out images; the best classifier is chosen by them."""
+    stop_on_collapse: bool = False
+    """End the run when catastrophic overfitting is seen, instead of only raising the alarm."""
+    grade: Literal["none", "quick", "standard"] | None = None
+    """Have the result attacked by others' code at the end; by default quick for digits, none for CIFAR."""
+    grade_images: Count | None = None
+    """Grade on so many test images only; by default 100 of the digits, all of CIFAR."""
+    threads: Count = 1
+    """CPU threads of torch."""
+
+    def __post_init__(self) -> None:
+        settings.check(self)
+
+    @property
+    def tier(self) -> str:
+        """What the result is graded with."""
+        return self.grade or datasets.find(self.settings.dataset).grade
+
+
+def stored_args(run: Run) -> TrainArgs:
+    """The arguments that a run was started with."""
+    return settings.read(TrainArgs, run.config, f"{run.folder}/config.yaml")
+
+
+def load_task(args: TrainArgs) -> Task:
+    """The images that the settings name."""
+    config = args.settings
+    with parallel.first():
+        return datasets.load(
+            config.dataset, data_dir=args.data_dir, holdout=config.holdout, seed=config.seed, subset=config.subset
+        )
+
+
+def train(args: TrainArgs, resumed: Run | None = None) -> Run:
+    """Make a run, or continue `resumed`; train it to its end, export, grade, and write the result into its record."""
+    config = args.settings
+    if resumed is not None and resumed.record.get("status") == "finished":  # its grades would be lost
+        print(report.of_run(resumed.record["result"], resumed, config))
+        print("\n  Finished already; there is nothing left to do.")
+        return resumed
+    task = load_task(args)
+    trainer = Trainer(config, task)
+    if resumed is None:
+        folder = args.run_dir or default_folder("runs", f"{config.dataset}_{config.method}_s{config.seed}")
+        run = Run.create(folder, kind=KIND, config=settings.plain(args))
+    else:
+        run = resumed
+    with run.held():
+        run.update(processes=parallel.count())
+        session = Session(trainer, task, run, args)
+        if resumed is not None:
+            if run.saved_nothing():
+                print(f"{run.folder} was stopped before it saved a checkpoint; it starts over")
+            else:
+                session.load_state_dict(checkpoint.latest(run.folder))
+            run.resumed(trainer.step_count)
+        print(
+            f"{config.dataset}: {len(task.train):,} images to train on, {len(task.held_out):,} to choose by, "
+            f"{len(task.test):,} to report; {config.model} on {trainer.device}, method {config.method}, "
+            f"{config.threat}; run folder {run.folder}"
+        )
+        with StopRequest(launched=parallel.count() > 1) as stop:
+            finished = session.learn(stop, goes_on=resumed is not None)
+        parallel.leave()
+        if not finished:
+            run.update(status="interrupted", steps=trainer.step_count)
+            print(f"Saved at step {trainer.step_count:,} of {trainer.total:,}. Continue with --resume {run.folder}")
+            return run
+        return session.finish()
+
+
+def follow(args: TrainArgs, resumed: Run | None = None) -> None:
+    """What every process but the first does: the same steps, on its share, for as long as the first goes on."""
+    trainer = Trainer(args.settings, load_task(args))
+    if resumed is not None and not resumed.saved_nothing():
+        trainer.load_state_dict(checkpoint.latest(resumed.folder)["trainer"])
+    with StopRequest(quiet=True, launched=True):  # of what the first process decides
+        while parallel.of_first(True):
+            trainer.step()
+
+
+class Session:
+    """A trainer at work in a run's folder: what it logs, measures, saves and exports."""
+
+    def __init__(self, trainer: Trainer, task: Task, run: Run, args: TrainArgs) -> None:
+        self.trainer, self.task, self.run, self.args = trainer, task, run, args
+        self.held_out = task.held_out.subset(slice(0, args.probe_images)).to(trainer.device)
+        rows = torch.arange(min(256, len(task.train)), device=trainer.device)
+        self.fixed = Batch(*trainer.batches.images.take(rows), rows)
+        self.alarm = alarms.CollapseAlarm()
+        self.best: dict[str, float] = {}
+        self.sums: dict[str, tuple[Any, int]] = {}  # of the figures of this epoch's steps, and their number
+        self.seconds = 0.0  # of training alone: no probe, no saving
+        self.collapsed_at: float | None = None
+
+    def learn(self, stop: StopRequest, *, goes_on: bool = False) -> bool:
+        """Train to the end; False if asked to stop before. A run that `goes_on` gives up what it logged later."""
+        trainer, every, stopped = self.trainer, self.trainer.batches.per_epoch, False
+        after = trainer.step_count if goes_on else None
+        with (
+            SummaryWriter(str(self.run.folder), purge_step=None if after is None else after + 1) as board,
+            metrics.JsonLines(self.run.folder / metrics.METRICS, after=after) as rows,
+            tqdm(total=trainer.total, initial=trainer.step_count, unit=" steps", mininterval=1.0) as bar,
+        ):
+            started = time.monotonic()
+            while parallel.of_first(trainer.step_count < trainer.total and not (stopped or self.gives_up)):
+                for name, value in trainer.step().items():
+                    total, count = self.sums.get(name, (0.0, 0))
+                    self.sums[name] = (total + torch.as_tensor(value, dtype=torch.float64), count + 1)
+                bar.update()
+                step = trainer.step_count
+                ending = step == trainer.total
+                if step % every and not stop.requested:
+                    continue
+                if trainer.device.type == "cuda":
+                    torch.cuda.synchronize(trainer.device)
+                self.seconds += time.monotonic() - started
+                if not trainer.is_finite():
+                    self.diverged("a weight of the classifier is NaN or infinite")
+                if step % every == 0:
+                    figures = {name: float(total) / count for name, (total, count) in self.sums.items()}
+                    figures["train/learning_rate"] = trainer.optimizer.param_groups[0]["lr"]
+                    figures[metrics.SECONDS] = self.seconds
+                    if (step // every) % self.args.probe_every == 0 or ending:
+                        figures |= self.measure(board)
+                        bar.set_postfix_str(
+                            f"clean {figures['robust/clean']:.1%}, PGD-10 {figures['robust/pgd10']:.1%}", refresh=False
+                        )
+                    for name, value in figures.items():
+                        board.add_scalar(name, value, step)
+                    rows.write(step, figures)
+                    self.sums = {}
+                    if not math.isfinite(figures["train/loss"]):
+                        self.diverged("the mean loss of an epoch is NaN or infinite")
+                due = (step // every) % self.args.checkpoint_every == 0
+                if stop.requested or ending or due or self.gives_up:
+                    checkpoint.save(self.run.folder, self.state_dict(), step)
+                stopped = stop.requested and not ending
+                started = time.monotonic()
+        if self.gives_up:
+            print("stopped: catastrophic overfitting", file=sys.stderr)
+        return not stopped
+
+    def diverged(self, reason: str) -> NoReturn:
+        """End the run before anything of it is measured, exported or saved."""
+        step = self.trainer.step_count
+        self.run.update(status="diverged", steps=step)
+        raise Diverged(
+            f"training in {self.run.folder} diverged before step {step:,}: {reason}; "
+            "a smaller --learning-rate or --clip-norm 1 may help"
+        )
+
+    @property
+    def gives_up(self) -> bool:
+        """Whether the run ends here because its robustness collapsed."""
+        return self.args.stop_on_collapse and self.collapsed_at is not None
+
+    def measure(self, board: SummaryWriter) -> dict[str, float]:
+        """Held-out accuracy, the attacker's strength, the alarm, a picture; keeps the best classifier so far."""
+        trainer = self.trainer
+        held_out = probe.robust_accuracy(trainer.evaluated, self.held_out, trainer.config.threat)
+        figures = {f"robust/{name}": value for name, value in held_out.items()}
+        figures |= probe.follower_figures(trainer.model, trainer.method.follower, self.fixed)
+        collapsed = trainer.method.defends and self.alarm(figures)
+        if collapsed and self.collapsed_at is None:
+            self.collapsed_at = trainer.epoch
+            print(f"\n{alarms.message(trainer.epoch, figures)}", file=sys.stderr)
+        figures["robust/collapsed"] = float(collapsed)
+        assert trainer.batch is not None
+        assert trainer.delta is not None
+        drawn = probe.picture(trainer.batch.images, trainer.delta, trainer.config.threat.radius)
+        board.add_image("images", drawn, trainer.step_count)
+        chosen = {"pgd10": held_out["pgd10"], "clean": held_out["clean"]}
+        if not self.best or tuple(chosen.values()) >= (self.best["pgd10"], self.best["clean"]):
+            self.best = chosen | {"epoch": trainer.epoch}
+            self.save_classifier("best", chosen)
+        return figures
+
+    def save_classifier(self, name: str, held_out: dict[str, float]) -> None:
+        """Export the classifier as it is into the run's folder `name`."""
+        config, data = self.trainer.config, self.task.data
+        card = {
+            "model": config.model,
+            "dataset": config.dataset,
+            "classes": data.classes,
+            "shape": self.task.shape,
+            "moments": data.normalisation,
+            "threat": {"norm": config.norm, "radius": config.threat.radius},
+            "method": config.method,
+            "seed": config.seed,
+            "epoch": self.trainer.epoch,
+            "held_out": {"n": len(self.held_out)} | held_out,
+            "data": data.note(self.args.data_dir),
+            "versions": provenance.versions(),
+        }
+        export.save(self.run.folder / name, self.trainer.evaluated, plain(card, finite=True))
+
+    def finish(self) -> Run:
+        """Export the last classifier, write the record, report, and grade if asked to."""
+        rows = metrics.read(self.run.folder / metrics.METRICS)
+        last = next(row for row in reversed(rows) if "robust/pgd10" in row)
+        chosen = {"pgd10": last["robust/pgd10"], "clean": last["robust/clean"]}
+        self.save_classifier("last", chosen)
+        if not self.best:  # it was lost, and no epoch is left to find another
+            self.best = chosen | {"epoch": self.trainer.epoch}
+            self.save_classifier("best", chosen)
+        result = {
+            "best": self.best,
+            "last": chosen,
+            "strength": last.get("follower/strength"),
+            "gain": last.get("follower/gain"),
+            "collapsed_at": self.collapsed_at,
+            "skipped_fits": self.trainer.method.follower.skipped,
+            "training_seconds": self.seconds,
+            "seconds_per_epoch": self.seconds / max(self.trainer.epoch, 1e-9),
+        }
+        self.run.update(steps=self.trainer.step_count, result=result)
+        print(report.of_run(result, self.run, self.args.settings))
+        if self.args.tier != "none":
+            from l2l_at.grading import grade_folder
+
+            grade = grade_folder(
+                self.run.folder,
+                tier=self.args.tier,
+                images=self.args.grade_images or self.task.data.grade_images,
+                data_dir=self.args.data_dir,
+                device=self.trainer.device,
+            )
+            self.run.update(result=result | {"grade": grade})
+        self.run.update(status="finished")  # last: a run whose grading was cut off is resumed, and then graded
+        return self.run
+
+    def state_dict(self) -> dict[str, Any]:
+        """The trainer's state and what this session remembers."""
+        return {
+            "trainer": self.trainer.state_dict(),
+            "alarm": self.alarm.state_dict(),
+            "best": self.best,
+            "seconds": self.seconds,
+            "collapsed_at": self.collapsed_at,
+            "sums": {name: [float(total), count] for name, (total, count) in self.sums.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of `state_dict`; UserError for that of another run."""
+        if "trainer" not in state:
+            raise UserError(f"the checkpoint in {self.run.folder} is none of adversarial training")
+        self.trainer.load_state_dict(state["trainer"])
+        self.alarm.load_state_dict(state["alarm"])
+        self.best, self.seconds, self.collapsed_at = state["best"], state["seconds"], state["collapsed_at"]
+        self.sums = {name: (total, count) for name, (total, count) in state["sums"].items()}
+        # A classifier exported after this checkpoint belongs to a future that was given up: the next one replaces it.
+        card = self.run.folder / "best" / export.CARD
+        if not card.is_file() or export.read_card(card.parent).get("epoch") != self.best.get("epoch"):
+            self.best = {}

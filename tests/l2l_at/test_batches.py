@@ -1,0 +1,65 @@
+"""Batches that resume, and the augmentation."""
+
+import copy
+
+import pytest
+import torch
+
+from l2l_at import batches
+from l2l_at.datasets import Images, load
+from l2l_experiment.errors import UserError
+
+
+@pytest.mark.parametrize("flip", [True, False])
+def test_a_frame_moves_whole_images(flip):
+    torch.manual_seed(0)
+    images = torch.rand(1000, 3, 8, 8)
+    moved = batches.take_from(images, batches.random_frame(images, flip=flip))
+    padded = torch.nn.functional.pad(images, (4,) * 4)
+    flips, shifts = 0, set()
+    crops = {(r, c): padded[:, :, r : r + 8, c : c + 8] for r in range(9) for c in range(9)}
+    found = torch.zeros(1000, dtype=torch.bool)
+    for place, crop in crops.items():
+        for flipped in (False, True):
+            same = (moved == (crop.flip(3) if flipped else crop)).flatten(1).all(1)
+            found |= same
+            if same.any():
+                flips += flipped * int(same.sum())
+                shifts.add(place)
+    assert found.all()
+    assert 420 < flips < 580 if flip else not flips
+    assert len(shifts) == 81
+
+
+def test_writing_what_was_seen_changes_nothing():
+    torch.manual_seed(0)
+    padded, shown = torch.rand(50, 3, 16, 18), torch.rand(50, 3, 8, 10)
+    frame = batches.random_frame(shown)
+    assert torch.equal(batches.write_through(padded, frame, batches.view_through(padded, frame)), padded)
+    written = batches.write_through(padded, frame, shown)
+    assert torch.equal(batches.view_through(written, frame), shown)
+    changed = (written != padded).flatten(2).sum(2)
+    assert (changed == 80).all()  # all the rest is as it was
+    assert torch.equal(batches.take_from(shown, batches.unmoved(shown).expand(50, -1, -1)), shown)
+
+
+def test_batches_see_every_image_and_resume():
+    images = load("digits").train.subset(slice(0, 100))
+    torch.manual_seed(0)
+    first, second = (batches.Batches(images, 25) for _ in range(2))
+    seen = torch.cat([first.next().rows for _ in range(4)])
+    assert sorted(seen.tolist()) == list(range(100))
+    first.next()
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    assert torch.equal(first.next().rows, second.next().rows)
+    with pytest.raises(UserError, match="--batch-size 101"):
+        batches.Batches(images, 101)
+
+
+def test_batches_are_augmented_as_their_frame_says():
+    pixels = torch.arange(40 * 64).remainder(251).to(torch.uint8).view(40, 1, 8, 8)
+    images = Images(pixels, torch.arange(40))
+    batch = batches.Batches(images, 20, "crop-flip").next()
+    plain = images.take(batch.rows)[0]
+    assert not torch.equal(batch.images, plain)
+    assert torch.equal(batch.images, batches.take_from(plain, batch.frame))

@@ -1,0 +1,105 @@
+"""The commands: flags, what they refuse, and what a run's folder keeps of them."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from l2l_at import cli, methods
+from l2l_at.session import TrainArgs, stored_args
+from l2l_experiment import settings
+from l2l_experiment.run import Run
+
+
+def test_arguments_come_back_from_a_runs_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    args = cli.parse(
+        ["--dataset", "cifar10", "--data-dir", "cifar", "--attacker-sees", "image", "delta", "--seed", "3"]
+    )
+    assert args.data_dir == tmp_path / "cifar"  # resuming from another folder must find the same images
+    assert (args.settings.model, args.settings.eps, args.settings.learning_rate) == ("preactresnet18", "8/255", 0.2)
+    run = Run.create(tmp_path / "run", kind="at", config=settings.plain(args))
+    assert stored_args(run) == args == stored_args(Run.open(run.folder, kind="at"))
+    assert (args.tier, cli.parse([]).tier, cli.parse(["--grade", "none"]).tier) == ("none", "quick", "none")
+    assert TrainArgs() == cli.parse([])
+
+
+def test_list_prints_every_method(capsys):
+    cli.main(["--list"])
+    printed = capsys.readouterr().out
+    assert all(name in printed and str(recipe) in printed for name, recipe in methods.METHODS.items())
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--eps", "8"], "grey"),
+        (["--eps", "eight"], "8/255"),
+        (["--method", "pgd11"], "--method must be one of"),
+        (["--model", "resnet18"], "does not fit images of 8 × 8"),
+        (["--epochs", "0"], "--epochs must be at least 1"),
+        (["--momentum", "1.5"], "--momentum"),
+        (["--batch-size", "100000"], "--batch-size"),
+        (["--holdout", "0"], "--holdout"),
+        (["--method", "l2l-grad", "--norm", "l2", "--eps", "1"], "linf"),
+        (["--dataset", "cifar10", "--data-dir", "nowhere"], "nowhere"),
+        (["--resume", "nowhere"], "nowhere"),
+        (["--resume", "nowhere", "--epochs", "3"], "--epochs cannot be given with --resume"),
+        (["--grade-images", "0"], "--grade-images"),
+        (["--dataset", "mnist"], "--dataset"),
+        (["--norm", "l2"], "--eps"),
+        (["--compile", "--method", "fast-bat"], "--compile"),
+        (["--method", "standard", "--label-smoothing", "0.1"], "--label-smoothing"),
+        (["--threads", "0"], "--threads"),
+        (["--learning-rate", "nan"], "--learning-rate must be a finite number"),
+        (["--awp-from", "0.5"], "without --awp"),
+        (["--ema", "0.5", "--average", "none"], "without --average ema"),
+        (["--method", "l2l-sdi", "--attacker-sees"], "--attacker-sees"),
+        (["--data-dir", "."], "--data-dir would change nothing"),
+        (["--grade", "none", "--grade-images", "10"], "--grade-images would change nothing"),
+        (["--device", "tpu"], "--device"),
+    ],
+)
+def test_bad_input_is_one_sentence(flags, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(flags)
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+def test_cuda_without_a_device_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["--device", "cuda"])
+    assert "no CUDA device" in capsys.readouterr().err
+
+
+def test_an_existing_folder_is_left_alone(tmp_path, capsys):
+    (tmp_path / "mine.txt").write_text("keep")
+    with pytest.raises(SystemExit):
+        cli.main(["--epochs", "1", "--run-dir", str(tmp_path)])
+    assert "not empty" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_grading_refuses_what_it_cannot_grade(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(cli, "grade_folder", lambda *_, **__: pytest.fail("it was attacked"))
+    run = Run.create(Path(tmp_path) / "run", kind="at", config={})
+    with run.held(), pytest.raises(SystemExit):  # it is training
+        cli.grade_main([str(run.folder)])
+    assert "another process" in capsys.readouterr().err
+    monkeypatch.undo()
+    for words, said in (
+        ([], "name a finished run"),
+        (["--threads", "0"], "--threads"),
+        (["--images", "0"], "--images"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            cli.grade_main([str(tmp_path), *words])
+        assert stopped.value.code == 2
+        assert said in capsys.readouterr().err

@@ -1,0 +1,59 @@
+"""What a notebook uses: training of one's own classifier on one's own data, runs and grades of them."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from l2l_at import DATASETS, ATConfig, DataSet, Images, Threat, cli, datasets, export, grade, load, train
+from l2l_experiment.errors import UserError
+
+
+def squares(count, seed):
+    """Ten classes: which of ten rows is bright."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % 10
+    integers = torch.randint(0, 100, (count, 1, 10, 10), generator=generator, dtype=torch.uint8)
+    integers[torch.arange(count), 0, labels] += 120
+    return Images(integers, labels)
+
+
+@pytest.fixture
+def own(monkeypatch):
+    data = DataSet("squares", 10, lambda: (squares(400, 0), squares(60, 1)), "squares, drawn by the test")
+    monkeypatch.setitem(DATASETS, "squares", data)
+    return data
+
+
+def test_any_module_is_trained_on_any_data_set_and_graded(monkeypatch, own):
+    monkeypatch.delitem(DATASETS, "squares")
+    model = nn.Sequential(nn.Flatten(), nn.Linear(100, 10))
+    before = model[1].weight.detach().clone()
+    config = ATConfig(method="pgd", eps=0.05, epochs=6, batch_size=60, average="swa")
+    classifier = train(model, own, config=config, progress=False)
+    assert not classifier.training
+    assert classifier is not model  # its average
+    assert not torch.equal(model[1].weight, before)
+    images, labels = datasets.load("squares").test.take(slice(None))
+    found = grade(classifier, images, labels, Threat("linf", 0.05))
+    assert found["robust"] > 0.9
+    assert train(None, datasets.load(own), config=ATConfig(model="preact-tiny", epochs=1), progress=False)
+
+
+def test_the_card_of_own_data_says_where_they_come_from(own, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "run"
+    cli.main(
+        ["--dataset", "squares", "--epochs", "1", "--subset", "256", "--method", "pgd-2", "--run-dir", str(folder)]
+    )
+    card = json.loads((folder / "best" / export.CARD).read_text())
+    assert (card["dataset"], card["data"], card["shape"]) == ("squares", "squares, drawn by the test", [1, 10, 10])
+    assert card["model"] == "preact-tiny"
+    cli.grade_main([str(folder), "--images", "10"])
+    assert json.loads((folder / "record.json").read_text())["result"]["grade"]["n"] == 10
+    monkeypatch.delitem(DATASETS, "squares")
+    classifier = load(folder)  # its card holds what it takes
+    assert classifier(torch.rand(2, 1, 10, 10)).shape == (2, 10)
+    torch.testing.assert_close(classifier.mean.flatten().tolist(), list(own.normalisation[0]))
+    with pytest.raises(UserError, match="'squares'; one of your own"):
+        datasets.find("squares")

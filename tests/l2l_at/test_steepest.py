@@ -1,0 +1,112 @@
+"""Hand-designed followers at their default settings, against attack and loss written out by hand."""
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from l2l_at import attacks
+from l2l_at.batches import Batch
+from l2l_at.config import ATConfig
+from l2l_at.datasets import load
+from l2l_at.threat import Threat
+from l2l_at.trainer import Trainer
+from tests.l2l_at.by_hand import EPS, ascent, compare, cut, named, started
+
+BY_HAND = {  # steps, size over the radius, start, what rises, whether in training mode, loss
+    "fgsm-rs": (1, 1.25, "random", "ce", False, "ce"),
+    "pgd": (10, 0.25, "random", "ce", False, "ce"),
+    "pgd-2": (2, 0.5, "random", "ce", False, "ce"),
+    "ro": (1, 1.0, "zero", "ce", True, "ce"),
+    "trades": (10, 0.25, "noise", "kl", False, "trades"),
+    "mart": (10, 0.25, "noise", "ce", False, "mart"),
+    "arow": (10, 0.25, "random", "kl", False, "arow"),
+    "cow": (10, 0.25, "random", "kl", False, "cow"),
+}
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_hand_designed_methods(name, game):
+    steps, size, start, rises, training, loss = BY_HAND[name]
+    model, batch = game
+
+    def signed_steps(twin):
+        twin.train(training)
+        delta = started(batch, start)
+        for _ in range(steps):
+            delta = cut(delta + size * EPS * ascent(twin, batch, delta, rises).sign(), batch.images)
+        return delta
+
+    compare(named(name), model, batch, signed_steps, loss)
+
+
+def test_pgd_is_bit_equal_to_one_written_by_hand(model, batch):
+    model.eval()
+    torch.manual_seed(5)
+    delta = attacks.pgd(model, batch.images, batch.labels, Threat("linf", EPS), steps=7, size=0.25)
+    torch.manual_seed(5)
+    by_hand = started(batch, "random")
+    for _ in range(7):
+        by_hand = by_hand.detach().requires_grad_()
+        loss = cross_entropy(model(batch.images + by_hand), batch.labels, reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, by_hand)
+        by_hand = cut(by_hand + 0.25 * EPS * gradient.sign(), batch.images)
+    assert torch.equal(delta, by_hand.detach())
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_robust_optimisation_is_one_steepest_step_from_the_image(smooth_game, norm):
+    model, batch = smooth_game
+    batch = batch._replace(images=batch.images * 0.4 + 0.3)  # away from the box, which the paper does not know
+    delta = named("ro", norm=norm).loss(model, batch).delta
+    for mine, gradient in zip(delta, ascent(model, batch, torch.zeros_like(batch.images)), strict=True):
+        if norm == "linf":
+            expected = EPS * gradient.sign()
+        elif norm == "l2":
+            expected = EPS * gradient / gradient.norm()
+        else:
+            largest = gradient.abs().flatten().argmax()
+            expected = torch.zeros_like(gradient).flatten()
+            expected[largest] = EPS * gradient.flatten()[largest].sign()
+            expected = expected.view_as(gradient)
+        torch.testing.assert_close(mine, expected)
+
+
+def test_n_fgsm_is_noise_and_a_step_without_a_ball(game):
+    model, batch = game
+    images = batch.images  # half of the pixels lies on the box
+
+    def by_hand(twin):
+        noise = torch.empty_like(images).uniform_(-2 * EPS, 2 * EPS)
+        noise = (images + noise).clamp(0, 1) - images
+        return (images + noise + EPS * ascent(twin.train(), batch, noise).sign()).clamp(0, 1) - images
+
+    compare(named("n-fgsm"), model, batch, by_hand, "ce")
+    assert (named("n-fgsm").follower.perturb(model, batch).abs() > EPS).any()
+
+
+def test_free_steps_along_the_classifiers_own_backward_pass(game):
+    model, batch = game
+    method = named("free", replays=3)
+    assert method.replays == 3
+    expected = torch.zeros_like(batch.images)
+    for _ in range(3):
+        answer = method.loss(model.train(), batch)
+        torch.testing.assert_close(answer.delta, expected)
+        answer.loss.backward()
+        expected = cut(expected + EPS * ascent(model, batch, expected).sign(), batch.images)
+        method.follower.improve(model, batch)
+    other = Batch(torch.rand_like(batch.images), *batch[1:])
+    torch.testing.assert_close(method.loss(model, other).delta, cut(expected, other.images))
+
+
+def test_free_counts_replays_as_steps():
+    task = load("digits", subset=256)
+    trainer = Trainer(ATConfig(method="free", replays=2, batch_size=64, epochs=2), task)
+    rows = []
+    for _ in range(trainer.total):
+        trainer.step()
+        rows.append(trainer.batch.rows.tolist())
+    assert trainer.total == 8
+    assert rows[0] == rows[1]
+    assert rows[1] != rows[2]
+    assert sorted(sum(rows[::2], [])) == list(range(256))
