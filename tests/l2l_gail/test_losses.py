@@ -5,10 +5,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch.func import functional_call
 
-from l2l_gail.config import GAILConfig
-from l2l_gail.discriminator import Batch, Discriminator, bernoulli_entropy, draw, health, objective
+from l2l_gail import Discriminator, GAILConfig
+from l2l_gail.losses import Batch, bernoulli_entropy, draw, health, objective
 
 PLAIN = replace(GAILConfig(), gradient_penalty=0.0)
 
@@ -39,18 +38,6 @@ def test_gradient_penalty_of_a_linear_discriminator_is_known():
     norm = discriminator.layers[0].weight.norm()
     expected = objective(discriminator, batch, PLAIN)(weights) + 3.0 * (norm - 0.25) ** 2
     torch.testing.assert_close(objective(discriminator, batch, config)(weights), expected)
-
-
-def test_gradient_penalty_equals_a_finite_difference_of_the_network():
-    discriminator, batch, weights = setup()
-    config = replace(PLAIN, gradient_penalty=1.0, gradient_target=1.0)
-    penalty = objective(discriminator, batch, config)(weights) - objective(discriminator, batch, PLAIN)(weights)
-    points, width = torch.lerp(batch.policy, batch.expert, batch.mixing), 1e-6
-    slopes = torch.stack(
-        [(discriminator(points + width * e) - discriminator(points - width * e)) / (2 * width) for e in torch.eye(5)],
-        dim=1,
-    )
-    torch.testing.assert_close(penalty, (slopes.norm(dim=1) - 1).square().mean(), rtol=1e-6, atol=1e-8)
 
 
 def test_entropy_bonus_label_smoothing_and_mixup():
@@ -102,16 +89,6 @@ def test_spectral_norm_divides_by_the_largest_singular_value():
     assert all(torch.equal(a, b) for a, b in zip(before, discriminator.buffers(), strict=True))
 
 
-def test_objective_does_not_touch_the_live_weights():
-    discriminator, batch, weights = setup()
-    other = {name: w + 1 for name, w in weights.items()}
-    expected = functional_call(discriminator, other, (batch.expert,))
-    assert not torch.allclose(expected, discriminator(batch.expert))
-    before = [p.clone() for p in discriminator.parameters()]
-    objective(discriminator, batch, GAILConfig())(other)
-    assert all(torch.equal(a, b) for a, b in zip(before, discriminator.parameters(), strict=True))
-
-
 def test_draw_is_seeded_and_takes_rows_of_each_kind():
     expert, policy = torch.arange(4.0).unsqueeze(1), 10 + torch.arange(6.0).unsqueeze(1)
     one = draw(expert, policy, 50, torch.Generator().manual_seed(1))
@@ -122,25 +99,16 @@ def test_draw_is_seeded_and_takes_rows_of_each_kind():
     assert ((one.mixing >= 0) & (one.mixing <= 1)).all()
 
 
-@pytest.mark.parametrize(("shift", "accuracy"), [(50.0, 1.0), (-50.0, 0.0)])
-def test_health_of_a_discriminator_that_has_won_or_lost(shift, accuracy):
-    class Sum(Discriminator):
-        def forward(self, x):
-            return shift * x.sum(1)
+@pytest.mark.parametrize(("slope", "accuracy"), [(1.0, 1.0), (50.0, 1.0), (-50.0, 0.0)])
+def test_health(slope, accuracy):
+    def discriminator(x):
+        return slope * x.sum(1)
 
     ones = torch.ones(8, 3)
-    figures = health(Sum(3, (2,)), ones, -ones)
+    figures = health(discriminator, ones, -ones)  # logits of 3 and -3 times the slope
+    assert figures["disc_loss"] == pytest.approx(2 * math.log1p(math.exp(-3 * slope)), rel=1e-5)
     assert figures["disc_acc"] == figures["disc_acc_expert"] == figures["disc_acc_gen"] == accuracy
-    assert figures["logit_gap"] == pytest.approx(6 * shift)
-    assert figures["disc_entropy"] == pytest.approx(0, abs=1e-6)
-
-
-def test_health_of_a_discriminator_that_is_right():
-    class Sum(Discriminator):
-        def forward(self, x):
-            return x.sum(1)
-
-    ones = torch.ones(8, 3)
-    figures = health(Sum(3, (2,)), ones, -ones)  # logits 3 and -3
-    assert figures["disc_loss"] == pytest.approx(2 * math.log1p(math.exp(-3)), rel=1e-5)
-    assert (figures["disc_acc_expert"], figures["disc_acc_gen"]) == (1.0, 1.0)
+    assert figures["logit_gap"] == pytest.approx(6 * slope)
+    p = 1 / (1 + math.exp(-3 * slope))
+    entropy = -p * math.log(p) - (1 - p) * math.log(1 - p) if slope == 1 else 0.0
+    assert figures["disc_entropy"] == pytest.approx(entropy, abs=1e-5)
