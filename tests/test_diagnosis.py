@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from l2l_at import cli as at
 from l2l_experiment import drawings
 from l2l_gail import cli as gail
 
@@ -52,7 +51,6 @@ def test_pictures_can_be_drawn_again_from_the_numbers_beside_them(imitation, dia
 
 def test_curves_are_those_that_their_titles_name():
     """Each logged figure has a value of its own here, so that a title over another figure would show."""
-    from l2l_at import diagnosis as of_defence
     from l2l_gail import diagnosis as of_imitation
 
     values = {"disc/disc_acc": 0.1, "disc/disc_acc_expert": 0.2, "disc/heldout_acc": 0.3, "disc/disc_acc_gen": 0.4}
@@ -64,16 +62,6 @@ def test_curves_are_those_that_their_titles_name():
     assert drawn["discriminator"] == {"demonstrations": 0.2, "other demonstrations": 0.3, "policy": 0.4}
     assert drawn["reward"] == {"learned reward": 5, "logits": 6}
     assert drawn["step"] == pytest.approx({"learned rule": 2, "its log rate alone": 1})
-    tags = {title: tag for _, titles in of_defence.CURVES.values() for title, tag in titles.items()}
-    assert tags == {
-        "of PGD-10's loss": "follower/strength",
-        "of what PGD-10 adds to the loss": "follower/gain",
-        "of the radius": "follower/norm",
-        "held out, clean": "robust/clean",
-        "held out, PGD-10": "robust/pgd10",
-        "training, one step": "train/fgsm",
-        "training, PGD-10": "train/pgd10",
-    }
 
 
 def test_rollouts_go_on_from_the_checkpoint(imitation):
@@ -142,64 +130,6 @@ def test_rule_that_has_hardly_learned_answers_as_adam_does(imitation):
     assert quicker["learned rule"][0] == reached["Adam"][0]
     assert quicker["learned rule"][1] < reached["Adam"][1] < reached["Adam"][0]  # a small step, and one twice as long
     assert response(model, steps[:1])["learned rule"][1] == pytest.approx(2 * curves["Adam"][1], rel=1e-4)
-
-
-def test_of_an_adversarial_training(tmp_path, diagnose):
-    folder = tmp_path / "run"
-    at.main(["--method", "l2l", "--epochs", "1", "--subset", "256", "--grade", "none", "--run-dir", str(folder)])
-    assert diagnose(folder) == {"strength", "accuracy", "ladder"}
-
-
-def test_ladder_is_the_loss_under_each_attack():
-    """On a linear classifier the loss under PGD is that of ε·sign, however many steps it takes."""
-    import torch
-    from torch.nn.functional import cross_entropy
-
-    from l2l_at.config import ATConfig
-    from l2l_at.data import load
-    from l2l_at.diagnosis import STEPS, ladder
-    from l2l_at.trainer import Trainer
-
-    config = ATConfig(dataset="digits", method="pgd", eps="0.05", model="small-cnn", attack_steps=1, attack_size=1.0)
-    trainer = Trainer(config, load("digits"))
-    torch.manual_seed(0)
-    linear = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
-    with torch.no_grad():  # two classes that differ: which way to go is the same everywhere
-        linear[1].weight[2:] = 0
-        linear[1].bias[:] = torch.tensor([0.0, 0.0] + 8 * [-1e4])
-    trainer.model = linear
-    x, y = torch.full((16, 1, 8, 8), 0.5), torch.zeros(16, dtype=torch.long)
-    worst = x + 0.05 * (linear[1].weight[1] - linear[1].weight[0]).sign().view(1, 8, 8)
-    expected = cross_entropy(linear(worst), y).item()
-    pgd, own, largest = ladder(trainer, x, y)
-    assert largest <= 1.001
-    assert list(pgd) == list(STEPS)
-    assert list(pgd.values())[1:] == pytest.approx(len(STEPS[1:]) * [expected], rel=1e-5)
-    assert cross_entropy(linear(x), y).item() < pgd[1] <= expected * (1 + 1e-5)
-    assert cross_entropy(linear(x), y).item() < own <= expected * (1 + 1e-5)
-
-
-def test_a_ladder_says_that_n_fgsm_leaves_the_ball(tmp_path):
-    from l2l_at import diagnosis
-    from l2l_experiment.run import Run
-
-    folder = tmp_path / "run"
-    at.main(["--method", "n-fgsm", "--epochs", "1", "--subset", "256", "--grade", "none", "--run-dir", str(folder)])
-    (name,) = diagnosis.diagnose(Run.open(folder, kind="at"))["ladder"].labels["reference"]
-    assert name.startswith("n-fgsm (up to ")
-    assert 1 < float(name.split()[3]) <= 3  # noise of two radii and a step of one (de Jorge et al., 2022)
-
-
-def test_a_defence_trained_on_a_gpu_is_diagnosed_without_one(tmp_path, monkeypatch):
-    from l2l_at import diagnosis
-    from l2l_experiment.run import Run
-
-    folder = tmp_path / "run"
-    at.main(["--method", "fgsm-rs", "--epochs", "1", "--subset", "256", "--grade", "none", "--run-dir", str(folder)])
-    settings = folder / "config.yaml"
-    settings.write_text(settings.read_text().replace("device: auto", "device: cuda"))
-    assert "device: cuda" in settings.read_text()
-    assert len(diagnosis.diagnose(Run.open(folder, kind="at"))) == 3
 
 
 def test_folder_that_holds_no_run(tmp_path, diagnose, capsys):

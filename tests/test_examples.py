@@ -1,10 +1,10 @@
 """The examples run, and stay short enough to be read at a glance."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 FOLDER = Path(__file__).parents[1] / "examples"
 SHORT = ("--steps", "2048", "--eval-episodes", "1")
@@ -39,11 +39,15 @@ def test_own_environment(tmp_path):
     assert (tmp_path / "run" / "policy.zip").is_file()
 
 
-def test_own_data_set():
+def test_own_data_set(tmp_path):
     import own_data_set
 
-    trainer = own_data_set.main(count=256, epochs=1)
-    assert all(torch.isfinite(weight).all() for weight in trainer.model.parameters())
+    assert own_data_set.parse(["--dataset", "stripes"]).settings.model == "preact-tiny"
+    own_data_set.main(["--dataset", "stripes", "--method", "fgsm-rs", "--epochs", "1", "--run-dir", "run"])
+    own_data_set.grade_main(["run", "--images", "4"])
+    del own_data_set.DATASETS["stripes"]
+    card = json.loads((tmp_path / "run" / "best" / "card.json").read_text())
+    assert (card["data"], card["grade"]["n"]) == ("stripes, drawn on the fly", 4)
 
 
 def test_own_method():
