@@ -7,11 +7,9 @@ from torch import nn
 from l2l_at.alarms import CollapseAlarm
 from l2l_at.attacks import pgd
 from l2l_at.batches import Batch
-from l2l_at.config import ATConfig
-from l2l_at.datasets import Images, load
+from l2l_at.datasets import Images
 from l2l_at.probe import follower_figures, picture, robust_accuracy
 from l2l_at.threat import Threat
-from l2l_at.trainer import Trainer
 
 
 class Brightness(nn.Module):
@@ -66,23 +64,6 @@ def test_the_alarm_by_its_rule():
     assert not alarm({"train/fgsm": 0.3, "train/pgd10": 0.2})
     assert CollapseAlarm()({"train/fgsm": 0.9, "train/pgd10": 0.1})
     assert not CollapseAlarm()({"train/fgsm": 0.15, "train/pgd10": 0.02})  # withstands nothing yet
-
-
-def test_strength_of_pgd_is_one_and_of_nothing_is_absent():
-    task = load("digits", subset=256)
-    for name, expected in (("pgd", 1.0), ("standard", None)):
-        trainer = Trainer(ATConfig(method=name, epochs=3, batch_size=64), task)
-        for _ in range(12):
-            trainer.step()
-        torch.manual_seed(3)
-        before = torch.get_rng_state()
-        figures = follower_figures(trainer.model, trainer.method.follower, Batch(*task.train.take(slice(0, 64))))
-        assert torch.equal(before, torch.get_rng_state())
-        if expected is None:
-            assert "follower/strength" not in figures
-        else:
-            assert figures["follower/strength"] == pytest.approx(expected, abs=0.05)
-            assert figures["follower/gain"] == pytest.approx(expected, abs=0.1)
 
 
 def test_picture_has_three_rows():

@@ -51,13 +51,6 @@ def test_projection_is_inside_idempotent_and_nearest(norm, seed, count, radius, 
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_projection_leaves_what_is_inside(norm):
-    images = torch.full((2, 1, 2, 2), 0.5)
-    delta = torch.full_like(images, 0.01)
-    torch.testing.assert_close(Threat(norm, 0.2).project(delta, images), delta)
-
-
-@pytest.mark.parametrize("norm", NORMS)
 def test_random_start_is_inside_and_reaches_far(norm):
     torch.manual_seed(0)
     threat = Threat(norm, 0.3)
@@ -111,12 +104,6 @@ def test_radius_in_standard_deviations():
 def test_radius_that_is_none(text):
     with pytest.raises(UserError, match="8/255"):
         parse_radius(text)
-
-
-@pytest.mark.parametrize(("norm", "radius"), [("linf", 8.0), ("linf", 0.5), ("l2", 30.0), ("l1", 2000.0)])
-def test_implausible_radius_is_refused_with_the_reason(norm, radius):
-    with pytest.raises(UserError, match="grey"):
-        Threat(norm, radius).check((3, 32, 32))
 
 
 @pytest.mark.parametrize(("norm", "grey"), [("linf", 0.5), ("l2", 0.5 * math.sqrt(3072)), ("l1", 0.5 * 3072)])
