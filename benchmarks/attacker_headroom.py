@@ -13,13 +13,13 @@ from typing import Annotated, Any
 
 import torch
 import tyro
-from l2l_at.batches import Batch
-from l2l_at.session import KIND, load_task, stored_args
 from torch.nn.functional import cross_entropy
 
 from l2l_at import attacks
 from l2l_at.attacks import evaluating
+from l2l_at.batches import Batch
 from l2l_at.methods.residual import Residual
+from l2l_at.session import KIND, load_task, stored_args
 from l2l_at.trainer import Trainer
 from l2l_experiment import checkpoint, provenance
 from l2l_experiment.errors import UserError, exit_on_user_error
