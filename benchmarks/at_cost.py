@@ -5,36 +5,36 @@ process's own time is measured, on CUDA the clock, and the multiplications and a
 device does at best in a matrix product. Only the ratios mean something beyond this machine.
 """
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import tyro
-from at_variants import VARIANTS
+from records import ROOT, trained_by
 from torch.utils.flop_counter import FlopCounterMode
-from turns import compare
+from turns import compare, write
 
-from l2l_at import methods
+from l2l_at import datasets, methods
+from l2l_at.cli import parse
 from l2l_at.config import ATConfig, tuned
-from l2l_at.data import Dataset, Task
-from l2l_at.data import load as load_data
 from l2l_at.methods import METHODS
 from l2l_at.trainer import Trainer
-from l2l_experiment import provenance
 from l2l_experiment.errors import exit_on_user_error
+from l2l_experiment.settings import plain
+from l2l_experiment.sweep_files import expand, read, switches
 
 
 @dataclass(frozen=True)
 class Args:
     """Measure the cost of a training step of every method."""
 
-    dataset: Dataset = "digits"
+    dataset: str = "digits"
     """Data set; its tuned settings are used."""
-    methods: tuple[str, ...] = (*METHODS, *VARIANTS)
-    """Methods and variants (benchmarks/at_variants.py) to measure; pgd is always among them."""
+    methods: tuple[str, ...] = ()
+    """Methods and forms of them in benchmarks/at.yml (`zoo`, `frozen`), by default all; pgd is always among them."""
     model: str | None = None
     """Classifier, if not the tuned one."""
     attacker: str | None = None
@@ -62,13 +62,15 @@ def main() -> None:
     torch.set_num_threads(1)
     changes = {name: getattr(args, name) for name in ("model", "batch_size") if getattr(args, name)}
     config = replace(tuned(args.dataset), device=args.device, compile=args.compile, **changes)
-    task = load_data(config.dataset, data_dir=args.data_dir)
-    names = list(dict.fromkeys(("pgd", *args.methods)))
-    configs = {name: variant(config, name, args.attacker) for name in names}
+    task = datasets.load(config.dataset, data_dir=args.data_dir)
+    known = forms()
+    names = dict.fromkeys(("pgd", *(args.methods or (*METHODS, *known))))
+    configs = {name: variant(config, known.get(name, {"method": name}), args.attacker) for name in names}
     if args.compile:  # what differentiates a gradient cannot be compiled
         configs = {name: c for name, c in configs.items() if not methods.make(c, task.shape[0]).differentiates}
     trainers = {name: Trainer(config, task) for name, config in configs.items()}
-    clock = cuda_clock if trainers["pgd"].device.type == "cuda" else time.process_time
+    device = trainers["pgd"].device
+    clock = cuda_clock if device.type == "cuda" else time.process_time
     seconds: dict[str, list[float]] = {name: [] for name in trainers}
     for turn in range(args.repeats + 1):
         for name, trainer in trainers.items():
@@ -76,37 +78,34 @@ def main() -> None:
             if turn:  # the first turn warms up
                 seconds[name].append(taken)
     milliseconds = {name: [1000 * value for value in values] for name, values in seconds.items()}
-    summary = compare(milliseconds, "pgd", "milliseconds")
-    device = trainers["pgd"].device
-    work = {}
+    work = {"batches_per_epoch": len(task.train) // config.batch_size, "seconds_a_step": seconds}
+    work["summary"] = compare(milliseconds, "pgd", "milliseconds")
     if device.type == "cuda":  # where a step's work is compared with what the device could do
         del trainers
         work["matrix_rate"] = matrix_rate(device)
         work["operations_a_step"] = {name: operations(config, task) for name, config in configs.items()}
-        for name, count in work["operations_a_step"].items():
-            rate = 1000 * count / summary[name]["milliseconds"]
-            print(f"{name:12}{rate / 1e12:8.1f} TFLOP/s, {rate / work['matrix_rate']:.1%} of a matrix product's")
+    settings = {name: getattr(config, name) for name in ("dataset", "model", "batch_size", "compile")}
+    settings["attacker"] = args.attacker or config.attacker
     if args.out is not None:
-        record = {
-            "command": provenance.command_line(),
-            "git": provenance.git_state(),
-            "machine": provenance.machine(),
-            "versions": provenance.versions(),
-            "device": str(device),
-            "settings": {name: getattr(config, name) for name in ("dataset", "model", "batch_size", "compile")}
-            | {"attacker": args.attacker or config.attacker},
-            "batches_per_epoch": len(task.train) // config.batch_size,
-            "seconds_a_step": seconds,
-            "summary": summary,
-        } | work
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(record, indent=1) + "\n")
+        write(args.out, {"device": str(device), "settings": settings, **work})
 
 
-def variant(config: ATConfig, name: str, attacker: str | None = None) -> ATConfig:
-    """The settings of a method or variant; `attacker` is for those that have a choice of networks."""
-    changes = dict(VARIANTS.get(name, {"method": name}))
-    if attacker and "attacker" in METHODS[changes.get("method", config.method)].takes:
+def forms() -> dict[str, dict[str, Any]]:
+    """Settings that forms of the methods change, by their names in the tables: the variants of benchmarks/at.yml."""
+    _, experiments = read(str(ROOT / "benchmarks" / "at.yml"), [])
+    usual, found = plain(parse([]).settings), {}
+    for flags in (flags for name in ("frozen", "zoo") for flags in expand(experiments[name], switches("at")).values()):
+        settings = plain(parse(flags).settings)
+        changed = {name: value for name, value in settings.items() if value != usual[name]}
+        found[trained_by(settings)] = {"method": settings["method"]} | changed
+    apart = {name: {n: v for n, v in some.items() if n not in ("eps", "seed")} for name, some in found.items()}
+    return {name: some for name, some in apart.items() if name not in METHODS}
+
+
+def variant(config: ATConfig, changes: dict[str, Any], attacker: str | None = None) -> ATConfig:
+    """The settings of a method or a form of it; `attacker` is for those that have a choice of networks."""
+    changes = dict(changes)
+    if attacker and "attacker" in METHODS[changes["method"]].takes:
         changes["attacker"] = attacker
     # Weights are perturbed from the start, for what is measured are the first steps.
     return replace(config, **changes, **({"awp_from": 0.0} if changes.get("awp") else {}))
@@ -122,7 +121,7 @@ def timed(trainer: Trainer, steps: int, clock: Callable[[], float]) -> float:
     return (clock() - start) / steps
 
 
-def operations(config: ATConfig, task: Task) -> float:
+def operations(config: ATConfig, task: datasets.Task) -> float:
     """Multiplications and additions of convolutions and matrix products in a training step, the mean over four.
 
     Four, for that is how often the residual attacker learns; counted without compilation, which hides them.

@@ -9,22 +9,24 @@ import copy
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import tyro
+from l2l_at.batches import Batch
+from l2l_at.session import KIND, load_task, stored_args
 from torch.nn.functional import cross_entropy
 
 from l2l_at import attacks
-from l2l_at.arguments import KIND, stored_args
 from l2l_at.attacks import evaluating
-from l2l_at.data import Batch
-from l2l_at.data import load as load_data
 from l2l_at.methods.residual import Residual
 from l2l_at.trainer import Trainer
 from l2l_experiment import checkpoint, provenance
 from l2l_experiment.errors import UserError, exit_on_user_error
 from l2l_experiment.run import Run
+from l2l_experiment.sweep_files import flat
+
+NOTE = "Attackers fitted to the classifiers of finished runs, by benchmarks/attacker_headroom.py."
 
 
 @dataclass(frozen=True)
@@ -49,37 +51,25 @@ def main() -> None:
     args = tyro.cli(Args)
     torch.set_num_threads(1)
     found = {folder.name: measure(folder, args) for folder in args.runs}
-    names = list(next(iter(found.values())))
-    print(f"{'loss on held-out images':24}" + "".join(f"{name:>16}" for name in names))
-    for run, row in found.items():
-        print(f"{run:24}" + "".join(f"{row[name]:16.3f}" for name in names))
+    for run, record in found.items():
+        print(run, *(f"{name} {value:.3f}" for name, value in record["result"]["loss"].items()), sep="   ")
     if args.out is not None:
-        record = {
-            "command": provenance.command_line(),
-            "git": provenance.git_state(),
-            "machine": provenance.machine(),
-            "steps": args.steps,
-        }
-        record |= {"rate": args.rate, "draws": args.draws, "headroom": found}
-        args.out.write_text(json.dumps(record, indent=1) + "\n")
+        args.out.write_text(json.dumps({"note": NOTE, "runs": found}, separators=(",", ":")) + "\n")
 
 
-def measure(folder: Path, args: Args) -> dict[str, float]:
-    """Mean cross-entropy under each attack on the run's last classifier."""
+def measure(folder: Path, args: Args) -> dict[str, Any]:
+    """A record with the mean cross-entropy under each attack on the run's last classifier."""
     run = Run.open(folder, kind=KIND)
     stored = stored_args(run)
-    config = replace(stored.settings, device="auto", compile=False)  # it may have been trained on another machine
-    task = load_data(
-        config.dataset, data_dir=stored.data_dir, holdout=config.holdout, seed=config.seed, subset=config.subset
-    )
-    trainer = Trainer(config, task)
+    stored = replace(stored, settings=replace(stored.settings, device="auto", compile=False))
+    task = load_task(stored)
+    trainer = Trainer(stored.settings, task)
     if not isinstance(trainer.method.follower, Residual):
-        raise UserError(f"{folder} is a run of {config.method}, which has no residual attacker")
-    tensors, meta = checkpoint.latest(folder)
-    trainer.restore(tensors, meta["trainer"])
-    model, follower, threat = trainer.model, trainer.method.follower, config.threat
+        raise UserError(f"{folder} is a run of {stored.settings.method}, which has no residual attacker")
+    trainer.load_state_dict(checkpoint.latest(folder)["trainer"])
+    model, follower, threat = trainer.model, trainer.method.follower, stored.settings.threat
     held_out = Batch(*task.held_out.to(trainer.device).take(slice(None)))  # no rows: starts are random
-    learned, fresh = follower.attacker, Trainer(config, task).method.follower.attacker
+    learned, fresh = follower.attacker, Trainer(stored.settings, task).method.follower.attacker
 
     def loss(perturb) -> float:
         torch.manual_seed(0)
@@ -96,10 +86,14 @@ def measure(folder: Path, args: Args) -> dict[str, float]:
         return loss(lambda: attacks.pgd(model, *held_out[:2], threat, steps=steps, size=size))
 
     with evaluating(model):
-        figures = {"as it starts": own(copy.deepcopy(fresh)), "as learned": own(learned)}
+        losses = {"as it starts": own(copy.deepcopy(fresh)), "as learned": own(learned)}
         follower.attacker = fresh
         fit(trainer, args)
-        return figures | {"after fitting": own(fresh), "PGD-2": pgd(2), "PGD-10": pgd(10), "PGD-50": pgd(50)}
+        losses |= {"after fitting": own(fresh), "PGD-2": pgd(2), "PGD-10": pgd(10), "PGD-50": pgd(50)}
+    result = {"loss": losses, "fit": {"steps": args.steps, "rate": args.rate, "draws": args.draws}}
+    made = {"versions": provenance.versions(), "machine": provenance.machine()}
+    commit = (provenance.git_state() or {}).get("commit")
+    return {"settings": flat(run.config), **made, "commit": commit, "result": result, "curves": {}}
 
 
 def fit(trainer: Trainer, args: Args) -> None:

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import tyro
-from campaign import ROOT
+from records import ROOT
 from torch.utils.tensorboard import SummaryWriter
+from turns import write as write_record
 
-from l2l_experiment import events, provenance
+from l2l_experiment import metrics
 
 ROUNDS, ROUND_STEPS, FIGURES = 488, 2048, 33
 TAG = "rollout/ep_rew_mean"
@@ -47,8 +48,7 @@ def main() -> None:
         assert sum(row["n"] for row in content["groups"].values()) == args.runs, "some runs were left out"
     print(f"{args.runs} runs of {ROUNDS * ROUND_STEPS:,} steps, half of them event files: {seconds:.1f} s")
     if args.out is not None:
-        record = {"runs": args.runs, "seconds": seconds, "machine": provenance.machine()}
-        args.out.write_text(json.dumps(record | {"versions": provenance.versions()}, indent=1) + "\n")
+        write_record(args.out, {"runs": args.runs, "seconds": seconds})
 
 
 def write(folder: Path, seed: int, *, ours: bool) -> None:
@@ -57,14 +57,14 @@ def write(folder: Path, seed: int, *, ours: bool) -> None:
     values = 6000 * (1 - np.exp(-np.arange(ROUNDS) / 100)) + generator.normal(0, 100, ROUNDS)
     clock = 0.5 * np.arange(ROUNDS)
     rows = [
-        {TAG: value, events.SECONDS: now} | {f"other/{i}": generator.normal() for i in range(FIGURES)}
+        {TAG: value, metrics.SECONDS: now} | {f"other/{i}": generator.normal() for i in range(FIGURES)}
         for value, now in zip(values, clock, strict=True)
     ]
     if ours:
         folder.mkdir()
-        (folder / "record.json").write_text('{"kind": "gail", "status": "finished"}')
+        (folder / "record.json").write_text('{"kind": "gail", "format": 2, "status": "finished"}')
         (folder / "config.yaml").write_text("settings: {}\n")
-        with events.JsonLines(folder / events.METRICS) as lines:
+        with metrics.JsonLines(folder / metrics.METRICS) as lines:
             for index, row in enumerate(rows):
                 lines.write(index * ROUND_STEPS, row)
         return

@@ -4,7 +4,6 @@ Environment steps per second of plain PPO on the true reward, GAIL with Adam and
 environments and one thread, in turns within one process. Only the ratios mean something beyond this machine.
 """
 
-import json
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,13 +11,13 @@ from typing import Any
 
 import torch
 import tyro
-from turns import compare
+from turns import compare, write
 
-from l2l_experiment import provenance
-from l2l_gail.config import GAILConfig, tuned
-from l2l_gail.environments import make_envs
-from l2l_gail.gail import GAIL, make_ppo, resolve_device
-from l2l_gail.training import TrainArgs, find_demonstrations
+from l2l_experiment import devices
+from l2l_gail import GAIL, GAILConfig, load_demonstrations
+from l2l_gail.config import TrainArgs, tuned
+from l2l_gail.environments import environment
+from l2l_gail.leaders.ppo import make_ppo
 
 ROUNDS = 4
 
@@ -55,7 +54,7 @@ def main() -> None:
         "gail": imitation(replace(config, follower="adam")),
         "l2l-gail": imitation(replace(config, follower="l2l")),
     }
-    steps = ROUNDS * config.num_envs * config.round_steps
+    steps = ROUNDS * config.n_envs * config.n_steps
     speeds: dict[str, list[float]] = {name: [] for name in runners}
     for turn in range(args.repeats + 1):
         for name, run in runners.items():
@@ -65,32 +64,23 @@ def main() -> None:
                 speeds[name].append(steps / (time.perf_counter() - start))
     summary = compare(speeds, "ppo", "steps_per_second")
     if args.out is not None:
-        record = {
-            "command": provenance.command_line(),
-            "machine": provenance.machine(),
-            "versions": provenance.versions(),
-            "device": args.device,
-            "settings": {name: getattr(config, name) for name in ("disc_hidden", "disc_updates", "disc_batch")},
-            "steps_a_turn": steps,
-            "steps_per_second": speeds,
-            "summary": summary,
-        }
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(record, indent=1) + "\n")
+        names = ("disc_hidden", "disc_updates", "disc_batch_size")
+        found = {"device": args.device, "settings": {name: getattr(config, name) for name in names}}
+        write(args.out, found | {"steps_a_turn": steps, "steps_per_second": speeds, "summary": summary})
 
 
 def plain_ppo(config: GAILConfig) -> Any:
     """Stable-Baselines3's PPO on the true reward, as a function that makes so many steps."""
-    envs = make_envs(config.env, config.num_envs, config.seed)
-    ppo = make_ppo(config, envs, resolve_device(config.device))
+    envs = environment(config.env).vectorised(config.n_envs, config.seed)
+    ppo = make_ppo(config, envs, devices.resolve(config.device, auto="cpu"))
     return lambda steps: ppo.learn(steps, reset_num_timesteps=ppo.num_timesteps == 0)
 
 
 def imitation(config: GAILConfig) -> Any:
     """GAIL with a configuration's follower, as a function that makes so many steps."""
-    demonstrations, _ = find_demonstrations(TrainArgs(settings=config))
-    gail = GAIL(config, demonstrations)
-    return lambda steps: gail.learn(gail.ppo.num_timesteps + steps)
+    demonstrations = load_demonstrations(None, config.env, num_demos=TrainArgs.num_demos)
+    gail = GAIL(config.env, demonstrations, config=config)
+    return lambda steps: gail.learn(steps, reset_num_timesteps=gail.leader.algorithm.num_timesteps == 0)
 
 
 if __name__ == "__main__":

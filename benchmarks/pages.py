@@ -1,80 +1,159 @@
-"""Pages of results, made from their records: what the reports of imitation and of adversarial training share."""
+"""Write the generated tables and figures of README and docs from the records: python benchmarks/pages.py [--check]
 
-import json
+What they show is said in tables.yml. A table stands between `<!-- begin NAME -->` and `<!-- end NAME -->` in its page.
+"""
+
 import re
-from collections.abc import Callable
-from pathlib import Path
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
-import numpy as np
-from campaign import ROOT
+import computed
+import drawn
+import tyro
+import yaml
+from cells import Row, cell
+from records import RESULTS, ROOT, Selection, key, label, matches, ratios, runs
 
-from l2l_experiment.stability import RUNS_FOR_INTERVAL, mean_interval
-
-README = ROOT / "README.md"
-
-
-def fill(page: str, name: str, lines: list[str]) -> str:
-    """The page with new content between the marks of a name."""
-    content = "\n".join(lines)
-    pattern = rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)"
-    return re.sub(pattern, lambda match: f"{match[1]}{content}\n{match[2]}", page, flags=re.DOTALL)
+QUERIES = ROOT / "benchmarks" / "tables.yml"
+Spec = Mapping[str, Any]
+NO_SETTINGS = ("from", "minus", "pick", "alias", "lists", "of")  # what a row has beside settings of its runs
 
 
-def update(path: Path, contents: dict[str, list[str]]) -> None:
-    """Write new content between a page's marks; a name without marks is told."""
-    page = path.read_text()
-    for name, lines in contents.items():
-        if f"<!-- begin {name} -->" not in page:
-            print(f"{name}: no place for it in {path.name}")
-        page = fill(page, name, lines)
-    path.write_text(page)
+@dataclass(frozen=True)
+class Args:
+    """Make tables and figures anew."""
+
+    check: bool = False
+    """Change nothing: compare the tables with those in the pages, and exit with code 1 if one differs."""
 
 
-def gaps(one: dict[int, float], other: dict[int, float]) -> list[float]:
-    """One minus other on the seeds that both have."""
-    return [one[seed] - other[seed] for seed in sorted(one.keys() & other.keys())]
+def main() -> None:
+    """Write, or compare."""
+    args = tyro.cli(Args)
+    wrong = []
+    for page, tables in contents().items():
+        path = ROOT / page
+        old = path.read_text()
+        try:
+            new = filled(old, tables)
+        except ValueError as error:
+            sys.exit(f"{page}: {error}")
+        if new != old:
+            wrong.append(page)
+            if not args.check:
+                path.write_text(new)
+    if args.check:
+        print(
+            "".join(f"{page} is not what the records give; run python benchmarks/pages.py\n" for page in wrong), end=""
+        )
+        sys.exit(bool(wrong))
+    for name, spec in queries()["figures"].items():
+        drawn.draw(RESULTS / name, spec, rows_of(spec) if "from" in spec else [])
 
 
-def interval(some: list[float]) -> tuple[float, float, float]:
-    """Mean, and Student's t interval of it."""
-    middle, half = float(np.mean(some)), mean_interval(some)
-    return middle, middle - half, middle + half
+@cache
+def queries() -> dict[str, Any]:
+    """The content of tables.yml."""
+    return yaml.safe_load(QUERIES.read_text())
 
 
-def standard_error(share: float, images: int) -> float:
-    """Of a share of so many images, in points."""
-    return 100 * float(np.sqrt(share * (1 - share) / images))
+def contents() -> dict[str, dict[str, list[str]]]:
+    """The lines of every table by page and name."""
+    asked = queries()
+    found = {page: {name: table(spec) for name, spec in tables.items()} for page, tables in asked["pages"].items()}
+    methods = asked["methods"]
+    for page, where in methods["pages"].items():
+        found[f"docs/methods/{page}.md"] = {
+            "figures": table({**methods["table"], "where": {"method": where} if isinstance(where, list) else where})
+        }
+    for page, tables in computed.tables().items():
+        found.setdefault(page, {}).update(tables)
+    return found
 
 
-def difference(one: dict[int, float], other: dict[int, float]) -> str:
-    """Mean of one minus other over the seeds that both have, each seed's, and Student's t interval from three on."""
-    some = gaps(one, other)
-    each = ", ".join(f"{gap:+.1f}" for gap in some)
-    reach = "{:+.1f} to {:+.1f}".format(*interval(some)[1:]) if len(some) >= RUNS_FOR_INTERVAL else "–"
-    return f"{np.mean(some):+.1f} ({each}) | {reach}"
+def filled(page: str, tables: Mapping[str, Sequence[str]]) -> str:
+    """The page with these tables between their marks; ValueError if a mark or a table has no other half."""
+    marks = re.findall(r"<!-- begin (\S+) -->", page)
+    if sorted(marks) != sorted(tables):
+        raise ValueError(
+            f"marks {', '.join(sorted(set(marks) ^ set(tables)))} stand in the page or in tables.yml alone"
+        )
+    for name, lines in tables.items():
+        pattern = rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)"
+        page, count = re.subn(pattern, lambda m: "\n".join([m[1].strip(), *lines, m[2]]), page, flags=re.DOTALL)  # noqa: B023
+        if count != 1:
+            raise ValueError(f"{name} must begin and end once")
+    return page
 
 
-def origin(record: dict[str, Any]) -> dict[str, Any]:
-    """With what a run, or a later session of it, was made."""
-    commit = (record.get("git") or {}).get("commit")
-    return {"versions": record["versions"], "machine": record["machine"], "commit": commit}
+def table(spec: Spec) -> list[str]:
+    """A Markdown table: a row for each of `rows`, the cells of `columns` filled with its figures."""
+    columns = [column for part in spec["columns"] for column in columns_of(part)]
+    lines = [_line([spec.get("head", ""), *(title for title, _, _ in columns)]), "|---" * (1 + len(columns)) + "|"]
+    for title, row in rows_of(spec):
+        cells = [cell(template, row.where(where) if where else row) for _, where, template in columns]
+        lines.append(_line([title, *cells]))
+    return lines
 
 
-def condense(
-    runs: Path, data: Path, extract: Callable[[Path, dict[str, Any]], dict[str, Any]], *, ungraded: bool = False
-) -> None:
-    """Write what `extract(run's folder, its record)` keeps of the finished runs in RUNS/EXPERIMENT/RUN into
-    DATA/EXPERIMENT.json; earlier records stay. `ungraded` takes in runs that ended, too, but were not graded."""
-    for experiment in sorted(path for path in runs.iterdir() if path.is_dir()):
-        path = data / f"{experiment.name}.json"
-        kept = json.loads(path.read_text())["runs"] if path.is_file() else {}
-        for run in sorted(experiment.iterdir()):
-            record = json.loads((run / "record.json").read_text()) if (run / "record.json").is_file() else {}
-            if record.get("status") == "finished" or (ungraded and "result" in record and run.name not in kept):
-                kept[run.name] = {"result": record["result"]} | extract(run, record) | origin(record)
-                if later := record.get("sessions"):  # it was stopped and went on, on another machine perhaps
-                    kept[run.name]["sessions"] = [{"step": one["step"]} | origin(one) for one in later]
-        if kept:
-            data.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps({"runs": dict(sorted(kept.items()))}, separators=(",", ":")) + "\n")
+def _line(cells: Sequence[str]) -> str:
+    return f"|{'|'.join(cells)}|"
+
+
+def columns_of(part: Spec) -> list[tuple[str, Mapping[str, Any], str]]:
+    """Title, condition and cell of each column of a part of `columns`: one with `over` has columns for each value."""
+    if "over" not in part:
+        return [(title, {}, template) for title, template in part.items()]
+    ((setting, values),) = part["over"].items()
+    return [
+        (title.format(label(value)), {setting: value}, template)
+        for value in values
+        for title, template in part["cells"].items()
+    ]
+
+
+def rows_of(spec: Spec) -> list[tuple[str, Row]]:
+    """The rows of a table or the groups of a figure: listed, as pairs, or one for each value of the settings `each`."""
+    listed = {title: {} for title in spec["rows"]} if isinstance(spec.get("rows"), list) else dict(spec.get("rows", {}))
+    for one, other in spec.get("pairs", ()):
+        listed[f"{one} − {other}"] = {"trained_by": one, "minus": {"trained_by": other}}
+    if "each" in spec:
+        where = {**spec.get("where", {}), **spec.get("own", {})}
+        made = [run for run in runs(spec["from"]) if matches(run, where)]
+        for values in sorted({tuple(key(run, name) for name in spec["each"]) for run in made}, key=_order):
+            known = dict(zip(spec["each"], values, strict=True))
+            title = spec.get("" if "kind" in spec else "title", ", ".join(f"{{{name}}}" for name in known))
+            title = title.format(**{name: label(value) for name, value in known.items()})
+            listed[title] = {**spec.get("own", {}), **known}
+    rows = [(title, row_of(title, row, spec)) for title, row in listed.items()]
+    if "sort" in spec:
+        rows.sort(key=lambda row: row[1].where(spec.get("sort_where", {})).get(spec["sort"]), reverse="down" in spec)
+    return rows
+
+
+def _order(values: Sequence[Any]) -> list[tuple[bool, Any]]:
+    """Numbers as numbers before words."""
+    return [(isinstance(value, str), value if isinstance(value, str) else float(value or 0)) for value in values]
+
+
+def row_of(title: str, asked: Spec, spec: Spec) -> Row:
+    """A row's own runs, those they are compared with, and lists beside them, measured in turns."""
+    made = Selection(runs(asked.get("from", spec.get("from", ())))).where(spec.get("where", {}))
+    where = {name: value for name, value in asked.items() if name not in NO_SETTINGS}
+    named = {**{name: label(value) for name, value in where.items()}, "title": title, "of": asked.get("of")}
+    lists = {
+        name: ratios(*(word.format(**named) for word in words))
+        for name, words in asked.get("lists", spec.get("lists", {})).items()
+    }
+    minus = asked.get("minus", spec.get("minus", {}))
+    own, base = (replace(made.where(some), lists=lists) for some in (where, {**where, **minus}))
+    if "pick" in asked:
+        own, base = own.picked(*asked["pick"]), base.picked(*asked["pick"])
+    return Row(own, base, asked.get("alias", {}))
+
+
+if __name__ == "__main__":
+    main()

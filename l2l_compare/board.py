@@ -1,7 +1,6 @@
 """Groups of runs on one TensorBoard chart: their interquartile means with bands, by the custom-scalars plugin."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +12,10 @@ from tensorboard.plugins.custom_scalar import layout_pb2, metadata
 from torch.utils.tensorboard import SummaryWriter
 
 from l2l_compare.curves import Curve
-from l2l_experiment.stability import RUNS_FOR_INTERVAL, bootstrap_interval, interquartile_mean, on_grid
+from l2l_compare.reliability import RUNS_FOR_INTERVAL, bootstrap_interval, interquartile_mean
+from l2l_experiment.stability import on_grid
 
+Margin = layout_pb2.MarginChartContent
 SUFFIX = ".l2l-comparison"
 
 
@@ -29,28 +30,22 @@ def write(folder: Path, groups: Mapping[str, Sequence[Curve]], grids: Mapping[st
     for old in folder.glob(f"*{SUFFIX}"):
         old.unlink()
     # TensorBoard's steps are whole numbers: values are those at whole steps, each once.
-    middle, tasks = partial(interquartile_mean, axis=0), {}
+    tasks: dict[str, list[Margin.Series]] = {}
     with SummaryWriter(str(folder), filename_suffix=SUFFIX) as writer:
         for name, curves in groups.items():
             grid = np.asarray(grids[name])
             whole = np.unique(np.round(grid))
             steps = whole[(whole >= grid[0]) & (whole <= grid[-1])]
             values = np.stack([on_grid(curve.steps, curve.values, steps) for curve in curves])
-            mean = middle(values)
-            low, high = bootstrap_interval([values], middle) if len(curves) >= RUNS_FOR_INTERVAL else (mean, mean)
-            tags = {part: f"{name}/{part}" for part in ("mean", "low", "high")}
+            mean = interquartile_mean(values, axis=0)
+            low, high = bootstrap_interval([values]) if len(curves) >= RUNS_FOR_INTERVAL else (mean, mean)
             for part, line in (("mean", mean), ("low", low), ("high", high)):
                 for step, value in zip(steps, line, strict=True):
-                    writer.add_scalar(tags[part], value, int(step))
-            tasks.setdefault(curves[0].task, []).append(
-                layout_pb2.MarginChartContent.Series(value=tags["mean"], lower=tags["low"], upper=tags["high"])
-            )
-        charts = [
-            layout_pb2.Chart(
-                title=f"{task}: {tag}" if len(tasks) > 1 else tag, margin=layout_pb2.MarginChartContent(series=series)
-            )
-            for task, series in tasks.items()
-        ]
+                    writer.add_scalar(f"{name}/{part}", value, int(step))
+            series = Margin.Series(value=f"{name}/mean", lower=f"{name}/low", upper=f"{name}/high")
+            tasks.setdefault(curves[0].task, []).append(series)
+        titles = {task: f"{task}: {tag}" if len(tasks) > 1 else tag for task in tasks}
+        charts = [layout_pb2.Chart(title=titles[task], margin=Margin(series=some)) for task, some in tasks.items()]
         layout = layout_pb2.Layout(category=[layout_pb2.Category(title="comparison", chart=charts)])
         writer.file_writer.add_summary(_summary(layout))
 

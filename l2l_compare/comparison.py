@@ -1,44 +1,27 @@
-"""Runs beside each other: their curves, what can be said of each group's reliability, and which group is better.
-
-Reliability after Chan et al. (2020), interquartile means, intervals and probability of improvement after Agarwal et al.
-(2021); the single figures are those of `l2l_experiment.stability`.
-"""
+"""Runs beside each other: groups, the steps that all cover, and tables of figures with intervals."""
 
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from l2l_compare.curves import PROBE, TAGS, Curve
-from l2l_experiment.errors import UserError
-from l2l_experiment.stability import (
-    ALPHA,
-    GRID_POINTS,
+from l2l_compare.reliability import (
+    FIGURES,
     RUNS_FOR_INTERVAL,
-    bootstrap_interval,
-    dispersion_across_runs,
-    interquartile_mean,
-    on_grid,
-    risk_across_runs,
-    summarise,
+    RUNS_FOR_RISK,
+    RUNS_FOR_SPREAD,
+    Estimate,
+    of_group,
+    probability_of_improvement,
 )
+from l2l_experiment.errors import UserError
+from l2l_experiment.stability import GRID_POINTS, on_grid, summarise
 
-FIGURES = ("final", "best", "average", "largest_fall", "late_fall", "drawdown_cvar", "dispersion", "short_term_risk")
-# What is drawn from few runs is never further apart, or worse, than these are: no interval tells how wrong that is.
-RUNS_FOR_SPREAD = 5
-RUNS_FOR_RISK = round(1 / ALPHA) + 1  # with fewer the mean of the worst 5 % is the worst run
 FREE = {"seed", "run_dir", "resume", "device", "threads"}  # in which runs of one group may differ
-
-
-class Estimate(NamedTuple):
-    """A figure with its 95 % bootstrap interval over runs; the interval is None where there are too few."""
-
-    value: float
-    low: float | None
-    high: float | None
 
 
 def grouped(curves: Sequence[Curve]) -> dict[str, list[Curve]]:
@@ -126,56 +109,9 @@ def within(curve: Curve, grid: ArrayLike) -> tuple[NDArray[np.float64], NDArray[
 
 
 def reliability(curves: Sequence[Curve], grid: ArrayLike) -> dict[str, Estimate]:
-    """Of one group, on the stretch that all runs of its task cover: interquartile mean over runs of each single-run
-    figure, of those that have it, and two figures of the runs together; what a grid of two points cannot tell is left
-    out.
-
-    `dispersion_across_runs` is the interquartile range over runs, mean over the grid; `risk_across_runs` the mean of
-    the worst 5 % of final values, which is the worst run where there are fewer than twenty.
-    """
-    resampled = np.stack([on_grid(curve.steps, curve.values, grid) for curve in curves])
+    """The figures of one group (`reliability.of_group`), on the stretch that all runs of its task cover."""
     rows = [summarise(*within(curve, grid), np.asarray(grid)) for curve in curves]
-    # Of two points there is one difference, and no spread of differences.
-    names = [name for name in FIGURES if name != "dispersion" or len(resampled[0]) > 2]
-    known = {name: [row[name] for row in rows if np.isfinite(row[name])] for name in names}
-    found = {name: estimate(values, interquartile_mean) for name, values in known.items() if values}
-    if len(curves) > 1:
-        spread = lambda drawn: float(dispersion_across_runs(drawn).mean())  # noqa: E731
-        found["dispersion_across_runs"] = estimate(resampled, spread, at_least=RUNS_FOR_SPREAD)
-    finals = [row["final"] for row in rows]
-    found["risk_across_runs"] = estimate(finals, risk_across_runs, at_least=RUNS_FOR_RISK)
-    return found
-
-
-def estimate(values: ArrayLike, statistic: Any, *, at_least: int = RUNS_FOR_INTERVAL) -> Estimate:
-    """A statistic over runs (the first dimension) with its bootstrap interval, from `at_least` runs on."""
-    array = np.asarray(values, dtype=np.float64)
-    if len(array) < at_least:
-        return Estimate(float(statistic(array)), None, None)
-    low, high = bootstrap_interval([array], statistic)
-    return Estimate(float(statistic(array)), low, high)
-
-
-def probability_of_improvement(tasks: Sequence[tuple[ArrayLike, ArrayLike]], n: int = 2000, seed: int = 0) -> Estimate:
-    """How probable it is that a run of one group ends higher than one of another, `tasks` holding the values of both
-    for each task: Mann and Whitney's U over its maximum, mean over tasks (Agarwal et al., 2021).
-
-    The interval resamples the runs of both within each task (a stratified bootstrap).
-    """
-    pairs = [tuple(np.asarray(side, dtype=np.float64) for side in pair) for pair in tasks]
-
-    def share(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-        return float(((a[:, None] > b) + 0.5 * (a[:, None] == b)).mean())
-
-    value = float(np.mean([share(a, b) for a, b in pairs]))
-    if min(len(side) for pair in pairs for side in pair) < RUNS_FOR_INTERVAL:
-        return Estimate(value, None, None)
-    generator = np.random.default_rng(seed)
-    drawn = [
-        np.mean([share(generator.choice(a, len(a)), generator.choice(b, len(b))) for a, b in pairs]) for _ in range(n)
-    ]
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return Estimate(value, float(low), float(high))
+    return of_group(rows, [on_grid(curve.steps, curve.values, grid) for curve in curves])
 
 
 def improvements(groups: Mapping[str, Sequence[Curve]], of: Mapping[str, ArrayLike]) -> dict[str, Estimate]:
@@ -269,12 +205,10 @@ def markdown(content: Mapping[str, Any]) -> str:
         )
     lines += [
         "",
-        "Interquartile means over runs (the last two figures are of all runs together, and the late fall is of those "
-        "that rose); in brackets 95 % bootstrap intervals, from three runs on, of the spread across runs from "
-        f"{RUNS_FOR_SPREAD} and of the risk from {RUNS_FOR_RISK}. They know the runs that were made and no others: "
-        "with fewer than ten they are too narrow, that of the risk always, and a probability of 1 [1, 1] only says "
-        "that these runs do not overlap. Few runs look closer together, and their worst less bad, than many: "
-        "dispersion and risk across runs are for groups of equal n.",
+        "Interquartile means over runs; the late fall is of the runs that rose, the last two figures are of all runs "
+        f"together. In brackets: 95 % bootstrap intervals, from {RUNS_FOR_INTERVAL} runs on ({RUNS_FOR_SPREAD} for the "
+        f"dispersion across runs, {RUNS_FOR_RISK} for the risk); with fewer than ten runs they are too narrow. Compare "
+        "dispersion and risk across runs between groups of equal n only.",
     ]
     for name, row in content["groups"].items():
         if row["mixes"]:

@@ -1,8 +1,7 @@
-"""Runs in one picture, for papers (SVG) and for looking at (PNG): learning curves, and scores against a cost."""
+"""Runs in one picture: learning curves, and scores against a cost."""
 
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 import matplotlib
@@ -10,12 +9,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
-from matplotlib.transforms import Bbox
 from numpy.typing import ArrayLike
 
-from l2l_experiment.stability import RUNS_FOR_INTERVAL, bootstrap_interval, interquartile_mean, mean_interval, on_grid
+from l2l_compare.labels import names_beside
+from l2l_compare.reliability import RUNS_FOR_INTERVAL, bootstrap_interval, interquartile_mean, mean_interval
+from l2l_experiment.stability import on_grid
 
 Curve = tuple[ArrayLike, ArrayLike]  # steps, values
 
@@ -42,7 +41,6 @@ STYLE = {
     "ytick.color": "#555555",
     "xtick.labelcolor": "#222222",
     "ytick.labelcolor": "#222222",
-    "svg.hashsalt": "l2l",  # else the names inside an SVG, and with them the file, differ from call to call
 }
 
 
@@ -58,8 +56,8 @@ def learning_curves(
     colours: Sequence[str] = (),
     count: bool = True,
     of: str = "runs",
-) -> tuple[Path, Path]:
-    """Draw `path_stem.png` and `path_stem.svg` and return their paths.
+) -> Path:
+    """Draw `path_stem.png` and return its path.
 
     A group is what one method's runs are called; each of its runs is a thin line, that whose place `worst` gives a
     dotted one. Its thick line is the interquartile mean over the runs, as far as all of them reach, and from three
@@ -67,7 +65,7 @@ def learning_curves(
     lines (an expert's return, say). Groups are named with their number of runs, unless `count` is off, for curves that
     are all of one run; `of` says what they are, then. A group has the colour of its place in `colours`, so that
     pictures of some of the groups look alike, or by default that of its place in `groups`. The same input gives the
-    same files, byte for byte, under one version of matplotlib.
+    same file, byte for byte, under one version of matplotlib.
     """
     if not groups or any(not curves for curves in groups.values()):
         raise ValueError("a figure needs at least one group, and every group at least one run")
@@ -104,11 +102,12 @@ def _draw_group(axes: Axes, label: str, curves: Sequence[Curve], index: int, low
     if alone:
         return
     resampled = np.stack([on_grid(steps, values, grid) for steps, values in curves])
-    middle = partial(interquartile_mean, axis=0)
     if len(curves) >= RUNS_FOR_INTERVAL:
-        low, high = bootstrap_interval([resampled], middle)
+        low, high = bootstrap_interval([resampled])
         axes.fill_between(grid, low, high, color=colour, alpha=0.18, linewidth=0, zorder=2.5)
-    axes.plot(grid, middle(resampled), color=colour, linestyle=dash, linewidth=2.2, label=label, zorder=3)
+    axes.plot(
+        grid, interquartile_mean(resampled, axis=0), color=colour, linestyle=dash, linewidth=2.2, label=label, zorder=3
+    )
 
 
 def _shared_grid(curves: Sequence[Curve]) -> np.ndarray | None:
@@ -140,8 +139,8 @@ def frontier(
     xlabel: str,
     ylabel: str,
     looks: Sequence[str] = (),
-) -> tuple[Path, Path]:
-    """Scores against a cost, one point a method: `points[name] = (cost, scores of its runs)`; PNG and SVG as above.
+) -> Path:
+    """Scores against a cost, one point a method: `points[name] = (cost, scores of its runs)`; a PNG as above.
 
     A point is the mean over runs, its bar the 95 % interval of that mean by Student's t, from three runs on. Costs are
     on a logarithmic axis. Names stand beside their points; the grey steps join the methods that no other beats at their
@@ -174,7 +173,7 @@ def frontier(
             axes.set_ylim(bottom=max(0.0, axes.get_ylim()[0]))  # a bar may reach below what a share can be
 
     def label(axes: Axes) -> None:
-        _names_beside(axes, {f"{name} ({len(points[name][1])})": at for name, at in means.items()})
+        names_beside(axes, {f"{name} ({len(points[name][1])})": at for name, at in means.items()})
 
     footer = "point: mean over runs (number of runs); bar: its 95 % interval (Student's t), from three runs on"
     height = 4.5 if len(points) <= 10 else 7.0
@@ -191,46 +190,6 @@ def _unbeaten(means: Mapping[str, tuple[float, float]]) -> list[str]:
     return names
 
 
-def _names_beside(axes: Axes, points: Mapping[str, tuple[float, float]]) -> None:
-    """Write each name beside its point, the nearest place that covers no point and no other name."""
-    renderer = axes.figure.canvas.get_renderer()
-    pixels = axes.figure.dpi / 72  # in a point
-    at = {name: axes.transData.transform(point) for name, point in points.items()}
-    taken = [Bbox.from_extents(*(xy - 4 * pixels), *(xy + 4 * pixels)) for xy in at.values()]
-    ways = np.deg2rad([0, 180, 45, 315, 135, 225, 90, 270])
-    for name, xy in at.items():
-        text = axes.annotate(name, xy, xycoords="figure pixels", fontsize=8, color="#222222", annotation_clip=False)
-        width, height = text.get_window_extent(renderer).size
-        for distance in np.arange(6, 120, 6) * pixels:
-            # The corner of the text for each way to go, so that it touches the circle around the point.
-            middles = [xy + distance * np.array([np.cos(way), np.sin(way)]) for way in ways]
-            sides = [np.array([width / 2 * np.sign(round(np.cos(way), 6)), height / 2 * np.sin(way)]) for way in ways]
-            boxes = [
-                Bbox.from_bounds(*(middle + side - (width / 2, height / 2)), width, height)
-                for middle, side in zip(middles, sides, strict=True)
-            ]
-            inside = [box for box in boxes if axes.bbox.containsx(box.x0) and axes.bbox.containsx(box.x1)]
-            free = [box for box in inside if not box.count_overlaps(taken)]
-            if free:
-                break
-        else:
-            free = boxes
-        text.remove()
-        far = distance > 12 * pixels
-        text = axes.annotate(
-            name,
-            points[name],
-            xytext=(free[0].min - xy) / pixels,
-            textcoords="offset points",
-            fontsize=8,
-            color="#222222",
-            path_effects=[withStroke(linewidth=2.5, foreground="white")],
-            arrowprops={"arrowstyle": "-", "color": "#999999", "linewidth": 0.6, "shrinkA": 0} if far else None,
-        )
-        text.set_in_layout(False)
-        taken.append(free[0])
-
-
 def save(
     draw: Callable[[Axes], None],
     path_stem: Path | str,
@@ -241,12 +200,12 @@ def save(
     grid: bool = True,
     height: float = 4.5,
     finish: Callable[[Axes], None] | None = None,
-) -> tuple[Path, Path]:
-    """Make the two files of a figure whose content `draw` draws, in the style of all figures.
+) -> Path:
+    """Make the PNG of a figure whose content `draw` draws, in the style of all figures.
 
     `finish` adds what depends on where things have come to lie.
     """
-    png, svg = (Path(f"{path_stem}.{suffix}") for suffix in ("png", "svg"))
+    png = Path(f"{path_stem}.png")  # a stem may hold dots
     png.parent.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.0, height), layout="constrained")
@@ -272,5 +231,4 @@ def save(
             figure.set_layout_engine("none")
             finish(axes)
         figure.savefig(png, dpi=160)
-        figure.savefig(svg, metadata={"Date": None})
-    return png, svg
+    return png

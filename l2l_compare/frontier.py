@@ -73,11 +73,12 @@ def draw(tasks: Mapping[str, Mapping[str, Sequence[Path]]], stem: Path) -> tuple
             for name, members in found.items()
         }
         suffix = "_" + file_name(task) if len(tasks) > 1 else ""
-        pictures += figures.frontier(
+        picture = figures.frontier(
             points,
             stem.with_name(stem.name + suffix),
             title=f"{task}: robustness against cost",
             xlabel="seconds of training, median over runs",
             ylabel=f"robust test images, % (AutoAttack {tier}, n = {count})",
         )
+        pictures.append(picture)
     return pictures, reasons

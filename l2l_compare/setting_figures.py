@@ -18,8 +18,8 @@ def over_setting(
     xlabel: str,
     ylabel: str,
     reference: Mapping[str, float] | None = None,
-) -> tuple[Path, Path]:
-    """Scores over the values of a setting, evenly spaced: `groups[name][value]` are those of its runs; PNG and SVG.
+) -> Path:
+    """Scores over the values of a setting, evenly spaced: `groups[name][value]` are those of its runs.
 
     A dot is a run, a line joins the means over all runs of a value, and the band reaches from the lowest run to the
     highest. Values come in the order in which they first appear; one without runs is left out of its group's line.
@@ -67,8 +67,8 @@ def heat_map(
     limits: tuple[float, float],
     by_row: bool = False,
     worst: Callable[[Sequence[float]], float] = min,
-) -> tuple[Path, Path]:
-    """Scores over two settings: `cells[row, column]` are those of its runs; PNG and SVG.
+) -> Path:
+    """Scores over two settings: `cells[row, column]` are those of its runs.
 
     Rows and columns come in the order in which they first appear. A cell shows the mean over runs and the worst run
     below it (`max` where low is good), coloured by the mean between `limits`; one without runs is left blank. With

@@ -111,10 +111,9 @@ def read(cls: type[T], values: Mapping[str, Any], where: str, *, base: T | None 
     known = hints(cls)
     if unknown := sorted(map(str, set(values) - set(known))):
         raise UserError(f"{where}: unknown settings {', '.join(unknown)}; known are {', '.join(known)}")
+    built = {name: _built(value, known[name], where) for name, value in values.items()}
     try:
-        return replace(
-            cls() if base is None else base, **{name: _built(v, known[name], where) for name, v in values.items()}
-        )
+        return replace(cls() if base is None else base, **built)
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
 

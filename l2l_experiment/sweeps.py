@@ -1,12 +1,11 @@
 """Many runs of one training script: what is finished is skipped, what was cut off is resumed.
 
 Each run is a process of its own with one thread; joblib hands them out, on this machine or over a Ray cluster whose
-machines share the folder.
+machines share the folder. What a sweep's runs are: `sweep_files`.
 """
 
 import contextlib
 import functools
-import itertools
 import json
 import os
 import re
@@ -16,82 +15,36 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
+import filelock
 import joblib
 from tqdm import tqdm
 
 from l2l_experiment.errors import UserError
 from l2l_experiment.interrupt import StopRequest
-from l2l_experiment.lock import LOCK, is_locked
+from l2l_experiment.run import LOCK
+from l2l_experiment.tools import TOOLS
 
 Backend = Literal["local", "ray"]
-Grid = Mapping[str, Sequence[Any]]  # values by flag, without its dashes
-SWITCHES = (("true",), ("false",))
 POLL = 1.0  # seconds between two looks at the runs
-# For glibc: keep freed memory instead of handing it back to the kernel and faulting it in again at the next step, which
-# takes a fifth of a small convolutional network's time on a CPU.
-KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "1000000000"}
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run: a training script, its flags, and the folder it goes into."""
+    """One run: a training tool (gail, at) or a Python file, the folder that the run goes into, and its flags."""
 
-    script: Path
+    script: str
     folder: Path
     flags: tuple[str, ...]
 
-
-def expand(grid: Grid, script: Path, out: Path) -> list[Job]:
-    """A job for every combination of the grid's values; what varies names the run's folder in `out`.
-
-    `2:5` stands for 2, 3, 4; a value that is itself a list goes behind its flag as several values; no value at all
-    stands for a flag that takes none, and true and false for a switch and its opposite (`--mixup`, `--no-mixup`).
-    UserError if two combinations would have one name.
-    """
-    values = {name: [item for value in given for item in _span(value)] or [()] for name, given in grid.items()}
-    varied = [name for name, options in values.items() if len(options) > 1]
-    jobs = {}
-    for combination in itertools.product(*values.values()):
-        chosen = dict(zip(values, combination, strict=True))
-        name = _name({key: chosen[key] for key in varied}, chosen.get("seed", ("0",)))
-        if name in jobs:
-            raise UserError(f"two runs would be called {name}; each value may stand once in a sweep")
-        flags = [token for key, value in chosen.items() for token in _flag(key, value)]
-        jobs[name] = Job(script, out / name, tuple(flags))
-    return list(jobs.values())
-
-
-def _flag(key: str, value: tuple[str, ...]) -> tuple[str, ...]:
-    """A setting as the command line has it."""
-    if value in SWITCHES:
-        return (f"--{key}" if value == ("true",) else f"--no-{key}",)
-    return (f"--{key}", *value)
-
-
-def _span(value: Any) -> list[tuple[str, ...]]:
-    """The options that one value of a grid stands for, each as the words behind its flag."""
-    if isinstance(value, str) and (found := re.fullmatch(r"(\d+):(\d+)", value)):
-        if int(found[1]) >= int(found[2]):
-            raise UserError(f"{value} holds no number; 0:5 stands for 0, 1, 2, 3, 4")
-        return [(str(number),) for number in range(int(found[1]), int(found[2]))]
-    if isinstance(value, bool):
-        return [(str(value).lower(),)]
-    return [tuple(str(item) for item in value) if isinstance(value, list | tuple) else (str(value),)]
-
-
-def _name(varied: Mapping[str, tuple[str, ...]], seed: tuple[str, ...]) -> str:
-    """`adam_disc-rate-3e-5_s0`: words as they are, numbers behind their setting, the seed at the end."""
-    parts = []
-    for key, value in varied.items():
-        word = "-".join(value).replace("/", "-") or key
-        if key != "seed":
-            parts.append(word if word[0].isalpha() and word.lower() not in ("true", "false") else f"{key}-{word}")
-    return "_".join([*parts, f"s{'-'.join(seed)}"])
+    @property
+    def program(self) -> list[str]:
+        """The command without flags."""
+        return [sys.executable, *(["-m", f"{TOOLS[self.script]}.cli"] if self.script in TOOLS else [self.script])]
 
 
 def run(jobs: Sequence[Job], *, workers: int = -1, backend: Backend = "local", address: str | None = None) -> list[Job]:
@@ -168,7 +121,7 @@ def make(job: Job, stop_file: Path) -> int:
     if stop_file.exists():
         return 1
     folder = job.folder
-    if is_locked(folder / LOCK):
+    if _is_trained(folder):
         with log_of(folder).open("a") as log:
             print(f"{folder} is being trained by another process", file=log)
         return 2
@@ -181,9 +134,9 @@ def make(job: Job, stop_file: Path) -> int:
     folder.parent.mkdir(parents=True, exist_ok=True)
     # A session of its own keeps the terminal's Ctrl-C from the run: it is asked to stop here, once. If this process is
     # killed, the kernel asks (Linux).
-    command = [*_guard(), sys.executable, str(job.script), *arguments]
+    command = [*_guard(), *job.program, *arguments]
     with log_of(folder).open("a") as log:
-        environment = {**KEEP_MEMORY, **os.environ, "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         # Ray's workers block signals, and a child inherits that.
         blocked = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
@@ -200,6 +153,19 @@ def make(job: Job, stop_file: Path) -> int:
                     asked = True
         _children.discard(process)
     return code or int(status(folder) != "finished")
+
+
+def _is_trained(folder: Path) -> bool:
+    """Whether another process trains in this folder."""
+    if not (folder / LOCK).exists():
+        return False
+    try:
+        with filelock.FileLock(folder / LOCK, blocking=False):
+            return False
+    except filelock.Timeout:
+        return True
+    except (NotImplementedError, OSError):  # a file system without locks
+        return False
 
 
 @functools.cache

@@ -1,10 +1,11 @@
 """The examples run, and stay short enough to be read at a glance."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import yaml
 
 FOLDER = Path(__file__).parents[1] / "examples"
 SHORT = ("--steps", "2048", "--eval-episodes", "1")
@@ -39,15 +40,36 @@ def test_own_environment(tmp_path):
     assert (tmp_path / "run" / "policy.zip").is_file()
 
 
-def test_own_data_set(tmp_path):
+def test_own_follower_trains_resumes_and_is_diagnosed(tmp_path):
+    import own_follower
+
+    from l2l_compare import cli as compare
+    from l2l_compare import diagnose
+    from l2l_gail import FOLLOWERS
+
+    own_follower.main(["--follower", "momentum", *SHORT, "--run-dir", "run"])
+    own_follower.main(["--resume", "run", "--steps", "6144"])
+    compare.main(["run", "--tag", "disc/disc_acc", "--out", "comparison"])
+    assert "momentum" in yaml.safe_load(Path("run/config.yaml").read_text())["settings"]["follower"]
+    diagnose.main(["run"])
+    assert {path.stem for path in Path("run/diagnosis").glob("*.png")} >= {"discriminator", "strength"}
+    del FOLLOWERS["momentum"]
+
+
+def test_own_data_set_makes_a_run_a_grade_and_a_sweep(capsys):
     import own_data_set
 
-    assert own_data_set.parse(["--dataset", "stripes"]).settings.model == "preact-tiny"
-    own_data_set.main(["--dataset", "stripes", "--method", "fgsm-rs", "--epochs", "1", "--run-dir", "run"])
-    own_data_set.grade_main(["run", "--images", "4"])
+    from l2l_experiment import sweep_cli
+
+    flags = ["--dataset", "stripes", "--epochs", "1", "--subset", "256"]
+    own_data_set.main([*flags, "--run-dir", "run"])
+    own_data_set.grade_main(["run", "--images", "10"])
+    assert "stripes, drawn on the fly" in Path("run/best/card.json").read_text()
+    spec = {"script": str(FOLDER / "own_data_set.py"), "base": {"dataset": "stripes", "epochs": 1, "subset": 256}}
+    Path("sweep.yaml").write_text(yaml.safe_dump(spec | {"grid": {"method": ["standard"], "seed": ["0:1"]}}))
+    sweep_cli.main(["sweep.yaml", "--out", "swept"])
+    assert "1 of 1 runs are finished" in capsys.readouterr().out
     del own_data_set.DATASETS["stripes"]
-    card = json.loads((tmp_path / "run" / "best" / "card.json").read_text())
-    assert (card["data"], card["grade"]["n"]) == ("stripes, drawn on the fly", 4)
 
 
 def test_own_method():
@@ -58,9 +80,15 @@ def test_own_method():
     del own_method.METHODS["corners"]
 
 
-def test_own_follower():
-    import own_follower
+def test_notebook():
+    import notebook
 
-    gail = own_follower.main(steps=2048)
-    moved = gail.follower.memory.values()
-    assert all(state.abs().sum() > 0 for state in moved)
+    from l2l_at.cli import main as train_at
+
+    draw = np.random.default_rng(0)
+    gail, actions = notebook.imitate(
+        draw.normal(size=(202, 3)), draw.uniform(-1, 1, size=(200, 1)), np.array([100, 200]), steps=2048
+    )
+    assert actions.shape == (5, 1)
+    train_at(["--epochs", "1", "--subset", "256", "--grade", "none", "--method", "standard", "--run-dir", "run"])
+    assert notebook.classify("run", torch.rand(3, 1, 8, 8)).shape == (3,)

@@ -101,7 +101,7 @@ class PPOLeader:
         }
 
     def _figures(self) -> dict[str, Any]:
-        logger = self.algorithm._logger  # None before a PPO of the user's own has learned
+        logger = getattr(self.algorithm, "_logger", None)  # none before a PPO of the user's own has learned
         return {} if logger is None else logger.name_to_value
 
     def load_state_dict(self, tree: dict[str, Any]) -> bool:

@@ -2,8 +2,6 @@
 
 The follower minimises ½ wᵀA w − wᵀB θ; the leader minimises ½|w − t|² + ½|θ|² over θ. The best response is w* = A⁻¹B θ,
 and the true hypergradient is θ + BᵀA⁻¹(w* − t).
-
-benchmarks/engine_report.py puts the relative error of every estimator into docs/engine.md.
 """
 
 import torch

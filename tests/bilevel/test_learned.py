@@ -40,9 +40,6 @@ class LearnedMomentum(nn.Module):
         return -0.1 * mean, {"mean": mean}
 
 
-# --- fit -------------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("score", ["final", "mean"])
 def test_fit_by_hand(score):
     """Three different objectives: step k goes down the k-th and is scored on the next one."""
@@ -66,11 +63,37 @@ def test_fit_by_hand(score):
     assert follower.rule.rate.item() == pytest.approx(rate - 0.01 * float(derivative))
 
 
-def test_fit_clips_the_gradient_of_the_rule():
+@pytest.mark.parametrize(("gradient", "taken"), [(0.25, 0.25), (-8.0, -0.5), (float("inf"), 0.0), (float("nan"), 0.0)])
+def test_a_step_clips_the_gradients_that_the_weights_hold_or_is_skipped_and_counted(gradient, taken):
     follower = follower_of(LearnedRate(0.3), clip_norm=0.5)
+    follower.rule.rate.grad = torch.tensor(gradient, dtype=torch.float64)
+    norm, applied = follower.step()
+    assert float(norm) == pytest.approx(abs(gradient), nan_ok=True)
+    assert applied == bool(taken)
+    assert follower.skipped == (not taken)
+    assert follower.rule.rate.item() == pytest.approx(0.3 - 0.01 * taken)
+    assert follower.rule.rate.grad is None
+
+
+def test_a_fit_takes_such_a_step(monkeypatch):
+    follower, norms = follower_of(LearnedRate(0.3), clip_norm=0.5), []
+    step = follower.step
+    monkeypatch.setattr(follower, "step", lambda: norms.append(follower.rule.rate.grad.norm()) or step())
     _, figures = follower.fit([bowl(1.0)] * 3, START)
+    assert norms == [figures["gradient_norm"]]
     assert figures["gradient_norm"] > 0.5
     assert abs(follower.rule.rate.item() - 0.3) == pytest.approx(0.01 * 0.5)
+
+
+def test_a_step_clips_the_norm_of_all_weights_together():
+    rule = nn.Linear(2, 2)
+    follower = LearnedFollower(rule, torch.optim.SGD(rule.parameters(), lr=1.0), steps=1, clip_norm=2.0)
+    before = torch.nn.utils.parameters_to_vector(rule.parameters()).detach()
+    rule.weight.grad, rule.bias.grad = torch.full((2, 2), 3.0), torch.full((2,), 4.0)
+    norm, _ = follower.step()
+    moved = before - torch.nn.utils.parameters_to_vector(rule.parameters()).detach()
+    assert float(norm) == pytest.approx((4 * 9 + 2 * 16) ** 0.5)
+    torch.testing.assert_close(moved, torch.tensor([3.0] * 4 + [4.0] * 2) * 2 / norm)
 
 
 def test_fit_projects_carries_memory_and_answers_with_the_old_rule():
@@ -101,14 +124,10 @@ def test_respond_is_the_detached_unrolling():
     assert response.state["calls"] == 4
 
 
-def test_fit_needs_one_objective_more_than_steps():
-    follower = follower_of(LearnedRate(0.3), steps=2)
+def test_it_needs_a_step_and_one_objective_more_than_steps():
     for count in (0, 2, 4):
         with pytest.raises(ValueError, match=f"3 objectives, got {count}"):
-            follower.fit([bowl(1.0)] * count, START)
-
-
-def test_a_follower_that_takes_no_step_is_refused():
+            follower_of(LearnedRate(0.3), steps=2).fit([bowl(1.0)] * count, START)
     with pytest.raises(ValueError, match="at least 1 step"):
         follower_of(LearnedRate(0.3), steps=0)
 
@@ -135,7 +154,6 @@ def test_a_fit_that_is_not_finite_is_skipped_and_counted(bad):
         _, figures = follower.fit([bowl(1.0), bad], START)
         assert figures["skipped"] == 1.0
         assert follower.skipped == count
-    assert rule.rate.grad is None
     torch.testing.assert_close(follower.state_dict() | {"skipped": 0}, before, rtol=0, atol=0)
     _, figures = follower.fit([bowl(1.0), bowl(1.0)], START)
     assert figures["skipped"] == 0.0

@@ -6,14 +6,7 @@ import weakref
 import pytest
 import torch
 
-from bilevel import (
-    Adam,
-    Response,
-    conjugate_gradient,
-    detach,
-    implicit,
-    unroll,
-)
+from bilevel import Adam, Response, conjugate_gradient, detach, implicit, unroll
 from tests.bilevel.quadratic_game import QuadraticGame
 
 THROUGH = ("nothing", "rule", "everything")

@@ -5,16 +5,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from bilevel import (
-    Adam,
-    GradientStep,
-    SignStep,
-    conjugate_gradient,
-    implicit,
-    neumann,
-    scaled_identity,
-    unroll,
-)
+from bilevel import Adam, GradientStep, SignStep, conjugate_gradient, implicit, neumann, scaled_identity, unroll
 from tests.bilevel.quadratic_game import QuadraticGame
 
 STEPS = (1, 5, 20, 100)
@@ -33,9 +24,6 @@ def unrolled_by_hand(game, steps, rate=0.5):
     theta = game.theta.detach()
     answer = series @ game.coupling @ theta
     return answer, theta + game.coupling.T @ series.T @ (answer - game.target)
-
-
-# --- values ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("steps", STEPS)
@@ -143,8 +131,7 @@ def test_detached_answer_is_exact_for_min_max_at_the_optimum():
     def value(w):  # the leader minimises over θ what the follower maximises over w
         return -game.objective(w) + game.theta.square().sum() * w.sum() * 0.1
 
-    def objective(w):
-        return -value(w)
+    objective = lambda w: -value(w)  # noqa: E731
 
     theta = game.theta.detach()
     push = game.coupling @ theta + 0.1 * theta.square().sum()
@@ -200,9 +187,6 @@ def test_zero_cotangent_gives_zero_and_not_nan(game):
     answer = game.implicit_at(game.best_response())
     (value,) = torch.autograd.grad((0 * answer).sum(), game.theta)
     assert torch.equal(value, torch.zeros_like(value))
-
-
-# --- what the answer is ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("through", THROUGH)
@@ -301,9 +285,6 @@ def test_second_derivatives_through_implicit_are_refused(game):
     (first,) = torch.autograd.grad(game.leader(answer), game.theta, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         first.sum().backward()
-
-
-# --- what the answer leaves alone ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("through", THROUGH)

@@ -1,4 +1,4 @@
-"""Sweeps, with a script in the place of a training: names, what is skipped, resumed and reported, Ctrl-C."""
+"""Making runs, with a script in the place of a training: what is skipped, resumed and reported, Ctrl-C."""
 
 import importlib.util
 import json
@@ -45,39 +45,7 @@ end("finished")
 def script(tmp_path):
     path = tmp_path / "fake.py"
     path.write_text(FAKE)
-    return path
-
-
-def names(grid):
-    return [job.folder.name for job in sweeps.expand(grid, Path("x.py"), Path("out"))]
-
-
-def test_what_varies_names_the_run():
-    assert names({"follower": ["adam", "l2l"], "seed": ["0:2"]}) == ["adam_s0", "adam_s1", "l2l_s0", "l2l_s1"]
-    assert names({"follower": ["adam"], "disc-rate": ["3e-5", 1e-3]}) == ["disc-rate-3e-5_s0", "disc-rate-0.001_s0"]
-    assert names({"eps": ["8/255", "0.1"], "seed": ["7"]}) == ["eps-8-255_s7", "eps-0.1_s7"]
-    assert names({"disc-hidden": [["64", "64"], [256, 256]]}) == ["disc-hidden-64-64_s0", "disc-hidden-256-256_s0"]
-    assert names({"mixup": [True, False]}) == ["mixup-true_s0", "mixup-false_s0"]
-
-
-def test_flags_are_those_of_the_combination():
-    grid = {"l2l": [], "disc-hidden": [[64, 64]], "seed": ["3:5"]}
-    jobs = sweeps.expand(grid, Path("x.py"), Path("out"))
-    assert jobs[1].flags == ("--l2l", "--disc-hidden", "64", "64", "--seed", "4")
-
-
-def test_switches_are_turned_on_and_off():
-    jobs = sweeps.expand({"mixup": [True, "false"]}, Path("x.py"), Path("out"))
-    assert [job.flags for job in jobs] == [("--mixup",), ("--no-mixup",)]
-
-
-def test_grids_that_make_no_sense():
-    with pytest.raises(UserError, match="called adam_s0"):
-        names({"follower": ["adam", "adam"]})
-    with pytest.raises(UserError, match="5:5 holds no number"):
-        names({"seed": ["5:5"]})
-    with pytest.raises(UserError, match="0 runs"):
-        sweeps.run([], workers=0)
+    return str(path)
 
 
 def test_finished_is_skipped_cut_off_is_resumed_and_failures_are_named(script, tmp_path, capsys):
@@ -106,7 +74,17 @@ def test_finished_is_skipped_cut_off_is_resumed_and_failures_are_named(script, t
 def test_a_run_that_ends_well_but_is_not_finished_counts_as_failed(tmp_path):
     path = tmp_path / "nothing.py"
     path.write_text("")
-    assert sweeps.run([Job(path, tmp_path / "a", ())], workers=1) != []
+    assert sweeps.run([Job(str(path), tmp_path / "a", ())], workers=1) != []
+
+
+def test_a_tool_is_run_as_a_module_and_a_file_as_a_file():
+    assert Job("gail", Path("x"), ()).program[1:] == ["-m", "l2l_gail.cli"]
+    assert Job("mine.py", Path("x"), ()).program[1:] == ["mine.py"]
+
+
+def test_no_runs_side_by_side_are_refused():
+    with pytest.raises(UserError, match="0 runs"):
+        sweeps.run([], workers=0)
 
 
 def test_a_run_that_another_process_trains_is_left_alone(script, tmp_path):
@@ -139,7 +117,7 @@ def test_a_signal_lets_every_run_save(script, tmp_path, number, backend):
 from pathlib import Path
 from l2l_experiment import sweeps
 from l2l_experiment.errors import exit_on_user_error
-jobs = [sweeps.Job(Path({str(script)!r}), Path({str(tmp_path)!r}) / name, ("--slow",)) for name in "abc"]
+jobs = [sweeps.Job({script!r}, Path({str(tmp_path)!r}) / name, ("--slow",)) for name in "abc"]
 exit_on_user_error(sweeps.run)(jobs, workers=2, backend={backend!r})
 """
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
@@ -159,7 +137,7 @@ def slow_sweep(script, out, prefix=""):
 from pathlib import Path
 from l2l_experiment import sweeps
 {prefix}
-sweeps.run([sweeps.Job(Path({str(script)!r}), Path({str(out)!r}) / name, ("--slow",)) for name in "ab"], workers=2)
+sweeps.run([sweeps.Job({script!r}, Path({str(out)!r}) / name, ("--slow",)) for name in "ab"], workers=2)
 """
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
     until(lambda: all((out / name / "ready").exists() for name in "ab"))

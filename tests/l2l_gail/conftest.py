@@ -6,46 +6,34 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from l2l_gail.config import GAILConfig
-from l2l_gail.demonstrations import Demonstrations, Episode
-from l2l_gail.recording import save_minari
+from l2l_gail import Demonstrations, Episode, GAILConfig
+from l2l_gail.demonstrations import save_minari, save_npz
+
+SMALL = {"n_envs": 2, "n_steps": 32, "batch_size": 32, "n_epochs": 2, "net_arch": (8,), "disc_hidden": (16,)}
+SMALL |= {"disc_updates": 10, "disc_batch_size": 16}
 
 
 @pytest.fixture
 def config() -> GAILConfig:
-    """A run small enough for a test."""
-    return replace(
-        GAILConfig(),
-        num_envs=2,
-        round_steps=32,
-        policy_batch=32,
-        policy_epochs=2,
-        policy_hidden=(8,),
-        disc_hidden=(16,),
-        disc_updates=4,
-        disc_batch=16,
-        follower_steps=2,
-        follower_hidden=4,
-    )
+    """A run small enough for a test: a round is 64 steps."""
+    return GAILConfig(**SMALL)
 
 
 def make_demonstrations(observations: int, actions: int, *, episodes: int = 3, length: int = 40, seed: int = 0):
     """Random demonstrations of the right shapes."""
     draw = np.random.default_rng(seed)
-    return Demonstrations(
-        env_id=None,
-        source="random",
-        episodes=[
-            Episode(
-                observations=draw.normal(size=(length + 1, observations)),
-                actions=draw.uniform(-1, 1, size=(length, actions)).astype(np.float32),
-                rewards=np.ones(length),
-                terminated=False,
-                truncated=True,
-            )
-            for _ in range(episodes)
-        ],
-    )
+    made = []
+    for _ in range(episodes):
+        seen, done = draw.normal(size=(length + 1, observations)), draw.uniform(-1, 1, size=(length, actions))
+        made.append(Episode(seen, done.astype(np.float32), np.ones(length), terminated=False, truncated=True))
+    return Demonstrations(env_id=None, source="random", episodes=made)
+
+
+def arrays(demonstrations: Demonstrations) -> dict[str, np.ndarray]:
+    """What a .npz file of flat arrays holds."""
+    parts = [episode.arrays() for episode in demonstrations.episodes]
+    flat = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return {name: flat[name] for name in ("observations", "actions", "rewards")} | {"dones": flat["truncations"]}
 
 
 @pytest.fixture
@@ -56,10 +44,38 @@ def cheetah() -> Demonstrations:
 
 @pytest.fixture
 def demonstrations() -> Demonstrations:
-    random = make_demonstrations(17, 6, episodes=3, length=12)
-    return Demonstrations("HalfCheetah-v4", random.episodes, "random")
+    return replace(make_demonstrations(17, 6, episodes=3, length=12), env_id="HalfCheetah-v4")
 
 
 @pytest.fixture
 def folder(tmp_path, demonstrations) -> Path:
+    """A Minari data set of them."""
     return save_minari(tmp_path / "data", "test/cheetah-v0", demonstrations, seeds=[5, 6, 7])
+
+
+@pytest.fixture
+def small_flags() -> list[str]:
+    """The same small run by flags."""
+    pairs = [(name, value if isinstance(value, tuple) else (value,)) for name, value in SMALL.items()]
+    return [word for name, values in pairs for word in (f"--{name.replace('_', '-')}", *map(str, values))]
+
+
+@pytest.fixture
+def demos(tmp_path) -> Path:
+    """Three demonstrations in HalfCheetah's shapes, as an .npz file."""
+    return save_npz(tmp_path / "demos.npz", make_demonstrations(17, 6))
+
+
+@pytest.fixture
+def refused(capsys):
+    """Calls a command, which ends with exit code 2 and one sentence that holds the words."""
+
+    def call(main, argv, *words):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            main([str(word) for word in argv])
+        assert stopped.value.code == 2
+        (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("error:"))
+        assert all(word in line for word in words), line
+
+    return call

@@ -38,13 +38,3 @@ def test_old_rounds_are_forgotten():
     first = filter_.policy[0].copy()
     filter_.update(expert)
     assert filter_.policy[0] == pytest.approx(DECAY * first, rel=0.05)
-
-
-def test_state():
-    expert = np.random.default_rng(0).normal(size=(50, 2))
-    one, other = MixtureFilter(expert), MixtureFilter(expert)
-    other.restore(one.state())
-    assert other.policy is None
-    one.update(expert + 1)
-    other.restore(one.state())
-    np.testing.assert_array_equal(one(expert), other(expert))

@@ -1,150 +1,185 @@
-"""Followers: parity with Adam, fitting, and continuing from a state."""
+"""Followers: parity with Adam, what a learned rule is scored on, fitting, and continuing from a state."""
 
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
 import torch
 
 from l2l_experiment.errors import UserError
-from l2l_gail.discriminator import Discriminator, draw, objective
-from l2l_gail.followers import AdamFollower, L2LFollower, make_follower
+from l2l_gail import FOLLOWERS, Discriminator, GAILConfig
+from l2l_gail.followers import AdamFollower, L2LFollower, Objectives, score_config, settled, weights_of
+from l2l_gail.losses import draw, objective
+from tests.l2l_gail.conftest import SMALL
+
+L2L = GAILConfig(follower="l2l", **SMALL | {"disc_updates": 4}, follower_steps=2, follower_hidden=4)
+ADAM = GAILConfig(**SMALL | {"disc_updates": 4})
 
 
 def task(config, seed=0):
     """A discriminator, its follower, and draws of training and scoring objectives from two shifted Gaussians."""
     torch.manual_seed(seed)
     discriminator = Discriminator(4, config.disc_hidden)
-    follower = make_follower(discriminator, config)
+    config = settled(config)
+    follower = FOLLOWERS[config.follower].make(discriminator, config)
     data = torch.Generator().manual_seed(7)
     expert, held, policy = (torch.randn(200, 4, generator=data) + shift for shift in (0.7, 0.7, 0.0))
-    draws = torch.Generator().manual_seed(8)
-    scores = torch.Generator().manual_seed(9)
-
-    def train():
-        return objective(discriminator, draw(expert, policy, 32, draws), config)
-
-    def score():
-        return objective(discriminator, draw(held, policy, 32, scores), config)
-
-    return discriminator, follower, train, score
+    draws, scores = (torch.Generator().manual_seed(number) for number in (8, 9))
+    return follower, Objectives(
+        train=lambda: objective(discriminator, draw(expert, policy, 32, draws), config),
+        score=lambda: objective(discriminator, draw(held, policy, 32, scores), score_config(config)),
+    )
 
 
-def weights_of(discriminator):
-    return [p.detach().clone() for p in discriminator.parameters()]
+def same(one, two):
+    """Whether two followers' discriminators have equal weights."""
+    pair = weights_of(one.discriminator), weights_of(two.discriminator)
+    return all(torch.equal(pair[0][name], pair[1][name]) for name in pair[0])
 
 
 @pytest.mark.parametrize("anchored", [False, True])
-def test_zero_headed_rule_is_adam_to_the_last_bit_for_100_rounds(config, anchored):
-    adam = task(config)
-    learned = task(replace(config, follower="l2l", freeze_follower=True, follower_anchored=anchored))
-    assert isinstance(adam[1], AdamFollower)
-    assert isinstance(learned[1], L2LFollower)
+def test_a_rule_that_has_not_learned_is_adam_to_the_last_bit_for_100_rounds(anchored):
+    adam, learned = task(ADAM), task(replace(L2L, freeze_follower=True, follower_anchored=anchored))
+    assert (type(adam[0]), type(learned[0])) == (AdamFollower, L2LFollower)
     for round_ in range(100):
-        for _, follower, train, score in (adam, learned):
-            follower.respond(train, score, round_ / 100)
-        for a, b in zip(weights_of(adam[0]), weights_of(learned[0]), strict=True):
-            assert torch.equal(a, b), f"round {round_}"
+        for follower, objectives in (adam, learned):
+            follower.answer(objectives, round_ / 100)
+        assert same(adam[0], learned[0]), f"round {round_}"
 
 
-def test_adam_follower_is_torch_adam(config):
-    discriminator, follower, train, score = task(config)
-    other, _, train_other, _ = task(config)
-    optimizer = torch.optim.Adam(other.parameters(), lr=config.disc_rate)
+def test_adam_follower_is_torch_adam():
+    follower, objectives = task(ADAM)
+    other, others = task(ADAM)
+    optimizer = torch.optim.Adam(other.discriminator.parameters(), lr=ADAM.disc_learning_rate)
     for _ in range(5):
-        follower.respond(train, score, 0.0)
-        for _ in range(config.disc_updates):
+        before = weights_of(follower.discriminator)
+        figures = follower.answer(objectives, 0.0)
+        for _ in range(ADAM.disc_updates):
             optimizer.zero_grad()
-            train_other()(dict(other.named_parameters())).backward()
+            others.train()(dict(other.discriminator.named_parameters())).backward()
             optimizer.step()
-    for a, b in zip(weights_of(discriminator), weights_of(other), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+    after, expected = weights_of(follower.discriminator), weights_of(other.discriminator)
+    for name in after:
+        torch.testing.assert_close(after[name], expected[name], rtol=1e-4, atol=1e-6)
+    length = torch.cat([(after[name] - before[name]).flatten() for name in after]).norm()
+    assert figures == {"rate": ADAM.disc_learning_rate, "update_norm": pytest.approx(float(length), rel=1e-5)}
 
 
-def test_fitting_changes_the_rule_and_freezing_does_not(config):
-    for frozen in (False, True):
-        _, follower, train, score = task(replace(config, follower="l2l", freeze_follower=frozen))
-        before = {name: value.clone() for name, value in follower.rule.state_dict().items()}
-        for _ in range(3):
-            figures = follower.respond(train, score, 0.5)
-        after = follower.rule.state_dict()
-        assert all(torch.equal(before[name], after[name]) for name in before) == frozen
-        assert ("score" in figures) == (not frozen)
+@pytest.mark.parametrize("frozen", [False, True])
+def test_fitting_changes_the_rule_and_freezing_does_not(frozen):
+    follower, objectives = task(replace(L2L, freeze_follower=frozen))
+    before = {name: value.clone() for name, value in follower.rule.state_dict().items()}
+    for _ in range(3):
+        figures = follower.answer(objectives, 0.3)
+    after = follower.rule.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before) == frozen
+    assert ("score" in figures) == (not frozen)
+    assert float(follower.memory["progress"]) == pytest.approx(0.3)
 
 
-def test_step_over_adam_is_one_for_a_rule_that_is_adam_and_twice_that_at_twice_the_rate(config):
-    _, follower, train, score = task(replace(config, follower="l2l", follower_rate=0.0, log_rate_rate=0.0))
-    assert follower.respond(train, score, 0.0)["step_over_adam"] == pytest.approx(1.0, rel=1e-4)
+def test_a_step_is_as_long_as_adams_and_twice_that_at_twice_the_rate():
+    follower, objectives = task(replace(L2L, follower_learning_rate=0.0, log_rate_learning_rate=0.0))
+    assert follower.answer(objectives, 0.0)["step_over_adam"] == pytest.approx(1.0, rel=1e-4)
     with torch.no_grad():
         follower.rule.log_rate.fill_(torch.tensor(2.0).log())
-    assert follower.respond(train, score, 0.0)["step_over_adam"] == pytest.approx(2.0, rel=1e-4)
+    assert follower.answer(objectives, 0.0)["step_over_adam"] == pytest.approx(2.0, rel=1e-4)
 
 
-def test_log_rate_rises_from_a_rate_far_too_low(config):
-    slow = replace(config, follower="l2l-rate", disc_rate=1e-6, log_rate_rate=0.05)
-    _, follower, train, score = task(slow)
-    for _ in range(30):
-        figures = follower.respond(train, score, 0.0)
-    assert follower.rule.network is None
-    assert figures["log_rate"] > 1.0
-    assert figures["rate"] == pytest.approx(1e-6 * torch.tensor(figures["log_rate"]).exp().item())
+SLOW = GAILConfig(follower="l2l-rate", disc_learning_rate=1e-6, **SMALL | {"disc_updates": 4}, follower_steps=2)
 
 
-@pytest.mark.parametrize("name", ["adam", "l2l", "l2l-rate", "l2l anchored"])
-def test_follower_continues_bit_by_bit_from_its_state(config, name):
-    config = replace(config, follower=name.split()[0], follower_anchored="anchored" in name)
-    discriminator, follower, train, score = task(config)
-    for _ in range(3):
-        follower.respond(train, score, 0.1)
-    tensors, meta = follower.state()
-    other, copy, train_other, score_other = task(config, seed=5)
-    for _ in range(3 * config.disc_updates):
-        train_other()  # the same place in the stream of batches
-    fits = 0 if name == "adam" else 3 * config.disc_updates // config.follower_steps
-    for _ in range(fits):
-        score_other()
-    copy.restore(tensors, meta)
-    follower.respond(train, score, 0.2)
-    copy.respond(train_other, score_other, 0.2)
-    for a, b in zip(weights_of(discriminator), weights_of(other), strict=True):
-        assert torch.equal(a, b)
-
-
-def test_carried_rule_must_have_the_same_shape(config):
-    _, small, *_ = task(replace(config, follower="l2l"))
-    _, wide, *_ = task(replace(config, follower="l2l", follower_hidden=8))
-    _, same, *_ = task(replace(config, follower="l2l"), seed=3)
-    same.carry(small.rule.state_dict(), "runs/a")
-    with pytest.raises(UserError, match="--follower-anchored True"):
-        same.carry(small.rule.state_dict(), "runs/a", anchored=True)
-    assert all(torch.equal(a, b) for a, b in zip(same.rule.parameters(), small.rule.parameters(), strict=True))
-    with pytest.raises(UserError, match="follower-hidden"):
-        wide.carry(small.rule.state_dict(), "runs/a")
-
-
-def test_skipped_fits_are_counted_on_after_a_restart(config):
-    config = replace(config, follower="l2l")
-    _, follower, train, score = task(config)
-    follower.respond(train, score, 0.1)
-    follower.learner.skipped = 3
-    tensors, meta = follower.state()
-    _, other, *_ = task(config, seed=5)
-    other.restore(tensors, meta)
-    assert other.learner.skipped == 3
-
-
-@pytest.mark.parametrize(("limit", "reaches"), [(None, 1.5), (2.0, 0.6931), (1.0, 0.0)])
-def test_log_rate_stays_within_its_limit_and_can_come_back(config, limit, reaches):
-    slow = replace(config, follower="l2l-rate", disc_rate=1e-6, log_rate_rate=0.5, log_rate_limit=limit)
-    _, follower, train, score = task(slow)
+@pytest.mark.parametrize(("limit", "reaches"), [(None, None), (2.0, 0.6931), (1.0, 0.0)])
+def test_the_log_rate_stays_within_its_limit_and_can_come_back(limit, reaches):
+    follower, objectives = task(replace(SLOW, log_rate_learning_rate=0.5, log_rate_limit=limit))
     for _ in range(10):
-        figures = follower.respond(train, score, 0.0)
+        figures = follower.answer(objectives, 0.0)
     assert figures["log_rate"] > 1.0 if limit is None else figures["log_rate"] == pytest.approx(reaches, abs=1e-4)
     if limit == 2.0:  # at the limit the gradient still counts: what wants to come back is not held
         follower.learner.optimizer.state.clear()
-        follower.respond(train, lambda: lambda weights: -score()(weights), 0.0)
-        assert float(follower.rule.log_rate.detach()) < reaches - 0.1
+        worse = objectives._replace(score=lambda: lambda weights: -objectives.score()(weights))
+        assert follower.answer(worse, 0.0)["log_rate"] < reaches - 0.1
 
 
-def test_a_limit_below_one_is_none(config):
-    with pytest.raises(UserError, match="at least 1"):
-        replace(config, log_rate_limit=0.5)
+@pytest.mark.parametrize("config", [ADAM, L2L, SLOW, replace(L2L, follower_anchored=True)])
+def test_a_follower_continues_bit_by_bit_from_its_state(config):
+    follower, objectives = task(config)
+    for _ in range(3):
+        follower.answer(objectives, 0.1)
+    copy, others = task(config, seed=5)
+    copy.discriminator.load_state_dict(follower.discriminator.state_dict())
+    copy.load_state_dict(deepcopy(follower.state_dict()))  # torch's optimisers share what they load
+    for _ in range(3 * config.disc_updates):
+        others.train()  # the same place in the stream of batches
+    for _ in range(0 if config is ADAM else 3 * config.disc_updates // config.follower_steps):
+        others.score()
+    assert follower.answer(objectives, 0.2) == copy.answer(others, 0.2)
+    assert same(follower, copy)
+
+
+def test_skipped_fits_are_counted_on_after_a_restart():
+    follower, objectives = task(L2L)
+    infinite = objectives._replace(score=lambda: lambda weights: weights["layers.0.bias"].sum() / 0.0)
+    follower.answer(infinite, 0.1)
+    other, objectives = task(L2L, seed=5)
+    other.load_state_dict(follower.state_dict())
+    assert other.skipped == follower.skipped == 2
+    other.answer(objectives, 0.1)
+    assert other.skipped == 2
+
+
+def test_a_rule_is_carried_to_where_it_fits(tmp_path):
+    trained, objectives = task(L2L)
+    trained.answer(objectives, 0.1)
+    tree = trained.state_dict()
+    fresh = task(L2L, seed=3)[0]
+    before = weights_of(fresh.discriminator)
+    fresh.carry(tree, "runs/a")
+    assert all(torch.equal(a, b) for a, b in zip(fresh.rule.parameters(), trained.rule.parameters(), strict=True))
+    assert all(torch.equal(before[name], weight) for name, weight in weights_of(fresh.discriminator).items())
+    for config, source, word in (
+        (replace(L2L, follower_hidden=8), tree, "--follower-hidden"),
+        (replace(L2L, follower_anchored=True), tree, "--follower-anchored False"),
+        (L2L, task(ADAM)[0].state_dict(), "--l2l"),
+    ):
+        with pytest.raises(UserError, match=f"runs/a.*{word}"):
+            task(config)[0].carry(source, "runs/a")
+
+
+@pytest.mark.parametrize(
+    ("settings", "penalty", "smoothing", "anchored"),
+    [
+        ({}, 1.0, 0.0, False),
+        ({"gradient_penalty": 10.0, "follower_anchored": True}, 10.0, 0.0, True),
+        ({"gradient_penalty": 0.0}, 1.0, 0.0, True),
+        ({"gradient_penalty": 0.0, "score_smoothing": 0.2, "follower_anchored": False}, 0.0, 0.2, False),
+        ({"gradient_penalty": 0.0, "label_smoothing": 0.1}, 0.0, 0.1, True),
+        ({"gradient_penalty": 0.0, "score_penalty": 0.0}, 0.0, 0.0, True),
+        ({"score_penalty": 4.0, "score_smoothing": 0.3}, 4.0, 0.3, False),
+        ({"gradient_penalty": 0.0, "follower": "l2l-rate", "follower_hidden": 16}, 1.0, 0.0, None),
+    ],
+)
+def test_a_rule_is_scored_on_an_objective_with_a_finite_optimum(settings, penalty, smoothing, anchored):
+    config = settled(replace(L2L, **settings))
+    assert score_config(config) == replace(config, gradient_penalty=penalty, label_smoothing=smoothing)
+    assert (config.score_penalty, config.score_smoothing) == (penalty, smoothing)
+    assert config.follower_anchored is anchored
+    assert settled(config) == config
+    follower = task(config)[0]
+    assert follower.rule.anchored is bool(anchored)
+    assert follower.holdout == 0.25
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (replace(L2L, follower="other"), "--follower must be one of adam, l2l, l2l-rate"),
+        (replace(L2L, follower_steps=3), "--follower-steps 3 must divide --disc-updates"),
+        (replace(L2L, holdout=0.9999), "--holdout 0.9999 of a round's 64 transitions"),
+        (replace(ADAM, holdout=0.0, score_penalty=1.0), "--holdout, --score-penalty would change nothing"),
+        (replace(SLOW, follower_anchored=True), "--follower-anchored would change nothing for --follower l2l-rate"),
+        (replace(ADAM, gradient_penalty=0.0, gradient_target=0.0), "--gradient-target would change nothing"),
+    ],
+)
+def test_settings_that_do_not_fit_each_other_are_refused(config, words):
+    with pytest.raises(UserError, match=words):
+        settled(config)

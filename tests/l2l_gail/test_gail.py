@@ -1,289 +1,212 @@
-"""GAIL: what PPO is paid, and that a run continues bit for bit from its checkpoint."""
+"""GAIL: who sees which transitions, what is logged, and that a run continues bit for bit from its checkpoint."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 import torch
-from stable_baselines3 import PPO
+from torch import nn
 
-from l2l_experiment.errors import Diverged, UserError
-from l2l_gail.gail import GAIL, resolve_device, split, thinned
+from l2l_experiment.errors import UserError
+from l2l_gail import GAIL, GAILConfig, Transitions
+from l2l_gail.filters import MixtureFilter
+from l2l_gail.followers import commit
 from l2l_gail.rewards import reward
-from tests.l2l_gail.conftest import make_demonstrations
+from l2l_gail.transitions import transitions_of
+from tests.l2l_gail.conftest import SMALL, make_demonstrations
+
+HALF = "HalfCheetah-v4"
 
 
-def policy_weights(gail):
-    return {name: value.clone() for name, value in gail.ppo.policy.state_dict().items()}
+def weights(gail):
+    tensors = [*gail.leader.algorithm.policy.state_dict().values(), *gail.discriminator.state_dict().values()]
+    return torch.cat([tensor.detach().flatten() for tensor in tensors])
 
 
-@pytest.fixture
-def captured(monkeypatch):
-    """The rewards in PPO's buffer just before it trains on them."""
-    from stable_baselines3 import PPO
-
-    seen = []
-    train = PPO.train
-
-    def spy(self):
-        buffer = self.rollout_buffer
-        seen.append({name: getattr(buffer, name).copy() for name in ("rewards", "advantages", "returns", "values")})
-        seen[-1]["starts"] = buffer.episode_starts.copy()
-        train(self)
-
-    monkeypatch.setattr(PPO, "train", spy)
-    return seen
+def made_up(seed, n=64):
+    draw = np.random.default_rng(seed)
+    states = draw.normal(size=(n + 1, 17))
+    return Transitions(states[:-1], draw.uniform(-1, 1, size=(n, 6)), states[1:], np.zeros(n, dtype=bool))
 
 
-def test_policy_is_paid_by_the_discriminator_and_not_by_the_task(config, cheetah, captured):
-    gail = GAIL(replace(config, normalize_reward=False), cheetah)
-    kept = {}
-    respond = gail.respond
+class Witness(nn.Module):
+    """A discriminator that keeps what it is shown."""
 
-    def spy(rollout, progress):
-        kept["rollout"] = rollout
-        return respond(rollout, progress)
+    def __init__(self):
+        super().__init__()
+        self.slope, self.shown = nn.Parameter(torch.ones(())), []
 
-    gail.respond = spy
-    gail.learn(64)
-    logits = gail.discriminator(gail.transitions(kept["rollout"])).detach()
-    expected = reward(logits, "gail").numpy().reshape(32, 2)
-    np.testing.assert_allclose(captured[0]["rewards"], expected, rtol=1e-5)
+    def forward(self, x):
+        self.shown.append(x.detach())
+        return self.slope * x.sum(1)
 
 
-def test_advantages_follow_the_learned_reward(config, cheetah, captured):
-    gail = GAIL(replace(config, reward="constant", normalize_reward=False, gamma=0.9, gae_lambda=1.0), cheetah)
-    gail.learn(64)
-    values = captured[0]["values"]
-    returns, rewards = captured[0]["returns"], captured[0]["rewards"]
-    np.testing.assert_allclose(rewards, 1.0)
-    np.testing.assert_allclose(returns[:-1], 1.0 + 0.9 * returns[1:], rtol=1e-4)
-    np.testing.assert_allclose(captured[0]["advantages"], returns - values, atol=1e-5)
+class Asking:
+    """A follower that only asks, and wants a quarter held out."""
+
+    holdout, skipped = 0.25, 0
+
+    def __init__(self, discriminator, config):
+        self.discriminator, self.drawn = discriminator, {}
+
+    def answer(self, objectives, progress):
+        self.progress = progress
+        for name in objectives._fields:
+            self.discriminator.shown.clear()
+            getattr(objectives, name)()(dict(self.discriminator.named_parameters()))
+            (both,) = self.discriminator.shown
+            self.drawn[name] = both.chunk(2)  # of the expert, of the policy
+        return {}
 
 
-def test_value_is_added_where_a_time_limit_cuts_and_not_where_the_task_ends(config, captured):
-    cut = GAIL(
-        replace(config, env="Pendulum-v1", reward="constant", normalize_reward=False, round_steps=256),
-        make_demonstrations(3, 1),
+def rows(*parts):
+    """Rows as a set, by their actions, which no filter changes."""
+    return {tuple(np.float32(row[-6:])) for part in parts for row in np.asarray(part)}
+
+
+@pytest.mark.parametrize("replay", [0, 1])
+def test_everybody_sees_his_own_side_of_the_split(config, cheetah, replay):
+    config = replace(config, gradient_penalty=0.0, disc_batch_size=3000, replay_rounds=replay)
+    gail = GAIL(HALF, cheetah, config=config, discriminator=Witness(), follower=Asking)
+    rollouts = [made_up(1), made_up(2), made_up(3)]
+    for rollout in rollouts:
+        gail.answer(rollout, 0.5)
+    drawn, seen = gail.follower.drawn, [rollout.actions for rollout in rollouts[2 - replay :]]
+    assert rows(drawn["train"][0]) == rows(*(episode.actions[:30] for episode in cheetah.episodes))
+    assert rows(drawn["score"][0]) == rows(*(episode.actions[30:] for episode in cheetah.episodes))
+    assert rows(drawn["train"][1]) == rows(*seen) - rows(seen[-1][-16:])
+    assert rows(drawn["score"][1]) == rows(seen[-1][-16:])
+    assert gail.follower.progress == 0.5
+
+
+def test_the_discriminator_is_measured_before_it_moves_also_on_demonstrations_that_nobody_trains_on(config, cheetah):
+    class Flip(Asking):
+        def answer(self, objectives, progress):
+            commit({"slope": torch.tensor(-1.0)}, self.discriminator)
+            return {"moved": 1.0}
+
+    monitor = make_demonstrations(17, 6, seed=9)
+    gail = GAIL(HALF, cheetah, config=config, discriminator=Witness(), follower=Flip, monitor=monitor)
+    gail.answer(made_up(1), 0.5)
+    right = {}
+    expert, other, policy = (
+        gail.inputs(part).sum(1) for part in (gail.train_expert, transitions_of(monitor), made_up(1))
     )
-    with torch.no_grad():  # a value function that says 5 everywhere
-        cut.ppo.policy.value_net.weight.zero_()
-        cut.ppo.policy.value_net.bias.fill_(5.0)
-    cut.learn(512)
-    expected = np.ones((256, 2))
-    expected[199] = 1 + cut.config.gamma * 5  # Pendulum's limit is 200 steps
-    np.testing.assert_allclose(captured[0]["rewards"], expected, rtol=1e-5)
-
-    captured.clear()
-    falling = GAIL(
-        replace(config, env="Hopper-v4", reward="constant", normalize_reward=False, round_steps=128),
-        make_demonstrations(11, 3),
-    )
-    falling.learn(256)
-    assert captured[0]["starts"].sum() > 2, "a random hopper falls within 128 steps"
-    np.testing.assert_allclose(captured[0]["rewards"], 1.0)
+    right["disc/disc_acc_expert"], right["disc/heldout_acc"] = (expert > 0).float().mean(), (other > 0).float().mean()
+    right["disc/disc_acc_gen"], right["follower/moved"] = (policy <= 0).float().mean(), 1.0
+    assert {name: gail.figures[name] for name in right} == pytest.approx({k: float(v) for k, v in right.items()})
+    paid = gail.reward(made_up(1))  # by the discriminator as it is now
+    np.testing.assert_allclose(paid, reward(-policy, "gail").numpy(), rtol=1e-4, atol=1e-6)
+    assert gail.figures["disc/logit_std"] == pytest.approx(float(policy.std()), rel=1e-4)
+    assert gail.figures["reward/std"] == pytest.approx(float(paid.std()), rel=1e-4)
 
 
-def test_discriminator_sees_clipped_actions_and_one_filter(config, cheetah):
-    gail = GAIL(replace(config, log_std_init=2.0), cheetah)
-    seen = []
-    respond = gail.respond
-    gail.respond = lambda rollout, progress: (seen.append(rollout), respond(rollout, progress))[1]
-    gail.learn(64)
-    observations, actions = seen[0]
-    assert np.abs(actions).max() == 1.0
-    inputs = gail.transitions((observations, actions)).numpy()
-    np.testing.assert_allclose(inputs[:, 17:], actions, rtol=1e-6)
+def test_the_discriminator_sees_filtered_observations_and_plain_actions(config, cheetah):
+    gail = GAIL(HALF, cheetah, config=config)
+    expected = MixtureFilter(transitions_of(cheetah).float32().observations)
+    for rollout in (made_up(1), made_up(2)):
+        expected.update(rollout.observations)
+        gail.answer(rollout, 0.5)
+    seen = gail.inputs(rollout).numpy()
+    np.testing.assert_allclose(seen[:, :17], expected(rollout.observations), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(seen[:, 17:], rollout.actions, rtol=1e-6)
+    assert not np.allclose(seen[:, :17], rollout.observations, atol=0.01)
 
 
-@pytest.mark.parametrize(("name", "moves"), [("demonstrations", False), ("running", True)])
-def test_policy_filter_is_fixed_to_the_demonstrations_or_runs(config, cheetah, name, moves):
-    gail = GAIL(replace(config, filter=name), cheetah)
-    observations = np.concatenate([episode.observations[:-1] for episode in cheetah.episodes])
-    before = gail.envs.obs_rms.mean.copy()
-    gail.learn(64)
-    assert np.array_equal(before, gail.envs.obs_rms.mean) != moves
-    if not moves:
-        np.testing.assert_allclose(gail.envs.normalize_obs(observations).mean(axis=0), 0, atol=1e-6)
+def test_the_policys_filter_has_the_demonstrations_moments_or_runs(config):
+    long = make_demonstrations(17, 6, episodes=4, length=1000)
+    for episode in long.episodes:  # numbers that single precision does not hold: their deviation is not its rounding
+        episode.observations[:, :3] *= 3
+        episode.observations[:, 3], episode.observations[:, 4] = 0.45, 1.3
+        episode.observations[:] = episode.observations.astype(np.float32)
+    gail = GAIL(HALF, long, config=config).learn(64)
+    filtered = gail.envs.normalize_obs(np.concatenate([episode.observations[:-1] for episode in long.episodes]))
+    np.testing.assert_allclose(filtered.mean(axis=0), 0, atol=1e-6)
+    np.testing.assert_allclose(np.delete(filtered.std(axis=0), [3, 4]), 1, atol=2e-3)
+    # What demonstrations never vary keeps its scale.
+    assert gail.envs.normalize_obs(np.full((1, 17), 1.4))[0, 3:5] == pytest.approx([0.95, 0.1], rel=1e-3)
+    running = GAIL(HALF, long, config=replace(config, filter="running")).learn(64)
+    assert running.envs.obs_rms.count == pytest.approx(66, abs=0.1)  # two resets, and a round
+
+
+OTHER = {"follower": "l2l-rate", "filter": "running", "reward": "airl", "target_kl": 1e-9, "normalize_reward": False}
+OTHER |= {"spectral_norm": True, "mixup": True, "follower_anchored": True, "log_rate_limit": 1.0, "score_penalty": 3.0}
+OTHER |= {"freeze_follower": True, "score_smoothing": 0.2, "net_arch": (9,), "disc_hidden": (7,), "holdout": 0.0}
+OTHER |= {"bc_epochs": 1, "replay_rounds": 1, "batch_size": 16, "label_smoothing": 0.1, "gae_lambda": 0.5, "seed": 1}
+OTHER |= {"entropy_bonus": 0.1, "ent_coef": 0.1, "gamma": 0.9, "clip_range": 0.01, "log_std_init": -1.0, "n_envs": 1}
+
+
+@pytest.fixture(scope="module")
+def usual():
+    config = GAILConfig(follower="l2l", **SMALL)
+    return config, weights(GAIL(HALF, make_demonstrations(17, 6), config=config).learn(192))
+
+
+@pytest.mark.parametrize("name", sorted({field.name for field in fields(GAILConfig)} - {"env", "device"}))
+def test_every_setting_changes_the_run(usual, name):
+    config, before = usual
+    other = replace(config, **{name: OTHER[name] if name in OTHER else 2 * getattr(config, name)})
+    after = weights(GAIL(HALF, make_demonstrations(17, 6), config=other).learn(192))
+    assert before.shape != after.shape or not torch.equal(before, after)
 
 
 @pytest.mark.parametrize("follower", ["adam", "l2l"])
-@pytest.mark.parametrize("env", ["HalfCheetah-v4", "Hopper-v4"])
-def test_resumed_run_equals_the_uninterrupted_one(config, tmp_path, follower, env):
-    demonstrations = make_demonstrations(*((17, 6) if env == "HalfCheetah-v4" else (11, 3)))
-    config = replace(config, env=env, follower=follower, replay_rounds=1, spectral_norm=True)
-    whole = GAIL(config, demonstrations)
-
-    def save_in_the_middle(gail):
-        if gail.ppo.num_timesteps == 128:
-            gail.save(tmp_path)
-
-    whole.learn(320, on_round=save_in_the_middle)
+@pytest.mark.parametrize(("env", "shape"), [(HALF, (17, 6)), ("Hopper-v4", (11, 3))])
+def test_resumed_run_equals_the_uninterrupted_one(config, tmp_path, follower, env, shape):
+    demonstrations = make_demonstrations(*shape)
+    whole = GAIL(env, demonstrations, config=replace(config, follower=follower, replay_rounds=1, spectral_norm=True))
+    whole.learn(320, on_round=lambda gail: gail.save(tmp_path) if gail.num_timesteps == 128 else None)
     torch.manual_seed(999)
-    np.random.seed(999)  # noqa: NPY002 - the global generator is what PPO shuffles with
+    np.random.seed(999)  # noqa: NPY002  the global generator is what PPO shuffles with
     resumed = GAIL.load(tmp_path, demonstrations)
-    assert resumed.ppo.num_timesteps == 128
-    resumed.learn(320)
-    assert resumed.ppo._n_updates == whole.ppo._n_updates
-    for name, value in policy_weights(whole).items():
-        assert torch.equal(value, resumed.ppo.policy.state_dict()[name]), name
-    for one, two in zip(whole.discriminator.parameters(), resumed.discriminator.parameters(), strict=True):
-        assert torch.equal(one, two)
+    assert resumed.num_timesteps == 128
+    resumed.learn(192, reset_num_timesteps=False)
+    assert resumed.num_timesteps == whole.num_timesteps == 320
+    assert resumed.leader.algorithm._n_updates == whole.leader.algorithm._n_updates
+    assert torch.equal(weights(whole), weights(resumed))
+    assert resumed.figures == whole.figures
     np.testing.assert_array_equal(whole.envs.obs_rms.mean, resumed.envs.obs_rms.mean)
 
 
-def test_same_seed_same_run_and_another_seed_another(config, cheetah):
-    runs = [GAIL(replace(config, seed=seed, follower="l2l"), cheetah).learn(128) for seed in (3, 3, 4)]
-    one, two, three = (policy_weights(gail)["action_net.weight"] for gail in runs)
+def test_same_seed_same_run(config, cheetah):
+    one, two = (weights(GAIL(HALF, cheetah, config=replace(config, follower="l2l")).learn(128)) for _ in range(2))
     assert torch.equal(one, two)
-    assert not torch.equal(one, three)
+
+
+def test_cloning_comes_first_once_and_sees_what_the_policy_will_see(config, cheetah, tmp_path):
+    gail = GAIL(HALF, cheetah, config=replace(config, net_arch=(64, 64), bc_epochs=300, learning_rate=1e-12))
+    gail.learn(64).save(tmp_path)
+    expert = transitions_of(cheetah)
+    error = np.square(gail.predict(expert.observations, deterministic=True)[0] - expert.actions).mean()
+    assert error < 2 * gail.bc_loss + 0.02 < 0.2  # 0.33 is the variance of these actions
+    loaded = GAIL.load(tmp_path, cheetah)
+    assert loaded.bc_loss == gail.bc_loss
+    before = weights(loaded)
+    assert torch.equal(before, weights(loaded.learn(0)))
 
 
 def test_loaded_for_prediction(config, cheetah, tmp_path):
-    gail = GAIL(config, cheetah).learn(64)
+    gail = GAIL(HALF, cheetah, config=config).learn(64)
     gail.save(tmp_path)
     loaded = GAIL.load(tmp_path)
     observations = np.random.default_rng(0).normal(size=(4, 17))
-    np.testing.assert_array_equal(gail.predict(observations), loaded.predict(observations))
+    actions, state = gail.predict(observations, deterministic=True)
+    assert state is None
+    np.testing.assert_array_equal(actions, loaded.predict(observations, deterministic=True)[0])
+    assert not np.array_equal(actions, gail.predict(observations)[0])  # as in Stable-Baselines3
+    np.testing.assert_allclose(actions[0], gail.predict(observations[0], deterministic=True)[0], rtol=1e-5)
     with pytest.raises(UserError, match="demonstrations"):
         loaded.learn(128)
 
 
-def test_policy_opens_in_plain_stable_baselines3(config, cheetah, tmp_path):
-    from stable_baselines3 import PPO
-    from stable_baselines3.common.vec_env import VecNormalize
-
-    from l2l_gail.environments import make_envs
-
-    gail = GAIL(config, cheetah).learn(64)
-    gail.ppo.save(tmp_path / "policy.zip")
-    gail.envs.save(str(tmp_path / "filter.pkl"))
-    envs = VecNormalize.load(str(tmp_path / "filter.pkl"), make_envs("HalfCheetah-v4", 2, 0).venv)
-    observations = np.random.default_rng(0).normal(size=(4, 17))
-    action = PPO.load(tmp_path / "policy.zip", device="cpu").predict(
-        envs.normalize_obs(observations), deterministic=True
-    )
-    np.testing.assert_array_equal(action[0], gail.predict(observations))
-
-
-@pytest.mark.parametrize(
-    ("settings", "penalty", "smoothing"),
-    [
-        ({}, 1.0, 0.0),
-        ({"gradient_penalty": 0.0}, 1.0, 0.0),
-        ({"gradient_penalty": 0.0, "score_smoothing": 0.2}, 0.0, 0.2),
-        ({"gradient_penalty": 0.0, "label_smoothing": 0.1}, 0.0, 0.1),
-        ({"gradient_penalty": 0.0, "score_smoothing": 0.0}, 1.0, 0.0),
-        ({"gradient_penalty": 0.0, "score_penalty": 0.0}, 0.0, 0.0),
-        ({"score_penalty": 4.0, "score_smoothing": 0.3}, 4.0, 0.3),
-        ({"score_penalty": 0.0}, 0.0, 0.0),
-        ({"gradient_penalty": 0.0, "score_penalty": 1.0}, 1.0, 0.0),
-    ],
-)
-def test_the_rule_is_scored_on_an_objective_with_a_finite_optimum(
-    config, cheetah, monkeypatch, settings, penalty, smoothing
-):
-    gail = GAIL(replace(config, follower="l2l", **({"gradient_penalty": 1.0} | settings)), cheetah)
-    drawn = []
-    monkeypatch.setattr("l2l_gail.gail.objective", lambda _, batch, config: drawn.append(config))
-    gail.follower.respond = lambda train, score, progress: {"drawn": len([train(), score()])}
-    gail.learn(1)
-    assert drawn[0] == gail.config
-    assert drawn[1] == replace(gail.config, gradient_penalty=penalty, label_smoothing=smoothing)
-
-
-def test_split_holds_out_a_stretch_of_every_episode():
-    demonstrations = make_demonstrations(3, 2, episodes=2, length=40)
-    train, held = split(demonstrations, 0.25)
-    first = demonstrations.episodes[0]
-    np.testing.assert_array_equal(train[0][:30], first.observations[:30])
-    np.testing.assert_array_equal(held[1][:10], first.actions[30:])
-    assert len(train[0]) == 60
-    assert len(held[0]) == 20
-    assert len(split(demonstrations, 0.0)[1][0]) == 80
-    with pytest.raises(UserError, match="too short"):
-        split(make_demonstrations(3, 2, length=1), 0.25)
-
-
-def test_devices():
-    assert resolve_device("auto").type == "cpu"
-    for wrong in ("tpu", "cpuX", "meta"):
-        with pytest.raises(UserError, match="--device"):
-            resolve_device(wrong)
-    if not torch.cuda.is_available():
-        with pytest.raises(UserError, match="cuda"):
-            resolve_device("cuda")
-
-
-def test_a_policy_that_diverges_in_the_last_round_is_not_saved(config, cheetah):
-    gail = GAIL(config, cheetah)
-    gail.learn(64)
-    saved = []
-    with torch.no_grad():
-        next(gail.ppo.policy.parameters()).fill_(float("nan"))
-    with pytest.raises(Diverged, match="--policy-rate"):
-        gail.learn(64, on_round=saved.append)
-    assert not saved
-
-
-def test_a_checkpoint_knows_its_demonstrations(config, cheetah, tmp_path):
-    GAIL(config, cheetah).learn(64).save(tmp_path)
-    assert GAIL.load(tmp_path, cheetah).ppo.num_timesteps == 64
-    assert GAIL.load(tmp_path).ppo.num_timesteps == 64  # to predict, none are needed
+def test_checkpoints_that_do_not_fit_are_refused(config, cheetah, tmp_path):
+    gail = GAIL(HALF, cheetah, config=config).learn(64)
+    gail.save(tmp_path)
     with pytest.raises(UserError, match="demonstrations are not those"):
         GAIL.load(tmp_path, make_demonstrations(17, 6, seed=1))
-
-
-def test_a_large_set_is_measured_on_a_part_of_it():
-    observations, actions = np.arange(25_001.0)[:, None], np.arange(25_001.0)[:, None]
-    kept = thinned((observations, actions))
-    assert len(kept[0]) == len(kept[1]) == 8334
-    assert np.array_equal(kept[0], kept[1])
-    assert (kept[0][0], kept[0][-1]) == (0, 24_999)
-
-
-def test_a_policy_that_diverged_is_not_handed_on(config, cheetah, monkeypatch):
-    seen = []
-
-    def spoil(self):
-        with torch.no_grad():
-            next(self.policy.parameters()).fill_(float("nan"))
-
-    monkeypatch.setattr(PPO, "train", spoil)
-    with pytest.raises(Diverged):
-        GAIL(config, cheetah).learn(128, on_round=lambda gail: seen.append(gail.ppo.num_timesteps))
-    assert seen == [0]  # before the first round, and never again
-
-
-def test_figures_of_a_round(config, cheetah):
-    gail = GAIL(config, cheetah, monitor=make_demonstrations(17, 6, seed=9))
-    kept, respond = {}, gail.respond
-
-    def spy(rollout, progress):
-        kept["rollout"] = rollout
-        return respond(rollout, progress)
-
-    gail.respond = spy
-    gail.learn(64)
-    with torch.no_grad():
-        logits = gail.discriminator(gail.transitions(kept["rollout"]))
-    assert gail.figures["disc/logit_std"] == pytest.approx(float(logits.std()), rel=1e-5)
-    assert gail.figures["reward/std"] == pytest.approx(float(reward(logits, "gail").std(correction=0)), rel=1e-4)
-
-
-def test_held_out_figures_are_those_of_the_demonstrations_nobody_trains_on(config, cheetah, monkeypatch):
-    shown = []
-
-    def figures(discriminator, expert, policy):
-        shown.append(expert)
-        names = ("disc_loss", "disc_acc", "disc_acc_expert", "disc_acc_gen", "disc_entropy", "logit_gap")
-        return {name: 10.0 * len(shown) + number for number, name in enumerate(names)}
-
-    monkeypatch.setattr("l2l_gail.gail.health", figures)
-    monitor = make_demonstrations(17, 6, seed=9)
-    gail = GAIL(config, cheetah, monitor=monitor)
-    gail.learn(64)
-    assert (gail.figures["disc/disc_loss"], gail.figures["disc/disc_acc"]) == (10.0, 11.0)
-    assert (gail.figures["disc/heldout_loss"], gail.figures["disc/heldout_acc"]) == (20.0, 22.0)
-    actions = np.concatenate([episode.actions for episode in monitor.episodes])
-    np.testing.assert_allclose(shown[1][:, 17:].numpy(), actions, rtol=1e-6)
+    other = GAIL(HALF, cheetah, config=replace(config, disc_hidden=(8,)))
+    with pytest.raises(UserError, match="does not fit"):
+        other.load_state_dict(gail.state_dict())
+    (tmp_path / "config.yaml").write_text("a: 1")
+    with pytest.raises(UserError, match="does not hold the settings"):
+        GAIL.load(tmp_path)

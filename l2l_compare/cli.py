@@ -1,0 +1,145 @@
+"""The command `compare`: runs, ours or anybody's TensorBoard folders, beside each other."""
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import joblib
+import numpy as np
+import tyro
+
+from l2l_compare import board, comparison, frontier
+from l2l_compare.curves import Curve, read
+from l2l_compare.figures import learning_curves
+from l2l_experiment.errors import UserError, exit_on_user_error
+from l2l_experiment.files import file_name, make_folder, write_atomically
+
+MANY = 20  # from so many runs on they are read on all cores
+
+
+@dataclass(frozen=True)
+class Args:
+    """Curves, reliability and probability of improvement of groups of runs, with intervals."""
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
+    """Folders of runs; one that cannot be read is named and left out."""
+    by: tuple[str, ...] = ()
+    """Settings that make a group, e.g. follower, or env follower; by default the folder's name without its seed."""
+    tag: str | None = None
+    """The figure to compare, as TensorBoard names it, of which more is better; by default the return, or the held-out
+    PGD-10 accuracy."""
+    unfinished: bool = False
+    """Take in runs of ours that are not finished, logs that are cut off, as far as they reach, and logs with several
+    values for one step, of which the later counts."""
+    out: Path = Path("comparison")
+    """Folder for table.md, comparison.json, the pictures (curves, curves_hours and, of graded runs of adversarial
+    training, frontier; of several tasks one each) and tensorboard/."""
+
+
+@exit_on_user_error
+def main(argv: list[str] | None = None) -> None:
+    """Read, compare, write."""
+    args = tyro.cli(Args, args=argv)
+    make_folder(args.out)
+    curves = collect(args)
+    tag = curves[0].tag
+    groups = comparison.grouped(curves)
+    content = {"tag": tag} | comparison.table(groups)
+    for task, found in content["tasks"].items():
+        if found["ends_first"]:
+            last = f"step {found['steps'][1]:,.0f}"
+            tell(f"{found['ends_first']} ends at {last}: {task or 'all runs'} compared up to there")
+    text = comparison.markdown(content)
+    write_atomically(args.out / "table.md", text.encode())
+    write_atomically(args.out / "comparison.json", (json.dumps(content, indent=1) + "\n").encode())
+    for old in (*args.out.glob("curves*.png"), *args.out.glob("frontier*.png")):
+        old.unlink()
+    grids = comparison.grids(groups)
+    pictures = draw_curves(groups, grids, tag, args.out) + draw_frontiers(curves, args.out)
+    board.write(args.out / "tensorboard", groups, grids, tag)
+    print(text)
+    written = ", ".join(["table.md, comparison.json", *(path.name for path in pictures)])
+    print(f"{args.out}: {written}; tensorboard --logdir {args.out}/tensorboard")
+
+
+def collect(args: Args) -> list[Curve]:
+    """The curves that can be compared, of one figure; what is left out, or doubtful, is told on stderr."""
+    folders = list({folder.resolve(): folder for folder in args.runs}.values())
+    cores = -1 if len(folders) >= MANY else 1
+    found = joblib.Parallel(n_jobs=cores)(joblib.delayed(attempt)(folder, args) for folder in folders)
+    curves = [curve for curve in found if isinstance(curve, Curve)]
+    for reason in found:
+        if isinstance(reason, str):
+            tell(f"left out: {reason}")
+    if not curves:
+        raise UserError("there is no run to compare; name the folders of runs")
+    if len(tags := sorted({curve.tag for curve in curves})) > 1:
+        raise UserError(f"the runs log different figures ({', '.join(tags)}); choose one with --tag")
+    for curve in curves:
+        if curve.doubled:
+            tell(f"{curve.name} logged {curve.doubled} steps twice; the later value counts")
+        if curve.missing:
+            tell(f"{curve.name}: {curve.missing} values between others are NaN or infinite; a line bridges them")
+    if "" in (tasks := {curve.task for curve in curves}) and len(tasks) > 1:
+        named = " or ".join(sorted(tasks - {""}))
+        told = f"taken to be of {named}" if len(tasks) == 2 else f"not compared with those of {named}"
+        tell(f"folders of other tools do not name their task: they are {told}")
+    curves, apart = comparison.overlapping(comparison.of_one_task(curves))
+    for curve in apart:
+        first, last = (f"{step:,.0f}" for step in curve.steps[[0, -1]])
+        tell(f"left out: {curve.name} covers steps {first} to {last}, which others do not share")
+    if not curves:
+        raise UserError("no run has two values; there is nothing to compare")
+    return curves
+
+
+def attempt(folder: Path, args: Args) -> Curve | str:
+    """A run's curve, or why there is none."""
+    try:
+        return read(folder, tag=args.tag, by=args.by, unfinished=args.unfinished)
+    except UserError as error:
+        return str(error)
+    except (OSError, ValueError, TypeError, OverflowError) as error:
+        return f"{folder} cannot be read ({error})"  # whatever else a damaged folder does, the others are compared
+
+
+def draw_curves(groups: dict[str, list[Curve]], grids: dict[str, np.ndarray], tag: str, out: Path) -> list[Path]:
+    """Learning curves over steps and, where every run says when it wrote its values, over hours: of several tasks a
+    picture each, in which a group has one colour."""
+    tasks, pictures = comparison.by_task(groups), []
+    colours = sorted({curves[0].group for curves in groups.values()})
+    for task, some in tasks.items():
+        several = len(tasks) > 1
+        suffix, title = ("_" + file_name(task), f"{task}: {tag}") if several else ("", tag)
+        shown = {curves[0].group: curves for curves in some.values()}
+        worst = {curves[0].group: comparison.worst(curves, grids[name]) for name, curves in some.items()}
+        labels = {"ylabel": tag, "title": title, "worst": worst, "colours": colours}
+        steps = {name: [(curve.steps, curve.values) for curve in members] for name, members in shown.items()}
+        pictures.append(learning_curves(steps, out / f"curves{suffix}", **labels))
+        runs = [curve for members in shown.values() for curve in members]
+        if timeless := [curve.name for curve in runs if not np.isfinite(curve.hours).all()]:
+            tell(f"no figure over hours: {timeless[0]} does not say when its values were written")
+        else:
+            hours = {name: [(curve.hours, curve.values) for curve in members] for name, members in shown.items()}
+            pictures.append(learning_curves(hours, out / f"curves_hours{suffix}", xlabel="hours", **labels))
+    return pictures
+
+
+def draw_frontiers(curves: list[Curve], out: Path) -> list[Path]:
+    """Robustness against cost, of runs of adversarial training: a picture a task."""
+    tasks: dict[str, dict[str, list[Path]]] = {}
+    for curve in curves:
+        if "method" in curve.settings:
+            tasks.setdefault(curve.task, {}).setdefault(curve.group, []).append(Path(curve.name))
+    several = {task: groups for task, groups in tasks.items() if len(groups) > 1}
+    pictures, reasons = frontier.draw(several, out / "frontier")
+    for reason in reasons:
+        tell(f"not on a frontier of robustness and cost: {reason}")
+    return pictures
+
+
+def tell(sentence: str) -> None:
+    """Say something that is not the result."""
+    print(sentence, file=sys.stderr)

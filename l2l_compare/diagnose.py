@@ -1,0 +1,41 @@
+"""The command `diagnose`: pictures that show why a run went as it did."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+
+from l2l_compare.figures import learning_curves
+from l2l_experiment import drawings
+from l2l_experiment.errors import UserError, exit_on_user_error
+from l2l_experiment.files import make_folder, read_mapping
+from l2l_experiment.run import RECORD, Run
+from l2l_experiment.tools import TOOLS, module
+
+
+@dataclass(frozen=True)
+class Args:
+    """Figures of one run: its discriminator and learned rule, or its attacker's strength beside PGD's."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Folder of a run of train_gail.py or train_at.py with a checkpoint."""
+    out: Path | None = None
+    """Folder for the pictures and the numbers behind them (diagnosis.json); by default RUN/diagnosis."""
+
+
+@exit_on_user_error
+def main(argv: list[str] | None = None) -> None:
+    """Draw, and say where."""
+    args = tyro.cli(Args, args=argv)
+    torch.set_num_threads(1)
+    kind = read_mapping(args.run / RECORD).get("kind")
+    if kind not in TOOLS:
+        raise UserError(f"{args.run} holds a run of kind {kind!r}; name one of train_gail.py or train_at.py")
+    found = module(kind, "diagnosis").diagnose(Run.open(args.run, kind=kind))
+    out = args.out or args.run / "diagnosis"
+    make_folder(out)
+    drawings.save(found, out)
+    for name, drawing in found.items():
+        print(learning_curves(drawing.curves, out / name, **drawing.labels))

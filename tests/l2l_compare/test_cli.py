@@ -1,0 +1,129 @@
+"""The commands that compare and diagnose runs, and the TensorBoard chart that a comparison leaves."""
+
+import json
+import types
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar import layout_pb2, metadata
+
+from l2l_compare import board, cli, diagnose, events
+from l2l_experiment.drawings import Drawing
+from l2l_experiment.metrics import METRICS, JsonLines
+from tests.l2l_compare.made_up import TAG, curve, foreign_run, our_run, ragged
+
+
+def scalars(folder, tag):
+    return [(step, value) for step, value, _ in events.reader(folder)(tag)]
+
+
+def charts(folder):
+    accumulator = EventAccumulator(str(folder))
+    accumulator.Reload()
+    (content,) = accumulator.Tensors(metadata.CONFIG_SUMMARY_TAG)
+    found = layout_pb2.Layout.FromString(content.tensor_proto.string_val[0]).category[0].chart
+    return {chart.title: [series.value for series in chart.margin.series] for chart in found}
+
+
+def refused(command, argv, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        command.main(list(map(str, argv)))
+    assert stopped.value.code == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: ")
+    return told
+
+
+def test_a_board_has_a_band_of_three_runs_at_whole_steps_and_all_groups_on_one_chart(tmp_path):
+    groups = {"a": [ragged(f"r{i}", "a", [0, 20], [0, value]) for i, value in enumerate([10.0, 20.0, 60.0])]}
+    groups["b"] = [curve([1, 1, 1])]
+    (tmp_path / "events.out.tfevents.1.somebody").touch()
+    for _ in range(2):  # the second one replaces the first
+        board.write(tmp_path, groups, dict.fromkeys("ab", np.linspace(0, 20, 100)), TAG)
+    assert charts(tmp_path) == {TAG: ["a/mean", "b/mean"]}
+    low, mean, high = (np.array(scalars(tmp_path, f"a/{part}")).T for part in ("low", "mean", "high"))
+    assert mean[0].tolist() == list(range(21))
+    assert mean[1].tolist() == pytest.approx([1.5 * step for step in range(21)])
+    assert (low[1, 1:] < mean[1, 1:]).all()
+    assert (mean[1, 1:] < high[1, 1:]).all()
+    assert scalars(tmp_path, "b/low") == scalars(tmp_path, "b/high") == [(step, 1) for step in range(21)]
+    assert len(list(tmp_path.iterdir())) == 2  # others' files stay
+
+
+def test_compare_leaves_out_what_it_cannot_read_and_writes_the_same_again(tmp_path, capsys):
+    runs = [our_run(tmp_path / f"{name}_s{i}", [0, 1, 2 + i], {"follower": name}) for name in "ab" for i in range(2)]
+    late = our_run(tmp_path / "a_s7", [], {"follower": "a"})
+    with JsonLines(late / METRICS) as rows:
+        for step in (500, 600):
+            rows.write(step, {TAG: 1.0})
+    argv = [*map(str, (*runs, late, tmp_path / "gone")), "--by", "follower", "--out", str(tmp_path / "out")]
+    cli.main(argv)
+    printed = capsys.readouterr()
+    assert "left out: there is no folder" in printed.err
+    assert f"left out: {late} covers steps 500 to 600" in printed.err
+    assert "| a | 2 |" in printed.out
+    first = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()}
+    assert set(first) == {"table.md", "comparison.json", "curves.png"}
+    assert json.loads(first["comparison.json"])["improvement"]["a over b"][0] == 0.5
+    cli.main(argv)
+    assert first == {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()}
+
+
+def test_compare_draws_hours_and_tells_of_doubled_steps_and_of_tasks(tmp_path, monkeypatch, capsys):
+    drawn = []
+    monkeypatch.setattr(cli, "learning_curves", lambda groups, stem, **more: drawn.append((groups, stem, more)) or stem)
+    runs = [foreign_run(tmp_path / f"a_s{i}", [(0, 1.0), (10, 2.0), (10, 3.0 + i)]) for i in range(2)]
+    ours = our_run(tmp_path / "b_s0", [1.0, 2.0], {"env": "Hopper-v4"})
+    flags = ["--out", str(tmp_path / "out"), "--unfinished"]
+    cli.main([*map(str, (*runs, ours)), *flags])
+    told = capsys.readouterr()
+    assert f"Figure: `{TAG}`." in told.out
+    assert told.err.count("logged 1 steps twice") == 2
+    assert "taken to be of Hopper-v4" in told.err
+    assert "does not say when" in told.err  # ours has no clock
+    cli.main([*map(str, runs), *flags])
+    groups, stem, labels = drawn[-1]
+    assert (stem.name, labels["xlabel"]) == ("curves_hours", "hours")
+    assert all(0 <= hours[-1] < 0.1 for hours, _ in groups["a"])
+
+
+def test_a_picture_and_a_chart_a_task(tmp_path):
+    tasks = ("Hopper-v4", "Walker2d-v4")
+    settings = [{"env": env, "follower": who} for env in tasks for who in ("adam", "l2l")]
+    runs = [our_run(tmp_path / f"r{i}_s0", [1.0, 2.0 + i], some) for i, some in enumerate(settings)]
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "curves.png").touch()  # of an earlier comparison of one task
+    cli.main([*map(str, runs), "--by", "follower", "--out", str(out)])
+    assert {path.name for path in out.glob("curves*")} == {f"curves_{task}.png" for task in tasks}
+    assert charts(out / "tensorboard") == {
+        f"{task}: {TAG}": [f"{task}: {who}/mean" for who in ("adam", "l2l")] for task in tasks
+    }
+
+
+def test_compare_refuses_what_it_cannot_do(tmp_path, capsys):
+    run = our_run(tmp_path / "a", [1.0, 2.0])
+    (tmp_path / "file").write_text("mine")
+    assert "cannot make the folder" in refused(cli, [run, "--out", tmp_path / "file" / "deep"], capsys)
+    other = foreign_run(tmp_path / "b", [(0, 1.0), (10, 2.0)], tag="robust/pgd10")
+    assert "choose one with --tag" in refused(cli, [run, other, "--out", tmp_path / "out"], capsys)
+    assert "name the folders of runs" in refused(cli, ["--out", tmp_path / "out"], capsys)
+
+
+def test_diagnose_draws_what_the_tool_of_the_run_finds(tmp_path, monkeypatch, capsys):
+    run = our_run(tmp_path / "run", [1.0, 2.0])
+    (run / "record.json").write_text('{"kind": "gail", "format": 2}')
+    found = {"step": Drawing({"a": [([0, 1], [0.5, 1.5])]}, {"ylabel": "y", "title": "t"})}
+
+    def module(kind, part):
+        assert (kind, part) == ("gail", "diagnosis")
+        return types.SimpleNamespace(diagnose=lambda opened: found if opened.folder == run else {})
+
+    monkeypatch.setattr(diagnose, "module", module)
+    diagnose.main([str(run)])
+    assert {path.name for path in (run / "diagnosis").iterdir()} == {"step.png", "diagnosis.json"}
+    assert capsys.readouterr().out == f"{run / 'diagnosis' / 'step.png'}\n"
+    (run / "record.json").write_text('{"kind": "zoo"}')
+    assert f"{run} holds a run of kind 'zoo'" in refused(diagnose, [run], capsys)
+    assert "record.json" in refused(diagnose, [tmp_path], capsys)

@@ -1,0 +1,114 @@
+"""The discriminator's objective against formulas written here."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from l2l_gail import Discriminator, GAILConfig
+from l2l_gail.losses import Batch, bernoulli_entropy, draw, health, objective
+
+PLAIN = replace(GAILConfig(), gradient_penalty=0.0)
+
+
+def setup(**kwargs):
+    torch.manual_seed(0)
+    discriminator = Discriminator(5, (7, 6), **kwargs).double()
+    batch = Batch(torch.randn(9, 5).double() + 1, torch.randn(9, 5).double(), torch.rand(9, 1).double())
+    return discriminator, batch, {name: p.detach().clone() for name, p in discriminator.named_parameters()}
+
+
+def test_loss_is_the_cross_entropy_of_ho_and_ermon():
+    discriminator, batch, weights = setup()
+    d_expert, d_policy = discriminator(batch.expert).sigmoid(), discriminator(batch.policy).sigmoid()
+    expected = -d_expert.log().mean() - (1 - d_policy).log().mean()
+    torch.testing.assert_close(objective(discriminator, batch, PLAIN)(weights), expected)
+
+
+def test_gradient_penalty_of_a_linear_discriminator_is_known():
+    class Linear(Discriminator):
+        def forward(self, x):
+            return (x @ self.layers[0].weight.T + self.layers[0].bias).squeeze(-1)
+
+    discriminator = Linear(5, ()).double()
+    _, batch, _ = setup()
+    weights = {name: p.detach().clone() for name, p in discriminator.named_parameters()}
+    config = replace(PLAIN, gradient_penalty=3.0, gradient_target=0.25)
+    norm = discriminator.layers[0].weight.norm()
+    expected = objective(discriminator, batch, PLAIN)(weights) + 3.0 * (norm - 0.25) ** 2
+    torch.testing.assert_close(objective(discriminator, batch, config)(weights), expected)
+
+
+def test_entropy_bonus_label_smoothing_and_mixup():
+    discriminator, batch, weights = setup()
+    base = objective(discriminator, batch, PLAIN)(weights)
+    logits = discriminator(torch.cat([batch.expert, batch.policy]))
+    p = logits.sigmoid()
+    entropy = -(p * p.log() + (1 - p) * (1 - p).log())
+    torch.testing.assert_close(bernoulli_entropy(logits), entropy)
+    bonus = objective(discriminator, batch, replace(PLAIN, entropy_bonus=0.5))(weights)
+    torch.testing.assert_close(bonus, base - 0.5 * entropy.mean())
+
+    smoothed = objective(discriminator, batch, replace(PLAIN, label_smoothing=0.1))(weights)
+    target = torch.cat([torch.full((9,), 0.9), torch.full((9,), 0.1)]).double()
+    torch.testing.assert_close(smoothed, -2 * (target * p.log() + (1 - target) * (1 - p).log()).mean())
+
+    mixed = discriminator(batch.mixing * batch.expert + (1 - batch.mixing) * batch.policy).sigmoid()
+    label = batch.mixing.squeeze(1)
+    expected = -2 * (label * mixed.log() + (1 - label) * (1 - mixed).log()).mean()
+    torch.testing.assert_close(objective(discriminator, batch, replace(PLAIN, mixup=True))(weights), expected)
+
+
+def test_objective_is_differentiable_where_the_input_gradient_vanishes():
+    discriminator, batch, weights = setup()
+    zero = {name: torch.zeros_like(w).requires_grad_() for name, w in weights.items()}
+    gradients = torch.autograd.grad(objective(discriminator, batch, GAILConfig())(zero), list(zero.values()))
+    assert all(torch.isfinite(g).all() for g in gradients)
+
+
+def test_gradients_of_the_penalised_objective():
+    discriminator, batch, weights = setup()
+    names = list(weights)
+    f = objective(discriminator, batch, replace(GAILConfig(), entropy_bonus=0.1))
+    inputs = [weights[name].requires_grad_() for name in names]
+    assert torch.autograd.gradcheck(lambda *ws: f(dict(zip(names, ws, strict=True))), inputs)
+
+
+def test_spectral_norm_divides_by_the_largest_singular_value():
+    discriminator, batch, weights = setup(spectral_norm=True)
+    discriminator.refresh(iterations=200)
+    x = batch.expert
+    for index, layer in enumerate(discriminator.layers):
+        sigma = torch.linalg.svdvals(layer.weight)[0]
+        x = x @ (layer.weight / sigma).T + layer.bias
+        x = x.tanh() if index < 2 else x
+    torch.testing.assert_close(discriminator(batch.expert), x.squeeze(-1))
+    before = [b.clone() for b in discriminator.buffers()]
+    objective(discriminator, batch, PLAIN)(weights)
+    assert all(torch.equal(a, b) for a, b in zip(before, discriminator.buffers(), strict=True))
+
+
+def test_draw_is_seeded_and_takes_rows_of_each_kind():
+    expert, policy = torch.arange(4.0).unsqueeze(1), 10 + torch.arange(6.0).unsqueeze(1)
+    one = draw(expert, policy, 50, torch.Generator().manual_seed(1))
+    two = draw(expert, policy, 50, torch.Generator().manual_seed(1))
+    assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+    assert set(one.expert.flatten().tolist()) == {0, 1, 2, 3}
+    assert set(one.policy.flatten().tolist()) <= set(range(10, 16))
+    assert ((one.mixing >= 0) & (one.mixing <= 1)).all()
+
+
+@pytest.mark.parametrize(("slope", "accuracy"), [(1.0, 1.0), (50.0, 1.0), (-50.0, 0.0)])
+def test_health(slope, accuracy):
+    def discriminator(x):
+        return slope * x.sum(1)
+
+    ones = torch.ones(8, 3)
+    figures = health(discriminator, ones, -ones)  # logits of 3 and -3 times the slope
+    assert figures["disc_loss"] == pytest.approx(2 * math.log1p(math.exp(-3 * slope)), rel=1e-5)
+    assert figures["disc_acc"] == figures["disc_acc_expert"] == figures["disc_acc_gen"] == accuracy
+    assert figures["logit_gap"] == pytest.approx(6 * slope)
+    p = 1 / (1 + math.exp(-3 * slope))
+    entropy = -p * math.log(p) - (1 - p) * math.log(1 - p) if slope == 1 else 0.0
+    assert figures["disc_entropy"] == pytest.approx(entropy, abs=1e-5)

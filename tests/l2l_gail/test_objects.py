@@ -1,0 +1,180 @@
+"""GAIL takes objects: environments, demonstrations, discriminator, leader and followers of one's own."""
+
+import shutil
+from dataclasses import replace
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from stable_baselines3 import PPO
+from stable_baselines3.common.vec_env import DummyVecEnv
+from torch import nn
+
+from bilevel import Adam
+from l2l_experiment import checkpoint, metrics
+from l2l_experiment.errors import UserError
+from l2l_experiment.run import Run
+from l2l_gail import FOLLOWERS, GAIL, Environment, PPOLeader, RuleFollower, load_demonstrations
+from l2l_gail.cli import main, parse
+from l2l_gail.demonstrations import save_npz
+from l2l_gail.diagnosis import diagnose
+from l2l_gail.followers import Recipe, commit, weights_of
+from tests.l2l_gail.conftest import arrays, make_demonstrations
+
+
+def pendulum():
+    return gym.make("Pendulum-v1")
+
+
+@pytest.fixture
+def pushes():
+    """Demonstrations in Pendulum's shapes, as arrays."""
+    return arrays(make_demonstrations(3, 1))
+
+
+def moved(gail, steps=128):
+    """Whether both players move."""
+    start = weights_of(gail.discriminator) | weights_of(gail.leader.algorithm.policy)
+    gail.learn(steps)
+    end = weights_of(gail.discriminator) | weights_of(gail.leader.algorithm.policy)
+    return all(not torch.equal(start[name], end[name]) for name in start)
+
+
+def test_an_environment_may_be_a_function(config, pushes, tmp_path):
+    gail = GAIL(pendulum, pushes, config=config)
+    assert moved(gail)
+    assert len(gail.demonstrations) == 3
+    gail.save(tmp_path)
+    with pytest.raises(UserError, match="env="):
+        GAIL.load(tmp_path)
+    seen = pendulum().reset(seed=0)[0]
+    again = GAIL.load(tmp_path, env=pendulum).predict(seen, deterministic=True)[0]
+    np.testing.assert_array_equal(again, gail.predict(seen, deterministic=True)[0])
+    by_id = GAIL("Pendulum-v1", pushes, config=config).learn(128)
+    np.testing.assert_array_equal(again, by_id.predict(seen, deterministic=True)[0])
+
+
+def test_an_environment_may_be_a_vecenv(config, pushes):
+    gail = GAIL(DummyVecEnv([pendulum] * 3), pushes, config=config)
+    assert moved(gail, steps=768)
+    assert gail.num_timesteps % 96 == 0
+    assert len(gail.leader.algorithm.ep_info_buffer) == 3  # true returns, though nobody wrapped it in a Monitor
+    with pytest.raises(UserError, match="cannot be copied"):
+        gail.env.make()
+
+
+def test_demonstrations_may_be_arrays_a_file_or_made(config, pushes, tmp_path):
+    made = load_demonstrations(pushes, pendulum)
+    prints = {
+        GAIL(pendulum, source, config=config).train_expert.fingerprint()
+        for source in (pushes, made, save_npz(tmp_path / "demos.npz", made))
+    }
+    assert len(prints) == 1
+    with pytest.raises(UserError, match="actions of shape"):
+        GAIL("Hopper-v4", {**pushes, "observations": np.zeros((123, 11))}, config=config)
+
+
+class Own(nn.Module):
+    """A discriminator of one's own, which counts its rounds."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.rounds = nn.Linear(4, 1), 0
+
+    def forward(self, x):
+        return self.layer(x).squeeze(-1)
+
+    def refresh(self):
+        self.rounds += 1
+
+
+@pytest.mark.parametrize("follower", ["adam", "l2l"])
+def test_a_discriminator_of_ones_own(config, pushes, tmp_path, follower):
+    gail = GAIL(pendulum, pushes, config=replace(config, follower=follower), discriminator=Own())
+    assert moved(gail)
+    assert gail.discriminator.rounds == 2
+    gail.save(tmp_path)
+    again = GAIL.load(tmp_path, pushes, env=pendulum, discriminator=Own())
+    assert torch.equal(again.discriminator.layer.weight, gail.discriminator.layer.weight)
+
+
+def test_a_leader_of_ones_own(config, pushes, tmp_path):
+    environment = Environment(pendulum)
+
+    def leader():
+        ppo = PPO("MlpPolicy", environment.vectorised(2, 0), n_steps=48, batch_size=32, gae_lambda=0.5, device="cpu")
+        return PPOLeader(ppo, normalize_reward=False)
+
+    gail = GAIL(environment, pushes, config=config, leader=leader())
+    rounds = []
+    gail.learn(192, on_round=lambda gail: rounds.append(gail.num_timesteps))
+    assert rounds == [0, 96, 192]
+    gail.save(tmp_path)
+    again = GAIL.load(tmp_path, pushes, env=environment, leader=leader())
+    again.learn(96, reset_num_timesteps=False)
+    assert again.num_timesteps == 288
+
+
+class SlowFollower(RuleFollower):
+    """Adam at a tenth of the rate."""
+
+    def __init__(self, discriminator, config):
+        super().__init__(discriminator, config, Adam(0.1 * config.disc_learning_rate))
+
+
+class BestOfTwo:
+    """No rule moves the discriminator: of two random places near it, the better one is taken."""
+
+    holdout, skipped = 0.5, 0
+
+    def __init__(self, discriminator, config):
+        self.discriminator, self.tried = discriminator, 0
+
+    def answer(self, objectives, progress):
+        here, score = weights_of(self.discriminator), objectives.score()
+        around = [{n: w + 0.01 * torch.randn_like(w) for n, w in here.items()} for _ in range(2)]
+        losses = [score(weights).item() for weights in around]
+        commit(around[losses[1] < losses[0]], self.discriminator)
+        self.tried += 2
+        return {"score": min(losses)}
+
+    def state_dict(self):
+        return {"tried": self.tried}
+
+    def load_state_dict(self, tree):
+        self.tried = tree["tried"]
+
+
+@pytest.mark.parametrize(
+    ("make", "figure", "figures"),
+    [
+        (SlowFollower, "update_norm", {"discriminator", "reward", "strength", "response"}),
+        (BestOfTwo, "score", {"discriminator", "reward"}),
+    ],
+    ids=["rule", "no rule"],
+)
+def test_a_follower_of_ones_own_is_one_class_and_one_row(
+    tmp_path, monkeypatch, capsys, small_flags, demos, make, figure, figures
+):
+    monkeypatch.setitem(FOLLOWERS, "own", Recipe("mine", "here", make))
+    flags = ["--follower", "own", "--demos", str(demos), "--num-demos", "2", "--eval-episodes", "1", *small_flags]
+    runs = [tmp_path / name for name in ("straight", "resumed")]
+    for run in runs:
+        main([*flags, "--steps", "256", "--run-dir", str(run), "--checkpoint-every", "2"])
+    assert "own follower" in capsys.readouterr().out
+    shutil.rmtree(runs[1] / "checkpoints" / "step_000000256")  # what a run that was killed before leaves
+    main(["--resume", str(runs[1])])
+    one, two = (checkpoint.latest(run) for run in runs)
+    for name, weight in one["discriminator"].items():
+        assert torch.equal(weight, two["discriminator"][name])
+    assert Run.open(runs[1], kind="gail").record["resumed_at"] == [128]
+    rows = [metrics.read(run / "metrics.jsonl") for run in runs]
+    assert [row[f"follower/{figure}"] for row in rows[0]] == [row[f"follower/{figure}"] for row in rows[1]]
+    drawn = diagnose(Run.open(runs[0], kind="gail"))
+    assert drawn.keys() == figures
+    if "strength" in drawn:
+        assert drawn["strength"].curves.keys() == {"own"}
+    assert parse(["--follower", "own"]).settings.follower == "own"
+    with pytest.raises(UserError, match="--holdout would change nothing for --follower own"):
+        parse(["--follower", "own", "--holdout", "0.5"])

@@ -1,0 +1,55 @@
+"""Playing a saved policy: what is refused, and a recording where the machine can draw."""
+
+import numpy as np
+import pytest
+
+from l2l_experiment.errors import UserError
+from l2l_experiment.run import Run
+from l2l_gail import GAIL, Environment, play
+
+
+@pytest.fixture
+def run(config, cheetah, tmp_path):
+    """A finished run's folder."""
+    folder = tmp_path / "run"
+    gail = GAIL("HalfCheetah-v4", cheetah, config=config).learn(64)
+    Run.create(folder, kind="gail", config={})
+    (folder / "config.yaml").unlink()
+    gail.save(folder)
+    return folder
+
+
+def test_mistakes(run, tmp_path, refused, monkeypatch):
+    refused(play.main, [tmp_path / "nothing"], "nothing")
+    refused(play.main, [run, "--video", tmp_path / "out.txt"], ".mp4")
+    refused(play.main, [run, "--max-steps", "0"], "--max-steps")
+    (tmp_path / "file").write_text("mine")
+    refused(play.main, [run, "--video", tmp_path / "file" / "out.gif"], "cannot make the folder")
+    monkeypatch.setattr(play.sys, "platform", "linux")
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    refused(play.main, [run], "--video")
+
+
+def test_records_a_video_or_says_what_the_machine_lacks(run, tmp_path, refused, capsys):
+    out = tmp_path / "out.gif"
+    try:
+        play.open_environment(Environment("HalfCheetah-v4"), recording=True).close()
+    except UserError:
+        refused(play.main, [run, "--video", out], "OSMesa")
+        return
+    play.main([str(run), "--video", str(out), "--max-steps", "4", "--episodes", "2"])
+    assert out.stat().st_size > 0
+    assert capsys.readouterr().out.count("4 steps") == 2
+
+
+def test_an_episode_is_that_of_its_seed_and_of_the_most_likely_action(run):
+    gail, env = GAIL.load(run), Environment("HalfCheetah-v4").make()
+    fixed, free = (play.PlayArgs(run=run, max_steps=20, stochastic=stochastic) for stochastic in (False, True))
+    observation, expected = env.reset(seed=3)[0], 0.0
+    for _ in range(20):
+        observation, reward, *_ = env.step(gail.predict(observation, deterministic=True)[0])
+        expected += reward
+    assert play.play(gail, env, 3, fixed) == (pytest.approx(expected), 20, [])
+    assert len({play.play(gail, env, 3, free)[0] for _ in range(3)}) == 3
+    assert np.isfinite(expected)

@@ -1,0 +1,176 @@
+"""A run from flags to report: its folder, killed, interrupted, resumed, extended, and what is refused."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from stable_baselines3 import PPO
+from stable_baselines3.common.vec_env import VecNormalize
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from l2l_experiment import checkpoint, metrics
+from l2l_experiment.run import Run
+from l2l_gail import GAIL, Environment, alarms, cloning
+from l2l_gail.cli import main
+from l2l_gail.session import stored_args
+
+PROGRAM = "from l2l_gail.cli import main; main()"
+
+
+@pytest.fixture
+def flags(small_flags, demos):
+    """Of a small run, a checkpoint every two rounds."""
+    return ["--demos", str(demos), "--num-demos", "2", "--eval-episodes", "1", "--checkpoint-every", "2", *small_flags]
+
+
+def started(argv, condition):
+    """A run in a process of its own, as soon as a condition holds."""
+    command = [sys.executable, "-c", PROGRAM, *map(str, argv)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=os.environ)
+    end = time.monotonic() + 60
+    while not condition():
+        assert process.poll() is None, "the run ended before it could be interrupted"
+        assert time.monotonic() < end, "the run did not get going"
+        time.sleep(0.01)
+    return process
+
+
+def rows(folder):
+    return metrics.read(folder / "metrics.jsonl") if (folder / "metrics.jsonl").is_file() else []
+
+
+def record(folder):
+    return json.loads((folder / "record.json").read_text())
+
+
+def curve(folder, tag):
+    """Steps and values that TensorBoard shows."""
+    events = EventAccumulator(str(folder)).Reload()
+    return [(event.step, event.value) for event in events.Scalars(tag)]
+
+
+def test_a_run_from_flags_to_report(flags, refused, tmp_path, capsys):
+    folder, other = tmp_path / "run", tmp_path / "carried"
+    main(["--l2l", "--run-dir", str(folder), "--steps", "256", *flags])
+    printed = capsys.readouterr().out
+    assert "% of expert" in printed
+    assert f"tensorboard --logdir {tmp_path}" in printed
+    assert record(folder)["status"] == "finished"
+    assert record(folder)["steps"] == 256
+    assert record(folder)["result"]["return"]["n"] == 1
+    assert [row["step"] for row in rows(folder)] == [64, 128, 192, 256]
+    for tag in ("disc/disc_loss", "disc/heldout_acc", "follower/log_rate", "reward/std", "train/value_loss"):
+        shown = curve(folder, tag)
+        assert [value for _, value in shown] == pytest.approx([r[tag] for r in rows(folder) if tag in r], rel=1e-6)
+    saw = np.ones((2, 17))  # both files open in plain Stable-Baselines3
+    filter_ = VecNormalize.load(str(folder / "observation_filter.pkl"), Environment("HalfCheetah-v4").vectorised(1, 0))
+    action = PPO.load(folder / "policy.zip", device="cpu").predict(filter_.normalize_obs(saw), deterministic=True)[0]
+    np.testing.assert_array_equal(action, GAIL.load(folder).predict(saw, deterministic=True)[0])
+
+    refused(main, ["--run-dir", folder, *flags], str(folder), "not empty")
+    refused(main, ["--resume", folder, "--seed", "3"], "--seed cannot be given with --resume")
+    refused(main, ["--resume", folder, "--steps", "64"], "256 steps already")
+    with Run.open(folder, kind="gail").held():
+        refused(main, ["--resume", folder], "another process")
+    main(
+        ["--l2l", "--follower-from", str(folder), "--freeze-follower", "--run-dir", str(other), "--steps", "64", *flags]
+    )
+    rules = [checkpoint.latest(run)["follower"]["learner"]["rule"] for run in (folder, other)]
+    assert all((rules[0][name] == rules[1][name]).all() for name in rules[0])
+
+
+def test_a_killed_and_resumed_run_has_no_gap_and_no_doubled_point(flags, tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    flags = ["--l2l", "--steps", "1280", *flags]
+    main([*flags, "--run-dir", str(whole)])
+    process = started([*flags, "--run-dir", killed], lambda: len(rows(killed)) >= 3)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    time.sleep(1)  # TensorBoard tells event files apart by their second
+    assert rows(killed)[-1]["step"] < 1280, "killed too late to test anything"
+    main(["--resume", str(killed)])
+    for tag in ("reward/mean", "disc/disc_loss", "train/value_loss"):
+        assert curve(killed, tag) == curve(whole, tag) != []
+        assert [row.get(tag) for row in rows(killed)] == [row.get(tag) for row in rows(whole)]
+    assert [row["step"] for row in rows(killed)] == list(range(64, 1281, 64))
+    assert all(step % 128 == 0 for step in record(killed)["resumed_at"])
+
+
+def test_an_extended_run_is_interrupted_and_keeps_its_new_end(flags, tmp_path):
+    folder = tmp_path / "run"
+    main(["--filter", "running", "--run-dir", str(folder), "--steps", "64", *flags])
+    exported = VecNormalize.load(str(folder / "observation_filter.pkl"), Environment("HalfCheetah-v4").vectorised(1, 0))
+    assert not exported.training  # one that is loaded does not go on moving
+    process = started(["--resume", folder, "--steps", "1000000"], lambda: len(rows(folder)) > 2)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert f"--resume {folder}" in out
+    found = record(folder)
+    assert (found["status"], found["steps"]) == ("interrupted", rows(folder)[-1]["step"])
+    assert checkpoint.latest(folder)["leader"]["num_timesteps"] == found["steps"]
+    assert "result" not in found  # that of 64 steps is no longer this run's
+    assert [session["step"] for session in found["sessions"]] == [64]
+    run = Run.open(folder, kind="gail")
+    assert stored_args(run).steps == 1_000_000
+    assert stored_args(run, steps=200).steps == 200
+    assert os.path.isabs(run.config["demos"])
+
+
+def test_a_run_stopped_while_cloning_starts_over(flags, tmp_path, monkeypatch, capsys):
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    flags = ["--steps", "128", "--bc-epochs", "3", *flags]
+    main([*flags, "--run-dir", str(straight)])
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cloning, "clone", interrupt)
+        with pytest.raises(SystemExit) as stopped:
+            main([*flags, "--run-dir", str(broken)])
+    assert stopped.value.code == 130
+    assert not checkpoint.exists(broken)
+    main(["--resume", str(broken)])
+    assert "starts over" in capsys.readouterr().out
+    found = [record(folder) for folder in (straight, broken)]
+    assert found[0]["result"] == found[1]["result"]
+    assert found[1]["resumed_at"] == [0]
+    assert curve(straight, "disc/disc_loss") == curve(broken, "disc/disc_loss")
+
+
+@pytest.mark.parametrize("cause", [("--learning-rate", "1e30"), ("--disc-learning-rate", "1e38")], ids=lambda c: c[0])
+def test_a_run_that_diverges_says_so(flags, refused, tmp_path, cause):
+    folder = tmp_path / "run"
+    refused(main, ["--run-dir", folder, "--steps", "256", *flags, *cause], "NaN or infinite", cause[0])
+    assert record(folder)["status"] == "diverged"
+    policy = checkpoint.latest(folder)["leader"]["policy"]
+    assert all(weight.isfinite().all() for weight in policy.values())
+
+
+def test_alarms_are_raised_in_the_round_and_in_the_report(flags, tmp_path, monkeypatch, capsys):
+    trouble = alarms.TROUBLES["flat_since"]._replace(limit=1e3)  # below which every discriminator is
+    monkeypatch.setitem(alarms.TROUBLES, "flat_since", trouble)
+    main(["--run-dir", str(tmp_path / "run"), "--steps", "768", *flags])
+    printed = capsys.readouterr()
+    assert printed.err.count("ALARM: for 10 rounds the discriminator has said the same") == 1
+    assert "ALARM: from step 64 on" in printed.out
+    assert record(tmp_path / "run")["result"]["flat_since"] == 64
+
+
+def test_damaged_and_foreign_runs_are_refused(flags, refused, tmp_path):
+    folder = tmp_path / "run"
+    main(["--run-dir", str(folder), "--steps", "128", *flags])
+    for path in folder.glob("checkpoints/*/tensors.safetensors"):
+        path.write_bytes(path.read_bytes()[:100])
+    before = (folder / "metrics.jsonl").read_bytes()
+    refused(main, ["--resume", folder, "--steps", "256"], "damaged", str(folder))
+    assert (folder / "metrics.jsonl").read_bytes() == before
+    (folder / "record.json").write_text(json.dumps(record(folder) | {"kind": "other"}))
+    refused(main, ["--resume", folder], "other")
+    refused(main, ["--resume", tmp_path / "nothing"], "nothing")

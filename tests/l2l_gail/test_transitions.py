@@ -1,0 +1,35 @@
+"""Transitions of demonstrations: in order, held out by whole stretches, and known again."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from l2l_experiment.errors import UserError
+from l2l_gail.transitions import split, transitions_of
+from tests.l2l_gail.conftest import make_demonstrations
+
+
+def test_each_action_stands_between_the_observations_around_it(demonstrations):
+    ending = replace(demonstrations.episodes[1], terminated=True, truncated=False)
+    whole = transitions_of(replace(demonstrations, episodes=[demonstrations.episodes[0], ending]))
+    assert len(whole) == 24
+    np.testing.assert_array_equal(whole.observations[12:], ending.observations[:-1])
+    np.testing.assert_array_equal(whole.next_observations[12:], ending.observations[1:])
+    np.testing.assert_array_equal(whole.actions[12:], ending.actions)
+    assert np.flatnonzero(whole.ended).tolist() == [23]  # a time limit is no end
+    single = whole.float32()
+    assert {part.dtype for part in single.parts()} == {np.dtype(np.float32), np.dtype(bool)}
+
+
+def test_the_end_of_every_episode_is_held_out():
+    demonstrations = make_demonstrations(3, 2, episodes=2)
+    train, held = split(demonstrations, 0.25)
+    first = demonstrations.episodes[0]
+    np.testing.assert_array_equal(train.observations[:30], first.observations[:30])
+    np.testing.assert_array_equal(held.actions[:10], first.actions[30:])
+    np.testing.assert_array_equal(held.next_observations[9], first.observations[40])
+    assert (len(train), len(held)) == (60, 20)
+    assert [len(part) for part in split(demonstrations, 0.0)] == [80, 80]
+    with pytest.raises(UserError, match="too short"):
+        split(make_demonstrations(3, 2, length=1), 0.25)
