@@ -76,7 +76,7 @@ def test_our_pgd_agrees_with_foreign_attacks(trained):
     assert all(abs(ours - value) <= 0.0101 for value in theirs.values()), (ours, theirs)
 
 
-@pytest.mark.parametrize(("norm", "radius", "slack"), [("l2", 0.5, 0.02), ("l1", 2.0, 0.1), ("l1", 4.0, 0.05)])
+@pytest.mark.parametrize(("norm", "radius", "slack"), [("l2", 0.5, 0.02), ("l1", 4.0, 0.05)])
 def test_our_pgd_is_an_attack_in_other_norms(trained, norm, radius, slack):
     """In l1 the steepest step moves one pixel; many of them would leave three times as much as APGD does."""
     model, images, labels = trained
@@ -211,11 +211,11 @@ def test_grade_of_a_folder_writes_a_record(exported, capsys):
 
 
 def test_a_standard_grade_goes_on_from_a_quick_one(exported, monkeypatch):
-    quick = grade_folder(exported, images=2)
+    quick = grade_folder(exported, images=1)
     made = []
     attack = graders.attack
     monkeypatch.setattr(graders, "attack", lambda name, *a, **k: made.append(name) or attack(name, *a, **k))
-    standard = grade_folder(exported, images=2, tier="standard")
+    standard = grade_folder(exported, images=1, tier="standard")
     assert made == ["fab-t", "square"]
     assert standard["attacks"]["apgd-t"] == quick["attacks"]["apgd-t"]
     assert standard["tier"] == "standard"
