@@ -121,7 +121,7 @@ def normalised(gradient: Tensor, scale: Scale, *, by: Literal["largest", "mean"]
 class OnImages:
     """The update rule that an attacker is on a batch of images."""
 
-    attacker: "PublishedAttacker | ResidualAttacker"
+    attacker: nn.Module
     images: Tensor
 
     def init(self, variable: Tensor) -> State:
@@ -131,7 +131,15 @@ class OnImages:
         return self.attacker(self.images, variable, gradient), state
 
 
-class PublishedAttacker(nn.Module):
+class Attacker(nn.Module):
+    """A network that makes a step from images, their perturbations so far and the objective's gradient there."""
+
+    def on(self, images: Tensor) -> OnImages:
+        """The update rule for perturbations of these images."""
+        return OnImages(self, images)
+
+
+class PublishedAttacker(Attacker):
     """The step size·tanh(network([x + δ, ĝ])) (Jiang et al., 2021; gradient and scale as in the published code).
 
     ĝ is the gradient of the loss over its largest absolute entry, in the whole batch as published; without
@@ -152,10 +160,6 @@ class PublishedAttacker(nn.Module):
         self.network, self.size, self.scale = network, size, scale
         self.sees_gradient, self.detach_inputs = sees_gradient, detach_inputs
 
-    def on(self, images: Tensor) -> OnImages:
-        """The update rule for perturbations of these images."""
-        return OnImages(self, images)
-
     def forward(self, images: Tensor, delta: Tensor, gradient: Tensor) -> Tensor:
         inputs = (images + delta).clamp(0, 1)
         if self.sees_gradient:
@@ -163,7 +167,7 @@ class PublishedAttacker(nn.Module):
         return self.size * self.network(inputs.detach() if self.detach_inputs else inputs).tanh()
 
 
-class ResidualAttacker(nn.Module):
+class ResidualAttacker(Attacker):
     """The step eᵃ·size·tanh(2eᵇ·clip(ĝ, ±3) + h(x + δ, ĝ, δ/radius)): a soft sign step, and what is learned of it.
 
     ĝ is the gradient of the loss over its mean absolute entry. The logarithms a of the length and b of the sharpness
@@ -192,10 +196,6 @@ class ResidualAttacker(nn.Module):
         self.network = tiny(channels * len(sees), channels, width, zero_head=soft_sign) if sees else None
         self.log_size = nn.Parameter(torch.zeros(()), requires_grad=soft_sign)
         self.log_sharpness = nn.Parameter(torch.zeros(()), requires_grad=soft_sign)
-
-    def on(self, images: Tensor) -> OnImages:
-        """The update rule for perturbations of these images."""
-        return OnImages(self, images)
 
     def forward(self, images: Tensor, delta: Tensor, gradient: Tensor) -> Tensor:
         direction = normalised(-gradient, self.scale, by="mean").clamp(-3, 3)

@@ -15,7 +15,6 @@ from l2l_at import parallel
 from l2l_at.batches import Batch
 from l2l_at.config import ATConfig
 from l2l_at.datasets import load
-from l2l_at.methods import METHODS
 from l2l_at.trainer import Trainer
 from l2l_experiment import metrics
 
@@ -36,7 +35,7 @@ def torchrun(*words):
 
 
 # Here only the processes have to agree: with whatever is drawn, normalised over a batch, averaged or clipped.
-AGREE = {name: {"method": name} for name in METHODS if name not in (*ALIKE, "free")}
+AGREE = {name: {"method": name} for name in ("trades", "l2l-2step", "l2l-trades", "l2l-sdi", "fast-bat", "grad-align")}
 AGREE["normalised"] = {"method": "l2l-grad", "attacker": "two-layer"}
 AGREE["clipped"] = {"method": "l2l", "clip_norm": 0.1, "attack_start": "random", "attacker_every": 1}
 
