@@ -8,7 +8,7 @@ from l2l_experiment.errors import UserError
 from l2l_gail import Environment, environments
 
 
-@pytest.mark.parametrize("name", ["HalfCheetah-v4", "Hopper-v4", "Walker2d-v4", "Ant-v4"])
+@pytest.mark.parametrize("name", ["HalfCheetah-v4", "Hopper-v4", "Ant-v4"])
 def test_state_continues_bit_by_bit(name):
     envs, other = (Environment(name).vectorised(2, seed) for seed in (0, 9))
     draw = np.random.default_rng(0)
@@ -17,12 +17,11 @@ def test_state_continues_bit_by_bit(name):
     for action in actions[:20]:
         envs.step(action)
     assert environments.load_state_dict(other, environments.state_dict(envs))
-    for action in actions[20:]:  # Hopper and Walker2d fall and are reset on the way
+    for action in actions[20:]:  # Hopper falls and is reset on the way
         for one, two in zip(envs.step(action), other.step(action), strict=True):
-            if isinstance(one, np.ndarray):
-                np.testing.assert_array_equal(one, two)
-            else:
-                assert [i.get("episode", {}).get("r") for i in one] == [i.get("episode", {}).get("r") for i in two]
+            if not isinstance(one, np.ndarray):  # the returns of episodes that end
+                one, two = ([info.get("episode", {}).get("r", 0) for info in infos] for infos in (one, two))
+            np.testing.assert_array_equal(one, two)
 
 
 def test_time_limit_is_part_of_the_state():
@@ -66,4 +65,3 @@ def test_an_environment_without_a_time_limit_is_given_one(monkeypatch):
         assert steps == environments.STEP_LIMIT
     assert Environment("Endless-v0").unlimited
     assert not Environment("HalfCheetah-v4").unlimited
-    assert Environment("HalfCheetah-v4").make().spec.max_episode_steps == 1000

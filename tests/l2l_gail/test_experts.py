@@ -1,11 +1,7 @@
 """Experts: trained, interrupted, resumed, the best one chosen; recorded by a rule; and the card that tells how."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +9,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.spaces import Box
+from stable_baselines3 import PPO
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecNormalize
 
@@ -34,10 +31,10 @@ def arguments(tmp_path: Path, *more: str, env: str = ENV, steps: int = 128) -> l
     return [*(str(word) for pair in flags.items() for word in pair), *TINY.split(), *more]
 
 
-def refused(capsys, argv, words):
+def refused(capsys, argv, words, code=2):
     with pytest.raises(SystemExit) as stopped:
         cli.main(argv)
-    assert stopped.value.code == 2
+    assert stopped.value.code == code
     assert words in capsys.readouterr().err
 
 
@@ -45,21 +42,18 @@ def card_of(tmp_path):
     return json.loads((tmp_path / "data" / SET / "card.json").read_text())
 
 
-@pytest.mark.parametrize("env", ["HalfCheetah-v4", "Hopper-v4", "Walker2d-v4"])
-def test_settings_of_an_environment_under_flags(env):
-    settings = settings_for(env)
-    assert settings.env == env
-    assert settings.min_return > 1000
-    changed = parse(["--env", env, "--steps", "5", "--net-arch", "32", "16"])
+def test_settings_of_an_environment_under_flags():
+    settings = settings_for("Hopper-v4")
+    assert (settings.env, settings.min_return > 1000) == ("Hopper-v4", True)
+    changed = parse(["--env", "Hopper-v4", "--steps", "5", "--net-arch", "32", "16"])
     assert changed == replace(settings, steps=5, net_arch=(32, 16))
     assert settings_for("Swimmer-v4") == ExpertSettings(env="Swimmer-v4")
 
 
-def test_a_run_writes_data_card_and_page_and_may_be_recorded_again_and_extended(tmp_path, capsys):
+def test_a_run_writes_data_card_and_page_and_may_be_recorded_again(tmp_path, capsys):
     cli.main(arguments(tmp_path))
     card, page = card_of(tmp_path), (tmp_path / "data" / "README.md").read_text()
     assert (card["trained_steps"], card["episodes"], card["episodes_dropped"]) == (128, 2, 0)
-    assert card["versions"]["mujoco"]
     assert card["command"] in page
     recorded = load_demonstrations(tmp_path / "data" / SET, ENV)
     np.testing.assert_allclose(recorded.returns, card["returns"], atol=0.01)
@@ -70,8 +64,6 @@ def test_a_run_writes_data_card_and_page_and_may_be_recorded_again_and_extended(
     refused(capsys, arguments(tmp_path, "--resume"), "there already")
     cli.main(arguments(tmp_path, "--resume", "--overwrite"))
     assert card_of(tmp_path) == card
-    cli.main(arguments(tmp_path, "--resume", "--overwrite", steps=192))
-    assert card_of(tmp_path)["trained_steps"] == 192
 
 
 def test_a_resumed_expert_continues_network_and_filter_and_meets_other_starts(tmp_path):
@@ -111,7 +103,6 @@ def test_its_score_is_the_return_of_what_is_recorded(tmp_path):
 
 
 def test_mistakes(tmp_path, capsys):
-    refused(capsys, arguments(tmp_path, env="NoSuchTask-v0"), "NoSuchTask-v0")
     refused(capsys, arguments(tmp_path, "--resume"), "nothing to resume")
     refused(capsys, arguments(tmp_path, "--min-return", "100000"), "returned less than 100000")
     assert not (tmp_path / "data").exists()
@@ -123,22 +114,13 @@ def test_mistakes(tmp_path, capsys):
     refused(capsys, arguments(tmp_path, "--resume"), "another --out")
 
 
-def test_ctrl_c_saves_and_the_run_resumes(tmp_path):
-    program = "from l2l_gail.experts.cli import main; main()"
-    command = [sys.executable, "-c", program, *arguments(tmp_path, steps=10_000_000)]
-    process = subprocess.Popen(command, env=os.environ, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "run" / training.SETTINGS).exists() and process.poll() is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    time.sleep(0.5)
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130, stderr
-    steps = training.newest(tmp_path / "run")
-    assert f"stopped at step {steps}" in stderr
-    cli.main(arguments(tmp_path, "--resume", steps=steps))
-    assert (tmp_path / "data" / "README.md").exists()
+def test_ctrl_c_saves_and_the_run_resumes(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(PPO, "train", lambda model: signal.raise_signal(signal.SIGINT))
+    refused(capsys, arguments(tmp_path), "stopped at step 66", code=130)
+    monkeypatch.undo()
+    assert training.newest(tmp_path / "run") == 66
+    longer, _ = training.train(parse(arguments(tmp_path, "--resume")))
+    assert longer.num_timesteps == 130
 
 
 class Counter(gymnasium.Env):
