@@ -9,9 +9,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from l2l_experiment import metrics
 from l2l_experiment.run import Run
-from l2l_gail import GAIL, Environment, GAILConfig, evaluation, report
+from l2l_gail import GAIL, Environment, evaluation, report
 from tests.l2l_gail.conftest import make_demonstrations
-from tests.l2l_gail.test_environments import Endless
 
 
 class Linear:
@@ -53,21 +52,6 @@ def test_a_summary_and_a_share_of_the_expert():
     assert evaluation.percent(50.0, 200.0) == 25.0
     for value, expert in ((-5.0, -10.0), (1.0, 0.0), (1.0, np.nan), (np.nan, 1.0)):
         assert evaluation.percent(value, expert) is None
-
-
-@pytest.mark.parametrize(
-    ("source", "settings", "words"),
-    [
-        ("HalfCheetah-v4", {}, []),
-        ("Hopper-v4", {}, ["may end early and the reward 'gail' is never negative"]),
-        ("Hopper-v4", {"reward": "airl"}, []),
-        ("Endless-v0", {"reward": "constant"}, ["without a time limit", "0 to 50"]),
-    ],
-)
-def test_what_is_unusual_about_a_task_is_said(monkeypatch, source, settings, words):
-    monkeypatch.setitem(gym.registry, "Endless-v0", gym.envs.registration.EnvSpec("Endless-v0", entry_point=Endless))
-    said = report.notes(GAILConfig(**settings), Environment(source))
-    assert all(word in sentence for word, sentence in zip(words, said, strict=True))
 
 
 @pytest.mark.parametrize("rewards", [True, False])
