@@ -24,7 +24,6 @@ STEP = np.arange(12)
         ("observations", lambda x: x * np.where(np.arange(13) == 7, np.nan, 1)[:, None], "NaN .*first at step 7"),
         ("actions", lambda x: np.where(STEP[:, None] == 3, 1.5, x), r"out of bounds at step 3 \(by 0.5\)"),
         ("actions", lambda x: x[:0], "has no steps"),
-        ("rewards", lambda x: np.where(STEP == 2, np.nan, x), r"rewards .*first at step 2"),
         ("terminations", lambda x: None, "has no array 'terminations'"),
     ],
 )
@@ -40,21 +39,12 @@ def test_a_defect_in_an_episode_is_named(folder, key, edit, message):
     assert len(read(folder, num_demos=1)) == 1, "episodes that are not used are not judged"
 
 
-@pytest.mark.parametrize(
-    ("name", "edit", "message"),
-    [
-        ("main_data.hdf5", lambda content: content[: len(content) // 2], "damaged or cut off"),
-        ("metadata.json", lambda content: b"{", r"metadata\.json is damaged"),
-    ],
-)
-def test_a_damaged_file_is_named_also_by_minaris_id(folder, monkeypatch, name, edit, message):
+@pytest.mark.parametrize(("name", "kept"), [("main_data.hdf5", 4000), ("metadata.json", 1)])
+def test_a_damaged_file_is_named(folder, name, kept):
     path = folder / "data" / name
-    path.write_bytes(edit(path.read_bytes()))
-    with pytest.raises(UserError, match=message):
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(UserError, match=f"{name}.* damaged"):
         read(folder)
-    monkeypatch.setenv("MINARI_DATASETS_PATH", str(folder.parents[1]))
-    with pytest.raises(UserError, match="test/cheetah-v0"):
-        read("test/cheetah-v0")
 
 
 @pytest.mark.parametrize(
@@ -79,7 +69,6 @@ def test_a_source_that_is_not_there_is_named(tmp_path, monkeypatch, source, mess
         (lambda a: a.update(observations=a["observations"][:-1]), "39 .* or 36 would be right"),
         (lambda a: a.update(actions=a["actions"][:, 0]), r"actions of shape \(36,\)"),
         (lambda a: a.update(episode_ends=np.array([12, 12, 36])), "episode_ends"),
-        (lambda a: a.update(episode_ends=np.array([1.0, 36.0])), "episode_ends"),
         (lambda a: a.update({name: values[:0] for name, values in a.items()}), "holds no episodes"),
     ],
 )

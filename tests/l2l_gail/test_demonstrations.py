@@ -55,14 +55,6 @@ def test_more_than_ten_episodes_keep_their_order(tmp_path):
     assert same(read(folder).episodes, many.episodes)
 
 
-def test_writing_over_a_data_set_must_be_asked_for(folder, demonstrations):
-    root = folder.parents[1]
-    with pytest.raises(UserError, match="there already"):
-        save_minari(root, "test/cheetah-v0", demonstrations)
-    save_minari(root, "test/cheetah-v0", demonstrations.take(1), overwrite=True)
-    assert len(read(folder)) == 1
-
-
 def test_an_environment_of_ones_own_is_written_and_read(tmp_path, monkeypatch):
     """Registered with a class, as examples/own_environment.py does, and named with the module to import."""
     spec = gym.envs.registration.EnvSpec("Count-v0", entry_point=Counter, max_episode_steps=40)
@@ -113,7 +105,7 @@ def test_without_last_observations_the_last_action_is_dropped_and_its_reward_is_
     ("recorded", "wanted", "right"),
     [
         ("HalfCheetah-v5", "HalfCheetah-v4", True),
-        ("Hopper-v5", "Hopper-v4", False),
+        ("Swimmer-v4", "HalfCheetah-v4", False),
         (None, "HalfCheetah-v4", True),  # a file that does not say is believed
     ],
 )
@@ -128,8 +120,3 @@ def test_data_of_another_environment_are_refused(folder, recorded, wanted, right
     else:
         with pytest.raises(UserError, match=f"recorded in {recorded}, not in {wanted}"):
             load_demonstrations(folder, wanted)
-
-
-def test_nothing_ships_for_an_unknown_environment():
-    with pytest.raises(UserError, match="no demonstrations ship for Pusher-v5"):
-        load_demonstrations(None, "Pusher-v5")

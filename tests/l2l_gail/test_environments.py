@@ -3,6 +3,7 @@
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.envs.classic_control import PendulumEnv
 
 from l2l_experiment.errors import UserError
 from l2l_gail import Environment, environments
@@ -42,23 +43,10 @@ def test_other_kinds_of_environment_are_reset_and_say_so():
         environments.load_state_dict(Environment("Pendulum-v1").vectorised(1, 0), environments.state_dict(envs))
 
 
-class Endless(gym.Env):
-    """Never ends, and takes actions between 0 and 50."""
-
-    observation_space = gym.spaces.Box(-1, 1, (1,), np.float64)
-    action_space = gym.spaces.Box(0, 50, (1,), np.float32)
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        return np.zeros(1), {}
-
-    def step(self, action):
-        return np.zeros(1), 1.0, False, False, {}
-
-
 def test_an_environment_without_a_time_limit_is_given_one(monkeypatch):
-    monkeypatch.setitem(gym.registry, "Endless-v0", gym.envs.registration.EnvSpec("Endless-v0", entry_point=Endless))
-    for source in ("Endless-v0", Endless):
+    spec = gym.envs.registration.EnvSpec("Endless-v0", entry_point=PendulumEnv)  # its limit is that of Pendulum-v1
+    monkeypatch.setitem(gym.registry, "Endless-v0", spec)
+    for source in ("Endless-v0", PendulumEnv):
         env = Environment(source).make()
         env.reset()
         steps = next(step for step in range(1, 20_000) if any(env.step(np.ones(1))[2:4]))

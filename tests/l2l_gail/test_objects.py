@@ -14,9 +14,8 @@ from torch import nn
 from l2l_experiment import checkpoint, metrics
 from l2l_experiment.errors import UserError
 from l2l_experiment.run import Run
-from l2l_gail import FOLLOWERS, GAIL, Environment, PPOLeader, load_demonstrations
+from l2l_gail import FOLLOWERS, GAIL, Environment, PPOLeader
 from l2l_gail.cli import main, parse
-from l2l_gail.demonstrations import save_npz
 from l2l_gail.diagnosis import diagnose
 from l2l_gail.followers import Recipe, commit, weights_of
 from tests.l2l_gail.conftest import arrays, make_demonstrations
@@ -60,15 +59,6 @@ def test_an_environment_may_be_a_vecenv(config, pushes):
     assert len(gail.leader.algorithm.ep_info_buffer) == 3  # true returns, though nobody wrapped it in a Monitor
     with pytest.raises(UserError, match="cannot be copied"):
         gail.env.make()
-
-
-def test_demonstrations_may_be_arrays_a_file_or_made(config, pushes, tmp_path):
-    made = load_demonstrations(pushes, pendulum)
-    prints = {
-        GAIL(pendulum, source, config=config).train_expert.fingerprint()
-        for source in (pushes, made, save_npz(tmp_path / "demos.npz", made))
-    }
-    assert len(prints) == 1
 
 
 class Own(nn.Module):

@@ -1,10 +1,10 @@
 """A run from flags to report: its folder, killed, interrupted, resumed, extended, and what is refused."""
 
 import json
-import os
 import shutil
 import signal
 import time
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -64,9 +64,10 @@ def test_a_run_from_flags_to_report(flags, refused, tmp_path, capsys, monkeypatc
     printed = capsys.readouterr()
     assert "% of expert" in printed.out
     assert printed.err.count("ALARM: for 3 rounds the discriminator has said the same") == 1
-    assert record(folder)["result"]["flat_since"] == 64
     assert (record(folder)["status"], record(folder)["steps"]) == ("finished", 256)
-    assert record(folder)["result"]["return"]["n"] == 1
+    result = record(folder)["result"]
+    assert result["percent_of_expert"] == pytest.approx(result["return"]["mean"] / 40 * 100)
+    assert result["flat_since"] == 64
     assert [row["step"] for row in rows(folder)] == [64, 128, 192, 256]
     for tag in ("disc/disc_loss", "disc/heldout_acc", "follower/log_rate", "reward/std", "train/value_loss"):
         shown = curve(folder, tag)
@@ -85,6 +86,12 @@ def test_a_run_from_flags_to_report(flags, refused, tmp_path, capsys, monkeypatc
     main([*frozen, "--run-dir", str(other), "--steps", "64", *flags])
     rules = [checkpoint.latest(run)["follower"]["learner"]["rule"] for run in (folder, other)]
     assert all((rules[0][name] == rules[1][name]).all() for name in rules[0])
+
+    for path in folder.glob("checkpoints/*/tensors.safetensors"):
+        path.write_bytes(path.read_bytes()[:100])
+    before = (folder / "metrics.jsonl").read_bytes()
+    refused(main, ["--resume", folder, "--steps", "512"], "damaged", str(folder))
+    assert (folder / "metrics.jsonl").read_bytes() == before
 
 
 def test_a_killed_and_resumed_run_has_no_gap_and_no_doubled_point(flags, tmp_path, at):
@@ -114,25 +121,17 @@ def test_an_extended_run_is_interrupted_and_keeps_its_new_end(flags, tmp_path, a
     assert checkpoint.latest(folder)["leader"]["num_timesteps"] == rows(folder)[-1]["step"] == 192
     assert "result" not in found  # that of 64 steps is no longer this run's
     assert [session["step"] for session in found["sessions"]] == [64]
-    run = Run.open(folder, kind="gail")
-    assert stored_args(run).steps == 1_000_000
-    assert stored_args(run, steps=200).steps == 200
-    assert os.path.isabs(run.config["demos"])
+    assert stored_args(Run.open(folder, kind="gail")).steps == 1_000_000
 
 
 def test_a_run_stopped_while_cloning_starts_over(flags, tmp_path, monkeypatch, capsys):
     straight, broken = tmp_path / "straight", tmp_path / "broken"
     flags = ["--steps", "128", "--bc-epochs", "3", *flags]
     main([*flags, "--run-dir", str(straight)])
-
-    def interrupt(*_, **__):
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
-        patch.setattr(cloning, "clone", interrupt)
-        with pytest.raises(SystemExit) as stopped:
+        patch.setattr(cloning, "clone", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(SystemExit, match="130"):
             main([*flags, "--run-dir", str(broken)])
-    assert stopped.value.code == 130
     main(["--resume", str(broken)])
     assert "starts over" in capsys.readouterr().out
     found = [record(folder) for folder in (straight, broken)]
@@ -148,15 +147,3 @@ def test_a_run_that_diverges_says_so(flags, refused, tmp_path, cause):
     assert record(folder)["status"] == "diverged"
     policy = checkpoint.latest(folder)["leader"]["policy"]
     assert all(weight.isfinite().all() for weight in policy.values())
-
-
-def test_damaged_and_foreign_runs_are_refused(flags, refused, tmp_path):
-    folder = tmp_path / "run"
-    main(["--run-dir", str(folder), "--steps", "128", *flags])
-    for path in folder.glob("checkpoints/*/tensors.safetensors"):
-        path.write_bytes(path.read_bytes()[:100])
-    before = (folder / "metrics.jsonl").read_bytes()
-    refused(main, ["--resume", folder, "--steps", "256"], "damaged", str(folder))
-    assert (folder / "metrics.jsonl").read_bytes() == before
-    (folder / "record.json").write_text(json.dumps(record(folder) | {"kind": "other"}))
-    refused(main, ["--resume", folder], "other")
