@@ -10,9 +10,8 @@ from l2l_gail.cli import main, parse
     [
         ("", {"env": "HalfCheetah-v4", "follower": "adam", "bc_epochs": 0}),
         ("--env HalfCheetah-v4 --env Hopper-v4", {"env": "Hopper-v4", "bc_epochs": 100}),
-        ("--l2l", {"follower": "l2l", "follower_anchored": False, "score_penalty": 1.0}),
+        ("--l2l --no-normalize-reward", {"follower": "l2l", "score_penalty": 1.0, "normalize_reward": False}),
         ("--follower l2l --net-arch 8 4 --log-rate-limit 4", {"net_arch": (8, 4), "log_rate_limit": 4.0}),
-        ("--target-kl 0.1 --no-normalize-reward", {"target_kl": 0.1, "normalize_reward": False}),
     ],
 )
 def test_flags_stand_over_the_tuned_settings_of_the_environment(flags, settings):

@@ -49,17 +49,11 @@ def test_minari_opens_what_we_write_and_we_open_it_by_its_id(folder, demonstrati
     assert same(again.episodes, demonstrations.episodes[:2])
 
 
-def test_more_than_ten_episodes_keep_their_order(tmp_path):
-    many = make_demonstrations(17, 6, episodes=12, length=2)
-    folder = save_minari(tmp_path, "test/many-v0", Demonstrations("HalfCheetah-v4", many.episodes, "random"))
-    assert same(read(folder).episodes, many.episodes)
-
-
-def test_an_environment_of_ones_own_is_written_and_read(tmp_path, monkeypatch):
+def test_an_environment_of_ones_own_is_written_and_read_also_more_than_ten_episodes(tmp_path, monkeypatch):
     """Registered with a class, as examples/own_environment.py does, and named with the module to import."""
     spec = gym.envs.registration.EnvSpec("Count-v0", entry_point=Counter, max_episode_steps=40)
     monkeypatch.setitem(gym.registry, "Count-v0", spec)
-    made = make_demonstrations(1, 1, episodes=2, length=10)
+    made = make_demonstrations(1, 1, episodes=12, length=2)
     folder = save_minari(tmp_path, "test/count-v0", Demonstrations("Count-v0", made.episodes, "random"))
     for name in ("Count-v0", "tests.l2l_gail.test_experts:Count-v0"):
         assert same(load_demonstrations(folder, name).episodes, made.episodes)

@@ -17,7 +17,7 @@ from l2l_gail.demonstrations import shipped_dataset_id
 from l2l_gail.environments import make
 from l2l_gail.experts import cli, training
 from l2l_gail.experts.recording import play
-from l2l_gail.experts.settings import ExpertSettings, parse, settings_for
+from l2l_gail.experts.settings import parse
 
 ENV = "Pendulum-v1"
 SET = shipped_dataset_id(ENV)
@@ -29,36 +29,19 @@ def arguments(tmp_path: Path, *more: str, env: str = ENV, steps: int = 128) -> l
     return [*(str(word) for pair in flags.items() for word in pair), *TINY.split(), *more]
 
 
-def refused(capsys, argv, words, code=2):
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(argv)
-    assert stopped.value.code == code
-    assert words in capsys.readouterr().err
-
-
-def card_of(tmp_path):
-    return json.loads((tmp_path / "data" / SET / "card.json").read_text())
-
-
-def test_settings_of_an_environment_under_flags():
-    settings = settings_for("Hopper-v4")
-    assert settings != ExpertSettings(env="Hopper-v4")
-    changed = parse(["--env", "Hopper-v4", "--steps", "5", "--net-arch", "32", "16"])
-    assert changed == replace(settings, steps=5, net_arch=(32, 16))
-
-
-def test_a_run_writes_data_card_and_page_and_may_be_recorded_again(tmp_path, capsys):
+def test_a_run_writes_data_card_and_page_and_may_be_recorded_again(tmp_path, refused):
     cli.main(arguments(tmp_path))
-    card, page = card_of(tmp_path), (tmp_path / "data" / "README.md").read_text()
+    written, page = (tmp_path / "data" / name for name in (f"{SET}/card.json", "README.md"))
+    card = json.loads(written.read_text())
     assert (card["trained_steps"], card["episodes"], card["episodes_dropped"]) == (128, 2, 0)
-    assert card["command"] in page
+    assert card["command"] in page.read_text()
     recorded = load_demonstrations(tmp_path / "data" / SET, ENV)
     np.testing.assert_allclose(recorded.returns, card["returns"], atol=0.01)
     start = make(ENV).reset(seed=1_000_000)[0]  # one that training has not used
     np.testing.assert_allclose(recorded.episodes[0].observations[0], start)
-    refused(capsys, arguments(tmp_path, "--resume"), "there already")
+    refused(cli.main, arguments(tmp_path, "--resume"), "there already")
     cli.main(arguments(tmp_path, "--resume", "--overwrite"))
-    assert card_of(tmp_path) == card
+    assert json.loads(written.read_text()) == card
 
 
 def test_a_resumed_expert_continues_network_and_filter_and_meets_other_starts(tmp_path):
@@ -86,18 +69,20 @@ def test_the_best_policy_is_recorded_also_after_a_restart(tmp_path, monkeypatch)
     assert next(scores, None) is None
 
 
-def test_mistakes(tmp_path, capsys):
-    refused(capsys, arguments(tmp_path, "--resume"), "nothing to resume")
-    refused(capsys, arguments(tmp_path, "--min-return", "100000"), "returned less than 100000")
+def test_mistakes(tmp_path, refused):
+    refused(cli.main, arguments(tmp_path, "--resume"), "nothing to resume")
+    refused(cli.main, arguments(tmp_path, "--min-return", "100000"), "returned less than 100000")
     assert not (tmp_path / "data").exists()
-    refused(capsys, arguments(tmp_path), "holds a checkpoint; continue it with --resume")
-    refused(capsys, arguments(tmp_path, "--resume", "--gamma", "0.5"), "started with gamma 0.99, not 0.5")
+    refused(cli.main, arguments(tmp_path), "holds a checkpoint; continue it with --resume")
+    refused(cli.main, arguments(tmp_path, "--resume", "--gamma", "0.5"), "started with gamma 0.99, not 0.5")
 
 
 def test_ctrl_c_saves_and_the_run_resumes(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(PPO, "train", lambda model: signal.raise_signal(signal.SIGINT))
-    refused(capsys, arguments(tmp_path), "stopped at step 66", code=130)
+    with pytest.raises(SystemExit, match="130"):
+        cli.main(arguments(tmp_path))
     monkeypatch.undo()
+    assert "stopped at step 66" in capsys.readouterr().err
     assert training.newest(tmp_path / "run") == 66
     longer, _ = training.train(parse(arguments(tmp_path, "--resume")))
     assert longer.num_timesteps == 130

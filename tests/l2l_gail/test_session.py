@@ -108,14 +108,13 @@ def test_a_killed_and_resumed_run_has_no_gap_and_no_doubled_point(flags, tmp_pat
     assert record(killed)["resumed_at"] == [256]
 
 
-def test_an_extended_run_is_interrupted_and_keeps_its_new_end(flags, tmp_path, at, capsys):
+def test_an_extended_run_is_interrupted_and_keeps_its_new_end(flags, tmp_path, at):
     folder = tmp_path / "run"
     main(["--filter", "running", "--run-dir", str(folder), "--steps", "64", *flags])
     exported = VecNormalize.load(str(folder / "observation_filter.pkl"), Environment("HalfCheetah-v4").vectorised(1, 0))
     assert not exported.training  # one that is loaded does not go on moving
     at(192, lambda: signal.raise_signal(signal.SIGINT))
     main(["--resume", str(folder), "--steps", "1000000"])
-    assert f"--resume {folder}" in capsys.readouterr().out
     found = record(folder)
     assert (found["status"], found["steps"]) == ("interrupted", 192)
     assert checkpoint.latest(folder)["leader"]["num_timesteps"] == rows(folder)[-1]["step"] == 192
