@@ -91,7 +91,7 @@ def test_a_damaged_or_pickled_npz_is_named(tmp_path, demonstrations, change, kep
 @given(st.integers(0, 2000), st.integers(1, 255))
 def test_a_flipped_byte_is_named_or_does_no_harm(tmp_path_factory, at, change_by):
     """A traceback it never is."""
-    path = save_npz(tmp_path_factory.mktemp("npz") / "a.npz", make_demonstrations(17, 6, episodes=1, length=4))
+    path = save_npz(tmp_path_factory.mktemp("npz") / "a.npz", make_demonstrations(17, 6, episodes=1, length=20))
     content = bytearray(path.read_bytes())
     content[at % len(content)] ^= change_by
     path.write_bytes(content)

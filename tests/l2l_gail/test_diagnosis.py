@@ -50,9 +50,10 @@ def test_a_run_has_five_figures(run, tmp_path, monkeypatch):
     assert drawn.keys() == {"discriminator", "reward", "step", "strength", "response"}
     assert drawn["strength"].curves.keys() == drawn["response"].curves.keys() == {"Adam", "learned rule"}
     assert len(drawn["strength"].curves["Adam"]) == 4
-    (tmp_path / "metrics.jsonl").write_text("")
+    new = Run.create(tmp_path / "new", kind="gail", config=run.config)
+    (new.folder / "metrics.jsonl").write_text("")
     with pytest.raises(UserError, match="checkpoint"):
-        diagnose(Run(tmp_path, run.config, run.record))
+        diagnose(new)
 
 
 def test_curves_are_those_that_their_titles_name():
