@@ -38,7 +38,6 @@ def arrays(demonstrations: Demonstrations) -> dict[str, np.ndarray]:
 
 @pytest.fixture
 def cheetah() -> Demonstrations:
-    """Random demonstrations in HalfCheetah's shapes."""
     return make_demonstrations(17, 6)
 
 
@@ -55,14 +54,12 @@ def folder(tmp_path, demonstrations) -> Path:
 
 @pytest.fixture
 def small_flags() -> list[str]:
-    """The same small run by flags."""
     pairs = [(name, value if isinstance(value, tuple) else (value,)) for name, value in SMALL.items()]
     return [word for name, values in pairs for word in (f"--{name.replace('_', '-')}", *map(str, values))]
 
 
 @pytest.fixture
 def demos(tmp_path) -> Path:
-    """Three demonstrations in HalfCheetah's shapes, as an .npz file."""
     return save_npz(tmp_path / "demos.npz", make_demonstrations(17, 6))
 
 

@@ -16,8 +16,7 @@ def test_it_speaks_once_after_so_many_bad_rounds_in_a_row(name, capsys):
     alarm, (figure, limit, *_) = Alarm(), TROUBLES[name]
     bad = [limit / 2]
     raised = [alarm({figure: value}) for value in bad * (PATIENCE - 1) + [1.0] + bad * 2 * PATIENCE]
-    assert [index for index, now in enumerate(raised) if now] == [2 * PATIENCE - 1]
-    assert raised[2 * PATIENCE - 1] == [name]
+    assert [(index, now) for index, now in enumerate(raised) if now] == [(2 * PATIENCE - 1, [name])]
     assert capsys.readouterr().err.count("ALARM") == 1
 
 
@@ -28,6 +27,5 @@ def test_bad_to_the_end_counts_and_a_bad_stretch_before_does_not(name):
     assert since(rounds(name, *bad))[name] == 100
     assert since(rounds(name, *bad, 1.0))[name] is None
     assert since(rounds(name, 1.0, *bad[1:]))[name] is None
-    assert since([{"step": 1}]) == dict.fromkeys(TROUBLES)
     (other,) = TROUBLES.keys() - {name}
     assert since(rounds(name, *bad))[other] is None

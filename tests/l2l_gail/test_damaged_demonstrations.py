@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from l2l_experiment.errors import UserError
-from tests.l2l_gail.conftest import arrays
+from l2l_gail.demonstrations import save_npz
+from tests.l2l_gail.conftest import arrays, make_demonstrations
 from tests.l2l_gail.test_demonstrations import read
 
 STEP = np.arange(12)
@@ -21,13 +22,8 @@ STEP = np.arange(12)
         ("observations", lambda x: x[:, :5], r"observations of shape \(5,\); the environment's is \(17,\)"),
         ("observations", lambda x: x[:-1], "12 observations for 12 actions; 13 would be right"),
         ("observations", lambda x: x * np.where(np.arange(13) == 7, np.nan, 1)[:, None], "NaN .*first at step 7"),
-        ("observations", lambda x: x.astype("S8"), "observations that are not real numbers"),
-        ("actions", lambda x: x + np.inf, "actions that are NaN or infinite"),
         ("actions", lambda x: np.where(STEP[:, None] == 3, 1.5, x), r"out of bounds at step 3 \(by 0.5\)"),
         ("actions", lambda x: x[:0], "has no steps"),
-        ("rewards", lambda x: x[:3], r"rewards of shape \(3,\)"),
-        ("rewards", lambda x: np.where(STEP == 2, np.nan, x), r"rewards .*first at step 2"),
-        ("truncations", lambda x: x | (STEP == 4), "ends at step 4 but goes on to step 11"),
         ("terminations", lambda x: None, "has no array 'terminations'"),
     ],
 )
@@ -43,23 +39,12 @@ def test_a_defect_in_an_episode_is_named(folder, key, edit, message):
     assert len(read(folder, num_demos=1)) == 1, "episodes that are not used are not judged"
 
 
-@pytest.mark.parametrize(
-    ("name", "edit", "message"),
-    [
-        ("main_data.hdf5", lambda content: b"", "damaged or cut off"),
-        ("main_data.hdf5", lambda content: content[: len(content) // 2], "damaged or cut off"),
-        ("main_data.hdf5", lambda content: content[: int(0.98 * len(content))], "damaged or cut off"),
-        ("metadata.json", lambda content: b"{", r"metadata\.json is damaged"),
-    ],
-)
-def test_a_damaged_file_is_named_also_by_minaris_id(folder, monkeypatch, name, edit, message):
+@pytest.mark.parametrize(("name", "kept"), [("main_data.hdf5", 4000), ("metadata.json", 1)])
+def test_a_damaged_file_is_named(folder, name, kept):
     path = folder / "data" / name
-    path.write_bytes(edit(path.read_bytes()))
-    with pytest.raises(UserError, match=message):
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(UserError, match=f"{name}.* damaged"):
         read(folder)
-    monkeypatch.setenv("MINARI_DATASETS_PATH", str(folder.parents[1]))
-    with pytest.raises(UserError, match="test/cheetah-v0"):
-        read("test/cheetah-v0")
 
 
 @pytest.mark.parametrize(
@@ -67,7 +52,6 @@ def test_a_damaged_file_is_named_also_by_minaris_id(folder, monkeypatch, name, e
     [
         ("", r"no data/main_data\.hdf5"),
         ("mujoco/halfcheetah/expert-v0", "minari download mujoco/halfcheetah/expert-v0"),
-        ("missing.hdf5", "neither a folder"),
         ("missing.npz", "there is no file"),
     ],
 )
@@ -81,15 +65,10 @@ def test_a_source_that_is_not_there_is_named(tmp_path, monkeypatch, source, mess
     ("edit", "message"),
     [
         (lambda a: a.pop("observations"), "no array 'observations'; it holds actions, dones, rewards"),
-        (lambda a: a.pop("actions"), "no array 'actions'"),
         (lambda a: a.pop("dones"), "does not say where episodes end"),
         (lambda a: a.update(observations=a["observations"][:-1]), "39 .* or 36 would be right"),
         (lambda a: a.update(actions=a["actions"][:, 0]), r"actions of shape \(36,\)"),
-        (lambda a: a.update(dones=a["dones"][1:]), r"dones of shape \(35,\)"),
         (lambda a: a.update(episode_ends=np.array([12, 12, 36])), "episode_ends"),
-        (lambda a: a.update(episode_ends=np.array([0, 12, 36])), "episode_ends"),
-        (lambda a: a.update(episode_ends=np.array([1.0, 36.0])), "episode_ends"),
-        (lambda a: a.update(observations=a["observations"] * np.nan), "episode 0 of .* NaN"),
         (lambda a: a.update({name: values[:0] for name, values in a.items()}), "holds no episodes"),
     ],
 )
@@ -100,16 +79,11 @@ def test_a_defect_in_arrays_is_named(demonstrations, edit, message):
         read(content)
 
 
-@pytest.mark.parametrize("damage", ["cut off", "pickled", "no archive"])
-def test_a_damaged_npz_is_named(tmp_path, demonstrations, damage):
+@pytest.mark.parametrize(("change", "kept"), [({}, 2000), ({"rewards": np.array([None] * 36)}, None)])
+def test_a_damaged_or_pickled_npz_is_named(tmp_path, demonstrations, change, kept):
     path = tmp_path / "a.npz"
-    content = arrays(demonstrations)
-    np.savez(path, **content | ({"rewards": np.array([None] * 36)} if damage == "pickled" else {}))
-    if damage == "cut off":
-        path.write_bytes(path.read_bytes()[:2000])
-    if damage == "no archive":
-        with path.open("wb") as file:
-            np.save(file, np.zeros(3))
+    np.savez(path, **arrays(demonstrations) | change)
+    path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(UserError, match="damaged or no .npz file of plain arrays"):
         read(path)
 
@@ -117,10 +91,7 @@ def test_a_damaged_npz_is_named(tmp_path, demonstrations, damage):
 @given(st.integers(0, 2000), st.integers(1, 255))
 def test_a_flipped_byte_is_named_or_does_no_harm(tmp_path_factory, at, change_by):
     """A traceback it never is."""
-    path = tmp_path_factory.mktemp("npz") / "a.npz"
-    draw = np.random.default_rng(0)
-    flat = {"observations": draw.normal(size=(20, 17)), "actions": draw.uniform(-1, 1, (20, 6))}
-    np.savez_compressed(path, **flat, episode_ends=np.array([20]))
+    path = save_npz(tmp_path_factory.mktemp("npz") / "a.npz", make_demonstrations(17, 6, episodes=1, length=20))
     content = bytearray(path.read_bytes())
     content[at % len(content)] ^= change_by
     path.write_bytes(content)

@@ -1,5 +1,7 @@
 """Demonstrations: what is read equals what was written, in every form, and for the environment that it is of."""
 
+from dataclasses import replace
+
 import gymnasium as gym
 import minari
 import numpy as np
@@ -28,14 +30,6 @@ def same(one, two):
     )
 
 
-def test_returns_are_sums_of_rewards(demonstrations):
-    np.testing.assert_array_equal(demonstrations.returns, [12, 12, 12])
-    assert demonstrations.mean_return == 12
-    assert np.isnan(demonstrations.rest(3).mean_return)
-    with pytest.raises(UserError, match="at least 1"):
-        demonstrations.take(0)
-
-
 def test_a_minari_folder_reads_back_exactly(folder, demonstrations):
     for path in (folder, folder / "data", folder / "data" / "main_data.hdf5", str(folder)):
         again = read(path)
@@ -46,38 +40,20 @@ def test_a_minari_folder_reads_back_exactly(folder, demonstrations):
 def test_minari_opens_what_we_write_and_we_open_it_by_its_id(folder, demonstrations, monkeypatch):
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(folder.parents[1]))
     dataset = minari.load_dataset("test/cheetah-v0")
-    assert dataset.env_spec.id == "HalfCheetah-v4"
-    assert (dataset.total_episodes, dataset.total_steps) == (3, 36)
+    assert (dataset.env_spec.id, dataset.total_episodes, dataset.total_steps) == ("HalfCheetah-v4", 3, 36)
     assert dataset.action_space == CHEETAH.actions.space
     np.testing.assert_array_equal(dataset[1].observations, demonstrations.episodes[1].observations)
     assert [m["seed"] for m in dataset.storage.get_episode_metadata(range(3))] == [5, 6, 7]
-    assert "test/cheetah-v0" in minari.list_local_datasets()
     again = read("test/cheetah-v0", num_demos=2)
     assert again.source == "test/cheetah-v0"
     assert same(again.episodes, demonstrations.episodes[:2])
 
 
-def test_more_than_ten_episodes_keep_their_order(tmp_path):
-    many = make_demonstrations(17, 6, episodes=12, length=2)
-    folder = save_minari(tmp_path, "test/many-v0", Demonstrations("HalfCheetah-v4", many.episodes, "random"))
-    assert same(read(folder).episodes, many.episodes)
-
-
-def test_writing_over_a_data_set_must_be_asked_for(folder, demonstrations):
-    root = folder.parents[1]
-    with pytest.raises(UserError, match="there already"):
-        save_minari(root, "test/cheetah-v0", demonstrations)
-    save_minari(root, "test/cheetah-v0", demonstrations.take(1), overwrite=True)
-    assert len(read(folder)) == 1
-    assert sorted(path.name for path in root.iterdir()) == ["test"]
-    assert sorted(path.name for path in folder.parent.iterdir()) == ["cheetah-v0", "namespace_metadata.json"]
-
-
-def test_an_environment_of_ones_own_is_written_and_read(tmp_path, monkeypatch):
+def test_an_environment_of_ones_own_is_written_and_read_also_more_than_ten_episodes(tmp_path, monkeypatch):
     """Registered with a class, as examples/own_environment.py does, and named with the module to import."""
     spec = gym.envs.registration.EnvSpec("Count-v0", entry_point=Counter, max_episode_steps=40)
     monkeypatch.setitem(gym.registry, "Count-v0", spec)
-    made = make_demonstrations(1, 1, episodes=2, length=10)
+    made = make_demonstrations(1, 1, episodes=12, length=2)
     folder = save_minari(tmp_path, "test/count-v0", Demonstrations("Count-v0", made.episodes, "random"))
     for name in ("Count-v0", "tests.l2l_gail.test_experts:Count-v0"):
         assert same(load_demonstrations(folder, name).episodes, made.episodes)
@@ -85,10 +61,8 @@ def test_an_environment_of_ones_own_is_written_and_read(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("ends", [(True, False), (False, True), (True, True)])
 def test_npz_round_trip(tmp_path, ends):
-    draw, episodes = np.random.default_rng(0), []
-    for steps in (1, 6, 2):
-        actions = draw.uniform(-1, 1, size=(steps, 6)).astype(np.float32)
-        episodes.append(Episode(draw.normal(size=(steps + 1, 17)), actions, draw.normal(size=steps), *ends))
+    episodes = [make_demonstrations(17, 6, episodes=1, length=steps).episodes[0] for steps in (1, 6, 2)]
+    episodes = [replace(episode, terminated=ends[0], truncated=ends[1]) for episode in episodes]
     path = save_npz(tmp_path / "d.npz", Demonstrations("HalfCheetah-v4", episodes, "random"))
     assert same(read(path).episodes, episodes)
     with pytest.raises(UserError, match="recorded in HalfCheetah-v4"):
@@ -102,20 +76,16 @@ def test_npz_round_trip(tmp_path, ends):
         lambda flags: {"dones": np.append(flags[:-1], False)},  # a last episode without an end counts
         lambda flags: {"episode_ends": np.array([12, 24, 36])},
         lambda flags: {"truncations": flags, "terminations": np.zeros_like(flags)},
-        lambda flags: {"truncations": flags.astype(np.float32)},
     ],
 )
 def test_every_way_to_give_ends(demonstrations, ends):
     flat = arrays(demonstrations)
     assert same(read(flat | ends(flat.pop("dones"))).episodes, demonstrations.episodes)
-
-
-def test_terminations_tell_why_an_episode_ended(demonstrations):
-    again = read(arrays(demonstrations) | {"terminations": np.arange(36) == 11})
+    again = read(arrays(demonstrations) | {"terminations": np.arange(36) == 11})  # which tell why one ended
     assert [(e.terminated, e.truncated) for e in again.episodes] == [(True, False), (False, True), (False, True)]
 
 
-@pytest.mark.parametrize("paid", [np.ones(36), np.full(36, 200, dtype=np.uint8), np.full(36, np.nan)])
+@pytest.mark.parametrize("paid", [np.full(36, 200, dtype=np.uint8), np.full(36, np.nan)])
 def test_without_last_observations_the_last_action_is_dropped_and_its_reward_is_not(demonstrations, paid):
     flat = arrays(demonstrations)
     flat["observations"] = np.concatenate([e.observations[:-1] for e in demonstrations.episodes])
@@ -130,7 +100,6 @@ def test_without_last_observations_the_last_action_is_dropped_and_its_reward_is_
     [
         ("HalfCheetah-v5", "HalfCheetah-v4", True),
         ("Swimmer-v4", "HalfCheetah-v4", False),
-        ("Hopper-v5", "Hopper-v4", False),
         (None, "HalfCheetah-v4", True),  # a file that does not say is believed
     ],
 )
@@ -145,10 +114,3 @@ def test_data_of_another_environment_are_refused(folder, recorded, wanted, right
     else:
         with pytest.raises(UserError, match=f"recorded in {recorded}, not in {wanted}"):
             load_demonstrations(folder, wanted)
-
-
-def test_nothing_ships_for_an_unknown_environment():
-    with pytest.raises(UserError, match="no demonstrations ship for Pusher-v5"):
-        load_demonstrations(None, "Pusher-v5")
-    with pytest.raises(UserError, match="has no id"):
-        load_demonstrations(None, lambda: gym.make("Pusher-v5"))

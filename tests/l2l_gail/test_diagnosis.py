@@ -6,7 +6,7 @@ import torch
 
 from l2l_experiment.errors import UserError
 from l2l_experiment.run import Run
-from l2l_gail import GAIL, Environment
+from l2l_gail import GAIL, Environment, diagnosis
 from l2l_gail.cli import main
 from l2l_gail.demonstrations import save_npz
 from l2l_gail.diagnosis import BINS, answers, diagnose, logged, response
@@ -19,8 +19,20 @@ def run(tmp_path_factory):
     """A short run with a learned rule."""
     folder = tmp_path_factory.mktemp("gail")
     demos = save_npz(folder / "demos.npz", make_demonstrations(17, 6))
-    flags = ["--l2l", "--steps", "2048", "--num-demos", "2", "--eval-episodes", "1", "--demos", str(demos)]
-    flags += ["--disc-hidden", "32", "32", "--disc-batch-size", "64"]
+    flags = ["--l2l", "--steps", "64", "--num-demos", "2", "--eval-episodes", "1", "--demos", str(demos)]
+    flags += [
+        "--n-envs",
+        "2",
+        "--n-steps",
+        "32",
+        "--batch-size",
+        "32",
+        "--disc-hidden",
+        "32",
+        "32",
+        "--disc-batch-size",
+        "64",
+    ]
     main([*flags, "--run-dir", str(folder / "run")])
     return Run.open(folder / "run", kind="gail")
 
@@ -32,19 +44,16 @@ def gail(run):
     return GAIL.load(run.folder, find_demonstrations(args, Environment(args.settings.env))[0])
 
 
-def test_a_run_has_five_figures(run):
+def test_a_run_has_five_figures(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(diagnosis, "MOST_STEPS", 3)
     drawn = diagnose(run)
     assert drawn.keys() == {"discriminator", "reward", "step", "strength", "response"}
     assert drawn["strength"].curves.keys() == drawn["response"].curves.keys() == {"Adam", "learned rule"}
     assert len(drawn["strength"].curves["Adam"]) == 4
-    assert "(chance: 1.39)" in drawn["strength"].labels["title"]
-
-
-def test_of_a_run_without_a_checkpoint_nothing_can_be_said(run, tmp_path):
-    other = Run.create(tmp_path / "run", kind="gail", config=run.config)
-    (other.folder / "metrics.jsonl").write_text("")
+    new = Run.create(tmp_path / "new", kind="gail", config=run.config)
+    (new.folder / "metrics.jsonl").write_text("")
     with pytest.raises(UserError, match="checkpoint"):
-        diagnose(other)
+        diagnose(new)
 
 
 def test_curves_are_those_that_their_titles_name():

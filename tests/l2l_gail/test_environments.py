@@ -3,12 +3,13 @@
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.envs.classic_control import PendulumEnv
 
 from l2l_experiment.errors import UserError
 from l2l_gail import Environment, environments
 
 
-@pytest.mark.parametrize("name", ["HalfCheetah-v4", "Hopper-v4", "Walker2d-v4", "Ant-v4"])
+@pytest.mark.parametrize("name", ["HalfCheetah-v4", "Hopper-v4", "Ant-v4"])
 def test_state_continues_bit_by_bit(name):
     envs, other = (Environment(name).vectorised(2, seed) for seed in (0, 9))
     draw = np.random.default_rng(0)
@@ -17,12 +18,11 @@ def test_state_continues_bit_by_bit(name):
     for action in actions[:20]:
         envs.step(action)
     assert environments.load_state_dict(other, environments.state_dict(envs))
-    for action in actions[20:]:  # Hopper and Walker2d fall and are reset on the way
+    for action in actions[20:]:  # Hopper falls and is reset on the way
         for one, two in zip(envs.step(action), other.step(action), strict=True):
-            if isinstance(one, np.ndarray):
-                np.testing.assert_array_equal(one, two)
-            else:
-                assert [i.get("episode", {}).get("r") for i in one] == [i.get("episode", {}).get("r") for i in two]
+            if not isinstance(one, np.ndarray):  # the returns of episodes that end
+                one, two = ([info.get("episode", {}).get("r", 0) for info in infos] for infos in (one, two))
+            np.testing.assert_array_equal(one, two)
 
 
 def test_time_limit_is_part_of_the_state():
@@ -43,27 +43,13 @@ def test_other_kinds_of_environment_are_reset_and_say_so():
         environments.load_state_dict(Environment("Pendulum-v1").vectorised(1, 0), environments.state_dict(envs))
 
 
-class Endless(gym.Env):
-    """Never ends, and takes actions between 0 and 50."""
-
-    observation_space = gym.spaces.Box(-1, 1, (1,), np.float64)
-    action_space = gym.spaces.Box(0, 50, (1,), np.float32)
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        return np.zeros(1), {}
-
-    def step(self, action):
-        return np.zeros(1), 1.0, False, False, {}
-
-
 def test_an_environment_without_a_time_limit_is_given_one(monkeypatch):
-    monkeypatch.setitem(gym.registry, "Endless-v0", gym.envs.registration.EnvSpec("Endless-v0", entry_point=Endless))
-    for source in ("Endless-v0", Endless):
+    spec = gym.envs.registration.EnvSpec("Endless-v0", entry_point=PendulumEnv)  # its limit is that of Pendulum-v1
+    monkeypatch.setitem(gym.registry, "Endless-v0", spec)
+    for source in ("Endless-v0", PendulumEnv):
         env = Environment(source).make()
         env.reset()
         steps = next(step for step in range(1, 20_000) if any(env.step(np.ones(1))[2:4]))
         assert steps == environments.STEP_LIMIT
     assert Environment("Endless-v0").unlimited
     assert not Environment("HalfCheetah-v4").unlimited
-    assert Environment("HalfCheetah-v4").make().spec.max_episode_steps == 1000

@@ -1,11 +1,7 @@
 """Experts: trained, interrupted, resumed, the best one chosen; recorded by a rule; and the card that tells how."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +9,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.spaces import Box
-from stable_baselines3.common.evaluation import evaluate_policy
-from stable_baselines3.common.vec_env import VecNormalize
+from stable_baselines3 import PPO
 
 from l2l_experiment.errors import UserError
 from l2l_gail import load_demonstrations
@@ -22,7 +17,7 @@ from l2l_gail.demonstrations import shipped_dataset_id
 from l2l_gail.environments import make
 from l2l_gail.experts import cli, training
 from l2l_gail.experts.recording import play
-from l2l_gail.experts.settings import ExpertSettings, parse, settings_for
+from l2l_gail.experts.settings import parse
 
 ENV = "Pendulum-v1"
 SET = shipped_dataset_id(ENV)
@@ -34,44 +29,19 @@ def arguments(tmp_path: Path, *more: str, env: str = ENV, steps: int = 128) -> l
     return [*(str(word) for pair in flags.items() for word in pair), *TINY.split(), *more]
 
 
-def refused(capsys, argv, words):
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(argv)
-    assert stopped.value.code == 2
-    assert words in capsys.readouterr().err
-
-
-def card_of(tmp_path):
-    return json.loads((tmp_path / "data" / SET / "card.json").read_text())
-
-
-@pytest.mark.parametrize("env", ["HalfCheetah-v4", "Hopper-v4", "Walker2d-v4"])
-def test_settings_of_an_environment_under_flags(env):
-    settings = settings_for(env)
-    assert settings.env == env
-    assert settings.min_return > 1000
-    changed = parse(["--env", env, "--steps", "5", "--net-arch", "32", "16"])
-    assert changed == replace(settings, steps=5, net_arch=(32, 16))
-    assert settings_for("Swimmer-v4") == ExpertSettings(env="Swimmer-v4")
-
-
-def test_a_run_writes_data_card_and_page_and_may_be_recorded_again_and_extended(tmp_path, capsys):
+def test_a_run_writes_data_card_and_page_and_may_be_recorded_again(tmp_path, refused):
     cli.main(arguments(tmp_path))
-    card, page = card_of(tmp_path), (tmp_path / "data" / "README.md").read_text()
+    written, page = (tmp_path / "data" / name for name in (f"{SET}/card.json", "README.md"))
+    card = json.loads(written.read_text())
     assert (card["trained_steps"], card["episodes"], card["episodes_dropped"]) == (128, 2, 0)
-    assert card["versions"]["mujoco"]
-    assert card["command"] in page
+    assert card["command"] in page.read_text()
     recorded = load_demonstrations(tmp_path / "data" / SET, ENV)
     np.testing.assert_allclose(recorded.returns, card["returns"], atol=0.01)
-    environment = make(ENV)  # from starts that training has not used
-    for seed, episode in zip((1_000_000, 1_000_001), recorded.episodes, strict=True):
-        np.testing.assert_allclose(episode.observations[0], environment.reset(seed=seed)[0])
-
-    refused(capsys, arguments(tmp_path, "--resume"), "there already")
+    start = make(ENV).reset(seed=1_000_000)[0]  # one that training has not used
+    np.testing.assert_allclose(recorded.episodes[0].observations[0], start)
+    refused(cli.main, arguments(tmp_path, "--resume"), "there already")
     cli.main(arguments(tmp_path, "--resume", "--overwrite"))
-    assert card_of(tmp_path) == card
-    cli.main(arguments(tmp_path, "--resume", "--overwrite", steps=192))
-    assert card_of(tmp_path)["trained_steps"] == 192
+    assert json.loads(written.read_text()) == card
 
 
 def test_a_resumed_expert_continues_network_and_filter_and_meets_other_starts(tmp_path):
@@ -82,12 +52,10 @@ def test_a_resumed_expert_continues_network_and_filter_and_meets_other_starts(tm
     for one, two in zip(model.policy.parameters(), again.policy.parameters(), strict=True):
         np.testing.assert_array_equal(one.detach(), two.detach())
     np.testing.assert_array_equal(normalizer.obs_rms.mean, filter_again.obs_rms.mean)
-    assert filter_again.obs_rms.count == normalizer.obs_rms.count
     assert not filter_again.training
     assert list(filter_again.venv._seeds) == [128, 129]
     longer, _ = training.train(replace(settings, resume=True, steps=192))
     assert (longer.num_timesteps, longer._n_updates) == (192, 3)
-    assert training.newest(tmp_path / "run") == 192
 
 
 def test_the_best_policy_is_recorded_also_after_a_restart(tmp_path, monkeypatch):
@@ -101,44 +69,23 @@ def test_the_best_policy_is_recorded_also_after_a_restart(tmp_path, monkeypatch)
     assert next(scores, None) is None
 
 
-def test_its_score_is_the_return_of_what_is_recorded(tmp_path):
-    settings = parse(arguments(tmp_path, "--select-episodes", "2", "--checkpoint-every", "128"))
-    model, normalizer = training.train(settings)
-    envs = VecNormalize(training.make_envs(settings, 500_000, 1), training=False, norm_reward=False)
-    envs.obs_rms = normalizer.obs_rms
-    score = json.loads((tmp_path / "run" / training.SCORE).read_text())
-    assert score == {"score": pytest.approx(evaluate_policy(model, envs, 2)[0]), "steps": 128}
-
-
-def test_mistakes(tmp_path, capsys):
-    refused(capsys, arguments(tmp_path, env="NoSuchTask-v0"), "NoSuchTask-v0")
-    refused(capsys, arguments(tmp_path, "--resume"), "nothing to resume")
-    refused(capsys, arguments(tmp_path, "--min-return", "100000"), "returned less than 100000")
+def test_mistakes(tmp_path, refused):
+    refused(cli.main, arguments(tmp_path, "--resume"), "nothing to resume")
+    refused(cli.main, arguments(tmp_path, "--min-return", "100000"), "returned less than 100000")
     assert not (tmp_path / "data").exists()
-    assert training.newest(tmp_path / "run") == 128, "what was trained is kept"
-    refused(capsys, arguments(tmp_path), "holds a checkpoint; continue it with --resume")
-    refused(capsys, arguments(tmp_path, "--resume", "--gamma", "0.5"), "started with gamma 0.99, not 0.5")
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "README.md").write_text("# My project\n")
-    refused(capsys, arguments(tmp_path, "--resume"), "another --out")
+    refused(cli.main, arguments(tmp_path), "holds a checkpoint; continue it with --resume")
+    refused(cli.main, arguments(tmp_path, "--resume", "--gamma", "0.5"), "started with gamma 0.99, not 0.5")
 
 
-def test_ctrl_c_saves_and_the_run_resumes(tmp_path):
-    program = "from l2l_gail.experts.cli import main; main()"
-    command = [sys.executable, "-c", program, *arguments(tmp_path, steps=10_000_000)]
-    process = subprocess.Popen(command, env=os.environ, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "run" / training.SETTINGS).exists() and process.poll() is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    time.sleep(0.5)
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130, stderr
-    steps = training.newest(tmp_path / "run")
-    assert f"stopped at step {steps}" in stderr
-    cli.main(arguments(tmp_path, "--resume", steps=steps))
-    assert (tmp_path / "data" / "README.md").exists()
+def test_ctrl_c_saves_and_the_run_resumes(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(PPO, "train", lambda model: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(SystemExit, match="130"):
+        cli.main(arguments(tmp_path))
+    monkeypatch.undo()
+    assert "stopped at step 66" in capsys.readouterr().err
+    assert training.newest(tmp_path / "run") == 66
+    longer, _ = training.train(parse(arguments(tmp_path, "--resume")))
+    assert longer.num_timesteps == 130
 
 
 class Counter(gymnasium.Env):
@@ -161,7 +108,6 @@ def test_playing_keeps_what_the_rule_allows():
     assert played.seeds == [5, 6, 7]
     assert played.dropped == [3.0, 4.0]
     assert [len(e) for e in played.episodes] == [5, 6, 7]
-    assert (played.episodes[0].terminated, played.episodes[0].truncated) == (True, False)
     np.testing.assert_array_equal(played.episodes[0].observations[:, 0], [5, 4, 3, 2, 1, 0])
     with pytest.raises(UserError, match="3 of 3 episodes returned less than 9"):
         play(Counter(), lambda o: np.zeros(1), episodes=2, first_seed=1, min_return=9)

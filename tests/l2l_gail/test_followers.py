@@ -8,7 +8,7 @@ import torch
 
 from l2l_experiment.errors import UserError
 from l2l_gail import FOLLOWERS, Discriminator, GAILConfig
-from l2l_gail.followers import AdamFollower, L2LFollower, Objectives, score_config, settled, weights_of
+from l2l_gail.followers import Objectives, score_config, settled, weights_of
 from l2l_gail.losses import draw, objective
 from tests.l2l_gail.conftest import SMALL
 
@@ -38,12 +38,11 @@ def same(one, two):
 
 
 @pytest.mark.parametrize("anchored", [False, True])
-def test_a_rule_that_has_not_learned_is_adam_to_the_last_bit_for_100_rounds(anchored):
+def test_a_rule_that_has_not_learned_is_adam_to_the_last_bit_for_30_rounds(anchored):
     adam, learned = task(ADAM), task(replace(L2L, freeze_follower=True, follower_anchored=anchored))
-    assert (type(adam[0]), type(learned[0])) == (AdamFollower, L2LFollower)
-    for round_ in range(100):
+    for round_ in range(30):
         for follower, objectives in (adam, learned):
-            follower.answer(objectives, round_ / 100)
+            follower.answer(objectives, round_ / 30)
         assert same(adam[0], learned[0]), f"round {round_}"
 
 
@@ -65,24 +64,13 @@ def test_adam_follower_is_torch_adam():
     assert figures == {"rate": ADAM.disc_learning_rate, "update_norm": pytest.approx(float(length), rel=1e-5)}
 
 
-@pytest.mark.parametrize("frozen", [False, True])
-def test_fitting_changes_the_rule_and_freezing_does_not(frozen):
-    follower, objectives = task(replace(L2L, freeze_follower=frozen))
-    before = {name: value.clone() for name, value in follower.rule.state_dict().items()}
-    for _ in range(3):
-        figures = follower.answer(objectives, 0.3)
-    after = follower.rule.state_dict()
-    assert all(torch.equal(before[name], after[name]) for name in before) == frozen
-    assert ("score" in figures) == (not frozen)
-    assert float(follower.memory["progress"]) == pytest.approx(0.3)
-
-
 def test_a_step_is_as_long_as_adams_and_twice_that_at_twice_the_rate():
     follower, objectives = task(replace(L2L, follower_learning_rate=0.0, log_rate_learning_rate=0.0))
     assert follower.answer(objectives, 0.0)["step_over_adam"] == pytest.approx(1.0, rel=1e-4)
     with torch.no_grad():
         follower.rule.log_rate.fill_(torch.tensor(2.0).log())
-    assert follower.answer(objectives, 0.0)["step_over_adam"] == pytest.approx(2.0, rel=1e-4)
+    assert follower.answer(objectives, 0.3)["step_over_adam"] == pytest.approx(2.0, rel=1e-4)
+    assert float(follower.memory["progress"]) == pytest.approx(0.3)
 
 
 SLOW = GAILConfig(follower="l2l-rate", disc_learning_rate=1e-6, **SMALL | {"disc_updates": 4}, follower_steps=2)
@@ -116,17 +104,6 @@ def test_a_follower_continues_bit_by_bit_from_its_state(config):
     assert same(follower, copy)
 
 
-def test_skipped_fits_are_counted_on_after_a_restart():
-    follower, objectives = task(L2L)
-    infinite = objectives._replace(score=lambda: lambda weights: weights["layers.0.bias"].sum() / 0.0)
-    follower.answer(infinite, 0.1)
-    other, objectives = task(L2L, seed=5)
-    other.load_state_dict(follower.state_dict())
-    assert other.skipped == follower.skipped == 2
-    other.answer(objectives, 0.1)
-    assert other.skipped == 2
-
-
 def test_a_rule_is_carried_to_where_it_fits(tmp_path):
     trained, objectives = task(L2L)
     trained.answer(objectives, 0.1)
@@ -149,12 +126,10 @@ def test_a_rule_is_carried_to_where_it_fits(tmp_path):
     ("settings", "penalty", "smoothing", "anchored"),
     [
         ({}, 1.0, 0.0, False),
-        ({"gradient_penalty": 10.0, "follower_anchored": True}, 10.0, 0.0, True),
         ({"gradient_penalty": 0.0}, 1.0, 0.0, True),
         ({"gradient_penalty": 0.0, "score_smoothing": 0.2, "follower_anchored": False}, 0.0, 0.2, False),
         ({"gradient_penalty": 0.0, "label_smoothing": 0.1}, 0.0, 0.1, True),
         ({"gradient_penalty": 0.0, "score_penalty": 0.0}, 0.0, 0.0, True),
-        ({"score_penalty": 4.0, "score_smoothing": 0.3}, 4.0, 0.3, False),
         ({"gradient_penalty": 0.0, "follower": "l2l-rate", "follower_hidden": 16}, 1.0, 0.0, None),
     ],
 )
@@ -172,11 +147,9 @@ def test_a_rule_is_scored_on_an_objective_with_a_finite_optimum(settings, penalt
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        (replace(L2L, follower="other"), "--follower must be one of adam, l2l, l2l-rate"),
         (replace(L2L, follower_steps=3), "--follower-steps 3 must divide --disc-updates"),
         (replace(L2L, holdout=0.9999), "--holdout 0.9999 of a round's 64 transitions"),
         (replace(ADAM, holdout=0.0, score_penalty=1.0), "--holdout, --score-penalty would change nothing"),
-        (replace(SLOW, follower_anchored=True), "--follower-anchored would change nothing for --follower l2l-rate"),
         (replace(ADAM, gradient_penalty=0.0, gradient_target=0.0), "--gradient-target would change nothing"),
     ],
 )

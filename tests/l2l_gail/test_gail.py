@@ -83,18 +83,16 @@ def test_the_discriminator_is_measured_before_it_moves_also_on_demonstrations_th
     class Flip(Asking):
         def answer(self, objectives, progress):
             commit({"slope": torch.tensor(-1.0)}, self.discriminator)
-            return {"moved": 1.0}
+            return {}
 
     monitor = make_demonstrations(17, 6, seed=9)
     gail = GAIL(HALF, cheetah, config=config, discriminator=Witness(), follower=Flip, monitor=monitor)
     gail.answer(made_up(1), 0.5)
-    right = {}
-    expert, other, policy = (
-        gail.inputs(part).sum(1) for part in (gail.train_expert, transitions_of(monitor), made_up(1))
-    )
-    right["disc/disc_acc_expert"], right["disc/heldout_acc"] = (expert > 0).float().mean(), (other > 0).float().mean()
-    right["disc/disc_acc_gen"], right["follower/moved"] = (policy <= 0).float().mean(), 1.0
-    assert {name: gail.figures[name] for name in right} == pytest.approx({k: float(v) for k, v in right.items()})
+    parts = gail.train_expert, transitions_of(monitor), made_up(1)
+    expert, other, policy = (gail.inputs(part).sum(1) for part in parts)
+    right = {"disc/disc_acc_expert": expert > 0, "disc/heldout_acc": other > 0, "disc/disc_acc_gen": policy <= 0}
+    for name, values in right.items():
+        assert gail.figures[name] == pytest.approx(float(values.float().mean()))
     paid = gail.reward(made_up(1))  # by the discriminator as it is now
     np.testing.assert_allclose(paid, reward(-policy, "gail").numpy(), rtol=1e-4, atol=1e-6)
     assert gail.figures["disc/logit_std"] == pytest.approx(float(policy.std()), rel=1e-4)
@@ -162,15 +160,9 @@ def test_resumed_run_equals_the_uninterrupted_one(config, tmp_path, follower, en
     assert resumed.num_timesteps == 128
     resumed.learn(192, reset_num_timesteps=False)
     assert resumed.num_timesteps == whole.num_timesteps == 320
-    assert resumed.leader.algorithm._n_updates == whole.leader.algorithm._n_updates
     assert torch.equal(weights(whole), weights(resumed))
     assert resumed.figures == whole.figures
     np.testing.assert_array_equal(whole.envs.obs_rms.mean, resumed.envs.obs_rms.mean)
-
-
-def test_same_seed_same_run(config, cheetah):
-    one, two = (weights(GAIL(HALF, cheetah, config=replace(config, follower="l2l")).learn(128)) for _ in range(2))
-    assert torch.equal(one, two)
 
 
 def test_cloning_comes_first_once_and_sees_what_the_policy_will_see(config, cheetah, tmp_path):
@@ -185,28 +177,18 @@ def test_cloning_comes_first_once_and_sees_what_the_policy_will_see(config, chee
     assert torch.equal(before, weights(loaded.learn(0)))
 
 
-def test_loaded_for_prediction(config, cheetah, tmp_path):
+def test_what_is_loaded_predicts_the_same_and_fits_the_run(config, cheetah, tmp_path):
     gail = GAIL(HALF, cheetah, config=config).learn(64)
     gail.save(tmp_path)
-    loaded = GAIL.load(tmp_path)
-    observations = np.random.default_rng(0).normal(size=(4, 17))
-    actions, state = gail.predict(observations, deterministic=True)
+    loaded, seen = GAIL.load(tmp_path), np.random.default_rng(0).normal(size=(4, 17))
+    actions, state = gail.predict(seen, deterministic=True)
     assert state is None
-    np.testing.assert_array_equal(actions, loaded.predict(observations, deterministic=True)[0])
-    assert not np.array_equal(actions, gail.predict(observations)[0])  # as in Stable-Baselines3
-    np.testing.assert_allclose(actions[0], gail.predict(observations[0], deterministic=True)[0], rtol=1e-5)
+    np.testing.assert_array_equal(actions, loaded.predict(seen, deterministic=True)[0])
+    assert not np.array_equal(actions, gail.predict(seen)[0])  # as in Stable-Baselines3
+    np.testing.assert_allclose(actions[0], gail.predict(seen[0], deterministic=True)[0], rtol=1e-5)
     with pytest.raises(UserError, match="demonstrations"):
         loaded.learn(128)
-
-
-def test_checkpoints_that_do_not_fit_are_refused(config, cheetah, tmp_path):
-    gail = GAIL(HALF, cheetah, config=config).learn(64)
-    gail.save(tmp_path)
     with pytest.raises(UserError, match="demonstrations are not those"):
         GAIL.load(tmp_path, make_demonstrations(17, 6, seed=1))
-    other = GAIL(HALF, cheetah, config=replace(config, disc_hidden=(8,)))
     with pytest.raises(UserError, match="does not fit"):
-        other.load_state_dict(gail.state_dict())
-    (tmp_path / "config.yaml").write_text("a: 1")
-    with pytest.raises(UserError, match="does not hold the settings"):
-        GAIL.load(tmp_path)
+        GAIL(HALF, cheetah, config=replace(config, disc_hidden=(8,))).load_state_dict(gail.state_dict())

@@ -60,19 +60,13 @@ def test_entropy_bonus_label_smoothing_and_mixup():
     torch.testing.assert_close(objective(discriminator, batch, replace(PLAIN, mixup=True))(weights), expected)
 
 
-def test_objective_is_differentiable_where_the_input_gradient_vanishes():
+def test_gradients_of_the_penalised_objective_also_where_the_input_gradient_vanishes():
     discriminator, batch, weights = setup()
-    zero = {name: torch.zeros_like(w).requires_grad_() for name, w in weights.items()}
-    gradients = torch.autograd.grad(objective(discriminator, batch, GAILConfig())(zero), list(zero.values()))
-    assert all(torch.isfinite(g).all() for g in gradients)
-
-
-def test_gradients_of_the_penalised_objective():
-    discriminator, batch, weights = setup()
-    names = list(weights)
     f = objective(discriminator, batch, replace(GAILConfig(), entropy_bonus=0.1))
-    inputs = [weights[name].requires_grad_() for name in names]
-    assert torch.autograd.gradcheck(lambda *ws: f(dict(zip(names, ws, strict=True))), inputs)
+    inputs = [weight.requires_grad_() for weight in weights.values()]
+    assert torch.autograd.gradcheck(lambda *ws: f(dict(zip(weights, ws, strict=True))), inputs)
+    zero = {name: torch.zeros_like(weight).requires_grad_() for name, weight in weights.items()}
+    assert all(torch.isfinite(g).all() for g in torch.autograd.grad(f(zero), list(zero.values())))
 
 
 def test_spectral_norm_divides_by_the_largest_singular_value():
@@ -91,8 +85,7 @@ def test_spectral_norm_divides_by_the_largest_singular_value():
 
 def test_draw_is_seeded_and_takes_rows_of_each_kind():
     expert, policy = torch.arange(4.0).unsqueeze(1), 10 + torch.arange(6.0).unsqueeze(1)
-    one = draw(expert, policy, 50, torch.Generator().manual_seed(1))
-    two = draw(expert, policy, 50, torch.Generator().manual_seed(1))
+    one, two = (draw(expert, policy, 50, torch.Generator().manual_seed(1)) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
     assert set(one.expert.flatten().tolist()) == {0, 1, 2, 3}
     assert set(one.policy.flatten().tolist()) <= set(range(10, 16))
@@ -101,11 +94,8 @@ def test_draw_is_seeded_and_takes_rows_of_each_kind():
 
 @pytest.mark.parametrize(("slope", "accuracy"), [(1.0, 1.0), (50.0, 1.0), (-50.0, 0.0)])
 def test_health(slope, accuracy):
-    def discriminator(x):
-        return slope * x.sum(1)
-
     ones = torch.ones(8, 3)
-    figures = health(discriminator, ones, -ones)  # logits of 3 and -3 times the slope
+    figures = health(lambda x: slope * x.sum(1), ones, -ones)  # logits of 3 and -3 times the slope
     assert figures["disc_loss"] == pytest.approx(2 * math.log1p(math.exp(-3 * slope)), rel=1e-5)
     assert figures["disc_acc"] == figures["disc_acc_expert"] == figures["disc_acc_gen"] == accuracy
     assert figures["logit_gap"] == pytest.approx(6 * slope)

@@ -1,6 +1,5 @@
 """Playing a saved policy: what is refused, and a recording where the machine can draw."""
 
-import numpy as np
 import pytest
 
 from l2l_experiment.errors import UserError
@@ -19,12 +18,8 @@ def run(config, cheetah, tmp_path):
     return folder
 
 
-def test_mistakes(run, tmp_path, refused, monkeypatch):
-    refused(play.main, [tmp_path / "nothing"], "nothing")
+def test_what_cannot_be_shown_is_said(run, tmp_path, refused, monkeypatch):
     refused(play.main, [run, "--video", tmp_path / "out.txt"], ".mp4")
-    refused(play.main, [run, "--max-steps", "0"], "--max-steps")
-    (tmp_path / "file").write_text("mine")
-    refused(play.main, [run, "--video", tmp_path / "file" / "out.gif"], "cannot make the folder")
     monkeypatch.setattr(play.sys, "platform", "linux")
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
@@ -52,4 +47,3 @@ def test_an_episode_is_that_of_its_seed_and_of_the_most_likely_action(run):
         expected += reward
     assert play.play(gail, env, 3, fixed) == (pytest.approx(expected), 20, [])
     assert len({play.play(gail, env, 3, free)[0] for _ in range(3)}) == 3
-    assert np.isfinite(expected)

@@ -9,9 +9,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from l2l_experiment import metrics
 from l2l_experiment.run import Run
-from l2l_gail import GAIL, Environment, GAILConfig, evaluation, report
+from l2l_gail import GAIL, Environment, evaluation, report
 from tests.l2l_gail.conftest import make_demonstrations
-from tests.l2l_gail.test_environments import Endless
 
 
 class Linear:
@@ -27,9 +26,8 @@ class Linear:
 def test_evaluation_by_hand():
     envs = VecNormalize(DummyVecEnv([lambda: gym.make("Pendulum-v1")]), norm_reward=False)
     envs.obs_rms.mean, envs.obs_rms.var = np.array([0.1, 0.2, 0.3]), np.array([4.0, 1.0, 0.25])
-    totals = []
+    totals, env = [], gym.make("Pendulum-v1")
     for index in range(2):
-        env = gym.make("Pendulum-v1")
         observation, _ = env.reset(seed=evaluation.EVALUATION_SEED + index)
         total, done = 0.0, False
         while not done:
@@ -44,9 +42,8 @@ def test_evaluation_by_hand():
     np.testing.assert_allclose(found, totals, rtol=1e-4)
     assert envs.obs_rms.count < 1, "the filter is used and not changed"
     assert not np.allclose(evaluation.returns(Linear(), pendulum, episodes=2), totals, rtol=1e-2)
-    chance = evaluation.random_returns(pendulum, episodes=2)
-    np.testing.assert_array_equal(chance, evaluation.random_returns(pendulum, episodes=2))
-    assert not np.allclose(chance, totals, rtol=1e-2)
+    chance = [evaluation.random_returns(pendulum, episodes=2) for _ in range(2)]
+    np.testing.assert_array_equal(*chance)
 
 
 def test_a_summary_and_a_share_of_the_expert():
@@ -57,51 +54,17 @@ def test_a_summary_and_a_share_of_the_expert():
         assert evaluation.percent(value, expert) is None
 
 
-@pytest.mark.parametrize(
-    ("source", "settings", "words"),
-    [
-        ("HalfCheetah-v4", {}, []),
-        ("Hopper-v4", {}, ["may end early and the reward 'gail' is never negative"]),
-        ("Hopper-v4", {"reward": "logd"}, ["is never positive"]),
-        ("Hopper-v4", {"reward": "airl"}, []),
-        ("Hopper-v4", {"reward": "constant"}, []),
-        ("HalfCheetah-v4", {"log_std_init": 3.0}, ["standard deviation of 20"]),
-        ("Endless-v0", {"reward": "constant"}, ["without a time limit", "0 to 50"]),
-    ],
-)
-def test_what_is_unusual_about_a_task_is_said(monkeypatch, source, settings, words):
-    monkeypatch.setitem(gym.registry, "Endless-v0", gym.envs.registration.EnvSpec("Endless-v0", entry_point=Endless))
-    said = report.notes(GAILConfig(**settings), Environment(source))
-    assert len(said) == len(words)
-    assert all(word in sentence for word, sentence in zip(words, said, strict=True))
-
-
-@pytest.mark.parametrize("rewards", [True, False])
-def test_a_result_and_its_text(config, tmp_path, rewards):
+def test_a_result_and_its_text_without_rewards(config, tmp_path):
     made = make_demonstrations(3, 1)
-    if not rewards:
-        made = replace(made, episodes=[replace(e, rewards=np.full(40, np.nan)) for e in made.episodes])
+    made = replace(made, episodes=[replace(e, rewards=np.full(40, np.nan)) for e in made.episodes])
     run = Run.create(tmp_path / "run", kind="gail", config={})
+    run.update(steps=12)
     gail = GAIL("Pendulum-v1", made, config=replace(config, bc_epochs=1)).learn(0)
     with metrics.JsonLines(run.folder / "metrics.jsonl") as log:
         for step in range(1, 13):
             log.write(step, {"rollout/ep_rew_mean": -step, "disc/logit_std": 0.0, "disc/disc_acc": 0.5})
     found = report.result(gail, made, run.folder, episodes=2)
-    assert found["return"]["n"] == found["random"]["n"] == 2
-    assert found["percent_of_expert"] == (pytest.approx(found["return"]["mean"] / 40 * 100) if rewards else None)
-    assert found["bc_loss"] == gail.bc_loss
-    assert (found["flat_since"], found["wrong_since"], found["skipped_fits"]) == (1, None, 0)
-    assert found["stability"]
-    run.update(steps=12)
+    assert (found["percent_of_expert"], found["bc_loss"]) == (None, gail.bc_loss)
+    assert (found["flat_since"], found["wrong_since"], found["stability"] != {}) == (1, None, True)
     text = report.text(found | {"skipped_fits": 3}, run, gail)
-    for words in (
-        "adam follower, 12 steps, seed 0",
-        "random policy",
-        "3 fits",
-        "ALARM: from step 1 on",
-        str(run.folder),
-    ):
-        assert words in text
-    assert ("holds no rewards" in text) != rewards
-    first = report.announce(gail, made, run.folder)
-    assert ("mean return of 40" in first) == rewards
+    assert all(words in text for words in ("12 steps, seed 0", "3 fits", "ALARM: from step 1 on", "holds no rewards"))

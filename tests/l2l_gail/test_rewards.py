@@ -18,16 +18,9 @@ FORMULAS = {
 
 
 @pytest.mark.parametrize("form", FORMULAS)
-def test_reward_is_its_formula(form):
-    expected = FORMULAS[form]
-    torch.testing.assert_close(reward(LOGITS, form), expected, rtol=1e-6, atol=1e-8)
-
-
-def test_rewards_are_finite_for_any_logit():
-    extreme = torch.tensor([-1e4, 1e4])
-    assert all(torch.isfinite(reward(extreme, form)).all() for form in FORMULAS)
-    with pytest.raises(ValueError, match="gail"):
-        reward(extreme, "other")
+def test_reward_is_its_formula_and_finite_for_any_logit(form):
+    torch.testing.assert_close(reward(LOGITS, form), FORMULAS[form], rtol=1e-6, atol=1e-8)
+    assert torch.isfinite(reward(torch.tensor([-1e4, 1e4]), form)).all()
 
 
 def test_scale_is_the_standard_deviation_of_the_discounted_return():

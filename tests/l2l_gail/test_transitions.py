@@ -18,8 +18,7 @@ def test_each_action_stands_between_the_observations_around_it(demonstrations):
     np.testing.assert_array_equal(whole.next_observations[12:], ending.observations[1:])
     np.testing.assert_array_equal(whole.actions[12:], ending.actions)
     assert np.flatnonzero(whole.ended).tolist() == [23]  # a time limit is no end
-    single = whole.float32()
-    assert {part.dtype for part in single.parts()} == {np.dtype(np.float32), np.dtype(bool)}
+    assert {part.dtype for part in whole.float32().parts()} == {np.dtype(np.float32), np.dtype(bool)}
 
 
 def test_the_end_of_every_episode_is_held_out():
