@@ -38,8 +38,10 @@ class Range:
         if self.high == math.inf:
             if self.low == 0:
                 return "be positive" if self.open_low else "not be negative"
-            return f"be at least {self.low:g}"
-        return f"lie in {'(' if self.open_low else '['}{self.low:g}, {self.high:g}{')' if self.open_high else ']'}"
+            return f"be at least {self.low:.10g}"
+        return (
+            f"lie in {'(' if self.open_low else '['}{self.low:.10g}, {self.high:.10g}{')' if self.open_high else ']'}"
+        )
 
 
 Count = Annotated[int, Range(1)]

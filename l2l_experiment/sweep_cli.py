@@ -1,6 +1,5 @@
 """Train many runs, on all cores: l2l-sweep gail --follower adam l2l --seed 0:5 --out runs/mine"""
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,24 +22,15 @@ class Args:
     --disc-hidden 64,64 256,256 for two settings of two numbers.
     """
 
-    spec: Annotated[str, tyro.conf.Positional]
-    """gail, at, or a YAML file with `script`, `base`, `variants`, `grid`, `experiments` (docs/runs.md)."""
-    names: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
-    """Experiments of the file to make; by default all."""
-    out: Path | None = None
-    """Folder for the runs; by default runs/SPEC. Those of an experiment go into a folder of its name."""
-    only: str = ""
-    """Only runs whose EXPERIMENT/NAME holds this."""
-    records: Path | None = None
-    """Skip runs whose settings stand in the records of this folder, e.g. docs/results/gail."""
-    jobs: int = -1
-    """Runs side by side, one thread each; -1: one a core."""
-    backend: sweeps.Backend = "local"
-    """local, or ray for all machines of a Ray cluster, which must share OUT."""
-    address: str | None = None
-    """Address of the Ray cluster; by default one on this machine."""
-    dry_run: bool = False
-    """Print the runs and make none."""
+    spec: Annotated[str, tyro.conf.Positional]  # gail, at, or a YAML file with experiments (docs/runs.md)
+    names: Annotated[tuple[str, ...], tyro.conf.Positional] = ()  # Experiments of the file to make; by default all
+    out: Path | None = None  # Folder for the runs, and in it one for each experiment; by default runs/SPEC
+    only: str = ""  # Only runs whose EXPERIMENT/NAME holds this
+    records: Path | None = None  # Skip runs whose settings stand in this folder's records, e.g. docs/results/gail
+    jobs: int = -1  # Runs side by side, one thread each; -1: one a core
+    backend: sweeps.Backend = "local"  # local, or ray for all machines of a Ray cluster, which must share OUT
+    address: str | None = None  # Address of the Ray cluster; by default one on this machine
+    dry_run: bool = False  # Print the runs and make none
 
 
 @dataclass(frozen=True)
@@ -108,17 +98,8 @@ def plan(
 
 
 def identity(settings: dict[str, Any]) -> frozenset[Any]:
-    """Equal for runs with equal settings."""
-    return frozenset((name, json.dumps(value)) for name, value in numbers(settings).items())
-
-
-def numbers(value: Any) -> Any:
-    """Values in which 1 and 1.0, lists and tuples are the same."""
-    if isinstance(value, dict):
-        return {name: numbers(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [numbers(item) for item in value]
-    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    """Equal for runs with equal settings; 1 and 1.0 are equal."""
+    return frozenset((name, tuple(value) if isinstance(value, list) else value) for name, value in settings.items())
 
 
 def recorded(script: str, folder: Path) -> set[frozenset[Any]]:
@@ -142,8 +123,6 @@ def refuse_another(job: sweeps.Job) -> None:
         return
     wanted, found = settings_of(job.script, job.flags), flat(read_mapping(path))
     for name in sorted(wanted.keys() & found.keys()):
-        if numbers(wanted[name]) != numbers(found[name]):
-            raise UserError(
-                f"{job.folder} holds a run with {name} {found[name]}, but this sweep wants {wanted[name]}; "
-                "name another --out"
-            )
+        if wanted[name] != found[name]:
+            told = f"holds a run with {name} {found[name]}, but this sweep wants {wanted[name]}"
+            raise UserError(f"{job.folder} {told}; name another --out")

@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
 import filelock
 import joblib
@@ -143,14 +143,12 @@ def make(job: Job, stop_file: Path) -> int:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         _children.add(process)
         asked = False
-        while True:
-            try:
-                code = process.wait(POLL)
-                break
-            except subprocess.TimeoutExpired:
-                if stop_file.exists() and not asked:
-                    process.send_signal(signal.SIGINT)
-                    asked = True
+        while (code := process.poll()) is None:
+            if stop_file.exists() and not asked:
+                process.send_signal(signal.SIGINT)
+                asked = True
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(POLL)
         _children.discard(process)
     return code or int(status(folder) != "finished")
 
@@ -204,17 +202,13 @@ class _Progress:
     def __init__(self, todo: Sequence[Job], total: int, stop: StopRequest, stop_file: Path) -> None:
         self.open, self.total = {job.folder for job in todo}, total
         self.stop, self.stop_file = stop, stop_file
-        self.bar = tqdm(
-            total=total,
-            initial=total - len(todo),
-            bar_format="{percentage:3.0f}%|{bar}| {desc} [{elapsed}<{remaining}]",
-        )
+        form = "{percentage:3.0f}%|{bar}| {desc} [{elapsed}<{remaining}]"
+        self.bar = tqdm(total=total, initial=total - len(todo), bar_format=form)
         self.shown, self.closing = "", threading.Event()
         self.thread = threading.Thread(target=self._follow, daemon=True)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> None:
         self.thread.start()
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.closing.set()
