@@ -5,12 +5,13 @@ and has the advantages computed again. The true reward is only monitored.
 """
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from stable_baselines3 import PPO
-from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
+from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.utils import LinearSchedule
@@ -37,9 +38,7 @@ class PPOLeader:
     def __init__(self, algorithm: PPO, *, normalize_reward: bool = True) -> None:
         envs = algorithm.get_env()
         if not isinstance(envs, VecNormalize) or envs.norm_reward:
-            raise UserError(
-                "a leader's environments must be a VecNormalize without norm_reward; see Environment.vectorised"
-            )
+            raise UserError("a leader needs a VecNormalize without norm_reward; see Environment.vectorised")
         self.algorithm, self.envs = algorithm, envs
         self.actions = Actions(envs.action_space, "the environment")
         self.scale = ReturnScale(envs.num_envs, algorithm.gamma) if normalize_reward else None
@@ -55,7 +54,7 @@ class PPOLeader:
     def learn(self, total_timesteps: int, game: Game, *, callback: MaybeCallback, reset_num_timesteps: bool) -> None:
         given = callback if isinstance(callback, list) else [] if callback is None else [callback]
         others = [one if isinstance(one, BaseCallback) else ConvertCallback(one) for one in given]
-        callbacks = CallbackList([_Relabel(self, game), *others])
+        callbacks = [_Relabel(self, game), *others]
         try:
             self.algorithm.learn(total_timesteps, callback=callbacks, reset_num_timesteps=reset_num_timesteps)
         except ValueError as error:
@@ -83,16 +82,15 @@ class PPOLeader:
         return rewards if self.scale is None else self.scale(rewards, dones)
 
     def state_dict(self) -> dict[str, Any]:
-        ppo = self.algorithm
-        started = ppo._last_obs is not None
+        ppo, last = self.algorithm, None
+        if ppo._last_obs is not None:
+            last = {"observations": ppo._last_obs, "starts": ppo._last_episode_starts, "raw": self.envs.old_obs}
         return {
             "policy": ppo.policy.state_dict(),
             "optimizer": ppo.policy.optimizer.state_dict(),
             "scale": None if self.scale is None else self.scale.state_dict(),
             "environments": environments.state_dict(self.envs),
-            "last": {"observations": ppo._last_obs, "starts": ppo._last_episode_starts, "raw": self.envs.old_obs}
-            if started
-            else None,
+            "last": last,
             "num_timesteps": ppo.num_timesteps,
             "n_updates": ppo._n_updates,
             "episodes": [dict(episode) for episode in ppo.ep_info_buffer or ()],
@@ -133,10 +131,8 @@ class _Recorder:
         self.observations = [self.envs.get_original_obs()]
         self.actions: list[np.ndarray] = []
         self.dones: list[np.ndarray] = []
-        self.last: dict[tuple[int, int], np.ndarray] = {}
-        """The last observation of an episode, by step and environment."""
-        self.truncated: list[tuple[int, int, np.ndarray]] = []
-        """Step and environment of episodes that a time limit cut off, and their last observation, standardised."""
+        self.last: dict[tuple[int, int], np.ndarray] = {}  # observation of an episode, by step and environment
+        self.truncated: dict[tuple[int, int], np.ndarray] = {}  # those that a time limit cut off, standardised
 
     def step(self, dones: np.ndarray, infos: list[dict[str, Any]]) -> None:
         """Take in a step of all environments."""
@@ -147,7 +143,7 @@ class _Recorder:
             if info.get("last_observation") is not None:
                 self.last[at] = info["last_observation"]
                 if info.get("TimeLimit.truncated", False):
-                    self.truncated.append((*at, info["terminal_observation"]))
+                    self.truncated[at] = info["terminal_observation"]
 
     def transitions(self, actions: np.ndarray | None = None) -> Transitions:
         """All of it, step after step; `actions` as executed, shape (steps, n_envs, …), default those recorded."""
@@ -155,11 +151,11 @@ class _Recorder:
         following, ended = observations[1:].copy(), np.array(self.dones)
         for at, last in self.last.items():
             following[at] = last
-        for step, index, _ in self.truncated:
-            ended[step, index] = False
+        for at in self.truncated:
+            ended[at] = False
         actions = np.array(self.actions) if actions is None else actions
-        flat = [part.reshape(-1, *part.shape[2:]) for part in (observations[:-1], actions, following, ended)]
-        return Transitions(*flat)
+        parts = (observations[:-1], actions, following, ended)
+        return Transitions(*(part.reshape(-1, *part.shape[2:]) for part in parts))
 
 
 class _Relabel(BaseCallback):
@@ -194,26 +190,26 @@ class _Relabel(BaseCallback):
         """Add gamma·V(last observation) where a time limit cut an episode: PPO had added it to rewards now replaced."""
         if not self.recorder.truncated:
             return
-        rows, columns, last = zip(*self.recorder.truncated, strict=True)
         with torch.no_grad():
-            observations, _ = self.model.policy.obs_to_tensor(np.array(last))
-            values = self.model.policy.predict_values(observations).cpu().numpy().ravel()
-        buffer.rewards[list(rows), list(columns)] += self.model.gamma * values
+            last, _ = self.model.policy.obs_to_tensor(np.array([*self.recorder.truncated.values()]))
+            values = self.model.policy.predict_values(last).cpu().numpy().ravel()
+        buffer.rewards[tuple(np.transpose([*self.recorder.truncated]))] += self.model.gamma * values
 
 
 def make_ppo(config: GAILConfig, envs: VecNormalize, device: torch.device) -> PPO:
     """Stable-Baselines3's PPO with the configuration's settings; also the plain PPO of the benchmark."""
-    layers = list(config.net_arch)
-    same = ("seed", "n_steps", "batch_size", "n_epochs", "gamma", "gae_lambda", "clip_range", "ent_coef", "target_kl")
-    return PPO(
-        "MlpPolicy",
-        envs,
-        device=device,
-        learning_rate=LinearSchedule(config.learning_rate, 0.0, 1.0),
-        policy_kwargs={
-            "net_arch": {"pi": layers, "vf": layers},
-            "activation_fn": nn.Tanh,
-            "log_std_init": config.log_std_init,
-        },
-        **{name: getattr(config, name) for name in same},
-    )
+    names = ("seed", "n_steps", "batch_size", "n_epochs", "gamma", "gae_lambda", "clip_range", "ent_coef", "target_kl")
+    return PPO("MlpPolicy", envs, device=device, **arguments(config, names))
+
+
+def arguments(
+    settings: Any, names: Sequence[str], activation: type[nn.Module] = nn.Tanh, *, decay: bool = True
+) -> dict[str, Any]:
+    """Arguments of an on-policy algorithm: the settings of these `names`, the networks, and the learning rate, which
+    falls to 0 with `decay`."""
+    layers, rate = list(settings.net_arch), settings.learning_rate
+    policy = {"net_arch": {"pi": layers, "vf": layers}, "activation_fn": activation}
+    return {name: getattr(settings, name) for name in names} | {
+        "learning_rate": LinearSchedule(rate, 0.0, 1.0) if decay else rate,
+        "policy_kwargs": policy | {"log_std_init": settings.log_std_init},
+    }
