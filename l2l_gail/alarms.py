@@ -16,10 +16,8 @@ class Trouble(NamedTuple):
 
     figure: str
     limit: float
-    now: str
-    """What to say when it begins, and what may help."""
-    to_the_end: str
-    """What to say of a run that ended so."""
+    now: str  # what to say when it begins, and what may help
+    to_the_end: str  # what to say of a run that ended so
 
 
 TROUBLES = {

@@ -18,9 +18,7 @@ class RandomPolicy:
     def __init__(self, actions: Actions, seed: int = 0) -> None:
         self.actions, self.generator = actions, np.random.default_rng(seed)
 
-    def predict(
-        self, observation: np.ndarray, state: Any = None, episode_start: Any = None, deterministic: bool = False
-    ) -> tuple[np.ndarray, Any]:
+    def predict(self, observation: np.ndarray, state: Any = None, **_: Any) -> tuple[np.ndarray, Any]:
         return self.actions.uniform(self.generator, len(observation)), state
 
 
@@ -44,9 +42,7 @@ def returns(
         envs.norm_obs = False
     else:
         envs.obs_rms = filter_of.obs_rms
-    values, _ = evaluate_policy(
-        policy, envs, n_eval_episodes=episodes, deterministic=deterministic, return_episode_rewards=True
-    )
+    values, _ = evaluate_policy(policy, envs, episodes, deterministic, return_episode_rewards=True)
     envs.close()
     return np.array(values)
 

@@ -22,6 +22,7 @@ from l2l_gail.gail import GAIL
 
 KIND = "gail"
 FROM_START = -1  # the step after which nothing of a log is kept
+BAR = {"unit": " steps", "unit_scale": True, "mininterval": 1.0, "smoothing": 0.05}  # steps/s and ETA
 
 
 def train(args: TrainArgs, resumed: Run | None = None) -> Run:
@@ -43,7 +44,7 @@ def train(args: TrainArgs, resumed: Run | None = None) -> Run:
             go_on(gail, run, args)
         print(report.announce(gail, demonstrations, run.folder))
         started = time.monotonic()
-        with StopRequest() as stop, progress_bar(gail, args.steps) as bar:
+        with StopRequest() as stop, tqdm(total=args.steps, initial=gail.num_timesteps, **BAR) as bar:
             finished = learn(gail, run, args, stop, bar)
         gail.leader.algorithm.logger.close()
         run.update(training_seconds=run.record.get("training_seconds", 0.0) + time.monotonic() - started)
@@ -173,15 +174,8 @@ def make_logger(folder: Path, *, after: int | None = None) -> Logger:
     return Logger(str(folder), [_Board(folder, after), _Rows(folder / metrics.METRICS, after)])
 
 
-def progress_bar(gail: GAIL, total: int) -> tqdm:
-    """Steps, steps/s, ETA; `show` adds the true return and the discriminator's accuracy."""
-    return tqdm(
-        total=total, initial=gail.num_timesteps, unit=" steps", unit_scale=True, mininterval=1.0, smoothing=0.05
-    )
-
-
 def show(bar: tqdm, gail: GAIL) -> None:
-    """Bring the progress bar up to date."""
+    """Bring the progress bar up to date: the true return and the discriminator's accuracy stand behind the steps."""
     bar.update(min(gail.num_timesteps, bar.total) - bar.n)
     episodes = gail.leader.algorithm.ep_info_buffer
     if episodes and "disc/disc_acc" in gail.figures:

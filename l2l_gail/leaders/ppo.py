@@ -131,7 +131,7 @@ class _Recorder:
         self.observations = [self.envs.get_original_obs()]
         self.actions: list[np.ndarray] = []
         self.dones: list[np.ndarray] = []
-        self.last: dict[tuple[int, int], np.ndarray] = {}  # observation of an episode, by step and environment
+        self.last: dict[tuple[int, int], np.ndarray] = {}  # an episode's last observation, by step and environment
         self.truncated: dict[tuple[int, int], np.ndarray] = {}  # those that a time limit cut off, standardised
 
     def step(self, dones: np.ndarray, infos: list[dict[str, Any]]) -> None:
