@@ -17,6 +17,7 @@ from l2l_gail.spaces import Actions, Observations
 STEP_LIMIT = 10_000  # steps after which an episode of an environment without a limit is cut off: it might never end
 # What MuJoCo derives from the state lags one substep behind it after a step, and rewards read these two as "before".
 DERIVED = ("xpos", "xipos")
+NEVER_END_EARLY = {"HalfCheetahEnv", "SwimmerEnv", "ReacherEnv", "PusherEnv", "PendulumEnv", "HumanoidStandupEnv"}
 INTEGRATION = mujoco.mjtState.mjSTATE_INTEGRATION
 
 EnvLike = Union[str, Callable[[], gym.Env], VecEnv, "Environment"]
@@ -32,8 +33,7 @@ class Environment:
     def __init__(self, source: EnvLike) -> None:
         self.source, self.id = source, source if isinstance(source, str) else None
         self.name = self.id or "the environment"  # in messages
-        self.ends_early, self.unlimited = True, False
-        env = source
+        self.ends_early, self.unlimited, env = True, False, source  # ends_early: perhaps before the time limit
         if not isinstance(source, VecEnv):
             try:
                 env = self.make()
@@ -42,7 +42,8 @@ class Environment:
                     f"environment {source!r} cannot be made ({str(error).splitlines()[0]}); "
                     "give a Gymnasium id such as HalfCheetah-v4"
                 ) from error
-            self.ends_early = can_end_early(env.unwrapped)
+            healthy = getattr(env.unwrapped, "_terminate_when_unhealthy", True)
+            self.ends_early = type(env.unwrapped).__name__ not in NEVER_END_EARLY and healthy
             self.unlimited = self.id is not None and gym.spec(env.spec.id).max_episode_steps is None
             env.close()
         self.observations = Observations(env.observation_space, self.name)
@@ -110,12 +111,6 @@ def limited(env: gym.Env) -> gym.Env:
 def _pass_on(message: str) -> None:
     if "settotalmass" not in message:
         warnings.warn(f"MuJoCo: {message}", RuntimeWarning, stacklevel=2)
-
-
-def can_end_early(core: gym.Env) -> bool:
-    """Whether an environment may terminate before its time limit, as far as its settings tell; True if unknown."""
-    fixed = ("HalfCheetahEnv", "SwimmerEnv", "ReacherEnv", "PusherEnv", "PendulumEnv", "HumanoidStandupEnv")
-    return type(core).__name__ not in fixed and getattr(core, "_terminate_when_unhealthy", True)
 
 
 def state_dict(envs: VecNormalize) -> dict[str, Any]:

@@ -134,18 +134,14 @@ class L2LFollower(RuleFollower):
                     self.rule.log_rate.data.clamp_(-math.log(limit), math.log(limit))
                 fits.append(figures)
         figures = {key: sum(fit[key] for fit in fits) / len(fits) for key in (fits[0] if fits else ())}
-        if fits:
-            adam = self.adam_step()
-            figures["step_over_adam"] = fits[-1]["last_step"] / adam if adam else float("nan")
-        log_rate = self.rule.log_rate.detach()
-        return figures | {"log_rate": float(log_rate), "rate": self.rule.rate * float(log_rate.exp())}
-
-    def adam_step(self) -> float:
-        """Length of the step that Adam would have made last, at the rate that the rule started from."""
         rule, memory = self.rule, self.memory
-        mean, square = memory["momenta"][str(rule.betas[0])], memory["square"]
-        direction = adam_direction(mean, square, float(memory["count"]), rule.betas, rule.eps)
-        return rule.rate * float(flatten(direction).norm())
+        if fits:  # Adam would have made its last step at the rate that the rule started from
+            mean, square = memory["momenta"][str(rule.betas[0])], memory["square"]
+            direction = adam_direction(mean, square, float(memory["count"]), rule.betas, rule.eps)
+            adam = rule.rate * float(flatten(direction).norm())
+            figures["step_over_adam"] = fits[-1]["last_step"] / adam if adam else float("nan")
+        log_rate = rule.log_rate.detach()
+        return figures | {"log_rate": float(log_rate), "rate": rule.rate * float(log_rate.exp())}
 
     def rules(self) -> dict[str, UpdateRule]:
         # Without network and with a log rate of zero the rule is Adam, on the same memory.
@@ -190,7 +186,7 @@ def settle_learned(config: GAILConfig) -> GAILConfig:
     if config.holdout and not 0 < round(config.holdout * transitions) < transitions:
         raise UserError(f"--holdout {config.holdout} of a round's {transitions} transitions leaves one side empty")
     smoothing = config.label_smoothing if config.score_smoothing is None else config.score_smoothing
-    # Without either, the best score is a discriminator that has won, whose reward is flat.
+    # With neither, the best score is a discriminator that has won, whose reward is flat.
     default = config.gradient_penalty or (0.0 if smoothing else 1.0)
     penalty = default if config.score_penalty is None else config.score_penalty
     return replace(config, score_penalty=penalty, score_smoothing=smoothing)

@@ -77,10 +77,6 @@ class PPOLeader:
             recorder.step(dones, infos)
         return recorder.transitions()
 
-    def scaled(self, rewards: np.ndarray, dones: np.ndarray) -> np.ndarray:
-        """Learned rewards as PPO gets them; both arrays have shape (steps, n_envs)."""
-        return rewards if self.scale is None else self.scale(rewards, dones)
-
     def state_dict(self) -> dict[str, Any]:
         ppo, last = self.algorithm, None
         if ppo._last_obs is not None:
@@ -112,13 +108,11 @@ class PPOLeader:
         ppo.num_timesteps, ppo._n_updates = tree["num_timesteps"], tree["n_updates"]
         ppo.ep_info_buffer = deque(tree["episodes"], maxlen=ppo._stats_window_size)
         ppo.ep_success_buffer = deque(maxlen=ppo._stats_window_size)
-        if (last := tree["last"]) is not None:
-            if exact:
-                self.envs.old_obs = last["raw"]
-                ppo._last_obs, ppo._last_episode_starts = last["observations"], last["starts"]
-            else:
-                ppo._last_obs = self.envs.reset()
-                ppo._last_episode_starts = np.ones(self.envs.num_envs, dtype=bool)
+        if (last := tree["last"]) is not None and exact:
+            self.envs.old_obs = last["raw"]
+            ppo._last_obs, ppo._last_episode_starts = last["observations"], last["starts"]
+        elif last is not None:
+            ppo._last_obs, ppo._last_episode_starts = self.envs.reset(), np.ones(self.envs.num_envs, dtype=bool)
         self._figures().update(tree["pending"])
         return exact
 
@@ -179,21 +173,17 @@ class _Relabel(BaseCallback):
         # The environment clips what the policy samples, and demonstrations hold what the environment saw.
         transitions = recorder.transitions(self.leader.actions.executed(buffer.actions))
         self.game.answer(transitions, min(1.0, ppo.num_timesteps / ppo._total_timesteps))  # the last round may exceed 1
-        dones = np.array(recorder.dones)
-        rewards = self.leader.scaled(self.game.reward(transitions).reshape(dones.shape), dones)
+        dones, scale = np.array(recorder.dones), self.leader.scale
+        rewards = self.game.reward(transitions).reshape(dones.shape)  # (steps, n_envs)
+        rewards = rewards if scale is None else scale(rewards, dones)
         buffer.rewards[:] = rewards
         self.logger.record("reward/scaled_mean", float(rewards.mean()))
-        self._bootstrap_truncations(buffer)
+        if recorder.truncated:  # gamma·V(last observation), which PPO had added to the rewards that are now replaced
+            with torch.no_grad():
+                last, _ = ppo.policy.obs_to_tensor(np.array([*recorder.truncated.values()]))
+                values = ppo.policy.predict_values(last).cpu().numpy().ravel()
+            buffer.rewards[tuple(np.transpose([*recorder.truncated]))] += ppo.gamma * values
         buffer.compute_returns_and_advantage(last_values=self.locals["values"], dones=self.locals["dones"])
-
-    def _bootstrap_truncations(self, buffer: Any) -> None:
-        """Add gamma·V(last observation) where a time limit cut an episode: PPO had added it to rewards now replaced."""
-        if not self.recorder.truncated:
-            return
-        with torch.no_grad():
-            last, _ = self.model.policy.obs_to_tensor(np.array([*self.recorder.truncated.values()]))
-            values = self.model.policy.predict_values(last).cpu().numpy().ravel()
-        buffer.rewards[tuple(np.transpose([*self.recorder.truncated]))] += self.model.gamma * values
 
 
 def make_ppo(config: GAILConfig, envs: VecNormalize, device: torch.device) -> PPO:
