@@ -1,7 +1,6 @@
 """Why a run went as it did: figures of the discriminator, of its reward, and of the rule that moves it."""
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -94,18 +93,13 @@ def strength(follower: RuleFollower, rounds: list[tuple[list[Objective], list[Ob
     """How far each rule gets in k steps, on each rollout from where it starts, for rollouts differ in that."""
     reached = {name: [answers(follower, rule, *round) for round in rounds] for name, rule in follower.rules().items()}
     start = np.mean([values[0] for values in next(iter(reached.values()))])
-    curves = {
-        name: [(np.arange(len(values)), np.subtract(values, values[0])) for values in some]
-        for name, some in reached.items()
-    }
+    curves = {name: [(np.arange(len(y)), np.subtract(y, y[0])) for y in some] for name, some in reached.items()}
     title = f"answers from the last checkpoint, at {start:.2f} (chance: {CHANCE:.2f})"
     ylabel = "change of the scored objective (lower is better)"
     return drawn(curves, ylabel, title, xlabel="discriminator steps", of="rollouts")
 
 
-def response(
-    follower: RuleFollower, rule: UpdateRule, steps: list[Callable[[dict], torch.Tensor]]
-) -> tuple[np.ndarray, np.ndarray]:
+def response(follower: RuleFollower, rule: UpdateRule, steps: list[Objective]) -> tuple[np.ndarray, np.ndarray]:
     """Median step over the learning rate, by the gradient over its running root mean square.
 
     Each of `steps`, objectives, gives every weight a gradient; the medians are over all of them.

@@ -53,7 +53,7 @@ class Environment:
         """A copy, with `STEP_LIMIT` where there is no time limit; UserError if it is a `VecEnv`."""
         if isinstance(self.source, VecEnv):
             raise UserError("a VecEnv cannot be copied; give GAIL a function that makes one environment")
-        return make(self.source, **kwargs) if isinstance(self.source, str) else limited(self.source(**kwargs))
+        return make(self.source, **kwargs)
 
     def vectorised(self, n_envs: int, seed: int) -> VecNormalize:
         """`n_envs` copies in one process behind one observation filter; true returns stay visible through `Monitor`.
@@ -92,18 +92,17 @@ def environment(source: EnvLike) -> Environment:
     return source if isinstance(source, Environment) else Environment(source)
 
 
-def make(env_id: str, **kwargs: Any) -> gym.Env:
-    """`gym.make`, with `STEP_LIMIT` where there is no time limit, and without two notices that every user of
-    HalfCheetah-v4 would see many times: that v5 exists, and that MuJoCo deprecates an attribute in the task's file."""
+def make(source: str | Callable[..., gym.Env], **kwargs: Any) -> gym.Env:
+    """An environment by id or from a function, with `STEP_LIMIT` where there is no time limit.
+
+    Two notices that every user of HalfCheetah-v4 would see many times are left out: that v5 exists, and that MuJoCo
+    deprecates an attribute in the task's file.
+    """
     if hasattr(mujoco, "set_mju_user_warning"):
         mujoco.set_mju_user_warning(_pass_on)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is out of date.*")
-        return limited(gym.make(env_id, **kwargs))
-
-
-def limited(env: gym.Env) -> gym.Env:
-    """The environment with `STEP_LIMIT`, unless it has a time limit of its own."""
+        env = gym.make(source, **kwargs) if isinstance(source, str) else source(**kwargs)
     has_limit = _time_limit(env) is not None or (env.spec is not None and env.spec.max_episode_steps is not None)
     return env if has_limit else gym.wrappers.TimeLimit(env, STEP_LIMIT)
 

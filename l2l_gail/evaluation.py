@@ -37,10 +37,8 @@ def returns(
     used and not changed.
     """
     envs = env.vectorised(min(episodes, 10), seed)
-    envs.training = False
-    if filter_of is None:
-        envs.norm_obs = False
-    else:
+    envs.training, envs.norm_obs = False, filter_of is not None
+    if filter_of is not None:
         envs.obs_rms = filter_of.obs_rms
     values, _ = evaluate_policy(policy, envs, episodes, deterministic, return_episode_rewards=True)
     envs.close()

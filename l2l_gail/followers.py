@@ -174,7 +174,7 @@ class Recipe:
     source: str
     make: Callable[[nn.Module, GAILConfig], Follower]
     takes: frozenset[str] = frozenset()  # what it reads of the settings that only some read; others are refused
-    settle: Callable[[GAILConfig], GAILConfig] = replace  # decides what is left open, refuses what does not fit
+    settle: Callable[[GAILConfig], GAILConfig] = replace  # decides what is open, refuses misfits; by default a copy
 
 
 def settle_learned(config: GAILConfig) -> GAILConfig:
@@ -210,8 +210,7 @@ FOLLOWERS: dict[str, Recipe] = {
 
 
 def settled(config: GAILConfig) -> GAILConfig:
-    """The settings with everything decided that their follower leaves open; UserError for an unknown follower, and for
-    settings that it does not look at."""
+    """The settings with all decided that their follower leaves open; UserError for those that it does not look at."""
     if config.follower not in FOLLOWERS:
         raise UserError(f"--follower must be one of {', '.join(FOLLOWERS)}, got {config.follower!r}")
     recipe, usual = FOLLOWERS[config.follower], (GAILConfig(), tuned(config.env))

@@ -21,7 +21,6 @@ from l2l_gail.environments import Environment
 from l2l_gail.gail import GAIL
 
 KIND = "gail"
-FROM_START = -1  # the step after which nothing of a log is kept
 BAR = {"unit": " steps", "unit_scale": True, "mininterval": 1.0, "smoothing": 0.05}  # steps/s and ETA
 
 
@@ -61,7 +60,7 @@ def go_on(gail: GAIL, run: Run, args: TrainArgs) -> None:
     if run.saved_nothing():
         carry_follower(gail, args.follower_from)
         print(f"{run.folder} was stopped before it saved a checkpoint; it starts over")
-        gail.set_logger(make_logger(run.folder, after=FROM_START))
+        gail.set_logger(make_logger(run.folder, after=-1))  # nothing of them is kept
         run.resumed(0, target_steps=args.steps)
         return
     gail.load_state_dict(checkpoint.latest(run.folder))  # first: a checkpoint that does not fit leaves the logs alone

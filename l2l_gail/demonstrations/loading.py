@@ -1,8 +1,4 @@
-"""Demonstrations from a file, a data set or arrays, checked against the environment.
-
-Reading ends in one of two ways: demonstrations that fit the environment, or a `UserError` that names the file, the
-episode and what would be right.
-"""
+"""Demonstrations from a file, a data set or arrays, checked against the environment."""
 
 from collections.abc import Mapping
 from itertools import islice
@@ -44,7 +40,7 @@ def load_demonstrations(source: Source, env: EnvLike, *, num_demos: int | None =
       - `Demonstrations`, which are taken as they are.
 
     A wrong shape, a value that is NaN or infinite, an action out of bounds, a damaged file, another environment or too
-    few episodes is a `UserError`.
+    few episodes is a `UserError` that names the file, the episode and what would be right.
     """
     if isinstance(source, Demonstrations):
         return source if num_demos is None else source.take(num_demos)

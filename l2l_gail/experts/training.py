@@ -57,8 +57,9 @@ def train(settings: ExpertSettings) -> tuple[OnPolicyAlgorithm, VecNormalize]:
     if done < settings.steps:
         run_dir.mkdir(parents=True, exist_ok=True)
         write_atomically(run_dir / SETTINGS, json.dumps(plain(asdict(settings)), indent=1).encode())
-        with StopRequest() as stop:
-            callbacks = [_Progress(settings.env, settings.steps, stop), *saving(settings, run_dir)]
+        bar = tqdm(total=settings.steps, initial=done, desc=settings.env, unit="step", mininterval=1)
+        with StopRequest() as stop, bar:
+            callbacks = [_Progress(bar, stop), *saving(settings, run_dir)]
             model.learn(settings.steps - done, callback=callbacks, reset_num_timesteps=not settings.resume)
         model_file, filter_file = files(run_dir, model.num_timesteps)
         model.save(model_file)
@@ -101,15 +102,11 @@ def saving(settings: ExpertSettings, run_dir: Path) -> list[BaseCallback]:
 
 
 class _Progress(BaseCallback):
-    """A progress bar with steps/s, ETA and training return; ends training after a rollout if asked to stop."""
+    """Moves a progress bar and shows the training return; ends training after a rollout if asked to stop."""
 
-    def __init__(self, env: str, steps: int, stop: StopRequest) -> None:
+    def __init__(self, bar: tqdm, stop: StopRequest) -> None:
         super().__init__()
-        self.env, self.steps, self.stop, self.rollout_ended = env, steps, stop, False
-
-    def _on_training_start(self) -> None:
-        start = self.model.num_timesteps
-        self.bar = tqdm(total=self.steps, initial=start, desc=self.env, unit="step", mininterval=1)
+        self.bar, self.stop, self.rollout_ended = bar, stop, False
 
     def _on_step(self) -> bool:
         if self.rollout_ended and self.stop.requested:
@@ -122,9 +119,6 @@ class _Progress(BaseCallback):
         self.rollout_ended = True
         if self.model.ep_info_buffer:
             self.bar.set_postfix_str(f"return {np.mean([info['r'] for info in self.model.ep_info_buffer]):.0f}")
-
-    def _on_training_end(self) -> None:
-        self.bar.close()
 
 
 def files(run_dir: Path, steps: int) -> tuple[Path, Path]:

@@ -53,8 +53,8 @@ class PPOLeader:
 
     def learn(self, total_timesteps: int, game: Game, *, callback: MaybeCallback, reset_num_timesteps: bool) -> None:
         given = callback if isinstance(callback, list) else [] if callback is None else [callback]
-        others = [one if isinstance(one, BaseCallback) else ConvertCallback(one) for one in given]
-        callbacks = [_Relabel(self, game), *others]
+        callbacks = [one if isinstance(one, BaseCallback) else ConvertCallback(one) for one in given]
+        callbacks.insert(0, _Relabel(self, game))
         try:
             self.algorithm.learn(total_timesteps, callback=callbacks, reset_num_timesteps=reset_num_timesteps)
         except ValueError as error:
@@ -147,8 +147,7 @@ class _Recorder:
             following[at] = last
         for at in self.truncated:
             ended[at] = False
-        actions = np.array(self.actions) if actions is None else actions
-        parts = (observations[:-1], actions, following, ended)
+        parts = (observations[:-1], np.array(self.actions) if actions is None else actions, following, ended)
         return Transitions(*(part.reshape(-1, *part.shape[2:]) for part in parts))
 
 
@@ -195,8 +194,7 @@ def make_ppo(config: GAILConfig, envs: VecNormalize, device: torch.device) -> PP
 def arguments(
     settings: Any, names: Sequence[str], activation: type[nn.Module] = nn.Tanh, *, decay: bool = True
 ) -> dict[str, Any]:
-    """Arguments of an on-policy algorithm: the settings of these `names`, the networks, and the learning rate, which
-    falls to 0 with `decay`."""
+    """Arguments of an on-policy algorithm: the settings of these names, networks, learning rate (to 0 with `decay`)."""
     layers, rate = list(settings.net_arch), settings.learning_rate
     policy = {"net_arch": {"pi": layers, "vf": layers}, "activation_fn": activation}
     return {name: getattr(settings, name) for name in names} | {
