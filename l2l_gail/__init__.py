@@ -9,19 +9,5 @@ from l2l_gail.gail import GAIL
 from l2l_gail.leaders import Leader, PPOLeader
 from l2l_gail.transitions import Transitions
 
-__all__ = [
-    "FOLLOWERS",
-    "GAIL",
-    "Demonstrations",
-    "Discriminator",
-    "Environment",
-    "Episode",
-    "Follower",
-    "GAILConfig",
-    "Leader",
-    "PPOLeader",
-    "RuleFollower",
-    "Transitions",
-    "load_demonstrations",
-    "tuned",
-]
+__all__ = ["FOLLOWERS", "GAIL", "Demonstrations", "Discriminator", "Environment", "Episode", "Follower", "GAILConfig"]
+__all__ += ["Leader", "PPOLeader", "RuleFollower", "Transitions", "load_demonstrations", "tuned"]

@@ -1,5 +1,4 @@
-"""Alarms for a discriminator that is of no use: one that says the same of everything, or that is wrong about nearly
-everything."""
+"""Alarms for a discriminator of no use: one that says the same of everything, or is wrong about nearly everything."""
 
 import sys
 from typing import NamedTuple
@@ -16,10 +15,8 @@ class Trouble(NamedTuple):
 
     figure: str
     limit: float
-    now: str
-    """What to say when it begins, and what may help."""
-    to_the_end: str
-    """What to say of a run that ended so."""
+    now: str  # what to say when it begins, and what may help
+    to_the_end: str  # what to say of a run that ended so
 
 
 TROUBLES = {
@@ -63,8 +60,7 @@ class Alarm:
 
 
 def since(rows: list[dict[str, float]]) -> dict[str, int | None]:
-    """For each trouble the step from which on all rounds to the end were in it, at least `PATIENCE` of them; None if
-    there is none."""
+    """For each trouble the step from which all rounds to the end, at least `PATIENCE`, were in it; None if none was."""
     found: dict[str, int | None] = {}
     for name, trouble in TROUBLES.items():
         measured = [row for row in rows if trouble.figure in row]

@@ -35,13 +35,11 @@ def main(argv: list[str] | None = None) -> None:
         given = given_flags(argv)
         if extra := sorted(given - WITH_RESUME):
             raise UserError(f"{', '.join(extra)} cannot be given with --resume: the run's own settings hold")
-        run, demos, threads = Run.open(args.resume, kind=KIND), args.demos, args.threads
-        args = stored_args(
-            run,
-            steps=args.steps if "--steps" in given else None,
-            device=args.settings.device if "--device" in given else None,
-        )
-        args = replace(args, demos=demos or args.demos, threads=threads if "--threads" in given else args.threads)
+        run, asked = Run.open(args.resume, kind=KIND), args
+        steps = asked.steps if "--steps" in given else None
+        args = stored_args(run, steps, device=asked.settings.device if "--device" in given else None)
+        threads = asked.threads if "--threads" in given else args.threads
+        args = replace(args, demos=asked.demos or args.demos, threads=threads)
     torch.set_num_threads(args.threads)
     train(args, run)
 

@@ -24,7 +24,7 @@ def clone(
     targets = torch.as_tensor(actions, device=policy.device)
     weights = [*policy.mlp_extractor.policy_net.parameters(), *policy.action_net.parameters()]
     optimizer = torch.optim.Adam(weights, lr=learning_rate)
-    mean_loss = float("nan")
+    losses = [float("nan")]
     for _ in range(epochs):
         losses = []
         for rows in torch.randperm(len(inputs), generator=generator).split(batch_size):
@@ -34,5 +34,4 @@ def clone(
             loss.backward()
             optimizer.step()
             losses.append(float(loss.detach()))
-        mean_loss = float(np.mean(losses))
-    return mean_loss
+    return float(np.mean(losses))

@@ -8,21 +8,10 @@ from typing import Annotated, Literal
 import tyro
 
 from l2l_experiment.errors import UserError
-from l2l_experiment.settings import (
-    Count,
-    Layers,
-    Natural,
-    NotNegative,
-    Positive,
-    Range,
-    Seed,
-    Share,
-    ShareBelowOne,
-    block,
-    check,
-)
+from l2l_experiment.settings import Count, Layers, Natural, NotNegative, Positive, Range, Seed, Share, block, check
 
 RewardName = Literal["gail", "airl", "fairl", "logd", "constant"]
+BelowOne = Annotated[float, Range(0, 1, open_high=True)]
 
 
 @dataclass(frozen=True)
@@ -50,8 +39,7 @@ class GAILConfig:
     ent_coef: NotNegative = 0.0  # Weight of PPO's entropy bonus
     bc_epochs: Natural = 0  # Passes of behaviour cloning over the demonstrations before GAIL starts
 
-    reward: RewardName = "gail"
-    """gail: -log(1-D); airl: logit of D; fairl: -h*exp(h) of that logit h; logd: log D; constant: 1, a control."""
+    reward: RewardName = "gail"  # gail: -log(1-D); airl: D's logit h; fairl: -h*exp(h); logd: log D; constant: 1
     normalize_reward: bool = True  # Divide the learned reward by the running deviation of its discounted return
 
     disc_hidden: Layers = (128, 128)  # Hidden layers of the discriminator (tanh)
@@ -68,15 +56,12 @@ class GAILConfig:
 
     follower_steps: Count = 5  # Discriminator steps between two fits of the learned rule (K); must divide disc_updates
     follower_hidden: Natural = 16  # Width of the learned rule's network per weight
-    follower_anchored: bool | None = None
-    """Show the learned rule each weight relative to its start, not to 0; by default where there is no penalty."""
+    follower_anchored: bool | None = None  # Show the rule weights from their start, not from 0; default: if no penalty
     follower_learning_rate: NotNegative = 1e-3  # Learning rate of the learned rule's network
     log_rate_learning_rate: NotNegative = 0.05  # Learning rate of the learned rule's log rate
-    log_rate_limit: Annotated[float, Range(1)] | None = None
-    """Largest factor between --disc-learning-rate and the learned rule's rate, up or down; by default none."""
-    holdout: ShareBelowOne = 0.25  # Share of every demonstration and rollout that only scores the learned rule
-    score_smoothing: Annotated[float, Range(0, 0.5)] | None = None
-    """Label smoothing in the rule's score; by default that of its steps."""
+    log_rate_limit: Annotated[float, Range(1)] | None = None  # Largest factor on --disc-learning-rate, up or down
+    holdout: BelowOne = 0.25  # Share of every demonstration and rollout that only scores the learned rule
+    score_smoothing: Annotated[float, Range(0, 0.5)] | None = None  # Label smoothing in the score; default: as in steps
     score_penalty: NotNegative | None = None
     """Gradient penalty in the rule's score; by default that of its steps, or 1 if neither it nor labels are smooth."""
     freeze_follower: bool = False  # Keep the learned rule as it is
@@ -100,8 +85,7 @@ class TrainArgs:
 
     settings: Annotated[GAILConfig, tyro.conf.arg(name="")] = field(default_factory=GAILConfig)
     l2l: bool = False  # Short for --follower l2l
-    demos: str | None = None
-    """Demonstrations: a Minari id, a folder in Minari's layout, or an .npz file; by default those in expert_data/."""
+    demos: str | None = None  # A Minari id, a folder in Minari's layout or an .npz file; default: from expert_data/
     num_demos: Count = 4  # Demonstrations to train on, from the first; the others only measure the discriminator
     steps: Natural = 1_000_000  # Environment steps in all; rounded up to whole rounds
     run_dir: Path | None = None  # Folder of the run; by default a new one in runs/

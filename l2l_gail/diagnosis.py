@@ -1,7 +1,6 @@
 """Why a run went as it did: figures of the discriminator, of its reward, and of the rule that moves it."""
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -55,8 +54,8 @@ def diagnose(run: Run) -> dict[str, Drawing]:
         return found
     if gail.filter.policy is None:
         raise UserError(f"{run.folder} has no checkpoint of a trained discriminator yet; wait for the next one")
-    drawn = [gail.objectives([*gail.replay, gail.leader.rollout()]) for _ in range(ROLLOUTS)]
-    rounds = [([o.train() for _ in range(MOST_STEPS)], [o.score() for _ in range(BATCHES)]) for o in drawn]
+    given = [gail.objectives([*gail.replay, gail.leader.rollout()]) for _ in range(ROLLOUTS)]
+    rounds = [([o.train() for _ in range(MOST_STEPS)], [o.score() for _ in range(BATCHES)]) for o in given]
     found["strength"] = strength(gail.follower, rounds)
     if "square" in gail.follower.memory:  # the memory of Adam, in which gradients have a scale
         found["response"] = responses(gail.follower, [steps[0] for steps, _ in rounds])
@@ -72,52 +71,35 @@ def logged(rows: list[dict[str, float]], name: str) -> dict[str, Drawing]:
             if stem == "step":
                 of_log = tags[title].endswith("log_rate")
                 values = values / np.log(10) if of_log else np.log10(np.maximum(values, 1e-6))
-            if "{}" in label:
-                steps, values = smoothed(steps, window), smoothed(values, window)
+            if "{}" in label and len(steps) >= window:
+                mean = np.ones(window) / window
+                steps, values = (np.convolve(each, mean, mode="valid") for each in (steps, values))
             curves[title] = [(steps, values)]
         if curves:
-            labels = {"ylabel": label.format(window), "title": f"{name}: {stem}", "count": False}
-            found[stem] = Drawing(curves, labels)
+            found[stem] = drawn(curves, label.format(window), f"{name}: {stem}")
     return found
-
-
-def smoothed(values: np.ndarray, window: int) -> np.ndarray:
-    """Means over so many neighbouring values."""
-    return np.convolve(values, np.ones(window) / window, mode="valid") if len(values) >= window else values
 
 
 def answers(follower: RuleFollower, rule: UpdateRule, steps: list[Objective], scores: list[Objective]) -> list[float]:
     """The scored objective after 0, 1, … steps of a rule from the follower's weights and memory."""
-    weights, memory, values = follower.weights, follower.memory, []
-    for step in [None, *steps]:
-        if step is not None:
-            answer = unroll(step, rule, weights, steps=1, state=memory)
-            weights, memory = answer.variable, answer.state
-        values.append(float(torch.stack([score(weights).detach() for score in scores]).mean()))
-    return values
+    weights, memory = [follower.weights], follower.memory
+    for step in steps:
+        answer = unroll(step, rule, weights[-1], steps=1, state=memory)
+        weights, memory = [*weights, answer.variable], answer.state
+    return [float(torch.stack([score(each).detach() for score in scores]).mean()) for each in weights]
 
 
 def strength(follower: RuleFollower, rounds: list[tuple[list[Objective], list[Objective]]]) -> Drawing:
     """How far each rule gets in k steps, on each rollout from where it starts, for rollouts differ in that."""
     reached = {name: [answers(follower, rule, *round) for round in rounds] for name, rule in follower.rules().items()}
     start = np.mean([values[0] for values in next(iter(reached.values()))])
-    curves = {
-        name: [(np.arange(len(values)), np.subtract(values, values[0])) for values in some]
-        for name, some in reached.items()
-    }
-    labels = {
-        "ylabel": "change of the scored objective (lower is better)",
-        "title": f"answers from the last checkpoint, at {start:.2f} (chance: {CHANCE:.2f})",
-        "xlabel": "discriminator steps",
-        "count": False,
-        "of": "rollouts",
-    }
-    return Drawing(curves, labels)
+    curves = {name: [(np.arange(len(y)), np.subtract(y, y[0])) for y in some] for name, some in reached.items()}
+    title = f"answers from the last checkpoint, at {start:.2f} (chance: {CHANCE:.2f})"
+    ylabel = "change of the scored objective (lower is better)"
+    return drawn(curves, ylabel, title, xlabel="discriminator steps", of="rollouts")
 
 
-def response(
-    follower: RuleFollower, rule: UpdateRule, steps: list[Callable[[dict], torch.Tensor]]
-) -> tuple[np.ndarray, np.ndarray]:
+def response(follower: RuleFollower, rule: UpdateRule, steps: list[Objective]) -> tuple[np.ndarray, np.ndarray]:
     """Median step over the learning rate, by the gradient over its running root mean square.
 
     Each of `steps`, objectives, gives every weight a gradient; the medians are over all of them.
@@ -142,10 +124,11 @@ def responses(follower: RuleFollower, steps: list[Objective]) -> Drawing:
     curves = {name: [response(follower, rule, steps)] for name, rule in follower.rules().items()}
     if any(len(curve[0]) == 0 for (curve,) in curves.values()):
         raise UserError("the discriminator's gradients are all zero or infinite; there is no response to draw")
-    labels = {
-        "ylabel": "median step over the learning rate",
-        "title": "what a weight's gradient does, last checkpoint",
-        "xlabel": "gradient over its running root mean square",
-        "count": False,
-    }
-    return Drawing(curves, labels)
+    title = "what a weight's gradient does, last checkpoint"
+    xlabel = "gradient over its running root mean square"
+    return drawn(curves, "median step over the learning rate", title, xlabel=xlabel)
+
+
+def drawn(curves: dict[str, list[tuple[np.ndarray, np.ndarray]]], ylabel: str, title: str, **labels: str) -> Drawing:
+    """A figure of few curves, without their count in the legend."""
+    return Drawing(curves, {"ylabel": ylabel, "title": title, "count": False} | labels)

@@ -5,22 +5,20 @@ from collections.abc import Callable
 from typing import Any, Union
 
 import gymnasium as gym
+import mujoco
 import numpy as np
+from stable_baselines3.common import vec_env
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import (
-    DummyVecEnv,
-    VecEnv,
-    VecEnvWrapper,
-    VecMonitor,
-    VecNormalize,
-    is_vecenv_wrapped,
-)
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper, VecMonitor, VecNormalize
 
 from l2l_experiment.errors import UserError
 from l2l_gail.spaces import Actions, Observations
 
-STEP_LIMIT = 10_000
-"""Steps after which an episode is cut off where the environment was registered without a limit: it might never end."""
+STEP_LIMIT = 10_000  # steps after which an episode of an environment without a limit is cut off: it might never end
+# What MuJoCo derives from the state lags one substep behind it after a step, and rewards read these two as "before".
+DERIVED = ("xpos", "xipos")
+NEVER_END_EARLY = {"HalfCheetahEnv", "SwimmerEnv", "ReacherEnv", "PusherEnv", "PendulumEnv", "HumanoidStandupEnv"}
+INTEGRATION = mujoco.mjtState.mjSTATE_INTEGRATION
 
 EnvLike = Union[str, Callable[[], gym.Env], VecEnv, "Environment"]
 
@@ -33,11 +31,10 @@ class Environment:
     """
 
     def __init__(self, source: EnvLike) -> None:
-        self.source, self.unlimited = source, False
-        if isinstance(source, VecEnv):
-            self.id, self.ends_early = None, True
-            spaces = source.observation_space, source.action_space
-        else:
+        self.source, self.id = source, source if isinstance(source, str) else None
+        self.name = self.id or "the environment"  # in messages
+        self.ends_early, self.unlimited, env = True, False, source  # ends_early: perhaps before the time limit
+        if not isinstance(source, VecEnv):
             try:
                 env = self.make()
             except (gym.error.Error, ImportError) as error:
@@ -45,24 +42,18 @@ class Environment:
                     f"environment {source!r} cannot be made ({str(error).splitlines()[0]}); "
                     "give a Gymnasium id such as HalfCheetah-v4"
                 ) from error
-            self.ends_early = can_end_early(env.unwrapped)
-            self.id = source if isinstance(source, str) else None
-            self.unlimited = isinstance(source, str) and gym.spec(env.spec.id).max_episode_steps is None
-            spaces = env.observation_space, env.action_space
+            healthy = getattr(env.unwrapped, "_terminate_when_unhealthy", True)
+            self.ends_early = type(env.unwrapped).__name__ not in NEVER_END_EARLY and healthy
+            self.unlimited = self.id is not None and gym.spec(env.spec.id).max_episode_steps is None
             env.close()
-        self.observations = Observations(spaces[0], self.name)
-        self.actions = Actions(spaces[1], self.name)
-
-    @property
-    def name(self) -> str:
-        """The id, or what stands for it in messages."""
-        return self.id or "the environment"
+        self.observations = Observations(env.observation_space, self.name)
+        self.actions = Actions(env.action_space, self.name)
 
     def make(self, **kwargs: Any) -> gym.Env:
         """A copy, with `STEP_LIMIT` where there is no time limit; UserError if it is a `VecEnv`."""
         if isinstance(self.source, VecEnv):
             raise UserError("a VecEnv cannot be copied; give GAIL a function that makes one environment")
-        return make(self.source, **kwargs) if isinstance(self.source, str) else limited(self.source(**kwargs))
+        return make(self.source, **kwargs)
 
     def vectorised(self, n_envs: int, seed: int) -> VecNormalize:
         """`n_envs` copies in one process behind one observation filter; true returns stay visible through `Monitor`.
@@ -72,7 +63,7 @@ class Environment:
         """
         if isinstance(self.source, VecEnv):
             envs = self.source
-            if not (is_vecenv_wrapped(envs, VecMonitor) or all(envs.env_is_wrapped(Monitor))):
+            if not (vec_env.is_vecenv_wrapped(envs, VecMonitor) or all(envs.env_is_wrapped(Monitor))):
                 envs = VecMonitor(envs)
             envs.seed(seed)
         else:
@@ -101,20 +92,17 @@ def environment(source: EnvLike) -> Environment:
     return source if isinstance(source, Environment) else Environment(source)
 
 
-def make(env_id: str, **kwargs: Any) -> gym.Env:
-    """`gym.make`, with `STEP_LIMIT` where there is no time limit, and without two notices that every user of
-    HalfCheetah-v4 would see many times: that v5 exists, and that MuJoCo deprecates an attribute in the task's file."""
-    import mujoco
+def make(source: str | Callable[..., gym.Env], **kwargs: Any) -> gym.Env:
+    """An environment by id or from a function, with `STEP_LIMIT` where there is no time limit.
 
+    Two notices that every user of HalfCheetah-v4 would see many times are left out: that v5 exists, and that MuJoCo
+    deprecates an attribute in the task's file.
+    """
     if hasattr(mujoco, "set_mju_user_warning"):
         mujoco.set_mju_user_warning(_pass_on)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is out of date.*")
-        return limited(gym.make(env_id, **kwargs))
-
-
-def limited(env: gym.Env) -> gym.Env:
-    """The environment with `STEP_LIMIT`, unless it has a time limit of its own."""
+        env = gym.make(source, **kwargs) if isinstance(source, str) else source(**kwargs)
     has_limit = _time_limit(env) is not None or (env.spec is not None and env.spec.max_episode_steps is not None)
     return env if has_limit else gym.wrappers.TimeLimit(env, STEP_LIMIT)
 
@@ -124,18 +112,21 @@ def _pass_on(message: str) -> None:
         warnings.warn(f"MuJoCo: {message}", RuntimeWarning, stacklevel=2)
 
 
-def can_end_early(core: gym.Env) -> bool:
-    """Whether an environment may terminate before its time limit, as far as its settings tell; True if unknown."""
-    fixed = ("HalfCheetahEnv", "SwimmerEnv", "ReacherEnv", "PusherEnv", "PendulumEnv", "HumanoidStandupEnv")
-    return type(core).__name__ not in fixed and getattr(core, "_terminate_when_unhealthy", True)
-
-
 def state_dict(envs: VecNormalize) -> dict[str, Any]:
     """A tree from which `load_state_dict` continues, exactly for MuJoCo environments in this process."""
     return {
         "filter": {"mean": envs.obs_rms.mean, "var": envs.obs_rms.var, "count": float(envs.obs_rms.count)},
         "training": envs.training,
-        "envs": [_env_state(env) for env in _single(envs)],
+        "envs": [
+            {
+                "physics": _physics(env),
+                "rewards": [float(reward) for reward in env.rewards],
+                "elapsed": getattr(_time_limit(env), "_elapsed_steps", None),
+                "rng": env.unwrapped.np_random.bit_generator.state,
+                "action_rng": env.action_space.np_random.bit_generator.state,
+            }
+            for env in _single(envs)
+        ],
     }
 
 
@@ -155,8 +146,7 @@ def load_state_dict(envs: VecNormalize, tree: dict[str, Any]) -> bool:
         if exact:
             _set_physics(env, state["physics"])
             env.rewards = list(state["rewards"])
-            limit = _time_limit(env)
-            if limit is not None:
+            if (limit := _time_limit(env)) is not None:
                 limit._elapsed_steps = state["elapsed"]
     return exact
 
@@ -168,49 +158,26 @@ def _single(envs: VecNormalize) -> list[gym.Env]:
     return list(inner.envs) if monitored else []
 
 
-def _env_state(env: Monitor) -> dict[str, Any]:
-    limit = _time_limit(env)
-    return {
-        "physics": _physics(env),
-        "rewards": [float(reward) for reward in env.rewards],
-        "elapsed": None if limit is None else limit._elapsed_steps,
-        "rng": env.unwrapped.np_random.bit_generator.state,
-        "action_rng": env.action_space.np_random.bit_generator.state,
-    }
-
-
-# What MuJoCo derives from the state lags one substep behind it after a step, and rewards read these two as "before".
-_DERIVED = ("xpos", "xipos")
-
-
 def _physics(env: gym.Env) -> dict[str, np.ndarray] | None:
     """The complete integration state of a MuJoCo environment, or None for another kind."""
     core = env.unwrapped
-    if not (hasattr(core, "model") and hasattr(core, "data") and hasattr(core, "do_simulation")):
+    if not all(hasattr(core, name) for name in ("model", "data", "do_simulation")):
         return None
-    import mujoco
-
-    kind = mujoco.mjtState.mjSTATE_INTEGRATION
-    integration = np.empty(mujoco.mj_stateSize(core.model, kind))
-    mujoco.mj_getState(core.model, core.data, integration, kind)
-    return {"integration": integration} | {name: getattr(core.data, name).copy() for name in _DERIVED}
+    integration = np.empty(mujoco.mj_stateSize(core.model, INTEGRATION))
+    mujoco.mj_getState(core.model, core.data, integration, INTEGRATION)
+    return {"integration": integration} | {name: getattr(core.data, name).copy() for name in DERIVED}
 
 
 def _set_physics(env: gym.Env, physics: dict[str, np.ndarray]) -> None:
-    import mujoco
-
-    core, kind = env.unwrapped, mujoco.mjtState.mjSTATE_INTEGRATION
-    mujoco.mj_setState(core.model, core.data, physics["integration"], kind)
-    mujoco.mj_forward(core.model, core.data)
-    # mj_forward has moved the solver's warm start.
-    mujoco.mj_setState(core.model, core.data, physics["integration"], kind)
-    for name in _DERIVED:
-        getattr(core.data, name)[:] = physics[name]
+    model, data = env.unwrapped.model, env.unwrapped.data
+    mujoco.mj_setState(model, data, physics["integration"], INTEGRATION)
+    mujoco.mj_forward(model, data)
+    mujoco.mj_setState(model, data, physics["integration"], INTEGRATION)  # mj_forward has moved the solver's warm start
+    for name in DERIVED:
+        getattr(data, name)[:] = physics[name]
 
 
 def _time_limit(env: gym.Env) -> gym.wrappers.TimeLimit | None:
-    while isinstance(env, gym.Wrapper):
-        if isinstance(env, gym.wrappers.TimeLimit):
-            return env
+    while isinstance(env, gym.Wrapper) and not isinstance(env, gym.wrappers.TimeLimit):
         env = env.env
-    return None
+    return env if isinstance(env, gym.wrappers.TimeLimit) else None

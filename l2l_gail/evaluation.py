@@ -18,9 +18,7 @@ class RandomPolicy:
     def __init__(self, actions: Actions, seed: int = 0) -> None:
         self.actions, self.generator = actions, np.random.default_rng(seed)
 
-    def predict(
-        self, observation: np.ndarray, state: Any = None, episode_start: Any = None, deterministic: bool = False
-    ) -> tuple[np.ndarray, Any]:
+    def predict(self, observation: np.ndarray, state: Any = None, **_: Any) -> tuple[np.ndarray, Any]:
         return self.actions.uniform(self.generator, len(observation)), state
 
 
@@ -39,14 +37,10 @@ def returns(
     used and not changed.
     """
     envs = env.vectorised(min(episodes, 10), seed)
-    envs.training = False
-    if filter_of is None:
-        envs.norm_obs = False
-    else:
+    envs.training, envs.norm_obs = False, filter_of is not None
+    if filter_of is not None:
         envs.obs_rms = filter_of.obs_rms
-    values, _ = evaluate_policy(
-        policy, envs, n_eval_episodes=episodes, deterministic=deterministic, return_episode_rewards=True
-    )
+    values, _ = evaluate_policy(policy, envs, episodes, deterministic, return_episode_rewards=True)
     envs.close()
     return np.array(values)
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from bilevel import Adam, Coordinatewise, LearnedFollower, UpdateRule, unroll
 from bilevel.response import Objective
 from bilevel.rules import adam_direction
-from bilevel.tree import map_tensors
+from bilevel.tree import flatten, map_tensors
 from l2l_experiment.errors import Diverged, UserError
 from l2l_experiment.settings import refuse_idle
 from l2l_gail.config import GAILConfig, tuned
@@ -24,19 +24,15 @@ from l2l_gail.config import GAILConfig, tuned
 class Objectives(NamedTuple):
     """What a follower works on in a round: functions that draw an objective of the discriminator's named weights."""
 
-    train: Callable[[], Objective]
-    """For a step."""
-    score: Callable[[], Objective]
-    """For judging steps, on demonstrations and policy transitions that `train` does not draw from."""
+    train: Callable[[], Objective]  # for a step
+    score: Callable[[], Objective]  # for judging steps, on transitions that `train` does not draw from
 
 
 class Follower(Protocol):
     """Moves the discriminator once a round."""
 
-    holdout: float
-    """Share of every demonstration and rollout that it wants held out from `Objectives.train`, in [0, 1)."""
-    skipped: int
-    """Fits of something learned that were skipped because their score was NaN or infinite."""
+    holdout: float  # share of every demonstration and rollout that it wants held out from `Objectives.train`, in [0, 1)
+    skipped: int  # fits of something learned that were skipped because their score was NaN or infinite
 
     def answer(self, objectives: Objectives, progress: float) -> dict[str, float]:
         """Move the discriminator; returns figures for the log. `progress` is the share of training done."""
@@ -51,8 +47,7 @@ class Follower(Protocol):
 class RuleFollower:
     """`disc_updates` steps of an update rule a round, with the rule's memory kept over rounds."""
 
-    holdout = 0.0
-    skipped = 0
+    holdout, skipped = 0.0, 0
 
     def __init__(self, discriminator: nn.Module, config: GAILConfig, rule: UpdateRule) -> None:
         self.discriminator, self.config, self.rule = discriminator, config, rule
@@ -60,10 +55,10 @@ class RuleFollower:
         self.memory = rule.init(self.weights)
 
     def answer(self, objectives: Objectives, progress: float) -> dict[str, float]:
-        before = self.weights
-        figures = self.move(objectives, progress)
+        before, figures = self.weights, self.move(objectives, progress)
         commit(self.weights, self.discriminator)
-        return figures | {"update_norm": distance(before, self.weights)}
+        squares = [(self.weights[name] - before[name]).square().sum() for name in before]
+        return figures | {"update_norm": float(torch.stack(squares).sum().sqrt())}
 
     def move(self, objectives: Objectives, progress: float) -> dict[str, float]:
         """Move `weights` and `memory` by a round's steps; returns figures for the log."""
@@ -87,8 +82,7 @@ class RuleFollower:
         self.weights = weights_of(self.discriminator)
         device = next(self.discriminator.parameters()).device
         # Counts stay where they were made, on the CPU.
-        to = lambda t: t.to(device) if t.is_floating_point() and t.dim() else t  # noqa: E731
-        self.memory = map_tensors(to, tree["memory"])
+        self.memory = map_tensors(lambda t: t.to(device) if t.is_floating_point() and t.dim() else t, tree["memory"])
 
 
 class AdamFollower(RuleFollower):
@@ -115,9 +109,9 @@ class L2LFollower(RuleFollower):
         rule.to(next(discriminator.parameters()).device)
         super().__init__(discriminator, config, rule)
         self.holdout = config.holdout
-        network = [p for name, p in rule.named_parameters() if name != "log_rate"]
         groups = [{"params": [rule.log_rate], "lr": config.log_rate_learning_rate}]
-        groups += [{"params": network, "lr": config.follower_learning_rate}] if network else []
+        if rule.network is not None:
+            groups.append({"params": [*rule.network.parameters()], "lr": config.follower_learning_rate})
         self.learner = LearnedFollower(rule, torch.optim.Adam(groups), steps=config.follower_steps)
 
     @property
@@ -135,28 +129,19 @@ class L2LFollower(RuleFollower):
             else:
                 answer, figures = self.learner.fit([*drawn, objectives.score()], self.weights, state=self.memory)
                 self.weights, self.memory = answer.variable, answer.state
-                self.limit()
+                if (limit := self.config.log_rate_limit) is not None:
+                    # A rule whose every step makes its score worse lowers its rate until it stops for good.
+                    self.rule.log_rate.data.clamp_(-math.log(limit), math.log(limit))
                 fits.append(figures)
         figures = {key: sum(fit[key] for fit in fits) / len(fits) for key in (fits[0] if fits else ())}
-        if fits:
-            adam = self.adam_step()
-            figures["step_over_adam"] = fits[-1]["last_step"] / adam if adam else float("nan")
-        log_rate = self.rule.log_rate.detach()
-        return figures | {"log_rate": float(log_rate), "rate": self.rule.rate * float(log_rate.exp())}
-
-    @torch.no_grad()
-    def limit(self) -> None:
-        """Keep the log rate within `log_rate_limit`: a rule whose every step makes its score worse stops for good."""
-        if self.config.log_rate_limit is not None:
-            reach = math.log(self.config.log_rate_limit)
-            self.rule.log_rate.clamp_(-reach, reach)
-
-    def adam_step(self) -> float:
-        """Length of the step that Adam would have made last, at the rate that the rule started from."""
         rule, memory = self.rule, self.memory
-        mean, square = memory["momenta"][str(rule.betas[0])], memory["square"]
-        direction = adam_direction(mean, square, float(memory["count"]), rule.betas, rule.eps)
-        return rule.rate * float(torch.cat([leaf.flatten() for leaf in direction.values()]).norm())
+        if fits:  # Adam would have made its last step at the rate that the rule started from
+            mean, square = memory["momenta"][str(rule.betas[0])], memory["square"]
+            direction = adam_direction(mean, square, float(memory["count"]), rule.betas, rule.eps)
+            adam = rule.rate * float(flatten(direction).norm())
+            figures["step_over_adam"] = fits[-1]["last_step"] / adam if adam else float("nan")
+        log_rate = rule.log_rate.detach()
+        return figures | {"log_rate": float(log_rate), "rate": rule.rate * float(log_rate.exp())}
 
     def rules(self) -> dict[str, UpdateRule]:
         # Without network and with a log rate of zero the rule is Adam, on the same memory.
@@ -188,10 +173,8 @@ class Recipe:
     summary: str
     source: str
     make: Callable[[nn.Module, GAILConfig], Follower]
-    takes: frozenset[str] = frozenset()
-    """What it looks at of the settings that only some followers look at; any other of those is refused."""
-    settle: Callable[[GAILConfig], GAILConfig] = lambda config: config
-    """Decides the settings that were left open, and refuses those that do not fit each other."""
+    takes: frozenset[str] = frozenset()  # what it reads of the settings that only some read; others are refused
+    settle: Callable[[GAILConfig], GAILConfig] = replace  # decides what is open, refuses misfits; by default a copy
 
 
 def settle_learned(config: GAILConfig) -> GAILConfig:
@@ -203,10 +186,9 @@ def settle_learned(config: GAILConfig) -> GAILConfig:
     if config.holdout and not 0 < round(config.holdout * transitions) < transitions:
         raise UserError(f"--holdout {config.holdout} of a round's {transitions} transitions leaves one side empty")
     smoothing = config.label_smoothing if config.score_smoothing is None else config.score_smoothing
-    penalty = config.score_penalty
-    if penalty is None:
-        # Without either, the best score is a discriminator that has won, whose reward is flat.
-        penalty = config.gradient_penalty or (0.0 if smoothing else 1.0)
+    # With neither, the best score is a discriminator that has won, whose reward is flat.
+    default = config.gradient_penalty or (0.0 if smoothing else 1.0)
+    penalty = default if config.score_penalty is None else config.score_penalty
     return replace(config, score_penalty=penalty, score_smoothing=smoothing)
 
 
@@ -216,8 +198,8 @@ def settle_network(config: GAILConfig) -> GAILConfig:
     return replace(settle_learned(config), follower_anchored=anchored)
 
 
-LEARNED = frozenset({"follower_steps", "log_rate_learning_rate", "log_rate_limit", "holdout", "score_smoothing"})
-LEARNED |= {"score_penalty", "freeze_follower"}
+LEARNED = frozenset({"follower_steps", "log_rate_learning_rate", "log_rate_limit", "holdout", "freeze_follower"})
+LEARNED |= {"score_smoothing", "score_penalty"}
 NETWORK = LEARNED | {"follower_hidden", "follower_learning_rate", "follower_anchored"}
 
 FOLLOWERS: dict[str, Recipe] = {
@@ -228,27 +210,22 @@ FOLLOWERS: dict[str, Recipe] = {
 
 
 def settled(config: GAILConfig) -> GAILConfig:
-    """The settings with everything decided that their follower leaves open; UserError for an unknown follower, and for
-    settings that it does not look at."""
+    """The settings with all decided that their follower leaves open; UserError for those that it does not look at."""
     if config.follower not in FOLLOWERS:
         raise UserError(f"--follower must be one of {', '.join(FOLLOWERS)}, got {config.follower!r}")
     recipe, usual = FOLLOWERS[config.follower], (GAILConfig(), tuned(config.env))
     particular = frozenset().union(*(recipe.takes for recipe in FOLLOWERS.values()))
     refuse_idle(config, usual, particular - recipe.takes, f"for --follower {config.follower}")
-    penalised = config.gradient_penalty or (recipe.takes and recipe.settle(config).score_penalty)
-    if not penalised:
+    decided = recipe.settle(config)
+    if not (config.gradient_penalty or decided.score_penalty):
         refuse_idle(config, usual, frozenset({"gradient_target"}), "without --gradient-penalty")
-    return recipe.settle(config)
+    return decided
 
 
 def score_config(config: GAILConfig) -> GAILConfig:
     """The settings of the objective by which a learned rule is scored."""
-    penalty, smoothing = config.score_penalty, config.score_smoothing
-    return replace(
-        config,
-        gradient_penalty=config.gradient_penalty if penalty is None else penalty,
-        label_smoothing=config.label_smoothing if smoothing is None else smoothing,
-    )
+    given = {"gradient_penalty": config.score_penalty, "label_smoothing": config.score_smoothing}
+    return replace(config, **{name: value for name, value in given.items() if value is not None})
 
 
 def weights_of(discriminator: nn.Module) -> dict[str, Tensor]:
@@ -263,8 +240,3 @@ def commit(weights: dict[str, Tensor], discriminator: nn.Module) -> None:
         raise Diverged("the discriminator's weights are NaN or infinite; a smaller --disc-learning-rate may help")
     for name, parameter in discriminator.named_parameters():
         parameter.copy_(weights[name])
-
-
-def distance(before: dict[str, Tensor], after: dict[str, Tensor]) -> float:
-    """Euclidean length of a move in weight space."""
-    return float(torch.stack([(after[name] - before[name]).square().sum() for name in before]).sum().sqrt())

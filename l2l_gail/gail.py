@@ -4,7 +4,7 @@ The leader trains a policy on the discriminator's reward; once a round the follo
 reward is only monitored.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -81,8 +81,7 @@ class GAIL:
         self.filter: MixtureFilter | None = None
         self.replay: list[Transitions] = []
         self.figures: dict[str, float] = {}
-        self.bc_loss: float | None = None
-        """Loss of behaviour cloning at its end, if it came first."""
+        self.bc_loss: float | None = None  # of behaviour cloning at its end, if it came first
         self.on_round: Callable[[GAIL], None] | None = None
         if demonstrations is not None:
             self._imitate(load_demonstrations(demonstrations, self.env), monitor)
@@ -151,11 +150,11 @@ class GAIL:
     def save(self, folder: Path | str) -> Path:
         """Write a checkpoint into `folder/checkpoints`, and the settings into `folder/config.yaml` unless it is there;
         returns the checkpoint."""
-        checkpoint_folder = checkpoint.save(folder, self.state_dict(), self.num_timesteps)
-        if not (Path(folder) / CONFIG).exists():
+        saved, config = checkpoint.save(folder, self.state_dict(), self.num_timesteps), Path(folder) / CONFIG
+        if not config.exists():
             text = yaml.safe_dump({"settings": settings.plain(self.config)}, sort_keys=False)
-            write_atomically(Path(folder) / CONFIG, text.encode())
-        return checkpoint_folder
+            write_atomically(config, text.encode())
+        return saved
 
     @classmethod
     def load(
@@ -171,7 +170,11 @@ class GAIL:
 
         Objects that were given in place of what the settings name are given again (`env`, `leader`, …).
         """
-        config = config_of(folder)
+        path = Path(folder) / CONFIG
+        content = read_mapping(path).get("settings")
+        if not isinstance(content, dict):
+            raise UserError(f"{path} does not hold the settings of a GAIL run")
+        config = settings.read(GAILConfig, content, str(path))
         if env is None and config.env == OBJECT:
             raise UserError(f"{folder} was trained on an environment object; give it again: env=...")
         if device is not None:
@@ -222,10 +225,9 @@ class GAIL:
 
     def set_logger(self, logger: Logger) -> None:
         """Where figures go: a Stable-Baselines3 logger. Figures not yet written, as after `load`, go along."""
-        algorithm = self.leader.algorithm
-        for key, value in algorithm.logger.name_to_value.items():
+        for key, value in self.leader.algorithm.logger.name_to_value.items():
             logger.record(key, value)
-        algorithm.set_logger(logger)
+        self.leader.algorithm.set_logger(logger)
 
     def inputs(self, data: Transitions) -> Tensor:
         """Transitions as the discriminator sees them: filtered observation and action, shape (n, inputs)."""
@@ -268,7 +270,8 @@ class GAIL:
             other = health(self.discriminator, self.inputs(self.monitored), fresh)
             figures |= {"disc/heldout_loss": other["disc_loss"], "disc/heldout_acc": other["disc_acc_expert"]}
         answer = self.follower.answer(self.objectives(recent), progress)
-        self._log(figures | {f"follower/{key}": value for key, value in answer.items()}, fresh_round=True)
+        self.figures = {}
+        self._log(figures | {f"follower/{key}": value for key, value in answer.items()})
 
     @torch.no_grad()
     def reward(self, transitions: Transitions) -> np.ndarray:
@@ -279,16 +282,7 @@ class GAIL:
         self._log(figures | {"disc/logit_std": float(logits.std())})
         return learned
 
-    def _log(self, figures: Mapping[str, float], *, fresh_round: bool = False) -> None:
-        self.figures = ({} if fresh_round else self.figures) | dict(figures)
+    def _log(self, figures: dict[str, float]) -> None:
+        self.figures |= figures
         for key, value in figures.items():
             self.leader.algorithm.logger.record(key, value)
-
-
-def config_of(folder: Path | str) -> GAILConfig:
-    """The settings that `folder/config.yaml` holds."""
-    path = Path(folder) / CONFIG
-    content = read_mapping(path).get("settings")
-    if not isinstance(content, dict):
-        raise UserError(f"{path} does not hold the settings of a GAIL run")
-    return settings.read(GAILConfig, content, str(path))

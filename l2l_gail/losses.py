@@ -14,12 +14,9 @@ from l2l_gail.config import GAILConfig
 class Batch(NamedTuple):
     """What one discriminator step sees, every random draw included, so that its objective is a function."""
 
-    expert: Tensor
-    """Expert transitions, shape (batch, inputs)."""
-    policy: Tensor
-    """Policy transitions, same shape."""
-    mixing: Tensor
-    """Numbers in [0, 1], shape (batch, 1), that place the interpolates."""
+    expert: Tensor  # transitions, shape (batch, inputs)
+    policy: Tensor  # transitions, same shape
+    mixing: Tensor  # numbers in [0, 1], shape (batch, 1), that place the interpolates
 
 
 def draw(expert: Tensor, policy: Tensor, size: int, generator: torch.Generator) -> Batch:
@@ -37,27 +34,25 @@ def objective(discriminator: nn.Module, batch: Batch, config: GAILConfig) -> Cal
     regularisers: gradient penalty (Gulrajani et al., 2017), entropy bonus, mixup, label smoothing. The penalty is part
     of the objective, so a learned follower answers a problem that has a finite optimum.
     """
-    smooth = config.label_smoothing
-    buffers = dict(discriminator.named_buffers())
+    smooth, buffers = config.label_smoothing, dict(discriminator.named_buffers())
+    between = torch.lerp(batch.policy, batch.expert, batch.mixing)
 
     def loss(weights: dict[str, Tensor]) -> Tensor:
         def logits_of(x: Tensor) -> Tensor:
             return functional_call(discriminator, (weights, buffers), (x,))
 
-        size = len(batch.expert)
         if config.mixup:
-            logits = logits_of(torch.lerp(batch.policy, batch.expert, batch.mixing))
+            logits = logits_of(between)
             labels = smooth + (1 - 2 * smooth) * batch.mixing.squeeze(1)
-            total = 2 * F.binary_cross_entropy_with_logits(logits, labels)
         else:
             logits = logits_of(torch.cat([batch.expert, batch.policy]))
             labels = torch.full_like(logits, 1 - smooth)
-            labels[size:] = smooth
-            total = 2 * F.binary_cross_entropy_with_logits(logits, labels)
+            labels[len(batch.expert) :] = smooth
+        total = 2 * F.binary_cross_entropy_with_logits(logits, labels)
         if config.entropy_bonus:
             total = total - config.entropy_bonus * bernoulli_entropy(logits).mean()
         if config.gradient_penalty:
-            points = torch.lerp(batch.policy, batch.expert, batch.mixing).requires_grad_()
+            points = between.clone().requires_grad_()
             (gradient,) = torch.autograd.grad(logits_of(points).sum(), points, create_graph=True)
             norm = (gradient.square().sum(1) + 1e-12).sqrt()  # a derivative also where the gradient is zero
             total = total + config.gradient_penalty * (norm - config.gradient_target).square().mean()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import gymnasium as gym
 import numpy as np
 import torch
 import tyro
@@ -14,6 +15,7 @@ from l2l_experiment.errors import UserError, exit_on_user_error
 from l2l_experiment.files import make_folder
 from l2l_experiment.run import Run
 from l2l_experiment.settings import Count, Natural, check
+from l2l_gail.demonstrations import Episode
 from l2l_gail.environments import Environment
 from l2l_gail.gail import GAIL
 from l2l_gail.session import KIND
@@ -44,33 +46,34 @@ def main(argv: list[str] | None = None) -> None:
     Run.open(args.run, kind=KIND)
     if args.video is not None:
         make_folder(args.video.parent)
-    gail = GAIL.load(args.run, device="cpu")  # also if it was trained elsewhere
+    gail, frames = GAIL.load(args.run, device="cpu"), []  # also if it was trained elsewhere
     env = open_environment(gail.env, recording=args.video is not None)
-    frames = []
-    for episode in range(args.episodes):
-        total, steps, images = play(gail, env, args.seed + episode, args)
+    for number in range(args.episodes):
+        total, steps, images = play(gail, env, args.seed + number, args)
         frames += images
-        print(f"episode {episode + 1}: return {total:.1f}, {steps} steps")
+        print(f"episode {number + 1}: return {total:.1f}, {steps} steps")
     env.close()
     if args.video is not None:
         write_video(args.video, frames, env.metadata.get("render_fps", 30))
         print(f"wrote {args.video} ({len(frames)} frames)")
 
 
-def play(gail: GAIL, env: object, seed: int, args: PlayArgs) -> tuple[float, int, list[np.ndarray]]:
+def play(gail: GAIL, env: gym.Env, seed: int, args: PlayArgs) -> tuple[float, int, list[np.ndarray]]:
     """One episode: its true return, its length, and the frames if it is recorded."""
-    observation, _ = env.reset(seed=seed)
-    total, steps, frames, done = 0.0, 0, [], False
-    while not done and (args.max_steps is None or steps < args.max_steps):
-        action, _ = gail.predict(observation, deterministic=not args.stochastic)
-        observation, reward, terminated, truncated, _ = env.step(action)
-        total, steps, done = total + float(reward), steps + 1, terminated or truncated
-        if args.video is not None:
-            frames.append(env.render())
-    return total, steps, frames
+    frames = []
+
+    def policy(observation: np.ndarray) -> np.ndarray:
+        return gail.predict(observation, deterministic=not args.stochastic)[0]
+
+    def draw() -> None:
+        frames.append(env.render())
+
+    on_step = None if args.video is None else draw
+    episode = Episode.played(env, policy, seed, max_steps=args.max_steps, on_step=on_step)
+    return float(episode.rewards.sum()), len(episode), frames
 
 
-def open_environment(environment: Environment, *, recording: bool) -> object:
+def open_environment(environment: Environment, *, recording: bool) -> gym.Env:
     """The environment ready to be drawn, or a UserError that says what the machine lacks."""
     headless = sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
     if not recording and headless:
@@ -78,8 +81,13 @@ def open_environment(environment: Environment, *, recording: bool) -> object:
     if recording and headless:
         os.environ.setdefault("MUJOCO_GL", "egl")
     try:
-        mode = "rgb_array" if recording else "human"
-        env = environment.make(render_mode=mode, **tracking_camera(environment))
+        plain = environment.make()
+        model = getattr(plain.unwrapped, "model", None)
+        plain.close()
+        cameras = [] if model is None else [model.camera(index).name for index in range(model.ncam)]
+        # Without this camera it stays where the episode starts, and a robot that runs is soon out of the picture.
+        following = {"camera_name": "track"} if "track" in cameras else {}
+        env = environment.make(render_mode="rgb_array" if recording else "human", **following)
         env.reset(seed=0)
         env.render()  # the first frame is where a missing driver shows
     except Exception as error:  # MuJoCo, OpenGL and glfw each raise their own, AttributeError among them
@@ -90,18 +98,6 @@ def open_environment(environment: Environment, *, recording: bool) -> object:
             "OSMesa (apt install libosmesa6, then MUJOCO_GL=osmesa)"
         ) from error
     return env
-
-
-def tracking_camera(environment: Environment) -> dict[str, str]:
-    """The argument that makes the camera follow the robot, where its model has such a camera; else nothing.
-
-    Without it the camera stays where the episode starts, and a robot that runs is soon out of the picture.
-    """
-    env = environment.make()
-    model = getattr(env.unwrapped, "model", None)
-    env.close()
-    names = [] if model is None else [model.camera(index).name for index in range(model.ncam)]
-    return {"camera_name": "track"} if "track" in names else {}
 
 
 def write_video(path: Path, frames: list[np.ndarray], fps: int) -> None:

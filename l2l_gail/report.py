@@ -22,10 +22,8 @@ def announce(gail: GAIL, demonstrations: Demonstrations, folder: Path) -> str:
     """The task, the demonstrations and what is unusual about them, in a few lines."""
     mean = demonstrations.mean_return
     returns = f"with a mean return of {mean:.0f}" if np.isfinite(mean) else "without rewards"
-    first = (
-        f"{gail.env.name}: {len(demonstrations)} demonstrations {returns} ({demonstrations.source}); "
-        f"follower {gail.config.follower}; run folder {folder}"
-    )
+    task = f"{gail.env.name}: {len(demonstrations)} demonstrations {returns} ({demonstrations.source})"
+    first = f"{task}; follower {gail.config.follower}; run folder {folder}"
     return "\n".join([first, *(f"note: {note}" for note in notes(gail.config, gail.env))])
 
 

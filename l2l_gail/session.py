@@ -21,7 +21,7 @@ from l2l_gail.environments import Environment
 from l2l_gail.gail import GAIL
 
 KIND = "gail"
-FROM_START = -1  # the step after which nothing of a log is kept
+BAR = {"unit": " steps", "unit_scale": True, "mininterval": 1.0, "smoothing": 0.05}  # steps/s and ETA
 
 
 def train(args: TrainArgs, resumed: Run | None = None) -> Run:
@@ -29,21 +29,22 @@ def train(args: TrainArgs, resumed: Run | None = None) -> Run:
     env = Environment(args.settings.env)
     demonstrations, monitor = find_demonstrations(args, env)
     gail = GAIL(env, demonstrations, config=args.settings, monitor=monitor)
-    config = gail.config
-    if resumed is None:
-        if args.follower_from is not None:
-            carry_follower(gail, args.follower_from)
+    config, run = gail.config, resumed
+    if run is None:
+        carry_follower(gail, args.follower_from)
         folder = args.run_dir or default_folder("runs", f"{config.env}_{config.follower}_s{config.seed}")
-        run = Run.create(folder, kind=KIND, config=settings.plain(whole_paths(replace(args, settings=config))))
+        # Absolute paths: resuming from another folder must find the same files.
+        demos = str(Path(args.demos).resolve()) if args.demos and Path(args.demos).exists() else args.demos
+        source = args.follower_from and args.follower_from.resolve()
+        stored = replace(args, settings=config, demos=demos, follower_from=source)
+        run = Run.create(folder, kind=KIND, config=settings.plain(stored))
         gail.set_logger(make_logger(run.folder))
-    else:
-        run = resumed
     with run.held():
         if resumed is not None:
             go_on(gail, run, args)
         print(report.announce(gail, demonstrations, run.folder))
         started = time.monotonic()
-        with StopRequest() as stop, progress_bar(gail, args.steps) as bar:
+        with StopRequest() as stop, tqdm(total=args.steps, initial=gail.num_timesteps, **BAR) as bar:
             finished = learn(gail, run, args, stop, bar)
         gail.leader.algorithm.logger.close()
         run.update(training_seconds=run.record.get("training_seconds", 0.0) + time.monotonic() - started)
@@ -57,10 +58,9 @@ def train(args: TrainArgs, resumed: Run | None = None) -> Run:
 def go_on(gail: GAIL, run: Run, args: TrainArgs) -> None:
     """Take up a run where its last checkpoint left it, or from its beginning if it has none."""
     if run.saved_nothing():
-        if args.follower_from is not None:
-            carry_follower(gail, args.follower_from)
+        carry_follower(gail, args.follower_from)
         print(f"{run.folder} was stopped before it saved a checkpoint; it starts over")
-        gail.set_logger(make_logger(run.folder, after=FROM_START))
+        gail.set_logger(make_logger(run.folder, after=-1))  # nothing of them is kept
         run.resumed(0, target_steps=args.steps)
         return
     gail.load_state_dict(checkpoint.latest(run.folder))  # first: a checkpoint that does not fit leaves the logs alone
@@ -85,15 +85,14 @@ def learn(gail: GAIL, run: Run, args: TrainArgs, stop: StopRequest, bar: tqdm) -
         step = gail.num_timesteps
         show(bar, gail)
         alarm(gail.figures)
-        due = step % every == 0 or step >= args.steps or stop.requested
-        if due and step != saved:
+        if step != saved and (step % every == 0 or step >= args.steps or stop.requested):
             gail.save(run.folder)
             saved = step
         if stop.requested and step < args.steps:
             raise _Stopped
 
+    done = gail.num_timesteps
     try:
-        done = gail.num_timesteps
         gail.learn(args.steps - done, reset_num_timesteps=done == 0, on_round=on_round)
     except _Stopped:
         return False
@@ -124,23 +123,17 @@ def find_demonstrations(args: TrainArgs, env: Environment) -> tuple[Demonstratio
     return everything.take(args.num_demos), everything.rest(args.num_demos)
 
 
-def carry_follower(gail: GAIL, source: Path) -> None:
-    """Take over the learned follower of another run."""
+def carry_follower(gail: GAIL, source: Path | None) -> None:
+    """Take over the learned follower of another run, if one is named."""
+    if source is None:
+        return
     if not hasattr(gail.follower, "carry"):
         raise UserError("--follower-from needs a learned follower: add --l2l")
-    tree = checkpoint.latest(Run.open(source, kind=KIND).folder)
-    gail.follower.carry(tree["follower"], str(source))
-
-
-def whole_paths(args: TrainArgs) -> TrainArgs:
-    """The arguments with absolute paths: resuming from another folder must find the same files."""
-    demos = str(Path(args.demos).resolve()) if args.demos and Path(args.demos).exists() else args.demos
-    return replace(args, demos=demos, follower_from=args.follower_from and args.follower_from.resolve())
+    gail.follower.carry(checkpoint.latest(Run.open(source, kind=KIND).folder)["follower"], str(source))
 
 
 def stored_args(run: Run, steps: int | None = None, device: str | None = None) -> TrainArgs:
-    """The arguments that a run was started with, its steps as last asked for; `steps` may extend it, and `device` move
-    it."""
+    """The arguments a run was started with, its steps as last asked for; `steps` may extend and `device` move it."""
     args = settings.read(TrainArgs, run.config, str(run.folder / "config.yaml"))
     config = args.settings if device is None else replace(args.settings, device=device)
     target = run.record.get("target_steps", args.steps)
@@ -173,15 +166,8 @@ def make_logger(folder: Path, *, after: int | None = None) -> Logger:
     return Logger(str(folder), [_Board(folder, after), _Rows(folder / metrics.METRICS, after)])
 
 
-def progress_bar(gail: GAIL, total: int) -> tqdm:
-    """Steps, steps/s, ETA; `show` adds the true return and the discriminator's accuracy."""
-    return tqdm(
-        total=total, initial=gail.num_timesteps, unit=" steps", unit_scale=True, mininterval=1.0, smoothing=0.05
-    )
-
-
 def show(bar: tqdm, gail: GAIL) -> None:
-    """Bring the progress bar up to date."""
+    """Bring the progress bar up to date: the true return and the discriminator's accuracy stand behind the steps."""
     bar.update(min(gail.num_timesteps, bar.total) - bar.n)
     episodes = gail.leader.algorithm.ep_info_buffer
     if episodes and "disc/disc_acc" in gail.figures:

@@ -18,17 +18,12 @@ BOUND_TOLERANCE = 1e-4  # by which recorded actions may leave their bounds: the 
 class Observations:
     """A one-dimensional Box of observations; UserError for another space."""
 
-    kind = "observations"
-    needs = "a one-dimensional Box"
+    kind, needs, bounded = "observations", "a one-dimensional Box", False
 
     def __init__(self, space: gym.Space, name: str) -> None:
-        if not isinstance(space, Box) or len(space.shape) != 1 or not self.fits(space):
+        if not isinstance(space, Box) or len(space.shape) != 1 or (self.bounded and not space.is_bounded()):
             raise UserError(f"{name} has {self.kind} {space}; GAIL here needs {self.needs}")
         self.space, self.size = space, space.shape[0]
-
-    def fits(self, space: Box) -> bool:
-        """Whether a one-dimensional Box will do."""
-        return True
 
     def features(self, values: np.ndarray) -> np.ndarray:
         """Values (n, …) as the discriminator takes them, shape (n, size)."""
@@ -46,11 +41,7 @@ class Observations:
 class Actions(Observations):
     """A bounded one-dimensional Box of actions; UserError for another space."""
 
-    kind = "actions"
-    needs = "a bounded, one-dimensional Box"
-
-    def fits(self, space: Box) -> bool:
-        return space.is_bounded()
+    kind, needs, bounded = "actions", "a bounded, one-dimensional Box", True
 
     def executed(self, values: np.ndarray) -> np.ndarray:
         """What the environment makes of a policy's actions, same shape: it clips them to their bounds."""

@@ -13,14 +13,10 @@ from l2l_gail.demonstrations import Demonstrations
 class Transitions:
     """Transitions in an environment, as arrays whose first dimension counts them."""
 
-    observations: np.ndarray
-    """As the environment gave them, not standardised."""
-    actions: np.ndarray
-    """As the environment executed them."""
-    next_observations: np.ndarray
-    """Where the actions led: at the end of an episode its last observation, not the next one's first."""
-    ended: np.ndarray
-    """bool, shape (n,): the episode terminated here; false where a time limit cut it off."""
+    observations: np.ndarray  # as the environment gave them, not standardised
+    actions: np.ndarray  # as the environment executed them
+    next_observations: np.ndarray  # where the actions led: at an episode's end its last one, not the next one's first
+    ended: np.ndarray  # bool, shape (n,): the episode terminated here; false where a time limit cut it off
 
     def __len__(self) -> int:
         return len(self.observations)
@@ -35,13 +31,12 @@ class Transitions:
 
     def float32(self) -> "Transitions":
         """The same in single precision, as networks see them."""
-        observations, actions, following, ended = self.parts()
-        return Transitions(*(part.astype(np.float32) for part in (observations, actions, following)), ended)
+        *numbers, ended = self.parts()
+        return Transitions(*(part.astype(np.float32) for part in numbers), ended)
 
     def fingerprint(self) -> str:
         """A hash of observations and actions, by which demonstrations are known again."""
-        parts = (np.ascontiguousarray(part).tobytes() for part in (self.observations, self.actions))
-        return hashlib.sha256(b"".join(parts)).hexdigest()
+        return hashlib.sha256(self.observations.tobytes() + self.actions.tobytes()).hexdigest()
 
 
 def transitions_of(demonstrations: Demonstrations) -> Transitions:
@@ -62,11 +57,9 @@ def split(demonstrations: Demonstrations, holdout: float) -> tuple[Transitions, 
         cut = length - round(holdout * length)
         if not 0 < cut < length and holdout:
             raise UserError(f"an episode of {length} steps is too short to hold out {holdout:.0%} of it")
-        whole = Transitions(*episode.transitions())
+        seen, ended = episode.observations, episode.arrays()["terminations"]
+        whole = Transitions(seen[:-1], episode.actions, seen[1:], ended)
         train.append(whole.rows(slice(0, cut)))
         held.append(whole.rows(slice(cut, None)) if holdout else whole)
-    return _joined(train), _joined(held)
-
-
-def _joined(pieces: list[Transitions]) -> Transitions:
-    return Transitions(*map(np.concatenate, zip(*(piece.parts() for piece in pieces), strict=True)))
+    columns = (zip(*(piece.parts() for piece in pieces), strict=True) for pieces in (train, held))
+    return tuple(Transitions(*map(np.concatenate, parts)) for parts in columns)

@@ -1,7 +1,10 @@
 """Episodes of an expert."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Self
 
+import gymnasium as gym
 import numpy as np
 
 from l2l_experiment.errors import UserError
@@ -17,13 +20,34 @@ class Episode:
     terminated: bool
     truncated: bool
 
+    @classmethod
+    def played(
+        cls,
+        env: gym.Env,
+        policy: Callable[[np.ndarray], np.ndarray],
+        seed: int,
+        *,
+        max_steps: int | None = None,
+        on_step: Callable[[], None] | None = None,
+    ) -> Self:
+        """Plays from `env.reset(seed=seed)` to the end, at most `max_steps`; `on_step()` is called after each step.
+
+        `policy` maps an observation (O,) to an action (A,) within bounds.
+        """
+        observations, actions, rewards = [env.reset(seed=seed)[0]], [], []
+        terminated = truncated = False
+        while not (terminated or truncated or len(actions) == max_steps):
+            actions.append(np.asarray(policy(observations[-1]), dtype=np.float32))
+            observation, reward, terminated, truncated, _ = env.step(actions[-1])
+            observations.append(observation)
+            rewards.append(float(reward))
+            if on_step is not None:
+                on_step()
+        seen, paid = np.asarray(observations, dtype=np.float64), np.asarray(rewards, dtype=np.float64)
+        return cls(seen, np.asarray(actions, dtype=np.float32), paid, bool(terminated), bool(truncated))
+
     def __len__(self) -> int:
         return len(self.actions)
-
-    def transitions(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Observations (T, O), actions (T, A), next observations (T, O), and whether it terminated there (T,)."""
-        ended = (np.arange(len(self)) == len(self) - 1) & self.terminated
-        return self.observations[:-1], self.actions, self.observations[1:], ended
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The five arrays that files hold; flags are per step."""
@@ -57,17 +81,19 @@ class Demonstrations:
     def mean_return(self) -> float:
         return float(self.returns.mean()) if self.episodes else float("nan")
 
-    def take(self, n: int, offset: int = 0) -> "Demonstrations":
-        """The `n` episodes from `offset` on; a `UserError` where there are fewer."""
-        if n < 1:
-            raise UserError(f"the number of demonstrations must be at least 1, not {n}")
-        if offset < 0 or offset + n > len(self):
-            after = f" after the first {offset}" if offset else ""
-            raise UserError(
-                f"{self.source} holds {max(len(self) - offset, 0)} episodes{after}, fewer than the {n} asked for"
-            )
-        return Demonstrations(self.env_id, self.episodes[offset : offset + n], self.source)
+    def take(self, n: int) -> "Demonstrations":
+        """The first `n` episodes; a `UserError` where there are fewer."""
+        check_count(n, len(self), self.source)
+        return Demonstrations(self.env_id, self.episodes[:n], self.source)
 
     def rest(self, n: int) -> "Demonstrations":
         """The episodes after the first `n`, to monitor on; possibly none."""
         return Demonstrations(self.env_id, self.episodes[n:], self.source)
+
+
+def check_count(wanted: int, held: int, source: str) -> None:
+    """UserError unless the number of episodes that is asked for lies between 1 and the number that there are."""
+    if wanted < 1:
+        raise UserError(f"the number of demonstrations must be at least 1, not {wanted}")
+    if wanted > held:
+        raise UserError(f"{source} holds {held} episodes, fewer than the {wanted} asked for")

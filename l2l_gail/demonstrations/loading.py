@@ -1,8 +1,4 @@
-"""Demonstrations from a file, a data set or arrays, checked against the environment.
-
-Reading ends in one of two ways: demonstrations that fit the environment, or a `UserError` that names the file, the
-episode and what would be right.
-"""
+"""Demonstrations from a file, a data set or arrays, checked against the environment."""
 
 from collections.abc import Mapping
 from itertools import islice
@@ -11,10 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from l2l_experiment.errors import UserError
-from l2l_gail.demonstrations.episodes import Demonstrations, Episode
+from l2l_gail.demonstrations.episodes import Demonstrations, Episode, check_count
 from l2l_gail.demonstrations.readers.base import RawEpisode, Recording
-from l2l_gail.demonstrations.readers.hdf5 import read_hdf5
-from l2l_gail.demonstrations.readers.minari import is_minari_id, read_minari
+from l2l_gail.demonstrations.readers.minari import MINARI_ID, read_hdf5, read_minari
 from l2l_gail.demonstrations.readers.npz import read_arrays, read_npz
 from l2l_gail.environments import Environment, EnvLike, environment
 
@@ -45,24 +40,18 @@ def load_demonstrations(source: Source, env: EnvLike, *, num_demos: int | None =
       - `Demonstrations`, which are taken as they are.
 
     A wrong shape, a value that is NaN or infinite, an action out of bounds, a damaged file, another environment or too
-    few episodes is a `UserError`.
+    few episodes is a `UserError` that names the file, the episode and what would be right.
     """
     if isinstance(source, Demonstrations):
         return source if num_demos is None else source.take(num_demos)
-    if num_demos is not None and num_demos < 1:
-        raise UserError(f"the number of demonstrations must be at least 1, not {num_demos}")
     env = environment(env)
-    recording = _open(source, env)
-    name = recording.name
-    _check_environment(recording.env_id, env.id, name)
-    if recording.count == 0:
+    name, env_id, count, episodes = _open(source, env)
+    _check_environment(env_id, env.id, name)
+    if count == 0:
         raise UserError(f"{name} holds no episodes; at least one is needed")
-    if num_demos is not None and num_demos > recording.count:
-        raise UserError(f"{name} holds {recording.count} episodes, fewer than the {num_demos} asked for")
-    episodes = [
-        _checked(raw, f"episode {i} of {name}", env) for i, raw in enumerate(islice(recording.episodes, num_demos))
-    ]
-    return Demonstrations(recording.env_id or env.id, episodes, name)
+    check_count(count if num_demos is None else num_demos, count, name)
+    checked = [_checked(raw, f"episode {i} of {name}", env) for i, raw in enumerate(islice(episodes, num_demos))]
+    return Demonstrations(env_id or env.id, checked, name)
 
 
 def shipped_dataset_id(env_id: str) -> str:
@@ -84,7 +73,7 @@ def _open(source: Source, env: Environment) -> Recording:
     for root in SHIPPED:
         if (root / path).is_dir():  # a shipped set by its id
             return read_hdf5(root / path)
-    if is_minari_id(str(source)):
+    if MINARI_ID.fullmatch(str(source)):
         return read_minari(str(source))
     raise UserError(
         f"{source} is neither a folder, a .npz file nor the id of a Minari data set (such as mujoco/hopper/expert-v0)"
@@ -108,10 +97,10 @@ def _shipped(env_id: str | None) -> Path:
 
 
 def _check_environment(recorded: str | None, wanted: str | None, name: str) -> None:
-    if wanted is None:
+    if recorded is None or wanted is None:
         return
     wanted = wanted.rpartition(":")[2]  # gymnasium's `module:` names whom to import, not the task
-    if recorded is None or recorded.rpartition(":")[2] == wanted:
+    if recorded.rpartition(":")[2] == wanted:
         return
     if any({recorded, wanted} <= twins for twins in INTERCHANGEABLE):
         print(f"note: {name} was recorded in {recorded}; its dynamics and rewards equal those of {wanted}")
@@ -121,7 +110,11 @@ def _check_environment(recorded: str | None, wanted: str | None, name: str) -> N
 
 def _checked(raw: RawEpisode, where: str, env: Environment) -> Episode:
     """An episode of the right shapes and types, or a `UserError` that says what is wrong."""
-    observations, actions, rewards = (_numbers(raw, key, where) for key in ("observations", "actions", "rewards"))
+    numbers = ("observations", "actions", "rewards")
+    for key in numbers:
+        if raw[key].dtype.kind not in "biuf":
+            raise UserError(f"{where} has {key} that are not real numbers (dtype {raw[key].dtype})")
+    observations, actions, rewards = (np.asarray(raw[key], dtype=np.float64) for key in numbers)
     steps = len(actions)
     if steps == 0:
         raise UserError(f"{where} has no steps")
@@ -129,28 +122,18 @@ def _checked(raw: RawEpisode, where: str, env: Environment) -> Episode:
     if len(observations) != steps + 1:
         raise UserError(f"{where} has {len(observations)} observations for {steps} actions; {steps + 1} would be right")
     for key in ("rewards", "terminations", "truncations"):
-        if raw[key].shape != (steps,):
-            raise UserError(
-                f"{where} has {key} of shape {raw[key].shape} for {steps} actions; ({steps},) would be right"
-            )
+        shape = raw[key].shape
+        if shape != (steps,):
+            raise UserError(f"{where} has {key} of shape {shape} for {steps} actions; ({steps},) would be right")
     missing_rewards = raw["rewards"].dtype.kind == "f" and bool(np.isnan(rewards).all())
-    for values, kind in ((observations, "observations"), (actions, "actions"), (rewards, "rewards")):
-        if not np.isfinite(values).all() and not (kind == "rewards" and missing_rewards):
+    for key, values in zip(numbers, (observations, actions, rewards), strict=True):
+        if not np.isfinite(values).all() and not (key == "rewards" and missing_rewards):
             at = int(np.argwhere(~np.isfinite(values))[0][0])
-            raise UserError(f"{where} has {kind} that are NaN or infinite (first at step {at}); remove the episode")
-    ends = raw["terminations"].astype(bool) | raw["truncations"].astype(bool)
+            raise UserError(f"{where} has {key} that are NaN or infinite (first at step {at}); remove the episode")
+    terminations, truncations = raw["terminations"].astype(bool), raw["truncations"].astype(bool)
+    ends = terminations | truncations
     if ends[:-1].any():
         raise UserError(f"{where} ends at step {int(ends.argmax())} but goes on to step {steps - 1}; split it there")
     return Episode(
-        observations=observations,
-        actions=env.actions.recorded(actions, where),
-        rewards=rewards,
-        terminated=bool(raw["terminations"][-1]),
-        truncated=bool(raw["truncations"][-1]),
+        observations, env.actions.recorded(actions, where), rewards, bool(terminations[-1]), bool(truncations[-1])
     )
-
-
-def _numbers(raw: RawEpisode, key: str, where: str) -> np.ndarray:
-    if raw[key].dtype.kind not in "biuf":
-        raise UserError(f"{where} has {key} that are not real numbers (dtype {raw[key].dtype})")
-    return np.asarray(raw[key], dtype=np.float64)

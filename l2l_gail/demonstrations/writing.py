@@ -9,7 +9,6 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
-from gymnasium.envs.registration import EnvSpec
 
 from l2l_experiment.errors import UserError
 from l2l_gail import environments
@@ -45,6 +44,9 @@ def save_minari(
         EpisodeBuffer(id=i, seed=None if seeds is None else seeds[i], **episode.arrays())
         for i, episode in enumerate(demonstrations.episodes)
     ]
+    entry = env.spec.entry_point
+    if callable(entry):  # a class that it was registered with, as text: JSON has no classes
+        entry = f"{entry.__module__}:{entry.__qualname__}"
     fresh = (Path(root) / ".new").resolve()  # Minari writes where MINARI_DATASETS_PATH says
     shutil.rmtree(fresh, ignore_errors=True)
     with mock.patch.dict(os.environ, MINARI_DATASETS_PATH=str(fresh)), warnings.catch_warnings():
@@ -52,7 +54,7 @@ def save_minari(
         minari.create_dataset_from_buffers(
             dataset_id,
             buffers,
-            env=plain_spec(env.spec),
+            env=dataclasses.replace(env.spec, entry_point=entry),
             observation_space=env.observation_space,
             action_space=env.action_space,
             algorithm_name=algorithm,
@@ -70,14 +72,6 @@ def save_minari(
     os.replace(fresh / dataset_id, folder)
     shutil.rmtree(fresh)
     return folder
-
-
-def plain_spec(spec: EnvSpec) -> EnvSpec:
-    """The spec with a class that it was registered with as text, `module:Class`: JSON has no classes."""
-    entry = spec.entry_point
-    if callable(entry):
-        entry = f"{entry.__module__}:{entry.__qualname__}"
-    return dataclasses.replace(spec, entry_point=entry)
 
 
 def save_npz(path: str | Path, demonstrations: Demonstrations) -> Path:

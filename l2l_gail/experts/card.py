@@ -1,47 +1,51 @@
 """Cards: what each shipped set of demonstrations is and how it was made, as JSON beside it and as one README.md."""
 
 import json
-import platform
-from collections.abc import Mapping
+from dataclasses import asdict
 from importlib import resources
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from l2l_experiment import provenance
 from l2l_experiment.errors import UserError
 from l2l_gail.demonstrations import Demonstrations
 from l2l_gail.experts.recording import Played
+from l2l_gail.experts.settings import MAY_CHANGE, OWN, ExpertSettings
 
-PACKAGES = ("torch", "stable-baselines3", "gymnasium", "mujoco", "numpy")
+PAGE = resources.files("l2l_gail.experts").joinpath("page.md").read_text(encoding="utf-8")  # how README.md begins
 
 
 def card(
-    *,
-    dataset_id: str,
-    demonstrations: Demonstrations,
-    played: Played,
-    settings: Mapping[str, Any],
-    trained_steps: int,
-    command: str,
-    selection: str,
-    min_return: float | None,
+    settings: ExpertSettings, demonstrations: Demonstrations, played: Played, *, trained_steps: int, command: str
 ) -> dict[str, Any]:
     """The card of a data set, ready for JSON. The standard deviation is that of the sample (n − 1)."""
     returns = demonstrations.returns
-    packages = (*PACKAGES, "sb3-contrib") if settings["algo"] == "trpo" else PACKAGES
+    of_others = {name for algo, names in OWN.items() if algo != settings.algo for name in names}
+    idle = MAY_CHANGE | {"env", "select_episodes"} | of_others  # did not shape the policy
+    selection, rule = "the policy at the end of training.", "every episode is kept."
+    if settings.select_episodes:
+        selection = (
+            f"of the policies after every {settings.checkpoint_every:,} of {settings.steps:,} steps, the one with the "
+            f"highest mean return over {settings.select_episodes} deterministic episodes (not those recorded)."
+        )
+    if settings.min_return is not None:
+        rule = (
+            f"episodes from consecutive reset seeds; those that return less than {settings.min_return:g} are dropped, "
+            "and nothing is written if they are more than half."
+        )
     return {
-        "dataset_id": dataset_id,
+        "dataset_id": demonstrations.source,
         "environment": demonstrations.env_id,
         "command": command,
-        "algorithm": settings["algo"],
+        "algorithm": settings.algo,
         "trained_steps": trained_steps,
-        "seed": settings["seed"],
-        "settings": dict(settings),
-        "versions": {"python": platform.python_version()} | {package: version(package) for package in packages},
-        "machine": f"{platform.system()} {platform.machine()}",
+        "seed": settings.seed,
+        "settings": {name: value for name, value in asdict(settings).items() if name not in idle},
+        "versions": provenance.versions(),
+        "machine": provenance.machine()["platform"],
         "selection": selection,
         "policy": "deterministic (the mean action, clipped to the bounds)",
-        "rule": _rule(min_return),
+        "rule": rule,
         "episodes": len(demonstrations),
         "episodes_dropped": len(played.dropped),
         "returns_dropped": [round(value, 2) for value in played.dropped],
@@ -49,24 +53,14 @@ def card(
         "return_sd": round(float(returns.std(ddof=1)), 2) if len(returns) > 1 else 0.0,
         "returns": [round(float(value), 2) for value in returns],
         "lengths": [len(episode) for episode in demonstrations.episodes],
-        "reset_seeds": list(played.seeds),
+        "reset_seeds": played.seeds,
     }
-
-
-def write(folder: Path, content: Mapping[str, Any]) -> None:
-    """Puts the card beside the data."""
-    (folder / "card.json").write_text(json.dumps(content, indent=1) + "\n")
-
-
-def page() -> str:
-    """The beginning of the README.md that `write_readme` writes."""
-    return resources.files("l2l_gail.experts").joinpath("page.md").read_text(encoding="utf-8")
 
 
 def check_readme(root: Path) -> None:
     """UserError if there is a README.md that is not one of these pages: it would be written over."""
     path = root / "README.md"
-    if path.is_file() and not path.read_text(encoding="utf-8", errors="replace").startswith(page().splitlines()[0]):
+    if path.is_file() and not path.read_text(encoding="utf-8", errors="replace").startswith(PAGE.splitlines()[0]):
         raise UserError(f"{path} is not a page of demonstrations and would be written over; name another --out")
 
 
@@ -82,13 +76,4 @@ def write_readme(root: Path) -> None:
     ]
     commands = [f"    {c['command']}" for c in cards]
     text = "\n".join([*rows, "", "How they were made (all settings, seeds and versions: `card.json`):", "", *commands])
-    (root / "README.md").write_text(page() + text + "\n", encoding="utf-8")
-
-
-def _rule(min_return: float | None) -> str:
-    if min_return is None:
-        return "every episode is kept."
-    return (
-        f"episodes from consecutive reset seeds; those that return less than {min_return:g} are dropped, and nothing "
-        "is written if they are more than half."
-    )
+    (root / "README.md").write_text(PAGE + text + "\n", encoding="utf-8")

@@ -1,18 +1,17 @@
 """Settings of an expert: the command line of scripts/make_expert_data.py, with defaults from experts.yml."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 
 from l2l_experiment.errors import UserError
 from l2l_experiment.settings import Count, Layers, Natural, Positive, Range, Seed, Share, block, check, value_of
 
-# Settings that only one algorithm has.
-OWN = {
+OWN = {  # settings that only one algorithm has
     "ppo": ("n_epochs", "clip_range", "ent_coef", "vf_coef", "max_grad_norm"),
     "trpo": ("target_kl", "cg_max_steps", "cg_damping", "n_critic_updates"),
 }
@@ -36,8 +35,7 @@ class ExpertSettings:
     resume: bool = False  # Continue from the checkpoint in run_dir
     overwrite: bool = False  # Replace the data set, and the checkpoint, that are there
     checkpoint_every: Count = 100_000  # Environment steps between checkpoints
-    select_episodes: Natural = 0
-    """Episodes each checkpoint plays; the best one is recorded. 0: the last one is, unplayed."""
+    select_episodes: Natural = 0  # Episodes each checkpoint plays; the best is recorded. 0: the last is, unplayed
     n_envs: Count = 8  # Environments stepped together
     n_steps: Annotated[int, Range(2)] = 256  # Steps of each environment in a rollout
     batch_size: Annotated[int, Range(2)] = 256  # Of a gradient step (trpo: of the critic's)
@@ -71,12 +69,5 @@ def settings_for(env: str) -> ExpertSettings:
 
 def parse(argv: Sequence[str]) -> ExpertSettings:
     """Settings from the environment's block in experts.yml, overridden by flags."""
-    env = value_of("--env", argv, ExpertSettings.env)
-    return tyro.cli(ExpertSettings, default=settings_for(env), args=argv)
-
-
-def relevant(settings: ExpertSettings) -> dict[str, Any]:
-    """The settings that shaped the policy, for the card."""
-    of_others = {name for algo, names in OWN.items() if algo != settings.algo for name in names}
-    others = MAY_CHANGE | {"env", "select_episodes"} | of_others
-    return {name: value for name, value in asdict(settings).items() if name not in others}
+    default = settings_for(value_of("--env", argv, ExpertSettings.env))
+    return tyro.cli(ExpertSettings, default=default, args=argv)

@@ -7,18 +7,15 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from stable_baselines3 import PPO
-from stable_baselines3.common.callbacks import BaseCallback, CallbackList, CheckpointCallback, EvalCallback
+from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, ConvertCallback, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from tqdm import tqdm
 
@@ -27,11 +24,11 @@ from l2l_experiment.files import plain, write_atomically
 from l2l_experiment.interrupt import StopRequest
 from l2l_gail import environments
 from l2l_gail.experts.settings import MAY_CHANGE, OWN, ExpertSettings
+from l2l_gail.leaders.ppo import arguments
 
 ACTIVATIONS = {"tanh": torch.nn.Tanh, "relu": torch.nn.ReLU}
 CHECKPOINT = re.compile(r"expert_(\d+)_steps\.zip")
-BEST, SETTINGS, SCORE = "best_model.zip", "settings.json", "best.json"
-BEST_FILTER = "best_vecnormalize.pkl"
+BEST, BEST_FILTER, SETTINGS, SCORE = "best_model.zip", "best_vecnormalize.pkl", "settings.json", "best.json"
 
 
 def train(settings: ExpertSettings) -> tuple[OnPolicyAlgorithm, VecNormalize]:
@@ -53,14 +50,16 @@ def train(settings: ExpertSettings) -> tuple[OnPolicyAlgorithm, VecNormalize]:
             raise UserError(f"{run_dir} holds a checkpoint; continue it with --resume, or name another --run-dir")
         shutil.rmtree(run_dir, ignore_errors=True)
         normalizer = VecNormalize(make_envs(settings, settings.seed), gamma=settings.gamma)
-        model = algorithm(settings.algo)("MlpPolicy", normalizer, **hyperparameters(settings))
+        names = ("seed", "n_steps", "batch_size", "gamma", "gae_lambda", *OWN[settings.algo])
+        shared = arguments(settings, names, ACTIVATIONS[settings.activation], decay=settings.linear_decay)
+        model = algorithm(settings.algo)("MlpPolicy", normalizer, device="cpu", **shared)
         done = 0
     if done < settings.steps:
         run_dir.mkdir(parents=True, exist_ok=True)
         write_atomically(run_dir / SETTINGS, json.dumps(plain(asdict(settings)), indent=1).encode())
-        with StopRequest() as stop:
-            progress = _Progress(settings.env, settings.steps, stop)
-            callbacks = CallbackList([progress, *saving(settings, run_dir)])
+        bar = tqdm(total=settings.steps, initial=done, desc=settings.env, unit="step", mininterval=1)
+        with StopRequest() as stop, bar:
+            callbacks = [_Progress(bar, stop), *saving(settings, run_dir)]
             model.learn(settings.steps - done, callback=callbacks, reset_num_timesteps=not settings.resume)
         model_file, filter_file = files(run_dir, model.num_timesteps)
         model.save(model_file)
@@ -77,49 +76,37 @@ def train(settings: ExpertSettings) -> tuple[OnPolicyAlgorithm, VecNormalize]:
 def saving(settings: ExpertSettings, run_dir: Path) -> list[BaseCallback]:
     """Callbacks that save a checkpoint now and then and, with `select_episodes`, the policy that returns most."""
     calls = max(settings.checkpoint_every // settings.n_envs, 1)
-    callbacks: list[BaseCallback] = [CheckpointCallback(calls, str(run_dir), "expert", save_vecnormalize=True)]
-    if settings.select_episodes:
-        apart = 500_000 * (settings.seed + 1)  # from the seeds of training and of recording
-        envs = VecNormalize(make_envs(settings, apart, 1), training=False, norm_reward=False)
-        best = EvalCallback(
-            envs,
-            callback_on_new_best=_KeepBest(run_dir),
-            n_eval_episodes=settings.select_episodes,
-            eval_freq=calls,
-            best_model_save_path=str(run_dir),
-            verbose=0,
-        )
-        if (run_dir / SCORE).is_file():
-            best.best_mean_reward = json.loads((run_dir / SCORE).read_text())["score"]
-        callbacks.append(best)
-    return callbacks
+    checkpoints = CheckpointCallback(calls, str(run_dir), "expert", save_vecnormalize=True)
+    if not settings.select_episodes:
+        return [checkpoints]
 
-
-class _KeepBest(BaseCallback):
-    """Saves, beside the best policy, the observation filter that belongs to it and its score."""
-
-    def __init__(self, run_dir: Path) -> None:
-        super().__init__()
-        self.run_dir = run_dir
-
-    def _on_step(self) -> bool:
-        self.model.get_vec_normalize_env().save(str(self.run_dir / BEST_FILTER))
-        score = {"score": float(self.parent.best_mean_reward), "steps": self.num_timesteps}
-        write_atomically(self.run_dir / SCORE, (json.dumps(score) + "\n").encode())
+    def keep_filter_and_score(*_: object) -> bool:
+        """What belongs to the best policy, which Stable-Baselines3 saves alone."""
+        best.model.get_vec_normalize_env().save(str(run_dir / BEST_FILTER))
+        score = {"score": float(best.best_mean_reward), "steps": best.num_timesteps}
+        write_atomically(run_dir / SCORE, (json.dumps(score) + "\n").encode())
         return True
+
+    apart = 500_000 * (settings.seed + 1)  # from the seeds of training and of recording
+    best = EvalCallback(
+        VecNormalize(make_envs(settings, apart, 1), training=False, norm_reward=False),
+        callback_on_new_best=ConvertCallback(keep_filter_and_score),
+        n_eval_episodes=settings.select_episodes,
+        eval_freq=calls,
+        best_model_save_path=str(run_dir),
+        verbose=0,
+    )
+    if (run_dir / SCORE).is_file():
+        best.best_mean_reward = json.loads((run_dir / SCORE).read_text())["score"]
+    return [checkpoints, best]
 
 
 class _Progress(BaseCallback):
-    """A progress bar with steps/s, ETA and training return; ends training after a rollout if asked to stop."""
+    """Moves a progress bar and shows the training return; ends training after a rollout if asked to stop."""
 
-    def __init__(self, env: str, steps: int, stop: StopRequest) -> None:
+    def __init__(self, bar: tqdm, stop: StopRequest) -> None:
         super().__init__()
-        self.env, self.steps, self.stop = env, steps, stop
-        self.rollout_ended = False
-
-    def _on_training_start(self) -> None:
-        start = self.model.num_timesteps
-        self.bar = tqdm(total=self.steps, initial=start, desc=self.env, unit="step", mininterval=1)
+        self.bar, self.stop, self.rollout_ended = bar, stop, False
 
     def _on_step(self) -> bool:
         if self.rollout_ended and self.stop.requested:
@@ -132,14 +119,6 @@ class _Progress(BaseCallback):
         self.rollout_ended = True
         if self.model.ep_info_buffer:
             self.bar.set_postfix_str(f"return {np.mean([info['r'] for info in self.model.ep_info_buffer]):.0f}")
-
-    def _on_training_end(self) -> None:
-        self.bar.close()
-
-
-def greedy(model: OnPolicyAlgorithm, normalizer: VecNormalize) -> Callable[[np.ndarray], np.ndarray]:
-    """The deterministic policy from raw observations to actions within bounds."""
-    return lambda observation: model.predict(normalizer.normalize_obs(observation), deterministic=True)[0]
 
 
 def files(run_dir: Path, steps: int) -> tuple[Path, Path]:
@@ -176,21 +155,6 @@ def algorithm(name: str) -> type[OnPolicyAlgorithm]:
     except ImportError as error:
         raise UserError('--algo trpo needs sb3-contrib: pip install "l2l[experts]"') from error
     return TRPO
-
-
-def hyperparameters(settings: ExpertSettings) -> dict[str, Any]:
-    """Keyword arguments of the algorithm's constructor."""
-    rate, layers = settings.learning_rate, list(settings.net_arch)
-    same = ("seed", "n_steps", "batch_size", "gamma", "gae_lambda", *OWN[settings.algo])
-    return {
-        "device": "cpu",
-        "learning_rate": LinearSchedule(rate, 0.0, 1.0) if settings.linear_decay else rate,
-        "policy_kwargs": {
-            "net_arch": {"pi": layers, "vf": layers},
-            "activation_fn": ACTIVATIONS[settings.activation],
-            "log_std_init": settings.log_std_init,
-        },
-    } | {name: getattr(settings, name) for name in same}
 
 
 def check_same_run(settings: ExpertSettings, file: Path) -> None:

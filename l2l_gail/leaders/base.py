@@ -28,8 +28,7 @@ class Leader(Protocol):
 
     algorithm: BaseAlgorithm
     envs: VecNormalize
-    round_size: int
-    """Environment steps between two answers of the follower."""
+    round_size: int  # environment steps between two answers of the follower
 
     def learn(self, total_timesteps: int, game: Game, *, callback: MaybeCallback, reset_num_timesteps: bool) -> None:
         """Train for `total_timesteps` environment steps, rounded up to whole rounds."""

@@ -5,12 +5,13 @@ and has the advantages computed again. The true reward is only monitored.
 """
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from stable_baselines3 import PPO
-from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
+from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.utils import LinearSchedule
@@ -37,9 +38,7 @@ class PPOLeader:
     def __init__(self, algorithm: PPO, *, normalize_reward: bool = True) -> None:
         envs = algorithm.get_env()
         if not isinstance(envs, VecNormalize) or envs.norm_reward:
-            raise UserError(
-                "a leader's environments must be a VecNormalize without norm_reward; see Environment.vectorised"
-            )
+            raise UserError("a leader needs a VecNormalize without norm_reward; see Environment.vectorised")
         self.algorithm, self.envs = algorithm, envs
         self.actions = Actions(envs.action_space, "the environment")
         self.scale = ReturnScale(envs.num_envs, algorithm.gamma) if normalize_reward else None
@@ -54,8 +53,8 @@ class PPOLeader:
 
     def learn(self, total_timesteps: int, game: Game, *, callback: MaybeCallback, reset_num_timesteps: bool) -> None:
         given = callback if isinstance(callback, list) else [] if callback is None else [callback]
-        others = [one if isinstance(one, BaseCallback) else ConvertCallback(one) for one in given]
-        callbacks = CallbackList([_Relabel(self, game), *others])
+        callbacks = [one if isinstance(one, BaseCallback) else ConvertCallback(one) for one in given]
+        callbacks.insert(0, _Relabel(self, game))
         try:
             self.algorithm.learn(total_timesteps, callback=callbacks, reset_num_timesteps=reset_num_timesteps)
         except ValueError as error:
@@ -78,21 +77,16 @@ class PPOLeader:
             recorder.step(dones, infos)
         return recorder.transitions()
 
-    def scaled(self, rewards: np.ndarray, dones: np.ndarray) -> np.ndarray:
-        """Learned rewards as PPO gets them; both arrays have shape (steps, n_envs)."""
-        return rewards if self.scale is None else self.scale(rewards, dones)
-
     def state_dict(self) -> dict[str, Any]:
-        ppo = self.algorithm
-        started = ppo._last_obs is not None
+        ppo, last = self.algorithm, None
+        if ppo._last_obs is not None:
+            last = {"observations": ppo._last_obs, "starts": ppo._last_episode_starts, "raw": self.envs.old_obs}
         return {
             "policy": ppo.policy.state_dict(),
             "optimizer": ppo.policy.optimizer.state_dict(),
             "scale": None if self.scale is None else self.scale.state_dict(),
             "environments": environments.state_dict(self.envs),
-            "last": {"observations": ppo._last_obs, "starts": ppo._last_episode_starts, "raw": self.envs.old_obs}
-            if started
-            else None,
+            "last": last,
             "num_timesteps": ppo.num_timesteps,
             "n_updates": ppo._n_updates,
             "episodes": [dict(episode) for episode in ppo.ep_info_buffer or ()],
@@ -114,13 +108,11 @@ class PPOLeader:
         ppo.num_timesteps, ppo._n_updates = tree["num_timesteps"], tree["n_updates"]
         ppo.ep_info_buffer = deque(tree["episodes"], maxlen=ppo._stats_window_size)
         ppo.ep_success_buffer = deque(maxlen=ppo._stats_window_size)
-        if (last := tree["last"]) is not None:
-            if exact:
-                self.envs.old_obs = last["raw"]
-                ppo._last_obs, ppo._last_episode_starts = last["observations"], last["starts"]
-            else:
-                ppo._last_obs = self.envs.reset()
-                ppo._last_episode_starts = np.ones(self.envs.num_envs, dtype=bool)
+        if (last := tree["last"]) is not None and exact:
+            self.envs.old_obs = last["raw"]
+            ppo._last_obs, ppo._last_episode_starts = last["observations"], last["starts"]
+        elif last is not None:
+            ppo._last_obs, ppo._last_episode_starts = self.envs.reset(), np.ones(self.envs.num_envs, dtype=bool)
         self._figures().update(tree["pending"])
         return exact
 
@@ -133,10 +125,8 @@ class _Recorder:
         self.observations = [self.envs.get_original_obs()]
         self.actions: list[np.ndarray] = []
         self.dones: list[np.ndarray] = []
-        self.last: dict[tuple[int, int], np.ndarray] = {}
-        """The last observation of an episode, by step and environment."""
-        self.truncated: list[tuple[int, int, np.ndarray]] = []
-        """Step and environment of episodes that a time limit cut off, and their last observation, standardised."""
+        self.last: dict[tuple[int, int], np.ndarray] = {}  # an episode's last observation, by step and environment
+        self.truncated: dict[tuple[int, int], np.ndarray] = {}  # those that a time limit cut off, standardised
 
     def step(self, dones: np.ndarray, infos: list[dict[str, Any]]) -> None:
         """Take in a step of all environments."""
@@ -147,7 +137,7 @@ class _Recorder:
             if info.get("last_observation") is not None:
                 self.last[at] = info["last_observation"]
                 if info.get("TimeLimit.truncated", False):
-                    self.truncated.append((*at, info["terminal_observation"]))
+                    self.truncated[at] = info["terminal_observation"]
 
     def transitions(self, actions: np.ndarray | None = None) -> Transitions:
         """All of it, step after step; `actions` as executed, shape (steps, n_envs, …), default those recorded."""
@@ -155,11 +145,10 @@ class _Recorder:
         following, ended = observations[1:].copy(), np.array(self.dones)
         for at, last in self.last.items():
             following[at] = last
-        for step, index, _ in self.truncated:
-            ended[step, index] = False
-        actions = np.array(self.actions) if actions is None else actions
-        flat = [part.reshape(-1, *part.shape[2:]) for part in (observations[:-1], actions, following, ended)]
-        return Transitions(*flat)
+        for at in self.truncated:
+            ended[at] = False
+        parts = (observations[:-1], np.array(self.actions) if actions is None else actions, following, ended)
+        return Transitions(*(part.reshape(-1, *part.shape[2:]) for part in parts))
 
 
 class _Relabel(BaseCallback):
@@ -183,37 +172,32 @@ class _Relabel(BaseCallback):
         # The environment clips what the policy samples, and demonstrations hold what the environment saw.
         transitions = recorder.transitions(self.leader.actions.executed(buffer.actions))
         self.game.answer(transitions, min(1.0, ppo.num_timesteps / ppo._total_timesteps))  # the last round may exceed 1
-        dones = np.array(recorder.dones)
-        rewards = self.leader.scaled(self.game.reward(transitions).reshape(dones.shape), dones)
+        dones, scale = np.array(recorder.dones), self.leader.scale
+        rewards = self.game.reward(transitions).reshape(dones.shape)  # (steps, n_envs)
+        rewards = rewards if scale is None else scale(rewards, dones)
         buffer.rewards[:] = rewards
         self.logger.record("reward/scaled_mean", float(rewards.mean()))
-        self._bootstrap_truncations(buffer)
+        if recorder.truncated:  # gamma·V(last observation), which PPO had added to the rewards that are now replaced
+            with torch.no_grad():
+                last, _ = ppo.policy.obs_to_tensor(np.array([*recorder.truncated.values()]))
+                values = ppo.policy.predict_values(last).cpu().numpy().ravel()
+            buffer.rewards[tuple(np.transpose([*recorder.truncated]))] += ppo.gamma * values
         buffer.compute_returns_and_advantage(last_values=self.locals["values"], dones=self.locals["dones"])
-
-    def _bootstrap_truncations(self, buffer: Any) -> None:
-        """Add gamma·V(last observation) where a time limit cut an episode: PPO had added it to rewards now replaced."""
-        if not self.recorder.truncated:
-            return
-        rows, columns, last = zip(*self.recorder.truncated, strict=True)
-        with torch.no_grad():
-            observations, _ = self.model.policy.obs_to_tensor(np.array(last))
-            values = self.model.policy.predict_values(observations).cpu().numpy().ravel()
-        buffer.rewards[list(rows), list(columns)] += self.model.gamma * values
 
 
 def make_ppo(config: GAILConfig, envs: VecNormalize, device: torch.device) -> PPO:
     """Stable-Baselines3's PPO with the configuration's settings; also the plain PPO of the benchmark."""
-    layers = list(config.net_arch)
-    same = ("seed", "n_steps", "batch_size", "n_epochs", "gamma", "gae_lambda", "clip_range", "ent_coef", "target_kl")
-    return PPO(
-        "MlpPolicy",
-        envs,
-        device=device,
-        learning_rate=LinearSchedule(config.learning_rate, 0.0, 1.0),
-        policy_kwargs={
-            "net_arch": {"pi": layers, "vf": layers},
-            "activation_fn": nn.Tanh,
-            "log_std_init": config.log_std_init,
-        },
-        **{name: getattr(config, name) for name in same},
-    )
+    names = ("seed", "n_steps", "batch_size", "n_epochs", "gamma", "gae_lambda", "clip_range", "ent_coef", "target_kl")
+    return PPO("MlpPolicy", envs, device=device, **arguments(config, names))
+
+
+def arguments(
+    settings: Any, names: Sequence[str], activation: type[nn.Module] = nn.Tanh, *, decay: bool = True
+) -> dict[str, Any]:
+    """Arguments of an on-policy algorithm: the settings of these names, networks, learning rate (to 0 with `decay`)."""
+    layers, rate = list(settings.net_arch), settings.learning_rate
+    policy = {"net_arch": {"pi": layers, "vf": layers}, "activation_fn": activation}
+    return {name: getattr(settings, name) for name in names} | {
+        "learning_rate": LinearSchedule(rate, 0.0, 1.0) if decay else rate,
+        "policy_kwargs": policy | {"log_std_init": settings.log_std_init},
+    }

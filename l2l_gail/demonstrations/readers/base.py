@@ -1,8 +1,9 @@
 """What every reader returns, and how it reports damage."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,8 +13,7 @@ KEYS = ("observations", "actions", "rewards", "terminations", "truncations")
 RawEpisode = dict[str, np.ndarray]  # by KEYS
 
 
-@dataclass(frozen=True)
-class Recording:
+class Recording(NamedTuple):
     """An opened source: what it says of itself, and its episodes, read one by one as they are asked for."""
 
     name: str
@@ -22,18 +22,13 @@ class Recording:
     episodes: Iterator[RawEpisode]
 
 
-class damage_named:
+@contextmanager
+def damage_named(name: str | Path) -> Iterator[None]:
     """Turns what h5py raises on a damaged file into one sentence."""
-
-    def __init__(self, name: str | Path) -> None:
-        self.name = name
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError | RuntimeError | KeyError) and not isinstance(error, UserError):
-            raise UserError(f"{self.name} is damaged or cut off: {one_line(error)}") from error
+    try:
+        yield
+    except (OSError, RuntimeError, KeyError) as error:
+        raise UserError(f"{name} is damaged or cut off: {one_line(error)}") from error
 
 
 def one_line(error: BaseException) -> str:

@@ -23,35 +23,28 @@ def read_npz(path: Path) -> Recording:
     return read_arrays(arrays, str(path))
 
 
-def read_arrays(given: Mapping[str, np.ndarray], path: str) -> Recording:
+def read_arrays(source: Mapping[str, np.ndarray], path: str) -> Recording:
     """The same arrays by their names; `path` is what messages call them."""
-    arrays = {key: np.asarray(value) for key, value in given.items()}
+    arrays = {key: np.asarray(value) for key, value in source.items()}
     for key in ("observations", "actions"):
         if key not in arrays:
             raise UserError(f"{path} has no array '{key}'; it holds {', '.join(sorted(arrays)) or 'nothing'}")
         if arrays[key].ndim != 2:
-            raise UserError(
-                f"{path} has {key} of shape {arrays[key].shape}; two dimensions (steps, values) would be right"
-            )
+            raise UserError(f"{path} has {key} of shape {arrays[key].shape}; (steps, values) would be right")
     steps = len(arrays["actions"])
     arrays.setdefault("rewards", np.full(steps, np.nan))
     terminations, truncations = _ends(arrays, steps, path)
-    if arrays["rewards"].shape != (steps,):
-        raise UserError(
-            f"{path} has rewards of shape {arrays['rewards'].shape} for {steps} actions; ({steps},) would be right"
-        )
     ends = np.flatnonzero(terminations | truncations) + 1
-    count = len(ends)
-    extra = len(arrays["observations"]) - steps
-    if extra not in (0, count):
+    count, given = len(ends), len(arrays["observations"])
+    if given not in (steps, steps + count):
         raise UserError(
-            f"{path} has {len(arrays['observations'])} observations for {steps} actions in {count} episodes; "
+            f"{path} has {given} observations for {steps} actions in {count} episodes; "
             f"{steps + count} (one more than actions in each episode) or {steps} would be right"
         )
 
     def episodes() -> Iterator[RawEpisode]:
         for i, (start, end) in enumerate(zip(np.r_[0, ends[:-1]], ends, strict=True)):
-            if extra:
+            if given > steps:
                 cut = slice(start, end)
                 observations, rewards = arrays["observations"][start + i : end + i + 1], arrays["rewards"][cut]
                 flags = terminations[cut], truncations[cut]
@@ -75,7 +68,7 @@ def _ends(arrays: dict[str, np.ndarray], steps: int, path: str) -> tuple[np.ndar
         right = ends.ndim == 1 and ends.dtype.kind in "iu" and len(ends) > 0
         if not right or ends[0] < 1 or (np.diff(ends.astype(np.int64)) < 1).any() or ends[-1] != steps:
             raise UserError(
-                f"{path} has episode_ends that do not rise from 1 or more to the number of actions, {steps}"
+                f"{path} has episode_ends that do not rise from at least 1 to its number of actions, {steps}"
             )
         truncations[ends.astype(np.int64) - 1] = True
     flags = {"dones": truncations, "terminations": terminations, "truncations": truncations}
@@ -84,11 +77,11 @@ def _ends(arrays: dict[str, np.ndarray], steps: int, path: str) -> tuple[np.ndar
         raise UserError(
             f"{path} does not say where episodes end; it needs episode_ends, dones, or terminations and truncations"
         )
+    for key in (*used, "rewards"):
+        shape = arrays[key].shape
+        if shape != (steps,):
+            raise UserError(f"{path} has {key} of shape {shape} for {steps} actions; ({steps},) would be right")
     for key in used:
-        if arrays[key].shape != (steps,):
-            raise UserError(
-                f"{path} has {key} of shape {arrays[key].shape} for {steps} actions; ({steps},) would be right"
-            )
         flags[key] |= arrays[key].astype(bool)
     if "terminations" in arrays:  # `dones` and `episode_ends` say that, not why, an episode ended
         truncations &= ~terminations | arrays.get("truncations", np.zeros(steps)).astype(bool)
