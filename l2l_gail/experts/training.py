@@ -5,7 +5,6 @@ Checkpoints are in Stable-Baselines3's own format, which contains pickles: open 
 
 import json
 import re
-import shutil
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -48,7 +47,8 @@ def train(settings: ExpertSettings) -> tuple[OnPolicyAlgorithm, VecNormalize]:
     else:
         if done is not None and not settings.overwrite:
             raise UserError(f"{run_dir} holds a checkpoint; continue it with --resume, or name another --run-dir")
-        shutil.rmtree(run_dir, ignore_errors=True)
+        for old in (*run_dir.glob("expert_*_steps.*"), *(run_dir / name for name in (BEST, BEST_FILTER, SCORE))):
+            old.unlink(missing_ok=True)
         normalizer = VecNormalize(make_envs(settings, settings.seed), gamma=settings.gamma)
         names = ("seed", "n_steps", "batch_size", "gamma", "gae_lambda", *OWN[settings.algo])
         shared = arguments(settings, names, ACTIVATIONS[settings.activation], decay=settings.linear_decay)

@@ -18,7 +18,7 @@ def read_npz(path: Path) -> Recording:
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path} is damaged or no .npz file of plain arrays: {one_line(error)}") from error
     return read_arrays(arrays, str(path))
 
