@@ -24,8 +24,7 @@ class Drawing(NamedTuple):
 
 
 def plain(drawings: Mapping[str, Drawing], most: int | None = None) -> dict[str, Any]:
-    """The drawings as plain values for JSON, numbers with five digits; of a curve with more points than `most`, evenly
-    chosen ones, first and last among them."""
+    """The drawings as plain values for JSON, numbers with five digits; of long curves `most` evenly chosen points."""
 
     def numbers(some: ArrayLike) -> list[float]:
         values = np.asarray(some, dtype=np.float64)

@@ -1,7 +1,5 @@
 """Files that are replaced whole or not at all; JSON and YAML."""
 
-import copy
-import enum
 import json
 import math
 import os
@@ -90,17 +88,14 @@ def plain(value: Any, *, finite: bool = False) -> Any:
         if wrong := [key for key in value if not isinstance(key, str | int)]:
             raise TypeError(f"a key must be a string or an integer, not {wrong[0]!r}")
         return {key: plain(item, finite=finite) for key, item in value.items()}
-    if isinstance(value, enum.Enum):
-        return plain(value.value, finite=finite)
     if isinstance(value, np.ndarray | np.generic | torch.Tensor):
         return plain(value.tolist(), finite=finite)
-    if isinstance(value, list | tuple | set | frozenset):
-        items = sorted(value) if isinstance(value, set | frozenset) else value
-        return [plain(item, finite=finite) for item in items]
+    if isinstance(value, list | tuple):
+        return [plain(item, finite=finite) for item in value]
     if isinstance(value, float) and finite and not math.isfinite(value):
         return None
     if value is None or isinstance(value, bool | int | float | str):
-        return copy.copy(value)
+        return value
     if isinstance(value, Path):
         return str(value)
     raise TypeError(f"cannot write a {type(value).__name__} into a run's settings or record: {value!r}")

@@ -3,9 +3,9 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +16,7 @@ METRICS = "metrics.jsonl"
 SECONDS = "time/time_elapsed"  # as Stable-Baselines3 has it: since the process began to train
 
 
-class JsonLines:
+class JsonLines(AbstractContextManager):
     """Appends rows of figures to a file, each on its way to disk when `write` returns.
 
     `after`: rows of a later step, which a run logged before it was killed and will log again, are removed first.
@@ -45,12 +45,7 @@ class JsonLines:
     def close(self) -> None:
         self._file.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -70,9 +65,7 @@ def read(path: Path | str, *, whole: bool = True) -> list[dict[str, Any]]:
         except (KeyError, ValueError, TypeError, OverflowError):
             if not whole:
                 break
-            raise UserError(
-                f"{path} is damaged: a row without a step, or with a value that is no number; restore it"
-            ) from None
+            raise UserError(f"{path} is damaged: a row lacks its step or holds no number; restore it") from None
     return rows
 
 
