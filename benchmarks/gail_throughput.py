@@ -14,10 +14,10 @@ import tyro
 from turns import compare, write
 
 from l2l_experiment import devices
-from l2l_gail import GAIL, GAILConfig, load_demonstrations
-from l2l_gail.config import TrainArgs, tuned
+from l2l_gail import GAIL, GAILConfig, load_demonstrations, tuned
 from l2l_gail.environments import environment
 from l2l_gail.leaders.ppo import make_ppo
+from l2l_gail.session import TrainArgs
 
 ROUNDS = 4
 

@@ -10,9 +10,9 @@ import tyro
 from l2l_experiment.errors import UserError, exit_on_user_error
 from l2l_experiment.run import Run
 from l2l_experiment.settings import given_flags, value_of
-from l2l_gail.config import TrainArgs, tuned
+from l2l_gail.config import tuned
 from l2l_gail.followers import settled
-from l2l_gail.session import KIND, stored_args, train
+from l2l_gail.session import KIND, TrainArgs, stored_args, train
 
 WITH_RESUME = {"--resume", "--steps", "--device", "--demos", "--threads"}
 

@@ -1,11 +1,8 @@
-"""The settings of GAIL and of a training run; `tuned.yml` holds the values per environment."""
+"""The settings of GAIL; `tuned.yml` holds the values per environment."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from importlib import resources
-from pathlib import Path
 from typing import Annotated, Literal
-
-import tyro
 
 from l2l_experiment.errors import UserError
 from l2l_experiment.settings import Count, Layers, Natural, NotNegative, Positive, Range, Seed, Share, block, check
@@ -77,25 +74,3 @@ class GAILConfig:
 def tuned(env: str) -> GAILConfig:
     """The settings of `tuned.yml` for an environment: its block over the block `default`."""
     return block(GAILConfig, resources.files("l2l_gail").joinpath("tuned.yml"), env, env=env)
-
-
-@dataclass(frozen=True)
-class TrainArgs:
-    """Imitate demonstrations with GAIL: PPO against a discriminator that Adam or a learned follower (L2L) updates."""
-
-    settings: Annotated[GAILConfig, tyro.conf.arg(name="")] = field(default_factory=GAILConfig)
-    l2l: bool = False  # Short for --follower l2l
-    demos: str | None = None  # A Minari id, a folder in Minari's layout or an .npz file; default: from expert_data/
-    num_demos: Count = 4  # Demonstrations to train on, from the first; the others only measure the discriminator
-    steps: Natural = 1_000_000  # Environment steps in all; rounded up to whole rounds
-    run_dir: Path | None = None  # Folder of the run; by default a new one in runs/
-    resume: Path | None = None  # Continue the run in this folder; beside it only --steps, --device, --demos, --threads
-    checkpoint_every: Count = 20  # Rounds between two checkpoints
-    follower_from: Path | None = None  # Start with the learned follower of this run (see also --freeze-follower)
-    eval_episodes: Count = 20  # Episodes of the evaluation at the end
-    threads: Count = 1  # CPU threads of torch; one is fastest with networks this small
-
-    def __post_init__(self) -> None:
-        check(self)
-        if self.l2l and self.settings.follower == GAILConfig.follower:
-            object.__setattr__(self, "settings", replace(self.settings, follower="l2l"))

@@ -2,10 +2,12 @@
 
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import tyro
 from stable_baselines3.common.logger import KVWriter, Logger, TensorBoardOutputFormat
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
@@ -14,14 +16,37 @@ from l2l_experiment import checkpoint, metrics, settings
 from l2l_experiment.errors import Diverged, UserError
 from l2l_experiment.interrupt import StopRequest
 from l2l_experiment.run import Run, default_folder
+from l2l_experiment.settings import Count, Natural, check
 from l2l_gail import alarms, report
-from l2l_gail.config import TrainArgs
+from l2l_gail.config import GAILConfig
 from l2l_gail.demonstrations import Demonstrations, load_demonstrations
 from l2l_gail.environments import Environment
 from l2l_gail.gail import GAIL
 
 KIND = "gail"
 BAR = {"unit": " steps", "unit_scale": True, "mininterval": 1.0, "smoothing": 0.05}  # steps/s and ETA
+
+
+@dataclass(frozen=True)
+class TrainArgs:
+    """Imitate demonstrations with GAIL: PPO against a discriminator that Adam or a learned follower (L2L) updates."""
+
+    settings: Annotated[GAILConfig, tyro.conf.arg(name="")] = field(default_factory=GAILConfig)
+    l2l: bool = False  # Short for --follower l2l
+    demos: str | None = None  # A Minari id, a folder in Minari's layout or an .npz file; default: from expert_data/
+    num_demos: Count = 4  # Demonstrations to train on, from the first; the others only measure the discriminator
+    steps: Natural = 1_000_000  # Environment steps in all; rounded up to whole rounds
+    run_dir: Path | None = None  # Folder of the run; by default a new one in runs/
+    resume: Path | None = None  # Continue the run in this folder; beside it only --steps, --device, --demos, --threads
+    checkpoint_every: Count = 20  # Rounds between two checkpoints
+    follower_from: Path | None = None  # Start with the learned follower of this run (see also --freeze-follower)
+    eval_episodes: Count = 20  # Episodes of the evaluation at the end
+    threads: Count = 1  # CPU threads of torch; one is fastest with networks this small
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.l2l and self.settings.follower == GAILConfig.follower:
+            object.__setattr__(self, "settings", replace(self.settings, follower="l2l"))
 
 
 def train(args: TrainArgs, resumed: Run | None = None) -> Run:
