@@ -24,8 +24,7 @@ class Images:
 
     integers: Tensor
     labels: Tensor
-    white: int = 255
-    """The integer that stands for 1."""
+    white: int = 255  # The integer that stands for 1
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -53,21 +52,17 @@ class DataSet:
     name: str
     classes: int
     loader: Callable[..., tuple[Any, Any]]
-    source: str
-    """Where the images come from, for the card of every classifier that is trained on them."""
+    source: str  # Where the images come from, for the card of every classifier that is trained on them
     moments: Moments | None = None
     """Mean and standard deviation of the pixels, a value per channel; None: those of the training images."""
     augmentation: Augmentation = "none"
     """Whether training images are shifted by up to four pixels (crop), and flipped from left to right by chance."""
-    model: str = "preact-tiny"
-    """The classifier by default."""
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    """Other settings by default, over those of ATConfig."""
+    model: str = "preact-tiny"  # The classifier by default
+    settings: Mapping[str, Any] = field(default_factory=dict)  # Other settings by default, over those of ATConfig
     grade: Literal["none", "quick", "standard"] = "none"
     """How runs are graded by default, on `grade_images` of the test images (None: on all)."""
     grade_images: int | None = None
-    takes_folder: bool = False
-    """Whether the loader takes the folder of --data-dir, or None to fetch the files."""
+    takes_folder: bool = False  # Whether the loader takes the folder of --data-dir, or None to fetch the files
 
     def read(self, data_dir: Path | None = None) -> tuple[Images, Images]:
         """Training and test images; UserError if they are not what they should be."""

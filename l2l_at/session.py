@@ -33,28 +33,21 @@ class TrainArgs:
     """Train a classifier to withstand small perturbations of its input, with a learned or a hand-designed attacker."""
 
     settings: Annotated[ATConfig, tyro.conf.arg(name="")] = field(default_factory=ATConfig)
-    list: bool = False
-    """Print the methods, a line each, and do nothing else."""
+    list: bool = False  # Print the methods, a line each, and do nothing else
     data_dir: Path | None = None
     """Folder with the official CIFAR files, packed or unpacked; without it they are fetched into a cache."""
-    run_dir: Path | None = None
-    """Folder of the run; by default a new one in runs/."""
+    run_dir: Path | None = None  # Folder of the run; by default a new one in runs/
     resume: Path | None = None
     """Continue the run in this folder from its last checkpoint; no other flag may be given beside it."""
-    checkpoint_every: Count = 1
-    """Epochs between two checkpoints."""
-    probe_every: Count = 1
-    """Epochs between two measurements on held-out and training images."""
-    probe_images: Count = 1000
-    """Measure on so many held-out images; the best classifier is chosen by them."""
+    checkpoint_every: Count = 1  # Epochs between two checkpoints
+    probe_every: Count = 1  # Epochs between two measurements on held-out and training images
+    probe_images: Count = 1000  # Measure on so many held-out images; the best classifier is chosen by them
     stop_on_collapse: bool = False
     """End the run when catastrophic overfitting is seen, instead of only raising the alarm."""
     grade: Literal["none", "quick", "standard"] | None = None
     """Have the result attacked by others' code at the end; by default quick for digits, none for CIFAR."""
-    grade_images: Count | None = None
-    """Grade on so many test images only; by default 100 of the digits, all of CIFAR."""
-    threads: Count = 1
-    """CPU threads of torch."""
+    grade_images: Count | None = None  # Grade on so many test images only; by default 100 of the digits, all of CIFAR
+    threads: Count = 1  # CPU threads of torch
 
     def __post_init__(self) -> None:
         settings.check(self)
