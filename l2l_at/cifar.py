@@ -116,4 +116,4 @@ def _part(source: Path, file: str, layout: Layout, records: int) -> Arrays:
     labels = rows[:, layout.labels - 1].astype(np.int64)
     if labels.max() >= layout.classes:
         raise UserError(f"{file} holds the label {labels.max()} where labels lie below {layout.classes}; {wrong}")
-    return rows[:, layout.labels :].reshape(-1, 3, 32, 32), labels
+    return rows[:, layout.labels :].copy().reshape(-1, 3, 32, 32), labels
