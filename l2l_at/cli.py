@@ -80,8 +80,7 @@ class GradeArgs:
 
     path: Annotated[Path, tyro.conf.Positional]
     """A run's folder (its best classifier), or a folder with model.safetensors and card.json."""
-    tier: Tier = "quick"
-    """quick: APGD-CE and APGD-T; standard: all four attacks of AutoAttack. Both with foolbox's PGD-50 beside them."""
+    tier: Tier = "quick"  # APGD-CE and APGD-T (quick) or all of AutoAttack (standard), and foolbox's PGD-50 beside them
     images: Count | None = None  # Only the first so many test images; by default all
     norm: Norm | None = None  # Norm of the threat model; by default that of the training
     eps: str | None = None  # Radius, a number or a fraction such as 8/255; by default that of the training
@@ -101,16 +100,8 @@ def grade_main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(args.threads)
     run = Run.open(args.path, kind=KIND) if (args.path / "record.json").is_file() else None
     with nullcontext() if run is None else run.held():  # a run that is still training replaces its classifier
-        record = grade_folder(
-            args.path,
-            tier=args.tier,
-            images=args.images,
-            seed=args.seed,
-            norm=args.norm,
-            eps=args.eps,
-            data_dir=args.data_dir,
-            device=devices.resolve(args.device, auto="cuda"),
-        )
+        how = {name: value for name, value in vars(args).items() if name not in ("path", "device", "threads")}
+        record = grade_folder(args.path, **how, device=devices.resolve(args.device, auto="cuda"))
         if run is not None and args.norm is None and args.eps is None:  # the threat model that it was trained for
             keep_grade(run, record)
 

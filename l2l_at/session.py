@@ -3,7 +3,7 @@
 import math
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -261,7 +261,7 @@ class Session:
     def state_dict(self) -> dict[str, Any]:
         return {
             "trainer": self.trainer.state_dict(),
-            "alarm": self.alarm.state_dict(),
+            "alarm": asdict(self.alarm),
             "best": self.best,
             "seconds": self.seconds,
             "collapsed_at": self.collapsed_at,
@@ -273,7 +273,7 @@ class Session:
         if "trainer" not in state:
             raise UserError(f"the checkpoint in {self.run.folder} is none of adversarial training")
         self.trainer.load_state_dict(state["trainer"])
-        self.alarm.load_state_dict(state["alarm"])
+        self.alarm = alarms.CollapseAlarm(**state["alarm"])
         self.best, self.seconds, self.collapsed_at = state["best"], state["seconds"], state["collapsed_at"]
         self.sums = {name: (total, count) for name, (total, count) in state["sums"].items()}
         # A classifier exported after this checkpoint belongs to a future that was given up: the next one replaces it.
