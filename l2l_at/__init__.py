@@ -15,17 +15,5 @@ from l2l_at.grading import grade
 from l2l_at.threat import Threat
 from l2l_at.trainer import Trainer, train
 
-__all__ = [
-    "DATASETS",
-    "ATConfig",
-    "DataSet",
-    "Images",
-    "Task",
-    "Threat",
-    "Trainer",
-    "datasets",
-    "grade",
-    "load",
-    "train",
-    "tuned",
-]
+__all__ = ["DATASETS", "ATConfig", "DataSet", "Images", "Task", "Threat", "Trainer"]
+__all__ += ["datasets", "grade", "load", "train", "tuned"]

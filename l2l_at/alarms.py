@@ -1,6 +1,6 @@
 """The alarm of adversarial training: catastrophic overfitting."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 
 @dataclass
@@ -28,14 +28,6 @@ class CollapseAlarm:
         illusion = one - ten > self.gap and (ten < one / 2 or lost)
         self.raised = illusion or (self.raised and lost)
         return self.raised
-
-    def state_dict(self) -> dict[str, float]:
-        """All that it remembers."""
-        return asdict(self)
-
-    def load_state_dict(self, state: dict[str, float]) -> None:
-        """The inverse of `state_dict`."""
-        self.__dict__.update(state)
 
 
 def message(epoch: float, figures: dict[str, float]) -> str:

@@ -6,6 +6,7 @@ direction of attack is minus the gradient that a rule is given.
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, get_args
 
 import torch
@@ -23,14 +24,10 @@ class GenBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(
-            nn.BatchNorm2d(inputs, affine=False),
-            nn.PReLU(),
-            nn.Conv2d(inputs, outputs, 3, padding=1),
-            nn.BatchNorm2d(outputs, affine=False),
-            nn.PReLU(),
-            nn.Conv2d(outputs, outputs, 3, padding=1),
-        )
+        layers = []
+        for width in (inputs, outputs):
+            layers += [nn.BatchNorm2d(width, affine=False), nn.PReLU(), nn.Conv2d(width, outputs, 3, padding=1)]
+        self.body = nn.Sequential(*layers)
         self.shortcut = nn.Sequential() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -41,26 +38,18 @@ class GenBlock(nn.Module):
 
 
 def _stem(inputs: int, outputs: int, stride: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False), nn.BatchNorm2d(outputs, eps=1e-3), nn.ReLU()
-    )
+    conv = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(outputs, eps=1e-3), nn.ReLU())
 
 
 def _at_full_size(inputs: int, channels: int, widths: tuple[int, ...]) -> nn.Sequential:
-    blocks = [GenBlock(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)]
-    return nn.Sequential(
-        _stem(inputs, widths[0], 1),
-        *blocks,
-        nn.BatchNorm2d(widths[-1], affine=False),
-        nn.Conv2d(widths[-1], channels, 3, padding=1),
-    )
+    blocks = [GenBlock(a, b) for a, b in pairwise(widths)]
+    stem, head = _stem(inputs, widths[0], 1), nn.Conv2d(widths[-1], channels, 3, padding=1)
+    return nn.Sequential(stem, *blocks, nn.BatchNorm2d(widths[-1], affine=False), head)
 
 
 def wide(inputs: int, channels: int) -> nn.Sequential:
-    """The attacker of every published training script: 1,747,851 weights for CIFAR with a gradient as input.
-
-    The published module has one more, a scale that its forward pass does not use.
-    """
+    """The attacker of every published training script: 1,747,851 weights, without a scale that it does not use."""
     return _at_full_size(inputs, channels, (64, 128, 256, 128, 64))
 
 
@@ -96,13 +85,8 @@ def tiny(inputs: int, channels: int, width: int = 32, *, zero_head: bool = True)
     if zero_head:
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)
-    return nn.Sequential(
-        nn.Conv2d(inputs, width, 3, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(width, width, 3, padding=1),
-        nn.ReLU(),
-        head,
-    )
+    first, second = nn.Conv2d(inputs, width, 3, padding=1), nn.Conv2d(width, width, 3, padding=1)
+    return nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), head)
 
 
 PUBLISHED = {"wide": wide, "slim": Slim, "two-layer": two_layer}
@@ -191,8 +175,7 @@ class ResidualAttacker(Attacker):
         super().__init__()
         if unknown := set(sees) - set(get_args(Input)):
             raise UserError(f"an attacker can see {', '.join(get_args(Input))}, not {', '.join(sorted(unknown))}")
-        self.radius, self.size, self.sees, self.scale = radius, size, sees, scale
-        self.soft_sign = soft_sign
+        self.radius, self.size, self.sees, self.scale, self.soft_sign = radius, size, sees, scale, soft_sign
         self.network = tiny(channels * len(sees), channels, width, zero_head=soft_sign) if sees else None
         self.log_size = nn.Parameter(torch.zeros(()), requires_grad=soft_sign)
         self.log_sharpness = nn.Parameter(torch.zeros(()), requires_grad=soft_sign)

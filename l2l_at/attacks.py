@@ -109,20 +109,10 @@ def descend(objective: Objective, start: Tensor, images: Tensor, threat: Threat,
 
 
 def pgd(
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    threat: Threat,
-    *,
-    steps: int = 10,
-    size: float = 0.25,
-    random_start: bool = True,
+    model: nn.Module, images: Tensor, labels: Tensor, threat: Threat, *, steps: int = 10, size: float = 0.25
 ) -> Tensor:
-    """Perturbations by projected gradient descent (Madry et al., 2018) on the cross-entropy; no graph.
-
-    The model is used in the mode it is in.
-    """
-    start = threat.random_start(images) if random_start else torch.zeros_like(images)
+    """Perturbations by projected gradient descent (Madry et al., 2018) on the cross-entropy, without a graph."""
+    start = threat.random_start(images)
     return descend(minus_loss(model, images, labels), start, images, threat, steps=steps, size=size)
 
 

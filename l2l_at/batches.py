@@ -15,14 +15,10 @@ PADDING = 4  # pixels by which augmentation may shift an image
 class Batch(NamedTuple):
     """What a method sees at once."""
 
-    images: Tensor
-    """In [0, 1], float32, shape (batch, channels, height, width)."""
-    labels: Tensor
-    """int64, shape (batch,)."""
-    rows: Tensor | None = None
-    """Which training images these are, int64, shape (batch,); None: they are none of them."""
-    frame: Tensor | None = None
-    """How they were moved by augmentation: a `random_frame`, or None: not at all."""
+    images: Tensor  # In [0, 1], float32, shape (batch, channels, height, width)
+    labels: Tensor  # int64, shape (batch,)
+    rows: Tensor | None = None  # Which training images these are, int64, shape (batch,); None: they are none of them
+    frame: Tensor | None = None  # How they were moved by augmentation: a `random_frame`, or None: not at all
 
 
 class Batches:

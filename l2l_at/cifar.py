@@ -20,7 +20,7 @@ class Layout:
     md5: str
     folder: str
     train: tuple[str, ...]
-    test: tuple[str, ...]
+    test: str
     records: int  # in each file of `train`
     labels: int
     classes: int
@@ -37,7 +37,7 @@ LAYOUTS = {
         md5="c32a1d4ab5d03f1284b67883e8d87530",
         folder="cifar-10-batches-bin",
         train=tuple(f"data_batch_{i}.bin" for i in range(1, 6)),
-        test=("test_batch.bin",),
+        test="test_batch.bin",
         records=10_000,
         labels=1,
         classes=10,
@@ -47,7 +47,7 @@ LAYOUTS = {
         md5="03b5dce01913d631647c71ecec9e9cb8",
         folder="cifar-100-binary",
         train=("train.bin",),
-        test=("test.bin",),
+        test="test.bin",
         records=50_000,
         labels=2,
         classes=100,
@@ -67,13 +67,12 @@ def read(name: str, data_dir: Path | None = None) -> tuple[Arrays, Arrays]:
     """
     layout = LAYOUTS[name]
     source = _fetched(layout) if data_dir is None else _found(layout, data_dir)
-    train = [_parse(_bytes(source, file, layout), file, layout, layout.records) for file in layout.train]
-    test = [_parse(_bytes(source, file, layout), file, layout, TEST_RECORDS) for file in layout.test]
-    return _join(train), _join(test)
+    parts = [_part(source, file, layout, layout.records) for file in layout.train]
+    train = tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    return train, _part(source, layout.test, layout, TEST_RECORDS)
 
 
 def _fetched(layout: Layout) -> Path:
-    """The archive in the cache."""
     known, cache = f"md5:{layout.md5}", pooch.os_cache("l2l")
     try:
         return Path(pooch.retrieve(layout.url, known, fname=layout.archive, path=cache, progressbar=True))
@@ -97,37 +96,24 @@ def _found(layout: Layout, data_dir: Path) -> Path:
     )
 
 
-def _bytes(source: Path, file: str, layout: Layout) -> bytes:
-    """A file's content, from a folder or an archive."""
+def _part(source: Path, file: str, layout: Layout, records: int) -> Arrays:
+    """Images and labels of one file in a folder or an archive."""
     try:
         if source.is_dir():
-            return (source / file).read_bytes()
-        with tarfile.open(source) as tar:
-            return tar.extractfile(f"{layout.folder}/{file}").read()
+            raw = np.fromfile(source / file, dtype=np.uint8)
+        else:
+            with tarfile.open(source) as tar:
+                raw = np.frombuffer(tar.extractfile(f"{layout.folder}/{file}").read(), dtype=np.uint8)
     except (KeyError, AttributeError):  # there is none of that name, or it is a folder
         raise UserError(f"{source} holds no file {layout.folder}/{file}; fetch it again from {layout.url}") from None
     except (OSError, EOFError, tarfile.TarError) as error:
         what = f"cannot read {source / file}" if source.is_dir() else f"{source} is damaged"
         raise UserError(f"{what} ({error}); fetch it again from {layout.url}") from error
-
-
-def _parse(content: bytes, file: str, layout: Layout, records: int) -> Arrays:
-    raw = np.frombuffer(content, dtype=np.uint8)
-    expected = records * (layout.labels + PIXELS)
-    if raw.size != expected:
-        raise UserError(
-            f"{file} has {raw.size:,} bytes where {records:,} records need {expected:,}; "
-            f"it is cut off, or not a file of {layout.folder}"
-        )
-    rows = raw.reshape(records, layout.labels + PIXELS)
+    wrong, size = f"it is damaged, or not a file of {layout.folder}", layout.labels + PIXELS
+    if raw.size != records * size:
+        raise UserError(f"{file} has {raw.size:,} bytes where {records:,} records need {records * size:,}; {wrong}")
+    rows = raw.reshape(records, size)
     labels = rows[:, layout.labels - 1].astype(np.int64)
     if labels.max() >= layout.classes:
-        raise UserError(
-            f"{file} holds the label {labels.max()} where labels lie below {layout.classes}; "
-            f"it is damaged, or not a file of {layout.folder}"
-        )
-    return rows[:, layout.labels :].reshape(-1, 3, 32, 32), labels
-
-
-def _join(parts: list[Arrays]) -> Arrays:
-    return np.concatenate([images for images, _ in parts]), np.concatenate([labels for _, labels in parts])
+        raise UserError(f"{file} holds the label {labels.max()} where labels lie below {layout.classes}; {wrong}")
+    return rows[:, layout.labels :].copy().reshape(-1, 3, 32, 32), labels

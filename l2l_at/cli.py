@@ -12,10 +12,9 @@ from typing import Annotated, Literal
 import torch
 import tyro
 
-from l2l_at import parallel
+from l2l_at import methods, parallel
 from l2l_at.config import tuned
 from l2l_at.grading import Tier, grade_folder, keep_grade
-from l2l_at.methods import METHODS
 from l2l_at.session import KIND, TrainArgs, follow, stored_args, train
 from l2l_at.threat import Norm
 from l2l_experiment import devices, settings
@@ -34,6 +33,7 @@ def parse(argv: Sequence[str]) -> TrainArgs:
         raise UserError(f"--norm {args.settings.norm} needs --eps: the default radius is one of linf")
     if args.grade_images is not None and args.tier == "none":
         raise UserError("--grade-images would change nothing without --grade quick or standard")
+    methods.check(args.settings)
     # Resuming from another folder must find the same images.
     return args if args.data_dir is None else replace(args, data_dir=args.data_dir.resolve())
 
@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     args, run = parse(argv), None
     if args.list:
-        print("\n".join(f"{name:12} {recipe}" for name, recipe in METHODS.items()))
+        print("\n".join(f"{name:12} {recipe}" for name, recipe in methods.METHODS.items()))
         return
     keep_freed_memory()
     if args.resume is not None:
@@ -80,22 +80,14 @@ class GradeArgs:
 
     path: Annotated[Path, tyro.conf.Positional]
     """A run's folder (its best classifier), or a folder with model.safetensors and card.json."""
-    tier: Tier = "quick"
-    """quick: APGD-CE and APGD-T; standard: all four attacks of AutoAttack. Both with foolbox's PGD-50 beside them."""
-    images: Count | None = None
-    """Only the first so many test images; by default all."""
-    norm: Norm | None = None
-    """Norm of the threat model; by default that of the training."""
-    eps: str | None = None
-    """Radius, a number or a fraction such as 8/255; by default that of the training."""
-    seed: Seed = 0
-    """Seed of the attacks."""
-    data_dir: Path | None = None
-    """Folder with the official CIFAR files; without it they are fetched into a cache."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to attack."""
-    threads: Count = 1
-    """CPU threads of torch."""
+    tier: Tier = "quick"  # APGD-CE and APGD-T (quick) or all of AutoAttack (standard), and foolbox's PGD-50 beside them
+    images: Count | None = None  # Only the first so many test images; by default all
+    norm: Norm | None = None  # Norm of the threat model; by default that of the training
+    eps: str | None = None  # Radius, a number or a fraction such as 8/255; by default that of the training
+    seed: Seed = 0  # Seed of the attacks
+    data_dir: Path | None = None  # Folder with the official CIFAR files; without it they are fetched into a cache
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # Where to attack
+    threads: Count = 1  # CPU threads of torch
 
     def __post_init__(self) -> None:
         settings.check(self)
@@ -108,16 +100,8 @@ def grade_main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(args.threads)
     run = Run.open(args.path, kind=KIND) if (args.path / "record.json").is_file() else None
     with nullcontext() if run is None else run.held():  # a run that is still training replaces its classifier
-        record = grade_folder(
-            args.path,
-            tier=args.tier,
-            images=args.images,
-            seed=args.seed,
-            norm=args.norm,
-            eps=args.eps,
-            data_dir=args.data_dir,
-            device=devices.resolve(args.device, auto="cuda"),
-        )
+        how = {name: value for name, value in vars(args).items() if name not in ("path", "device", "threads")}
+        record = grade_folder(args.path, **how, device=devices.resolve(args.device, auto="cuda"))
         if run is not None and args.norm is None and args.eps is None:  # the threat model that it was trained for
             keep_grade(run, record)
 

@@ -14,7 +14,7 @@ from l2l_at import cifar
 from l2l_experiment.errors import UserError
 
 Augmentation = Literal["none", "crop", "crop-flip"]
-Moments = tuple[tuple[float, ...], tuple[float, ...]]
+Moments = tuple[tuple[float, ...], tuple[float, ...]]  # mean and standard deviation, a value per channel
 DIGITS_TEST = 360  # of 1797, split off by one fixed seed: every run and every table has the same test set
 
 
@@ -24,8 +24,7 @@ class Images:
 
     integers: Tensor
     labels: Tensor
-    white: int = 255
-    """The integer that stands for 1."""
+    white: int = 255  # The integer that stands for 1
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -35,11 +34,9 @@ class Images:
         return self.integers[rows].float() / self.white, self.labels[rows]
 
     def subset(self, rows: Tensor | slice) -> "Images":
-        """Some of the images, as a set of their own."""
         return replace(self, integers=self.integers[rows], labels=self.labels[rows])
 
     def to(self, device: torch.device) -> "Images":
-        """The same on another device."""
         return replace(self, integers=self.integers.to(device), labels=self.labels.to(device))
 
 
@@ -53,21 +50,14 @@ class DataSet:
     name: str
     classes: int
     loader: Callable[..., tuple[Any, Any]]
-    source: str
-    """Where the images come from, for the card of every classifier that is trained on them."""
-    moments: Moments | None = None
-    """Mean and standard deviation of the pixels, a value per channel; None: those of the training images."""
-    augmentation: Augmentation = "none"
-    """Whether training images are shifted by up to four pixels (crop), and flipped from left to right by chance."""
-    model: str = "preact-tiny"
-    """The classifier by default."""
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    """Other settings by default, over those of ATConfig."""
-    grade: Literal["none", "quick", "standard"] = "none"
-    """How runs are graded by default, on `grade_images` of the test images (None: on all)."""
-    grade_images: int | None = None
-    takes_folder: bool = False
-    """Whether the loader takes the folder of --data-dir, or None to fetch the files."""
+    source: str  # Where the images come from, for the card of every classifier that is trained on them
+    moments: Moments | None = None  # Of the pixels in [0, 1]; None: those of the training images
+    augmentation: Augmentation = "none"  # Shift training images by up to four pixels (crop), and mirror half (flip)
+    model: str = "preact-tiny"  # The classifier by default
+    settings: Mapping[str, Any] = field(default_factory=dict)  # Other settings by default, over those of ATConfig
+    grade: Literal["none", "quick", "standard"] = "none"  # How runs are graded by default
+    grade_images: int | None = None  # On so many test images; None: on all
+    takes_folder: bool = False  # Whether the loader takes the folder of --data-dir, or None to fetch the files
 
     def read(self, data_dir: Path | None = None) -> tuple[Images, Images]:
         """Training and test images; UserError if they are not what they should be."""
@@ -76,22 +66,18 @@ class DataSet:
         parts = self.loader(data_dir) if self.takes_folder else self.loader()
         train, test = (part if isinstance(part, Images) else Images(*map(torch.as_tensor, part)) for part in parts)
         for images in (train, test):
-            self._check(images, train)
+            integers, labels = images.integers, images.labels
+            if integers.dtype != torch.uint8 or integers.dim() != 4 or integers.shape[1:] != train.integers.shape[1:]:
+                raise UserError(
+                    f"the images of {self.name} must be uint8 of shape (n, channels, height, width), training and test "
+                    f"alike; got {integers.dtype} of shape {tuple(integers.shape)}"
+                )
+            if labels.dtype != torch.int64 or labels.shape != integers.shape[:1] or not len(labels):
+                raise UserError(f"the labels of {self.name} must be int64, one an image; got {labels.dtype}")
+            if labels.min() < 0 or labels.max() >= self.classes:
+                reach = f"{labels.min()} to {labels.max()}"
+                raise UserError(f"the labels of {self.name} must lie in [0, {self.classes}), got {reach}")
         return train, test
-
-    def _check(self, images: Images, like: Images) -> None:
-        integers, labels = images.integers, images.labels
-        if integers.dtype != torch.uint8 or integers.dim() != 4 or integers.shape[1:] != like.integers.shape[1:]:
-            raise UserError(
-                f"the images of {self.name} must be uint8 of shape (n, channels, height, width), those of training and "
-                f"test alike; got {integers.dtype} of shape {tuple(integers.shape)}"
-            )
-        if labels.dtype != torch.int64 or labels.shape != integers.shape[:1] or not len(labels):
-            raise UserError(f"the labels of {self.name} must be int64, one an image; got {labels.dtype}")
-        if labels.min() < 0 or labels.max() >= self.classes:
-            raise UserError(
-                f"the labels of {self.name} must lie in [0, {self.classes}), got {labels.min()} to {labels.max()}"
-            )
 
     @cached_property
     def normalisation(self) -> Moments:
@@ -101,8 +87,7 @@ class DataSet:
     @property
     def deviation(self) -> float:
         """The pixels' standard deviation, mean over channels."""
-        deviations = self.normalisation[1]
-        return sum(deviations) / len(deviations)
+        return sum(self.normalisation[1]) / len(self.normalisation[1])
 
     def note(self, data_dir: Path | None = None) -> str:
         """Where the images of a run came from."""
@@ -131,10 +116,7 @@ def _read_digits() -> tuple[Images, Images]:
 
 
 def _cifar(name: str, classes: int, mean: tuple[float, ...], deviation: tuple[float, ...]) -> DataSet:
-    """CIFAR, with moments as in the published FAST-BAT code.
-
-    The learned attacker's own settings are the same everywhere; `attacker` is the network of the published L2L methods.
-    """
+    """CIFAR, with moments as in the published FAST-BAT code."""
     return DataSet(
         name,
         classes,
@@ -148,18 +130,17 @@ def _cifar(name: str, classes: int, mean: tuple[float, ...], deviation: tuple[fl
     )
 
 
-DIGITS = DataSet(
-    "digits",
-    10,
-    _read_digits,
-    "scikit-learn's digits",
-    moments=((0.3053,), (0.3760,)),
-    model="small-cnn",
-    grade="quick",
-    grade_images=100,
-)
 DATASETS: dict[str, DataSet] = {
-    "digits": DIGITS,
+    "digits": DataSet(
+        "digits",
+        10,
+        _read_digits,
+        "scikit-learn's digits",
+        moments=((0.3053,), (0.3760,)),
+        model="small-cnn",
+        grade="quick",
+        grade_images=100,
+    ),
     "cifar10": _cifar("cifar10", 10, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     "cifar100": _cifar("cifar100", 100, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
 }
@@ -192,12 +173,7 @@ class Task:
 
 
 def load(
-    data: str | DataSet,
-    *,
-    data_dir: Path | None = None,
-    holdout: float = 0.1,
-    seed: int = 0,
-    subset: int | None = None,
+    data: str | DataSet, *, data_dir: Path | None = None, holdout: float = 0.1, seed: int = 0, subset: int | None = None
 ) -> Task:
     """A data set, or the one of that name, split for a run.
 
@@ -214,16 +190,10 @@ def load(
     except ValueError as error:
         raise UserError(f"--holdout leaves too few images of a class to split {len(train):,} images by it") from error
     if subset is not None and subset < len(rows):
-        rows = _some(rows, labels[rows], subset, seed)
+        rows = np.random.default_rng(seed).permutation(rows)
+        turn = np.empty(len(rows), dtype=np.int64)  # the first of each class, then the second of each class, and so on
+        for label in np.unique(labels):
+            members = labels[rows] == label
+            turn[members] = np.arange(members.sum())
+        rows = rows[np.argsort(turn, kind="stable")][:subset]
     return Task(data, train.subset(torch.from_numpy(rows)), train.subset(torch.from_numpy(held)), test)
-
-
-def _some(rows: np.ndarray, labels: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """So many of the rows, with every class as often as any other as far as that goes."""
-    order = np.random.default_rng(seed).permutation(len(rows))
-    # The first of each class, then the second of each class, and so on.
-    turn = np.empty(len(rows), dtype=np.int64)
-    for label in np.unique(labels):
-        members = order[labels[order] == label]
-        turn[members] = np.arange(len(members))
-    return rows[order[np.argsort(turn[order], kind="stable")][:count]]

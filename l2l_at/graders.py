@@ -26,8 +26,7 @@ class Attacked:
 
     fooled: Tensor
     """bool, shape (batch,): a perturbation was found that is in the threat model and changes the prediction."""
-    messages: tuple[str, ...]
-    """What the attack's own checks had to say."""
+    messages: tuple[str, ...]  # What the attack's own checks had to say
 
 
 def attack(name: str, model: nn.Module, images: Tensor, labels: Tensor, threat: Threat, *, seed: int) -> Attacked:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +19,6 @@ from l2l_experiment.files import write_atomically
 from l2l_experiment.run import Run
 
 Tier = Literal["quick", "standard"]
-CLASSES_NEEDED = 10  # AutoAttack's targeted attacks aim at nine other classes
 
 
 @dataclass
@@ -69,10 +67,8 @@ class Grade:
 
 def suspicions(grade: Grade) -> list[str]:
     """Ways in which attacks disagree that smell of masked gradients."""
-    found = []
-    clean, ce = grade.accuracy("clean"), grade.accuracy("apgd-ce")
-    targeted, second = grade.accuracy("apgd-t"), grade.accuracy(graders.FOOLBOX)
-    points = 1 / grade.count  # one image is no disagreement
+    clean, ce, targeted, second = map(grade.accuracy, ("clean", "apgd-ce", "apgd-t", graders.FOOLBOX))
+    found, points = [], 1 / grade.count  # one image is no disagreement
     if second < targeted - max(0.01, 2 * points):
         found.append(f"foolbox's PGD breaks more ({second:.1%} left) than AutoAttack's gradients ({targeted:.1%} left)")
     if ce - targeted > 0.1:
@@ -110,7 +106,8 @@ def grade(
     made_by = [graders.package_of(name) for name in (graders.FOOLBOX, *graders.AUTOATTACK["standard"])]
     made_by += [f"torch {torch.__version__}", images.device.type]
     what = {"made by": sorted(set(made_by)), "norm": threat.norm, "radius": threat.radius, "seed": seed, "shard": shard}
-    done = _Progress(path, what | {"of": fingerprint(model, images, labels)})
+    what["of"] = fingerprint(model, images, labels)
+    shards = _shards(path, what)
     starts = range(0, len(labels), shard)
     bar = tqdm(total=len(starts) * len(grade.attacks), unit=" shards", mininterval=1.0)
     with evaluating(model), full_precision(), bar:
@@ -121,18 +118,20 @@ def grade(
             grade.flags.setdefault("clean", []).extend(right.tolist())
             left = right
             for name in grade.attacks:
-                before = right if name == graders.FOOLBOX else left
                 bar.set_postfix_str(name, refresh=False)
-                after, messages = done.look_up(
-                    f"{name}/{start}",
-                    before,
-                    lambda n=name, x=x, y=y, b=before, s=start: _withstand(n, model, x, y, b, threat, seed + s),
-                )
-                left = left if name == graders.FOOLBOX else after
-                grade.flags.setdefault(name, []).extend(after.tolist())
-                grade.messages.extend(m for m in messages if m not in grade.messages)
+                if (key := f"{name}/{start}") not in shards:
+                    after, messages = right.clone() if name == graders.FOOLBOX else left.clone(), []
+                    if (before := after.clone()).any():
+                        attacked = graders.attack(name, model, x[before], y[before], threat, seed=seed + start)
+                        after[before], messages = ~attacked.fooled, list(attacked.messages)
+                    shards[key] = {"right": after.tolist(), "messages": messages}
+                    if path is not None:
+                        write_atomically(path, json.dumps({"what": what, "shards": shards}).encode())
+                found = shards[key]["right"]
+                left = left if name == graders.FOOLBOX else torch.tensor(found, device=left.device)
+                grade.flags.setdefault(name, []).extend(found)
+                grade.messages.extend(m for m in shards[key]["messages"] if m not in grade.messages)
                 bar.update()
-    assert all(len(flags) == len(labels) for flags in grade.flags.values())
     return grade.summary()
 
 
@@ -142,18 +141,6 @@ def fingerprint(model: nn.Module, images: Tensor, labels: Tensor) -> str:
     for tensor in (*model.state_dict().values(), images, labels):
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _withstand(
-    name: str, model: nn.Module, x: Tensor, y: Tensor, before: Tensor, threat: Threat, seed: int
-) -> tuple[Tensor, list[str]]:
-    """Which images of a shard are still right after an attack on those that were before it."""
-    if not before.any():
-        return before, []
-    attacked = graders.attack(name, model, x[before], y[before], threat, seed=seed)
-    after = before.clone()
-    after[before] = ~attacked.fooled
-    return after, list(attacked.messages)
 
 
 def check(images: Tensor, labels: Tensor, threat: Threat, classes: int | None) -> None:
@@ -166,38 +153,20 @@ def check(images: Tensor, labels: Tensor, threat: Threat, classes: int | None) -
             "normalisation belongs inside the model"
         )
     if classes is not None:
-        if classes < CLASSES_NEEDED:
+        if classes < 10:  # they aim at nine other classes
             raise UserError(f"AutoAttack's targeted attacks need at least ten classes, this task has {classes}")
         if labels.min() < 0 or labels.max() >= classes:
             raise UserError(f"labels must lie in [0, {classes}), these reach from {labels.min()} to {labels.max()}")
     threat.check(tuple(images.shape[1:]))
 
 
-class _Progress:
+def _shards(path: Path | None, what: dict[str, Any]) -> dict[str, Any]:
     """Results of shards on disk, so that a grading that was cut off goes on; a change of what is graded starts anew."""
-
-    def __init__(self, path: Path | None, what: dict[str, Any]) -> None:
-        self.path, self.content = path, {"what": what, "shards": {}}
-        if path is not None and path.is_file():
-            try:
-                found = json.loads(path.read_text(encoding="utf-8"))
-            except ValueError:
-                found = {}  # cut off or damaged: nothing is lost but time
-            if found.get("what") == what:
-                self.content = found
-
-    def look_up(
-        self, key: str, before: Tensor, make: Callable[[], tuple[Tensor, list[str]]]
-    ) -> tuple[Tensor, list[str]]:
-        """The result of a shard, made if it is not there."""
-        stored = self.content["shards"].get(key)
-        if stored is not None:
-            return torch.tensor(stored["right"], device=before.device), stored["messages"]
-        after, messages = make()
-        self.content["shards"][key] = {"right": after.tolist(), "messages": messages}
-        if self.path is not None:
-            write_atomically(self.path, json.dumps(self.content).encode())
-        return after, messages
+    try:
+        found = {} if path is None else json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, FileNotFoundError):
+        found = {}  # cut off or damaged: nothing is lost but time
+    return found["shards"] if found.get("what") == what else {}
 
 
 def grade_folder(
@@ -218,13 +187,10 @@ def grade_folder(
     if norm not in (None, trained.norm) and eps is None:
         raise UserError(f"--norm {norm} needs --eps: a radius in {trained.norm} means something else in {norm}")
     data = datasets.find(card["dataset"])
-    radius = trained.radius if eps is None else parse_radius(eps, data.deviation)
-    threat = Threat(norm or trained.norm, radius)
+    threat = Threat(norm or trained.norm, trained.radius if eps is None else parse_radius(eps, data.deviation))
     device = device or devices.resolve("auto", auto="cuda")
-    graded = export.digest(folder)
-    model = export.load(folder).to(device)
-    _, test = data.read(data_dir)
-    x, y = test.subset(slice(0, images)).to(device).take(slice(None))
+    graded, model = export.digest(folder), export.load(folder).to(device)
+    x, y = data.read(data_dir)[1].subset(slice(0, images)).to(device).take(slice(None))
     where = f"{threat.norm}_{threat.radius:.6g}_{len(y)}_{seed}"
     shard = 100 if device.type == "cpu" and x[0].numel() > 1000 else 500
     progress = folder / f".grading_{where}.json"
@@ -245,10 +211,8 @@ def says_more(grade: dict[str, Any], other: dict[str, Any] | None) -> bool:
     One of another seed says the same, and must not be chosen by what it says.
     """
 
-    def rank(grade: dict[str, Any]) -> tuple[int, bool]:
-        return grade["n"], grade["tier"] == "standard"
-
-    return other is None or rank(grade) > rank(other)
+    one, two = ((record["n"], record["tier"] == "standard") for record in (grade, other or grade))
+    return other is None or one > two
 
 
 def keep_grade(run: Run, grade: dict[str, Any]) -> None:

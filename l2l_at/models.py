@@ -4,6 +4,7 @@ Every classifier takes images in [0, 1] and normalises them inside, so that pert
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -36,13 +37,8 @@ class BasicBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(
-            conv(inputs, outputs, stride=stride),
-            nn.BatchNorm2d(outputs),
-            nn.ReLU(),
-            conv(outputs, outputs),
-            nn.BatchNorm2d(outputs),
-        )
+        first, second = conv(inputs, outputs, stride=stride), conv(outputs, outputs)
+        self.body = nn.Sequential(first, nn.BatchNorm2d(outputs), nn.ReLU(), second, nn.BatchNorm2d(outputs))
         self.shortcut = nn.Sequential()
         if stride != 1 or inputs != outputs:
             self.shortcut = nn.Sequential(conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
@@ -82,48 +78,32 @@ def _stages(block: Callable[..., nn.Module], widths: tuple[int, ...], depth: int
     return nn.Sequential(*blocks)
 
 
+def _norm(width: int) -> tuple[nn.Module, ...]:
+    return nn.BatchNorm2d(width), nn.ReLU()
+
+
 def _head(width: int, classes: int) -> tuple[nn.Module, ...]:
     return nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, classes)
 
 
 def resnet18(channels: int, classes: int, width: int = 64) -> nn.Sequential:
     """ResNet-18 for small images: a 3×3 stem at stride 1 and no pooling before the blocks."""
-    widths = (width, 2 * width, 4 * width, 8 * width)
-    return nn.Sequential(
-        conv(channels, width),
-        nn.BatchNorm2d(width),
-        nn.ReLU(),
-        _stages(BasicBlock, widths, 2, width),
-        *_head(widths[-1], classes),
-    )
+    stem, widths = (conv(channels, width), *_norm(width)), (width, 2 * width, 4 * width, 8 * width)
+    return nn.Sequential(*stem, _stages(BasicBlock, widths, 2, width), *_head(8 * width, classes))
 
 
 def preact_resnet18(channels: int, classes: int, width: int = 64, depth: int = 2) -> nn.Sequential:
     """PreActResNet-18 for small images, with the batch normalisation and ReLU at the end that FAST-BAT's code has."""
-    widths = (width, 2 * width, 4 * width, 8 * width)
-    return nn.Sequential(
-        conv(channels, width),
-        _stages(PreActBlock, widths, depth, width),
-        nn.BatchNorm2d(widths[-1]),
-        nn.ReLU(),
-        *_head(widths[-1], classes),
-    )
+    stem, widths = conv(channels, width), (width, 2 * width, 4 * width, 8 * width)
+    stages = _stages(PreActBlock, widths, depth, width)
+    return nn.Sequential(stem, stages, *_norm(8 * width), *_head(8 * width, classes))
 
 
 def wide_resnet(channels: int, classes: int, depth: int, widen: int) -> nn.Sequential:
     """WRN-depth-widen (Zagoruyko and Komodakis, 2016), without dropout."""
-
-    def block(inputs: int, outputs: int, stride: int) -> PreActBlock:
-        return PreActBlock(inputs, outputs, stride, shortcut_of="activated")
-
-    widths = (16 * widen, 32 * widen, 64 * widen)
-    return nn.Sequential(
-        conv(channels, 16),
-        _stages(block, widths, (depth - 4) // 6, 16),
-        nn.BatchNorm2d(widths[-1]),
-        nn.ReLU(),
-        *_head(widths[-1], classes),
-    )
+    stem, block, width = conv(channels, 16), partial(PreActBlock, shortcut_of="activated"), 64 * widen
+    stages = _stages(block, (16 * widen, 32 * widen, width), (depth - 4) // 6, 16)
+    return nn.Sequential(stem, stages, *_norm(width), *_head(width, classes))
 
 
 def small_cnn(channels: int, classes: int, width: int = 32) -> nn.Sequential:
@@ -143,11 +123,11 @@ def small_cnn(channels: int, classes: int, width: int = 32) -> nn.Sequential:
 
 NETWORKS: dict[str, Callable[[int, int], nn.Module]] = {
     "small-cnn": small_cnn,
-    "preact-tiny": lambda channels, classes: preact_resnet18(channels, classes, width=16, depth=1),
+    "preact-tiny": partial(preact_resnet18, width=16, depth=1),
     "resnet18": resnet18,
     "preactresnet18": preact_resnet18,
-    "wrn-28-10": lambda channels, classes: wide_resnet(channels, classes, 28, 10),
-    "wrn-34-10": lambda channels, classes: wide_resnet(channels, classes, 34, 10),
+    "wrn-28-10": partial(wide_resnet, depth=28, widen=10),
+    "wrn-34-10": partial(wide_resnet, depth=34, widen=10),
 }
 
 

@@ -64,23 +64,20 @@ def rank() -> int:
 
 
 def count() -> int:
-    """How many processes there are."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def of_first(value: bool) -> bool:
     """What the first process says."""
-    if count() == 1:
-        return value
     said = torch.tensor(int(value))
-    dist.broadcast(said, 0)
+    if count() > 1:
+        dist.broadcast(said, 0)
     return bool(said)
 
 
 @contextmanager
 def first() -> Iterator[None]:
-    """The block runs in the first process, and then in the others: a file is fetched once. If it fails there, they
-    end."""
+    """The block runs in the first process, then in the others: a file is fetched once. If it fails, they end."""
     if rank() and not of_first(True):
         sys.exit(0)
     yield

@@ -37,7 +37,8 @@ def follower_figures(model: nn.Module, follower: Follower, batch: Batch) -> dict
     with evaluating(model), _own_randomness(images.device):
         own = follower.perturb(model, batch)
         pgd = attacks.pgd(model, images, labels, threat)
-        sign = attacks.pgd(model, images, labels, threat, steps=1, size=1.0, random_start=False)
+        loss, zero = attacks.minus_loss(model, images, labels), torch.zeros_like(images)
+        sign = attacks.descend(loss, zero, images, threat, steps=1, size=1.0)
         with torch.no_grad():
             clean, reached, reference = (float(cross_entropy(model(images + d), labels)) for d in (0 * own, own, pgd))
         figures = {

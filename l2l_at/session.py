@@ -3,7 +3,7 @@
 import math
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -24,8 +24,7 @@ from l2l_experiment.interrupt import StopRequest
 from l2l_experiment.run import Run, default_folder
 from l2l_experiment.settings import Count
 
-KIND = "at"
-"""What the record of such a run says that it is."""
+KIND = "at"  # of such a run, in its record
 
 
 @dataclass(frozen=True)
@@ -33,28 +32,18 @@ class TrainArgs:
     """Train a classifier to withstand small perturbations of its input, with a learned or a hand-designed attacker."""
 
     settings: Annotated[ATConfig, tyro.conf.arg(name="")] = field(default_factory=ATConfig)
-    list: bool = False
-    """Print the methods, a line each, and do nothing else."""
-    data_dir: Path | None = None
-    """Folder with the official CIFAR files, packed or unpacked; without it they are fetched into a cache."""
-    run_dir: Path | None = None
-    """Folder of the run; by default a new one in runs/."""
-    resume: Path | None = None
-    """Continue the run in this folder from its last checkpoint; no other flag may be given beside it."""
-    checkpoint_every: Count = 1
-    """Epochs between two checkpoints."""
-    probe_every: Count = 1
-    """Epochs between two measurements on held-out and training images."""
-    probe_images: Count = 1000
-    """Measure on so many held-out images; the best classifier is chosen by them."""
-    stop_on_collapse: bool = False
-    """End the run when catastrophic overfitting is seen, instead of only raising the alarm."""
+    list: bool = False  # Print the methods, a line each, and do nothing else
+    data_dir: Path | None = None  # Folder with the official CIFAR files; without it they are fetched into a cache
+    run_dir: Path | None = None  # Folder of the run; by default a new one in runs/
+    resume: Path | None = None  # Continue the run in this folder from its last checkpoint, without any other flag
+    checkpoint_every: Count = 1  # Epochs between two checkpoints
+    probe_every: Count = 1  # Epochs between two measurements on held-out and training images
+    probe_images: Count = 1000  # Measure on so many held-out images; the best classifier is chosen by them
+    stop_on_collapse: bool = False  # End the run when catastrophic overfitting is seen, not only raise the alarm
     grade: Literal["none", "quick", "standard"] | None = None
     """Have the result attacked by others' code at the end; by default quick for digits, none for CIFAR."""
-    grade_images: Count | None = None
-    """Grade on so many test images only; by default 100 of the digits, all of CIFAR."""
-    threads: Count = 1
-    """CPU threads of torch."""
+    grade_images: Count | None = None  # Grade on so many test images only; by default 100 of the digits, all of CIFAR
+    threads: Count = 1  # CPU threads of torch
 
     def __post_init__(self) -> None:
         settings.check(self)
@@ -72,11 +61,9 @@ def stored_args(run: Run) -> TrainArgs:
 
 def load_task(args: TrainArgs) -> Task:
     """The images that the settings name."""
-    config = args.settings
+    c = args.settings
     with parallel.first():
-        return datasets.load(
-            config.dataset, data_dir=args.data_dir, holdout=config.holdout, seed=config.seed, subset=config.subset
-        )
+        return datasets.load(c.dataset, data_dir=args.data_dir, holdout=c.holdout, seed=c.seed, subset=c.subset)
 
 
 def train(args: TrainArgs, resumed: Run | None = None) -> Run:
@@ -87,12 +74,10 @@ def train(args: TrainArgs, resumed: Run | None = None) -> Run:
         print("\n  Finished already; there is nothing left to do.")
         return resumed
     task = load_task(args)
-    trainer = Trainer(config, task)
-    if resumed is None:
+    trainer, run = Trainer(config, task), resumed
+    if run is None:
         folder = args.run_dir or default_folder("runs", f"{config.dataset}_{config.method}_s{config.seed}")
         run = Run.create(folder, kind=KIND, config=settings.plain(args))
-    else:
-        run = resumed
     with run.held():
         run.update(processes=parallel.count())
         session = Session(trainer, task, run, args)
@@ -157,7 +142,7 @@ class Session:
                     self.sums[name] = (total + torch.as_tensor(value, dtype=torch.float64), count + 1)
                 bar.update()
                 step = trainer.step_count
-                ending = step == trainer.total
+                epoch, ending = step // every, step == trainer.total
                 if step % every and not stop.requested:
                     continue
                 if trainer.device.type == "cuda":
@@ -169,19 +154,17 @@ class Session:
                     figures = {name: float(total) / count for name, (total, count) in self.sums.items()}
                     figures["train/learning_rate"] = trainer.optimizer.param_groups[0]["lr"]
                     figures[metrics.SECONDS] = self.seconds
-                    if (step // every) % self.args.probe_every == 0 or ending:
+                    if epoch % self.args.probe_every == 0 or ending:
                         figures |= self.measure(board)
-                        bar.set_postfix_str(
-                            f"clean {figures['robust/clean']:.1%}, PGD-10 {figures['robust/pgd10']:.1%}", refresh=False
-                        )
+                        found = f"clean {figures['robust/clean']:.1%}, PGD-10 {figures['robust/pgd10']:.1%}"
+                        bar.set_postfix_str(found, refresh=False)
                     for name, value in figures.items():
                         board.add_scalar(name, value, step)
                     rows.write(step, figures)
                     self.sums = {}
                     if not math.isfinite(figures["train/loss"]):
                         self.diverged("the mean loss of an epoch is NaN or infinite")
-                due = (step // every) % self.args.checkpoint_every == 0
-                if stop.requested or ending or due or self.gives_up:
+                if stop.requested or ending or epoch % self.args.checkpoint_every == 0 or self.gives_up:
                     checkpoint.save(self.run.folder, self.state_dict(), step)
                 stopped = stop.requested and not ending
                 started = time.monotonic()
@@ -191,10 +174,9 @@ class Session:
 
     def diverged(self, reason: str) -> NoReturn:
         """End the run before anything of it is measured, exported or saved."""
-        step = self.trainer.step_count
-        self.run.update(status="diverged", steps=step)
+        self.run.update(status="diverged", steps=self.trainer.step_count)
         raise Diverged(
-            f"training in {self.run.folder} diverged before step {step:,}: {reason}; "
+            f"training in {self.run.folder} diverged before step {self.trainer.step_count:,}: {reason}; "
             "a smaller --learning-rate or --clip-norm 1 may help"
         )
 
@@ -214,8 +196,6 @@ class Session:
             self.collapsed_at = trainer.epoch
             print(f"\n{alarms.message(trainer.epoch, figures)}", file=sys.stderr)
         figures["robust/collapsed"] = float(collapsed)
-        assert trainer.batch is not None
-        assert trainer.delta is not None
         drawn = probe.picture(trainer.batch.images, trainer.delta, trainer.config.threat.radius)
         board.add_image("images", drawn, trainer.step_count)
         chosen = {"pgd10": held_out["pgd10"], "clean": held_out["clean"]}
@@ -279,10 +259,9 @@ class Session:
         return self.run
 
     def state_dict(self) -> dict[str, Any]:
-        """The trainer's state and what this session remembers."""
         return {
             "trainer": self.trainer.state_dict(),
-            "alarm": self.alarm.state_dict(),
+            "alarm": asdict(self.alarm),
             "best": self.best,
             "seconds": self.seconds,
             "collapsed_at": self.collapsed_at,
@@ -294,7 +273,7 @@ class Session:
         if "trainer" not in state:
             raise UserError(f"the checkpoint in {self.run.folder} is none of adversarial training")
         self.trainer.load_state_dict(state["trainer"])
-        self.alarm.load_state_dict(state["alarm"])
+        self.alarm = alarms.CollapseAlarm(**state["alarm"])
         self.best, self.seconds, self.collapsed_at = state["best"], state["seconds"], state["collapsed_at"]
         self.sums = {name: (total, count) for name, (total, count) in state["sums"].items()}
         # A classifier exported after this checkpoint belongs to a future that was given up: the next one replaces it.

@@ -1,12 +1,12 @@
 """The two players and everything that changes while they train: one object that steps, saves and restores."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, OneCycleLR
 from tqdm import trange
 
 from l2l_at import awp, datasets, methods, models, parallel
@@ -44,8 +44,9 @@ class Trainer:
         self.method.follower.to(self.device)
         self.batches = Batches(task.train.to(self.device), config.batch_size, task.data.augmentation)
         self.total = config.epochs * self.batches.per_epoch
-        how = {"lr": config.learning_rate, "momentum": config.momentum, "weight_decay": config.weight_decay}
-        self.optimizer = torch.optim.SGD(self.model.parameters(), **how)
+        self.optimizer = torch.optim.SGD(
+            self.model.parameters(), config.learning_rate, config.momentum, weight_decay=config.weight_decay
+        )
         self.schedule = make_schedule(self.optimizer, config, self.total)
         self.average = None if config.average == "none" else averaged(self.model, config.average, config.ema)
         if self.method.follower.attacker is not None:
@@ -61,25 +62,22 @@ class Trainer:
 
     @property
     def epoch(self) -> float:
-        """Epochs done."""
         return self.step_count / self.batches.per_epoch
 
     def step(self) -> dict[str, float | Tensor]:
         """One step on a batch: the classifier's, then the follower's learning; figures for the log."""
         if self.batch is None or self.step_count % self.method.replays == 0:
             self.batch = parallel.share(self.batches.next())
-        batch, model = self.batch, self.forward
         self.model.train()
-        weights_move = self.config.awp and self.step_count >= self.config.awp_from * self.total
         with self.precision():
-            if weights_move:
-                answer = self.against_weights_too(batch)
+            if self.config.awp and self.step_count >= self.config.awp_from * self.total:
+                answer = self.against_weights_too(self.batch)
             else:
-                answer = self.method.loss(model, batch)
+                answer = self.method.loss(self.forward, self.batch)
                 self.differentiate(answer.loss)
                 self.descend()
             parallel.average_moments(self.model)
-            learned = self.method.follower.improve(model, batch)
+            learned = self.method.follower.improve(self.forward, self.batch)
         if self.method.follower.attacker is not None:
             parallel.average_moments(self.method.follower.attacker)
         self.step_count += 1
@@ -93,17 +91,17 @@ class Trainer:
 
         Batch normalisation's moments are those of the perturbed weights alone, as in the published code.
         """
-        moments = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
-        answer = self.method.loss(self.forward, batch)
+        method, moments = self.method, [(buffer, buffer.clone()) for buffer in self.model.buffers()]
+        answer = method.loss(self.forward, batch)
         self.differentiate(answer.loss)
         with torch.no_grad():
             for buffer, before in moments:
                 buffer.copy_(before)
         with awp.perturbed(self.model, self.config.awp):
-            if self.method.differentiates:  # its perturbations are no constants: they must be found anew
-                loss = self.method.loss(self.forward, batch).loss
+            if method.differentiates:  # its perturbations are no constants: they must be found anew
+                loss = method.loss(self.forward, batch).loss
             else:
-                loss = self.method.leader(self.forward, batch, answer.delta)
+                loss = method.leader(self.forward, batch, answer.delta)
             self.differentiate(loss)
             self.descend()
         return answer
@@ -132,16 +130,11 @@ class Trainer:
             return True
         return self.step_count % self.batches.per_epoch == 0 and self.step_count > self.config.swa_from * self.total
 
-    @contextmanager
-    def precision(self) -> Iterator[None]:
+    def precision(self) -> AbstractContextManager:
         """Mixed or full precision, as configured."""
         name, kind = self.config.precision, self.device.type
-        if name == "bf16" or (name == "auto" and kind == "cuda"):
-            with torch.autocast(kind, dtype=torch.bfloat16):
-                yield
-        else:
-            with full_precision():
-                yield
+        mixed = name == "bf16" or (name == "auto" and kind == "cuda")
+        return torch.autocast(kind, dtype=torch.bfloat16) if mixed else full_precision()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed run needs, between two steps."""
@@ -183,15 +176,12 @@ class Trainer:
         parallel.same_draws(self.device)
 
 
-def make_schedule(
-    optimizer: torch.optim.Optimizer, config: ATConfig, total: int
-) -> torch.optim.lr_scheduler.LRScheduler:
+def make_schedule(optimizer: torch.optim.Optimizer, config: ATConfig, total: int) -> LRScheduler:
     """The learning rate over `total` steps."""
     if config.schedule == "multi-step":
-        return torch.optim.lr_scheduler.MultiStepLR(optimizer, [total // 2, total * 3 // 4], gamma=0.1)
+        return MultiStepLR(optimizer, [total // 2, total * 3 // 4], gamma=0.1)
     # torch cycles the momentum along with the rate unless told not to.
-    highest = config.learning_rate
-    return torch.optim.lr_scheduler.OneCycleLR(optimizer, highest, total_steps=total + 1, cycle_momentum=False)
+    return OneCycleLR(optimizer, config.learning_rate, total_steps=total + 1, cycle_momentum=False)
 
 
 def train(

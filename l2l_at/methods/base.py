@@ -21,16 +21,11 @@ Leader = Callable[[nn.Module, Batch, Tensor], Tensor]
 class Follower(Protocol):
     """Finds perturbations; inherit from it, and override what differs from a follower that learns nothing."""
 
-    attacker: nn.Module | None = None
-    """The learned attacker, if there is one."""
-    learner: LearnedFollower | None = None
-    """What fits the attacker."""
-    start: Start | None = None
-    """Where its attack begins, if that is a matter of choice."""
-    training_mode: bool = False
-    """Whether the classifier is in training mode while it is attacked for its step."""
-    alone: bool = False
-    """Whether it needs whole batches, and so one process only."""
+    attacker: nn.Module | None = None  # The learned attacker, if there is one
+    learner: LearnedFollower | None = None  # What fits the attacker
+    start: Start | None = None  # Where its attack begins, if that is a matter of choice
+    training_mode: bool = False  # Whether the classifier is in training mode while it is attacked for its step
+    alone: bool = False  # Whether it needs whole batches, and so one process only
 
     def __init__(self, config: ATConfig) -> None:
         self.config, self.threat = config, config.threat
@@ -89,10 +84,8 @@ class Follower(Protocol):
 class Answer(NamedTuple):
     """What a method makes of a batch."""
 
-    loss: Tensor
-    """The classifier's loss, shape (), to be differentiated."""
-    delta: Tensor
-    """The perturbations it was taken on, without a graph."""
+    loss: Tensor  # The classifier's loss, shape (), to be differentiated
+    delta: Tensor  # The perturbations it was taken on, without a graph
 
 
 @dataclass(frozen=True)
@@ -101,12 +94,9 @@ class Method:
 
     follower: Follower
     leader: Leader
-    replays: int = 1
-    """How many steps in a row see the same batch."""
-    differentiates: bool = False
-    """Whether the loss differentiates a gradient: the classifier then cannot be compiled."""
-    defends: bool = True
-    """Whether the method claims robustness, so that losing it is worth an alarm."""
+    replays: int = 1  # How many steps in a row see the same batch
+    differentiates: bool = False  # Whether the loss differentiates a gradient: the classifier then cannot be compiled
+    defends: bool = True  # Whether the method claims robustness, so that losing it is worth an alarm
 
     def loss(self, model: nn.Module, batch: Batch) -> Answer:
         """The loss of a batch; the model comes in training mode."""

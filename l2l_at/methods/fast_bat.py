@@ -1,9 +1,12 @@
 """FAST-BAT: one gradient step whose dependence on the classifier is kept (Zhang et al., 2022)."""
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
 from bilevel import GradientStep, implicit, scaled_identity, unroll
+from bilevel.response import Objective
 from l2l_at.attacks import minus_loss
 from l2l_at.batches import Batch
 from l2l_at.config import ATConfig
@@ -29,13 +32,13 @@ class FastBAT(Follower):
         self.step_size = config.bat_step_size or default
 
     def perturb(self, model: nn.Module, batch: Batch) -> Tensor:
-        images, labels = batch.images, batch.labels
-        point = self._point(model, images, labels)
-        return self._step(minus_loss(model, images, labels), point, images, "nothing")
+        objective, images = minus_loss(model, *batch[:2]), batch.images
+        point = self._step(objective, self.threat.random_start(images), images)
+        return self._step(objective, point, images)
 
     def respond(self, model: nn.Module, batch: Batch) -> Tensor:
-        images, labels = batch.images, batch.labels
-        point, objective = self._point(model, images, labels), minus_loss(model, images, labels)
+        objective, images = minus_loss(model, *batch[:2]), batch.images
+        point = self._step(objective, self.threat.random_start(images), images)
         if not self.config.bat_lambda:
             return self._step(objective, point, images, "everything")
         at = point.requires_grad_()
@@ -44,20 +47,9 @@ class FastBAT(Follower):
         low, high = -images.clamp(max=self.threat.radius), (1 - images).clamp(max=self.threat.radius)
         free = ((answer > low + TOLERANCE) & (answer < high - TOLERANCE)).to(answer.dtype)
         # The proximal term's gradient does not depend on the classifier, so the linear part is all there is to solve.
-        return implicit(
-            lambda delta: (gradient * delta).sum(), answer, scaled_identity(1 / self.config.bat_lambda, mask=free)
-        )
+        solver = scaled_identity(1 / self.config.bat_lambda, mask=free)
+        return implicit(lambda delta: (gradient * delta).sum(), answer, solver)
 
-    def _point(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        start = self.threat.random_start(images)
-        return self._step(minus_loss(model, images, labels), start, images, "nothing")
-
-    def _step(self, objective, start: Tensor, images: Tensor, through: str) -> Tensor:
-        return unroll(
-            objective,
-            GradientStep(self.step_size),
-            start,
-            steps=1,
-            project=lambda delta: self.threat.project(delta, images),
-            through=through,
-        ).variable
+    def _step(self, objective: Objective, start: Tensor, images: Tensor, through: str = "nothing") -> Tensor:
+        rule, project = GradientStep(self.step_size), partial(self.threat.project, images=images)
+        return unroll(objective, rule, start, steps=1, project=project, through=through).variable

@@ -24,16 +24,17 @@ class GradAlign(Follower):
         self.gradient: Tensor | None = None
 
     def perturb(self, model: nn.Module, batch: Batch) -> Tensor:
-        gradient = input_gradient(model, batch.images, batch.labels, differentiable=False)
-        return self.threat.project(self.threat.radius * gradient.sign(), batch.images)
+        return self.step(input_gradient(model, *batch[:2]), batch.images)
 
     def respond(self, model: nn.Module, batch: Batch) -> Tensor:
-        self.gradient = input_gradient(model, batch.images, batch.labels, differentiable=False)
-        return self.threat.project(self.threat.radius * self.gradient.sign(), batch.images)
+        self.gradient = input_gradient(model, *batch[:2])
+        return self.step(self.gradient, batch.images)
+
+    def step(self, gradient: Tensor, images: Tensor) -> Tensor:
+        return self.threat.project(self.threat.radius * gradient.sign(), images)
 
     def leader(self, model: nn.Module, batch: Batch, delta: Tensor) -> Tensor:
         """CE(x + δ) plus the penalty on misaligned gradients."""
-        assert self.gradient is not None
         noise = torch.empty_like(batch.images).uniform_(-self.threat.radius, self.threat.radius)  # not cut to the box
         turned = input_gradient(model, batch.images + noise, batch.labels, differentiable=True)
         aligned = functional.cosine_similarity(self.gradient.flatten(1), turned.flatten(1), dim=1)
@@ -41,7 +42,7 @@ class GradAlign(Follower):
         return loss + self.strength * (1 - aligned.mean())
 
 
-def input_gradient(model: nn.Module, images: Tensor, labels: Tensor, *, differentiable: bool) -> Tensor:
+def input_gradient(model: nn.Module, images: Tensor, labels: Tensor, *, differentiable: bool = False) -> Tensor:
     """The gradient of each sample's cross-entropy in its image, shape of the images."""
     point = images.detach().requires_grad_()
     with torch.enable_grad():

@@ -1,6 +1,7 @@
 """L2L's followers in their published forms: naive, grad, 2-step and k-step (Jiang et al., 2021)."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -51,24 +52,14 @@ class Published(Follower):
             scale=config.gradient_scale or "batch",
             detach_inputs=detach_inputs,
         )
-        self.learner = LearnedFollower(
-            self.attacker,
-            torch.optim.Adam(
-                self.attacker.parameters(), lr=config.attacker_learning_rate, weight_decay=config.attacker_decay
-            ),
-            steps=config.attack_steps or steps,
-            clip_norm=math.inf,
-        )
+        rate, decay = config.attacker_learning_rate, config.attacker_decay
+        optimizer = torch.optim.Adam(self.attacker.parameters(), lr=rate, weight_decay=decay)
+        self.learner = LearnedFollower(self.attacker, optimizer, steps=config.attack_steps or steps, clip_norm=math.inf)
 
     def perturb(self, model: nn.Module, batch: Batch) -> Tensor:
-        images = batch.images
+        images, inner = batch.images, self._inner(model, *batch[:2])
         self.attacker.eval()
-        response = self.learner.respond(
-            self._inner(model, images, batch.labels),
-            torch.zeros_like(images),
-            project=self._between_steps(images),
-            rule=self.attacker.on(images),
-        )
+        response = self.learner.respond(inner, torch.zeros_like(images), **self._on(images))
         return self._attacked(images, response.variable) - images
 
     def improve(self, model: nn.Module, batch: Batch) -> dict[str, float | Tensor]:
@@ -83,12 +74,8 @@ class Published(Follower):
         self.attacker.train()
         inner = self._inner(model, images, labels)
         with evaluating(model):
-            _, figures = self.learner.fit(
-                [inner] * self.learner.steps + [score],
-                torch.zeros_like(images),
-                project=self._between_steps(images),
-                rule=self.attacker.on(images),
-            )
+            objectives = [inner] * self.learner.steps + [score]
+            _, figures = self.learner.fit(objectives, torch.zeros_like(images), **self._on(images))
         return {"loss": -figures["score"], "gradient_norm": figures["gradient_norm"]}
 
     def _inner(self, model: nn.Module, images: Tensor, labels: Tensor) -> Objective:
@@ -102,9 +89,13 @@ class Published(Follower):
 
         return objective
 
-    def _between_steps(self, images: Tensor):
-        """What is done to the perturbation after each step; nothing but in the k-step form."""
-        return (lambda delta: (images + delta).clamp(0, 1) - images) if self.attacker.detach_inputs else None
+    def _on(self, images: Tensor) -> dict[str, Any]:
+        """The attacker as a rule, and what is done to perturbations between steps: a cut, in the k-step form alone."""
+
+        def boxed(delta: Tensor) -> Tensor:
+            return (images + delta).clamp(0, 1) - images
+
+        return {"rule": self.attacker.on(images), "project": boxed if self.attacker.detach_inputs else None}
 
     def _attacked(self, images: Tensor, delta: Tensor) -> Tensor:
         """The images the classifier is shown: the sum of all steps cut to ball and box, differentiably."""

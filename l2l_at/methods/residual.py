@@ -1,6 +1,7 @@
 """The residual learned follower: steps that start as soft sign steps and learn a correction."""
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
@@ -52,9 +53,7 @@ class Residual(Follower):
             soft_sign=soft_sign,
         )
         if not soft_sign and self.attacker.network is None:
-            raise UserError(
-                f"--attacker-sees must name an input: all that --method {config.method} learns is its network"
-            )
+            raise UserError(f"--attacker-sees must name an input: --method {config.method} learns its network alone")
         self.batches = 0
         scales = [p for p in (self.attacker.log_size, self.attacker.log_sharpness) if p.requires_grad]
         weights = [] if self.attacker.network is None else list(self.attacker.network.parameters())
@@ -96,16 +95,11 @@ class Residual(Follower):
     def answer(self, model: nn.Module, batch: Batch, *, through: str) -> Tensor:
         """Perturbations with a derivative in φ (`through="rule"`), or with none ("nothing")."""
         inner, images = objective(self.inner, model, batch), batch.images
-
-        def project(delta: Tensor) -> Tensor:
-            return self.threat.project(delta, images)
-
-        rule, steps = self.attacker.on(images), self.learner.steps
-        response = unroll(inner, rule, self.start(batch), steps=steps, project=project, through=through)
+        how = {"project": partial(self.threat.project, images=images), "through": through}
+        delta = unroll(inner, self.attacker.on(images), self.start(batch), steps=self.learner.steps, **how).variable
         if self.sign_step:
-            rule = SignStep(self.sign_step * self.threat.radius)
-            response = unroll(inner, rule, response.variable, steps=1, project=project, through=through)
-        return response.variable
+            delta = unroll(inner, SignStep(self.sign_step * self.threat.radius), delta, steps=1, **how).variable
+        return delta
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"batches": self.batches}

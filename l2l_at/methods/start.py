@@ -26,10 +26,9 @@ class Start:
 
     def __init__(self, name: StartName, threat: Threat) -> None:
         self.name, self.threat = name, threat
+        # int8, shape (training images, channels, padded height, padded width): perturbations of unmoved images.
         self.kept: Tensor | None = None
-        """int8, shape (training images, channels, padded height, padded width): perturbations of unmoved images."""
-        self.seen: Tensor | None = None
-        """bool, shape (training images,): whether there has been an attack on it."""
+        self.seen: Tensor | None = None  # bool, shape (training images,): whether there has been an attack on it
 
     def prepare(self, count: int, shape: tuple[int, int, int]) -> None:
         """Make room for so many training images of shape (channels, height, width), if any is needed."""
@@ -62,7 +61,6 @@ class Start:
         self.seen[rows] = True
 
     def state_dict(self) -> dict[str, Any]:
-        """What is remembered."""
         return {} if self.kept is None else {"kept": self.kept, "seen": self.seen}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -72,7 +70,6 @@ class Start:
             self.seen.copy_(state["seen"])
 
     def to(self, device: torch.device) -> None:
-        """Move what is remembered."""
         if self.kept is not None:
             self.kept, self.seen = self.kept.to(device), self.seen.to(device)
 

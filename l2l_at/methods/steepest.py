@@ -24,8 +24,8 @@ class Steepest(Follower):
         self,
         config: ATConfig,
         *,
-        steps: int,
-        size: float,
+        steps: int = 10,
+        size: float = 0.25,
         start: StartName = "random",
         inner: str = "ce",
         training: bool = False,
@@ -36,14 +36,8 @@ class Steepest(Follower):
         self.start = make_start(config, start, self.inner)
 
     def perturb(self, model: nn.Module, batch: Batch) -> Tensor:
-        return descend(
-            objective(self.inner, model, batch),
-            self.start(batch),
-            batch.images,
-            self.threat,
-            steps=self.steps,
-            size=self.size,
-        )
+        inner, start = objective(self.inner, model, batch), self.start(batch)
+        return descend(inner, start, batch.images, self.threat, steps=self.steps, size=self.size)
 
 
 class Nothing(Follower):
@@ -62,9 +56,9 @@ class Noisy(Follower):
 
     training_mode = True
 
-    def __init__(self, config: ATConfig, *, noise: float) -> None:
+    def __init__(self, config: ATConfig) -> None:
         super().__init__(config)
-        self.noise, self.size = config.noise or noise, config.attack_step_size or 1.0
+        self.noise, self.size = config.noise or 2.0, config.attack_step_size or 1.0
 
     def perturb(self, model: nn.Module, batch: Batch) -> Tensor:
         images, reach = batch.images, self.noise * self.threat.radius
@@ -103,8 +97,6 @@ class Free(Follower):
         return self.leaf
 
     def improve(self, model: nn.Module, batch: Batch) -> dict[str, float | Tensor]:
-        assert self.leaf is not None
-        assert self.leaf.grad is not None
         rule = steepest(self.threat, self.size, batch.images)
         up, _ = rule.update(-self.leaf.grad, {}, self.leaf)  # the leader goes down this loss
         self.kept, self.leaf = self.threat.project(self.leaf.detach() + up, batch.images), None

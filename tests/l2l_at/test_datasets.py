@@ -20,7 +20,7 @@ def small(monkeypatch, tmp_path):
         small[name] = replace(layout, records=40 if name == "cifar10" else 400, md5="0" * 32)
         folder = tmp_path / layout.folder
         folder.mkdir()
-        for file in (*layout.train, *layout.test):
+        for file in (*layout.train, layout.test):
             count = small[name].records if file in layout.train else 200
             rows = generator.integers(0, 256, (count, layout.labels + cifar.PIXELS), dtype=np.uint8)
             rows[:, layout.labels - 1] = np.arange(count) % layout.classes
@@ -103,7 +103,7 @@ def test_cifar_from_a_folder_and_from_the_archive_are_the_same(name, classes, sm
         f"{name}, the official binary archive",
     )
     layout = cifar.LAYOUTS[name]
-    raw = np.frombuffer((small / layout.folder / layout.test[0]).read_bytes(), dtype=np.uint8)
+    raw = np.frombuffer((small / layout.folder / layout.test).read_bytes(), dtype=np.uint8)
     record = raw[: layout.labels + cifar.PIXELS]
     image, label = loose.test.take(slice(0, 1))
     assert int(label) == record[layout.labels - 1]
