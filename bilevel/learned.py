@@ -28,16 +28,10 @@ class LearnedFollower:
         self.skipped = 0
 
     def respond(
-        self,
-        objective: Objective,
-        start: Variable,
-        *,
-        state: State = None,
-        project: Projection | None = None,
-        rule: UpdateRule | None = None,
+        self, objective: Objective, start: Variable, *, state: State = None, project: Projection | None = None
     ) -> Response:
-        """The detached answer for the leader; `rule` as in `fit`."""
-        return unroll(objective, rule or self.rule, start, steps=self.steps, state=state, project=project)
+        """The detached answer for the leader."""
+        return unroll(objective, self.rule, start, steps=self.steps, state=state, project=project)
 
     @torch.enable_grad()
     def fit(
@@ -77,9 +71,8 @@ class LearnedFollower:
                 scores.append(objectives[step + 1](response.variable))
         total = torch.stack(scores).mean()
         parameters = [p for p in self.rule.parameters() if p.requires_grad]
-        for parameter, gradient in zip(
-            parameters, torch.autograd.grad(total, parameters, materialize_grads=True), strict=True
-        ):
+        gradients = torch.autograd.grad(total, parameters, materialize_grads=True)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient if total.isfinite() else torch.full_like(gradient, torch.nan)
         norm, applied = self.step()
         moved = map_tensors(lambda new, old: (new - old).detach(), response.variable, before)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from bilevel import LearnedFollower
+from bilevel import LearnedFollower, unroll
 from bilevel.response import Objective
 from l2l_at import parallel
 from l2l_at.attackers import PUBLISHED, PublishedAttacker, tiny
@@ -59,7 +59,8 @@ class Published(Follower):
     def perturb(self, model: nn.Module, batch: Batch) -> Tensor:
         images, inner = batch.images, self._inner(model, *batch[:2])
         self.attacker.eval()
-        response = self.learner.respond(inner, torch.zeros_like(images), **self._on(images))
+        start, steps = torch.zeros_like(images), self.learner.steps
+        response = unroll(inner, start=start, steps=steps, **self._on(images))
         return self._attacked(images, response.variable) - images
 
     def improve(self, model: nn.Module, batch: Batch) -> dict[str, float | Tensor]:
