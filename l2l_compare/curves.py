@@ -37,21 +37,16 @@ class Curve:
     """One run's curve, by rising steps."""
 
     name: str
-    group: str
-    """What is compared with other groups of the same task."""
+    group: str  # What is compared with other groups of the same task
     tag: str
     steps: Array
     values: Array
-    hours: Array
-    """Of training until each value, NaN where nothing says so."""
-    task: str = ""
-    """Environment, or data set and threat model; empty for folders of other tools."""
+    hours: Array  # Of training until each value, NaN where nothing says so
+    task: str = ""  # Environment, or data set and threat model; empty for folders of other tools
     settings: Mapping[str, Any] = field(default_factory=dict)
     """All settings of a run of ours, for telling what a group mixes."""
-    doubled: int = 0
-    """Steps for which several values were logged, of which the last counts."""
-    missing: int = 0
-    """Values in between that are NaN or infinite, and are left out."""
+    doubled: int = 0  # Steps for which several values were logged, of which the last counts
+    missing: int = 0  # Values in between that are NaN or infinite, and are left out
 
     @property
     def label(self) -> str:

@@ -19,8 +19,7 @@ from l2l_experiment.tools import TOOLS, module
 class Args:
     """Figures of one run: its discriminator and learned rule, or its attacker's strength beside PGD's."""
 
-    run: Annotated[Path, tyro.conf.Positional]
-    """Folder of a run of train_gail.py or train_at.py with a checkpoint."""
+    run: Annotated[Path, tyro.conf.Positional]  # Folder of a run of train_gail.py or train_at.py with a checkpoint
     out: Path | None = None
     """Folder for the pictures and the numbers behind them (diagnosis.json); by default RUN/diagnosis."""
 

@@ -14,10 +14,8 @@ from l2l_experiment.files import file_name, read_mapping
 class Graded(NamedTuple):
     """A run's grade and cost, and on what both depend: runs in which that differs are on no common scale."""
 
-    robust: float
-    """Test images that withstand AutoAttack, percent."""
-    seconds: float
-    """Of training, without probes and saving."""
+    robust: float  # Test images that withstand AutoAttack, percent
+    seconds: float  # Of training, without probes and saving
     grade: tuple[Any, ...]
     machine: tuple[Any, ...]
 

@@ -17,10 +17,8 @@ DIGITS = 5
 class Drawing(NamedTuple):
     """Curves, and the words around them."""
 
-    curves: Mapping[str, Sequence[tuple[ArrayLike, ArrayLike]]]
-    """By name; each a pair of steps and values."""
-    labels: Mapping[str, Any]
-    """Keyword arguments of `l2l_compare.figures.learning_curves`."""
+    curves: Mapping[str, Sequence[tuple[ArrayLike, ArrayLike]]]  # By name; each a pair of steps and values
+    labels: Mapping[str, Any]  # Keyword arguments of `l2l_compare.figures.learning_curves`
 
 
 def plain(drawings: Mapping[str, Drawing], most: int | None = None) -> dict[str, Any]:
