@@ -35,7 +35,7 @@ class TrainArgs:
     list: bool = False  # Print the methods, a line each, and do nothing else
     data_dir: Path | None = None  # Folder with the official CIFAR files; without it they are fetched into a cache
     run_dir: Path | None = None  # Folder of the run; by default a new one in runs/
-    resume: Path | None = None  # Continue the run in this folder from its last checkpoint, without any other flag
+    resume: Path | None = None  # Continue the run in this folder; beside it only --device and --data-dir
     checkpoint_every: Count = 1  # Epochs between two checkpoints
     probe_every: Count = 1  # Epochs between two measurements on held-out and training images
     probe_images: Count = 1000  # Measure on so many held-out images; the best classifier is chosen by them
