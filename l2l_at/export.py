@@ -42,8 +42,7 @@ def load(path: Path | str) -> nn.Module:
         raise UserError(f"{folder / CARD} names the model {card['model']!r}; there are {', '.join(models.NETWORKS)}")
     model = models.build(card["model"], moments, card["classes"])
     try:
-        weights = safetensors.torch.load_file(folder / WEIGHTS)
-        model.load_state_dict(weights)
+        model.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))
     except (OSError, SafetensorError) as error:
         raise UserError(f"{folder / WEIGHTS} cannot be read ({error}); export the classifier again") from error
     except RuntimeError as error:

@@ -119,14 +119,11 @@ def _shrink_l1(size: Tensor, room: Tensor, radius: float) -> Tensor:
 
 
 def parse_radius(text: str | float, deviation: float = 1.0) -> float:
-    """A radius as a fraction ('8/255') or a number ('0.1'); UserError for anything else.
-
-    Behind either, 'sd' says that it is in units of the pixels' standard deviation, as in papers that standardise images
-    before they perturb them (Shaham et al., 2015); it is multiplied by `deviation`.
-    """
+    """A radius as a fraction ('8/255') or a number ('0.1'), with 'sd' behind it in units of `deviation` of the pixels,
+    as in papers that standardise images before they perturb them (Shaham et al., 2015). UserError for anything else."""
     text = str(text)
-    number, unit = (text.removesuffix("sd"), deviation) if text.endswith("sd") else (text, 1.0)
-    numerator, slash, denominator = number.partition("/")
+    unit = deviation if text.endswith("sd") else 1.0
+    numerator, slash, denominator = text.removesuffix("sd").partition("/")
     try:
         return unit * (float(numerator) / float(denominator) if slash else float(numerator))
     except (ValueError, ZeroDivisionError):

@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, OneCycleLR
 from tqdm import trange
 
-from l2l_at import awp, datasets, methods, models, parallel
+from l2l_at import datasets, methods, models, parallel, weights
 from l2l_at.attacks import full_precision
-from l2l_at.average import averaged
 from l2l_at.batches import Batch, Batches
 from l2l_at.config import ATConfig, tuned
 from l2l_at.datasets import DataSet, Task
@@ -48,7 +47,7 @@ class Trainer:
             self.model.parameters(), config.learning_rate, config.momentum, weight_decay=config.weight_decay
         )
         self.schedule = make_schedule(self.optimizer, config, self.total)
-        self.average = None if config.average == "none" else averaged(self.model, config.average, config.ema)
+        self.average = None if config.average == "none" else weights.averaged(self.model, config.average, config.ema)
         if self.method.follower.attacker is not None:
             parallel.average_gradients_to_come(self.method.follower.attacker)
         self.step_count = 0
@@ -97,7 +96,7 @@ class Trainer:
         with torch.no_grad():
             for buffer, before in moments:
                 buffer.copy_(before)
-        with awp.perturbed(self.model, self.config.awp):
+        with weights.perturbed(self.model, self.config.awp):
             if method.differentiates:  # its perturbations are no constants: they must be found anew
                 loss = method.loss(self.forward, batch).loss
             else:
