@@ -23,10 +23,8 @@ class Batch(NamedTuple):
 
 class Batches:
     """Batches of a training set, epoch after epoch, without end; an incomplete last batch of an epoch is left out.
-
     Order and augmentation are drawn from torch's global generators, so that a checkpoint of those and of `state_dict`
-    continues with the very next batch.
-    """
+    continues with the very next batch."""
 
     def __init__(self, images: Images, size: int, augmentation: Augmentation = "none") -> None:
         if size > len(images):
@@ -62,10 +60,8 @@ class Batches:
 
 
 def random_frame(images: Tensor, *, flip: bool = True) -> Tensor:
-    """A shift of each image by up to `PADDING` pixels, and, with `flip`, a flip from left to right by chance.
-
-    Says for each pixel which one of the image, padded by `PADDING` and flattened, it is: int64, (batch, height, width).
-    """
+    """A shift of each image by up to `PADDING` pixels, and, with `flip`, a flip from left to right by chance. Says for
+    each pixel which one of the image, padded by `PADDING` and flattened, it is: int64, (batch, height, width)."""
     count, _, height, width = images.shape
     shift = torch.randint(0, 2 * PADDING + 1, (2, count), device=images.device)
     columns = torch.arange(width, device=images.device).expand(count, width)

@@ -65,9 +65,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def keep_freed_memory() -> None:
     """Have glibc keep freed memory instead of handing it back to the kernel and faulting it in again at the next step.
-
-    That takes a fifth of a small convolutional network's time on a CPU. Does nothing with another C library.
-    """
+    That takes a fifth of a small convolutional network's time on a CPU. Does nothing with another C library."""
     with contextlib.suppress(AttributeError, OSError, TypeError):
         library = ctypes.CDLL(None)
         for parameter, value in MALLOPT.items():

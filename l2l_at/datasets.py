@@ -42,10 +42,8 @@ class Images:
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set and all that runs need to know of it; put it into `DATASETS` to train on it by name.
-
-    `loader` returns training and test images, each as `Images` or as arrays `(integers, labels)` of which 255 is white.
-    """
+    """A data set and all that runs need to know of it; put it into `DATASETS` to train on it by name. `loader` returns
+    training and test images, each as `Images` or as arrays `(integers, labels)` of which 255 is white."""
 
     name: str
     classes: int
@@ -175,11 +173,9 @@ class Task:
 def load(
     data: str | DataSet, *, data_dir: Path | None = None, holdout: float = 0.1, seed: int = 0, subset: int | None = None
 ) -> Task:
-    """A data set, or the one of that name, split for a run.
-
-    `holdout` is the share of the training images, stratified and drawn by `seed`, to choose by. With `subset` only so
-    many training images are kept, stratified and drawn by `seed`. The test images are always the same.
-    """
+    """A data set, or the one of that name, split for a run. `holdout` is the share of the training images, stratified
+    and drawn by `seed`, to choose by. With `subset` only so many training images are kept, stratified and drawn by
+    `seed`. The test images are always the same."""
     from sklearn.model_selection import train_test_split  # loads slowly
 
     data = find(data) if isinstance(data, str) else data

@@ -30,10 +30,8 @@ def write_card(folder: Path, card: dict[str, Any]) -> None:
 
 
 def load(path: Path | str) -> nn.Module:
-    """A classifier that was exported, in evaluation mode: takes images in [0, 1], answers with logits.
-
-    `path` is a folder with model.safetensors and card.json, or a run's folder, whose best classifier is then loaded.
-    """
+    """A classifier that was exported, in evaluation mode: takes images in [0, 1], answers with logits. `path` is a
+    folder with model.safetensors and card.json, or a run's folder, whose best classifier is then loaded."""
     folder = find(path)
     card = read_card(folder)
     # Cards of earlier versions do not hold the moments; they are all of data sets that come with this package.

@@ -29,10 +29,8 @@ class Attacked:
 
 
 def attack(name: str, model: nn.Module, images: Tensor, labels: Tensor, threat: Threat, *, seed: int) -> Attacked:
-    """Run one attack on images that the model gets right; what it returns is checked here again.
-
-    The model must be in evaluation mode. Random generators, tracing and log handlers are left as they were.
-    """
+    """Run one attack on images that the model gets right; what it returns is checked here again. The model must be in
+    evaluation mode. Random generators, tracing and log handlers are left as they were."""
     with _fence() as messages:
         torch.manual_seed(seed)
         run = _foolbox if name == FOOLBOX else _autoattack

@@ -20,11 +20,8 @@ from l2l_experiment.errors import Diverged, UserError
 
 
 class Trainer:
-    """A classifier and the method that trains it.
-
-    `model` is the classifier as it is now, by default the one that the settings name; `evaluated` the one to judge and
-    export: its average, if there is one.
-    """
+    """A classifier and the method that trains it. `model` is the classifier as it is now, by default the one that the
+    settings name; `evaluated` the one to judge and export: its average, if there is one."""
 
     def __init__(self, config: ATConfig, task: Task, model: nn.Module | None = None) -> None:
         config.threat.check(task.shape)
@@ -87,9 +84,7 @@ class Trainer:
 
     def against_weights_too(self, batch: Batch) -> Answer:
         """The classifier's step under adversarial weight perturbation; the answer is that of the unperturbed weights.
-
-        Batch normalisation's moments are those of the perturbed weights alone, as in the published code.
-        """
+        Batch normalisation's moments are those of the perturbed weights alone, as in the published code."""
         method, moments = self.method, [(buffer, buffer.clone()) for buffer in self.model.buffers()]
         answer = method.loss(self.forward, batch)
         self.differentiate(answer.loss)

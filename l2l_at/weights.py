@@ -10,11 +10,9 @@ from torch.optim.swa_utils import AveragedModel
 
 
 def averaged(model: nn.Module, kind: Literal["ema", "swa"], decay: float) -> AveragedModel:
-    """A running average of a model's weights and buffers; its `module` is the averaged model.
-
-    The first update copies. EMA's decay is warmed up, so that early weights are forgotten soon. Running moments of
-    batch normalisation are averaged along, for they must fit the averaged weights; counters are copied.
-    """
+    """A running average of a model's weights and buffers; its `module` is the averaged model. The first update copies.
+    EMA's decay is warmed up, so that early weights are forgotten soon. Running moments of batch normalisation are
+    averaged along, for they must fit the averaged weights; counters are copied."""
 
     def move(mine: list[Tensor], theirs: list[Tensor], _: Tensor) -> None:
         if mine[0].is_floating_point():
@@ -31,11 +29,9 @@ def averaged(model: nn.Module, kind: Literal["ema", "swa"], decay: float) -> Ave
 
 @contextmanager
 def perturbed(model: nn.Module, size: float) -> Iterator[None]:
-    """The model with its weights moved up the loss whose gradients it holds (Wu et al., 2020); then moved back.
-
-    Each weight of at least two dimensions moves along its gradient by `size` times its own norm. What happens to the
-    weights inside (an optimiser's step) stays.
-    """
+    """The model with its weights moved up the loss whose gradients it holds (Wu et al., 2020); then moved back. Each
+    weight of at least two dimensions moves along its gradient by `size` times its own norm. What happens to the weights
+    inside (an optimiser's step) stays."""
     shifts = []
     with torch.no_grad():
         for name, weight in model.named_parameters():

@@ -41,17 +41,13 @@ class Follower(Protocol):
             self.start.prepare(count, shape)
 
     def perturb(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Perturbations without a graph, shape of the images; the model is used in the mode it is in.
-
-        Asking changes nothing: it is how a follower is measured, too.
-        """
+        """Perturbations without a graph, shape of the images; the model is used in the mode it is in. Asking changes
+        nothing: it is how a follower is measured, too."""
         raise NotImplementedError
 
     def respond(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Perturbations for the classifier's step, with whatever derivative they carry.
-
-        The model comes in training mode and is left in it.
-        """
+        """Perturbations for the classifier's step, with whatever derivative they carry. The model comes in training
+        mode and is left in it."""
         with nullcontext() if self.training_mode else evaluating(model):
             delta = self.perturb(model, batch)
         if self.start is not None:
