@@ -1,8 +1,7 @@
 """Learned attackers: networks, and the update rules on perturbations that they make.
 
 `attacker.on(images)` is the rule for `bilevel.unroll`. Objectives are minus the loss that the attacker raises, so the
-direction of attack is minus the gradient that a rule is given.
-"""
+direction of attack is minus the gradient that a rule is given."""
 
 import math
 from dataclasses import dataclass
@@ -116,7 +115,6 @@ class Attacker(nn.Module):
     """A network that makes a step from images, their perturbations so far and the objective's gradient there."""
 
     def on(self, images: Tensor) -> OnImages:
-        """The update rule for perturbations of these images."""
         return OnImages(self, images)
 
 
@@ -125,8 +123,7 @@ class PublishedAttacker(Attacker):
 
     ĝ is the gradient of the loss over its largest absolute entry, in the whole batch as published; without
     `sees_gradient` the network sees the image only ("naive"). With `detach_inputs` a step's weights learn from what it
-    adds, not from what later steps see of it.
-    """
+    adds, not from what later steps see of it."""
 
     def __init__(
         self,
@@ -155,8 +152,7 @@ class ResidualAttacker(Attacker):
     and the head of the network h start at zero, so that training starts from the hand-designed step. Our design; what
     it keeps of Jiang et al. (2021) is an attacker that sees the gradient and learns with the classifier. `sees` names
     the network's inputs; without any, a and b alone are learned. With `soft_sign=False` the step is the network's
-    alone, size·tanh(h), from a random head.
-    """
+    alone, size·tanh(h), from a random head."""
 
     def __init__(
         self,

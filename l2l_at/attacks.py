@@ -73,8 +73,7 @@ class SparseStep:
     The steepest ℓ1 step moves one pixel, which soon meets the box, so that many of them find next to nothing. As in
     SLIDE (Tramèr and Boneh, 2019) a `share` of the entries moves at once; those at the box that would leave it are
     passed over (Croce and Hein, 2021, on why ball and box belong together). The share was chosen on digits, by what
-    APGD leaves.
-    """
+    APGD leaves."""
 
     size: float
     images: Tensor

@@ -35,11 +35,9 @@ class Batches:
 
     @property
     def per_epoch(self) -> int:
-        """Batches in an epoch."""
         return len(self.images) // self.size
 
     def next(self) -> Batch:
-        """The next batch."""
         if self.position + self.size > len(self.order):
             self.order, self.position = torch.randperm(len(self.images)), 0
         rows = self.order[self.position : self.position + self.size].to(self.images.labels.device)
@@ -51,11 +49,9 @@ class Batches:
         return Batch(take_from(images, frame), labels, rows, frame)
 
     def state_dict(self) -> dict[str, Any]:
-        """The order of this epoch's images, and the place in it."""
         return {"order": self.order, "position": self.position}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of `state_dict`."""
         self.order, self.position = state["order"], state["position"]
 
 
@@ -73,11 +69,13 @@ def random_frame(images: Tensor, *, flip: bool = True) -> Tensor:
     return rows[:, :, None] * (width + 2 * PADDING) + columns[:, None, :]
 
 
-def unmoved(images: Tensor) -> Tensor:
-    """The frame that shows images as they are, shape (1, height, width)."""
-    height, width = images.shape[-2:]
+def frame_of(batch: Batch) -> Tensor:
+    """How a batch was moved; if it was not, the frame that shows its images as they are."""
+    if batch.frame is not None:
+        return batch.frame
+    images, (height, width) = batch.images, batch.images.shape[-2:]
     rows, columns = (torch.arange(size, device=images.device) + PADDING for size in (height, width))
-    return (rows[:, None] * (width + 2 * PADDING) + columns)[None]
+    return (rows[:, None] * (width + 2 * PADDING) + columns).expand(len(images), -1, -1)
 
 
 def take_from(images: Tensor, frame: Tensor) -> Tensor:

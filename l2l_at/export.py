@@ -44,10 +44,8 @@ def load(path: Path | str) -> nn.Module:
     except (OSError, SafetensorError) as error:
         raise UserError(f"{folder / WEIGHTS} cannot be read ({error}); export the classifier again") from error
     except RuntimeError as error:
-        raise UserError(
-            f"{folder / WEIGHTS} holds no {card['model']} for {card['dataset']}, which {CARD} says it is: "
-            "weights and card must come from one export"
-        ) from error
+        what = f"no {card['model']} for {card['dataset']}, which {CARD} says it is"
+        raise UserError(f"{folder / WEIGHTS} holds {what}: weights and card must come from one export") from error
     return model.eval()
 
 
@@ -66,7 +64,6 @@ def find(path: Path | str) -> Path:
 
 
 def read_card(folder: Path) -> dict[str, Any]:
-    """The card of an exported classifier."""
     try:
         card = json.loads((folder / CARD).read_text(encoding="utf-8"))
         missing = [name for name in ("model", "dataset", "classes", "threat") if name not in card]

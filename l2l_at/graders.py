@@ -45,7 +45,6 @@ def attack(name: str, model: nn.Module, images: Tensor, labels: Tensor, threat: 
 
 
 def package_of(name: str) -> str:
-    """Package and version behind an attack."""
     package = "foolbox" if name == FOOLBOX else "pyautoattack"
     return f"{package} {importlib.metadata.version(package)}"
 

@@ -36,7 +36,6 @@ class Grade:
 
     @property
     def attacks(self) -> tuple[str, ...]:
-        """The attacks of the tier, in their order."""
         return (graders.FOOLBOX, *graders.AUTOATTACK[self.tier])
 
     def accuracy(self, name: str) -> float:
@@ -144,10 +143,8 @@ def check(images: Tensor, labels: Tensor, threat: Threat, classes: int | None) -
     if len(images) != len(labels) or not len(labels):
         raise UserError(f"grading needs as many labels as images, and some; got {len(images)} and {len(labels)}")
     if not torch.isfinite(images).all() or images.min() < 0 or images.max() > 1:
-        raise UserError(
-            f"images must lie in [0, 1], these reach from {float(images.min()):g} to {float(images.max()):g}; "
-            "normalisation belongs inside the model"
-        )
+        reach = f"these reach from {float(images.min()):g} to {float(images.max()):g}"
+        raise UserError(f"images must lie in [0, 1], {reach}; normalisation belongs inside the model")
     if classes is not None:
         if classes < 10:  # they aim at nine other classes
             raise UserError(f"AutoAttack's targeted attacks need at least ten classes, this task has {classes}")

@@ -134,10 +134,8 @@ def check(name: str, shape: tuple[int, int, int]) -> None:
     if name not in NETWORKS:
         raise UserError(f"--model must be one of {', '.join(NETWORKS)}, got {name!r}")
     if (name == "small-cnn") != (shape[1:] == (8, 8)):
-        raise UserError(
-            f"--model {name} does not fit images of {shape[1]} × {shape[2]} pixels: small-cnn is for 8 × 8, all others "
-            "for larger ones"
-        )
+        size = f"{shape[1]} × {shape[2]} pixels"
+        raise UserError(f"--model {name} does not fit images of {size}: small-cnn is for 8 × 8, all others for larger")
 
 
 def build(name: str, moments: Moments, classes: int) -> Normalised:

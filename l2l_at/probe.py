@@ -33,8 +33,7 @@ def follower_figures(model: nn.Module, follower: Follower, batch: Batch) -> dict
 
     `strength` is the loss under the training attack over the loss under PGD-10; `gain` is the same of what the attacks
     add to the clean loss, 0 for an attack that does nothing and 1 for one as strong as PGD-10. `norm` is the
-    perturbations' mean norm over the radius.
-    """
+    perturbations' mean norm over the radius."""
     threat, images, labels = follower.threat, batch.images, batch.labels
     with evaluating(model), _own_randomness(images.device):
         own = follower.perturb(model, batch)
@@ -72,8 +71,7 @@ class CollapseAlarm:
     2020, stop). A drop that both accuracies share is none: it is how unsteady early epochs look, under PGD-10 too.
 
     Once raised, it stays until the accuracy under ten steps is back within `drop` of its best: a model that has
-    collapsed and then withstands one step no longer, either, is no better for it.
-    """
+    collapsed and then withstands one step no longer, either, is no better for it."""
 
     best: float = 0.0
     raised: bool = False

@@ -40,7 +40,7 @@ class TrainArgs:
     probe_every: Count = 1  # Epochs between two measurements on held-out and training images
     probe_images: Count = 1000  # Measure on so many held-out images; the best classifier is chosen by them
     stop_on_collapse: bool = False  # End the run when catastrophic overfitting is seen, not only raise the alarm
-    grade: Literal["none", "quick", "standard"] | None = None  # By others' attacks; default: quick for digits alone
+    grade: Literal["none", "quick", "standard"] | None = None  # Grade the end; by default quick (digits), none (CIFAR)
     grade_images: Count | None = None  # Grade on so many test images only; by default 100 of the digits, all of CIFAR
     threads: Count = 1  # CPU threads of torch
 
@@ -57,7 +57,6 @@ def stored_args(run: Run) -> TrainArgs:
 
 
 def load_task(args: TrainArgs) -> Task:
-    """The images that the settings name."""
     c = args.settings
     with parallel.first():
         return datasets.load(c.dataset, data_dir=args.data_dir, holdout=c.holdout, seed=c.seed, subset=c.subset)
@@ -84,11 +83,11 @@ def train(args: TrainArgs, resumed: Run | None = None) -> Run:
             else:
                 session.load_state_dict(checkpoint.latest(run.folder))
             run.resumed(trainer.step_count)
-        print(
-            f"{config.dataset}: {len(task.train):,} images to train on, {len(task.held_out):,} to choose by, "
-            f"{len(task.test):,} to report; {config.model} on {trainer.device}, method {config.method}, "
-            f"{config.threat}; run folder {run.folder}"
+        sizes = (
+            f"{len(task.train):,} images to train on, {len(task.held_out):,} to choose by, {len(task.test):,} to report"
         )
+        what = f"{config.model} on {trainer.device}, method {config.method}, {config.threat}"
+        print(f"{config.dataset}: {sizes}; {what}; run folder {run.folder}")
         with StopRequest(launched=parallel.count() > 1) as stop:
             finished = session.learn(stop, goes_on=resumed is not None)
         parallel.leave()
@@ -126,9 +125,9 @@ class Session:
     def learn(self, stop: StopRequest, *, goes_on: bool = False) -> bool:
         """Train to the end; False if asked to stop before. A run that `goes_on` gives up what it logged later."""
         trainer, every, stopped = self.trainer, self.trainer.batches.per_epoch, False
-        after = trainer.step_count if goes_on else None
+        after, purged = (trainer.step_count, trainer.step_count + 1) if goes_on else (None, None)
         with (
-            SummaryWriter(str(self.run.folder), purge_step=None if after is None else after + 1) as board,
+            SummaryWriter(str(self.run.folder), purge_step=purged) as board,
             metrics.JsonLines(self.run.folder / metrics.METRICS, after=after) as rows,
             tqdm(total=trainer.total, initial=trainer.step_count, unit=" steps", mininterval=1.0) as bar,
         ):
@@ -244,13 +243,9 @@ class Session:
         if self.args.tier != "none":
             from l2l_at.grading import grade_folder
 
-            grade = grade_folder(
-                self.run.folder,
-                tier=self.args.tier,
-                images=self.args.grade_images or self.task.data.grade_images,
-                data_dir=self.args.data_dir,
-                device=self.trainer.device,
-            )
+            images = self.args.grade_images or self.task.data.grade_images
+            where = {"data_dir": self.args.data_dir, "device": self.trainer.device}
+            grade = grade_folder(self.run.folder, tier=self.args.tier, images=images, **where)
             self.run.update(result=result | {"grade": grade})
         self.run.update(status="finished")  # last: a run whose grading was cut off is resumed, and then graded
         return self.run

@@ -101,13 +101,11 @@ class Trainer:
         return answer
 
     def differentiate(self, loss: Tensor) -> None:
-        """Give the classifier's weights their gradients."""
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         parallel.average_gradients(self.model)
 
     def descend(self) -> None:
-        """The optimiser's step and the schedule's."""
         if self.config.clip_norm:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
         self.optimizer.step()
@@ -162,10 +160,8 @@ class Trainer:
             self.batches.load_state_dict(state["batches"])
             self.step_count = state["step"]
         except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
-            raise UserError(
-                f"the checkpoint does not fit this run's settings ({str(error).splitlines()[0]}); "
-                "resume with the config.yaml that made it"
-            ) from error
+            wrong = f"the checkpoint does not fit this run's settings ({str(error).splitlines()[0]})"
+            raise UserError(f"{wrong}; resume with the config.yaml that made it") from error
         randomness.load_state_dict(state["randomness"])
         parallel.same_draws(self.device)
 
@@ -183,11 +179,9 @@ def train(
 ) -> nn.Module:
     """Train a classifier adversarially, without a run's folder; returns it in evaluation mode, averaged if so set.
 
-    `model` takes images in [0, 1] and answers with logits; None is the one that the settings name. `data` is a data set
-    or its name, which is split by the settings, or a split one; a new data set joins `DATASETS`. The settings are by
-    default those of the data set (`tuned`). The held-out images of the split are left alone. Diverged if a weight
-    becomes NaN or infinite.
-    """
+    `model` takes images in [0, 1] and answers with logits; None is the one that the settings name (by default those of
+    the data set, `tuned`). `data` is a data set or its name, which is split by the settings, or a split one; a new data
+    set joins `DATASETS`. Held-out images are left alone. Diverged if a weight becomes NaN or infinite."""
     own = data.data if isinstance(data, Task) else datasets.find(data) if isinstance(data, str) else data
     datasets.DATASETS[own.name] = own
     config = tuned(own.name) if config is None else replace(config, dataset=own.name)

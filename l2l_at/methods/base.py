@@ -60,17 +60,13 @@ class Follower(Protocol):
 
     def state_dict(self) -> dict[str, Any]:
         """What it has learned and remembers, as a tree for a checkpoint."""
-        parts = {"learner": self.learner, "start": self.start}
-        return {name: part.state_dict() for name, part in parts.items() if part is not None}
+        return {name: getattr(self, name).state_dict() for name in ("learner", "start") if getattr(self, name)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of `state_dict`."""
-        for name, part in (("learner", self.learner), ("start", self.start)):
-            if part is not None:
-                part.load_state_dict(state[name])
+        for name in {"learner", "start"} & state.keys():
+            getattr(self, name).load_state_dict(state[name])
 
     def to(self, device: torch.device) -> None:
-        """Move what the follower holds."""
         if self.attacker is not None:
             self.attacker.to(device)
         if self.start is not None:

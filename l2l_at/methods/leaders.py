@@ -1,7 +1,6 @@
 """The classifier's losses: what is done with the perturbations that a follower found.
 
-A leader is a function `(model, batch, delta) -> loss` of shape (). Nothing in it is detached unless it says so.
-"""
+A leader is a function `(model, batch, delta) -> loss` of shape (). Nothing in it is detached unless it says so."""
 
 import torch
 from torch import Tensor, nn
