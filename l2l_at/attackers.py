@@ -1,11 +1,11 @@
 """Learned attackers: networks, and the update rules on perturbations that they make.
 
 `attacker.on(images)` is the rule for `bilevel.unroll`. Objectives are minus the loss that the attacker raises, so the
-direction of attack is minus the gradient that a rule is given.
-"""
+direction of attack is minus the gradient that a rule is given."""
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Literal, get_args
 
@@ -43,19 +43,15 @@ def _stem(inputs: int, outputs: int, stride: int) -> nn.Sequential:
 
 
 def _at_full_size(inputs: int, channels: int, widths: tuple[int, ...]) -> nn.Sequential:
+    """A published attacker, without a scale that it has but does not use."""
     blocks = [GenBlock(a, b) for a, b in pairwise(widths)]
     stem, head = _stem(inputs, widths[0], 1), nn.Conv2d(widths[-1], channels, 3, padding=1)
     return nn.Sequential(stem, *blocks, nn.BatchNorm2d(widths[-1], affine=False), head)
 
 
-def wide(inputs: int, channels: int) -> nn.Sequential:
-    """The attacker of every published training script: 1,747,851 weights, without a scale that it does not use."""
-    return _at_full_size(inputs, channels, (64, 128, 256, 128, 64))
-
-
-def two_layer(inputs: int, channels: int) -> nn.Sequential:
-    """The published two-layer attacker: 354,055 weights, without the scale that its forward pass does not use."""
-    return _at_full_size(inputs, channels, (64, 128, 64))
+# The attacker of every published training script (1,747,851 weights for CIFAR with a gradient as input), and a smaller.
+wide = partial(_at_full_size, widths=(64, 128, 256, 128, 64))
+two_layer = partial(_at_full_size, widths=(64, 128, 64))
 
 
 class Slim(nn.Module):
@@ -119,7 +115,6 @@ class Attacker(nn.Module):
     """A network that makes a step from images, their perturbations so far and the objective's gradient there."""
 
     def on(self, images: Tensor) -> OnImages:
-        """The update rule for perturbations of these images."""
         return OnImages(self, images)
 
 
@@ -128,8 +123,7 @@ class PublishedAttacker(Attacker):
 
     ĝ is the gradient of the loss over its largest absolute entry, in the whole batch as published; without
     `sees_gradient` the network sees the image only ("naive"). With `detach_inputs` a step's weights learn from what it
-    adds, not from what later steps see of it.
-    """
+    adds, not from what later steps see of it."""
 
     def __init__(
         self,
@@ -158,8 +152,7 @@ class ResidualAttacker(Attacker):
     and the head of the network h start at zero, so that training starts from the hand-designed step. Our design; what
     it keeps of Jiang et al. (2021) is an attacker that sees the gradient and learns with the classifier. `sees` names
     the network's inputs; without any, a and b alone are learned. With `soft_sign=False` the step is the network's
-    alone, size·tanh(h), from a random head.
-    """
+    alone, size·tanh(h), from a random head."""
 
     def __init__(
         self,

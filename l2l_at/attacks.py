@@ -38,11 +38,9 @@ def full_precision() -> Iterator[None]:
 
 
 def minus_loss(model: nn.Module, images: Tensor, labels: Tensor) -> Objective:
-    """δ ↦ −Σ cross-entropy(model(x + δ), y): what an attacker goes down.
-
-    The sum makes each sample's gradient its own, whatever the batch. There is no clamp to [0, 1] in it: where pixels
-    lie on the box it would hide the gradient, and the attack would be weak there. Projections keep x + δ in the box.
-    """
+    """δ ↦ −Σ cross-entropy(model(x + δ), y): what an attacker goes down. The sum makes each sample's gradient its own,
+    whatever the batch. There is no clamp to [0, 1] in it: where pixels lie on the box it would hide the gradient, and
+    the attack would be weak there. Projections keep x + δ in the box."""
 
     def objective(delta: Tensor) -> Tensor:
         return -cross_entropy(model(images + delta), labels, reduction="sum")
@@ -75,8 +73,7 @@ class SparseStep:
     The steepest ℓ1 step moves one pixel, which soon meets the box, so that many of them find next to nothing. As in
     SLIDE (Tramèr and Boneh, 2019) a `share` of the entries moves at once; those at the box that would leave it are
     passed over (Croce and Hein, 2021, on why ball and box belong together). The share was chosen on digits, by what
-    APGD leaves.
-    """
+    APGD leaves."""
 
     size: float
     images: Tensor

@@ -23,10 +23,8 @@ class Batch(NamedTuple):
 
 class Batches:
     """Batches of a training set, epoch after epoch, without end; an incomplete last batch of an epoch is left out.
-
     Order and augmentation are drawn from torch's global generators, so that a checkpoint of those and of `state_dict`
-    continues with the very next batch.
-    """
+    continues with the very next batch."""
 
     def __init__(self, images: Images, size: int, augmentation: Augmentation = "none") -> None:
         if size > len(images):
@@ -37,11 +35,9 @@ class Batches:
 
     @property
     def per_epoch(self) -> int:
-        """Batches in an epoch."""
         return len(self.images) // self.size
 
     def next(self) -> Batch:
-        """The next batch."""
         if self.position + self.size > len(self.order):
             self.order, self.position = torch.randperm(len(self.images)), 0
         rows = self.order[self.position : self.position + self.size].to(self.images.labels.device)
@@ -53,19 +49,15 @@ class Batches:
         return Batch(take_from(images, frame), labels, rows, frame)
 
     def state_dict(self) -> dict[str, Any]:
-        """The order of this epoch's images, and the place in it."""
         return {"order": self.order, "position": self.position}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of `state_dict`."""
         self.order, self.position = state["order"], state["position"]
 
 
 def random_frame(images: Tensor, *, flip: bool = True) -> Tensor:
-    """A shift of each image by up to `PADDING` pixels, and, with `flip`, a flip from left to right by chance.
-
-    Says for each pixel which one of the image, padded by `PADDING` and flattened, it is: int64, (batch, height, width).
-    """
+    """A shift of each image by up to `PADDING` pixels, and, with `flip`, a flip from left to right by chance. Says for
+    each pixel which one of the image, padded by `PADDING` and flattened, it is: int64, (batch, height, width)."""
     count, _, height, width = images.shape
     shift = torch.randint(0, 2 * PADDING + 1, (2, count), device=images.device)
     columns = torch.arange(width, device=images.device).expand(count, width)
@@ -77,11 +69,13 @@ def random_frame(images: Tensor, *, flip: bool = True) -> Tensor:
     return rows[:, :, None] * (width + 2 * PADDING) + columns[:, None, :]
 
 
-def unmoved(images: Tensor) -> Tensor:
-    """The frame that shows images as they are, shape (1, height, width)."""
-    height, width = images.shape[-2:]
+def frame_of(batch: Batch) -> Tensor:
+    """How a batch was moved; if it was not, the frame that shows its images as they are."""
+    if batch.frame is not None:
+        return batch.frame
+    images, (height, width) = batch.images, batch.images.shape[-2:]
     rows, columns = (torch.arange(size, device=images.device) + PADDING for size in (height, width))
-    return (rows[:, None] * (width + 2 * PADDING) + columns)[None]
+    return (rows[:, None] * (width + 2 * PADDING) + columns).expand(len(images), -1, -1)
 
 
 def take_from(images: Tensor, frame: Tensor) -> Tensor:

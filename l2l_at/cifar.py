@@ -63,8 +63,7 @@ def read(name: str, data_dir: Path | None = None) -> tuple[Arrays, Arrays]:
 
     Images are uint8 of shape (n, 3, 32, 32), labels int64. Without `data_dir` the archive is fetched into a cache
     folder and its checksum compared; with it, the files are read from there: unpacked, in the official folder, or in
-    the archive. Sizes and labels are checked; UserError names the file that is missing or wrong.
-    """
+    the archive. Sizes and labels are checked; UserError names the file that is missing or wrong."""
     layout = LAYOUTS[name]
     source = _fetched(layout) if data_dir is None else _found(layout, data_dir)
     parts = [_part(source, file, layout, layout.records) for file in layout.train]
@@ -84,16 +83,13 @@ def _fetched(layout: Layout) -> Path:
 
 
 def _found(layout: Layout, data_dir: Path) -> Path:
-    """The folder with the files, or the archive."""
     for folder in (data_dir / layout.folder, data_dir):
         if (folder / layout.train[0]).is_file():
             return folder
     if (archive := data_dir / layout.archive).is_file():
         return archive
-    raise UserError(
-        f"--data-dir {data_dir} holds neither {layout.folder}/ nor {layout.archive}; "
-        f"the official archive is at {layout.url}"
-    )
+    files = f"neither {layout.folder}/ nor {layout.archive}"
+    raise UserError(f"--data-dir {data_dir} holds {files}; the official archive is at {layout.url}")
 
 
 def _part(source: Path, file: str, layout: Layout, records: int) -> Arrays:

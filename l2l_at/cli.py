@@ -22,8 +22,6 @@ from l2l_experiment.errors import UserError, exit_on_user_error
 from l2l_experiment.run import Run
 from l2l_experiment.settings import Count, Seed, given_flags, value_of
 
-MALLOPT = {-3: 32 << 20, -1: 1_000_000_000}  # glibc's M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
-
 
 def parse(argv: Sequence[str]) -> TrainArgs:
     """The settings that flags give, over the data set's tuned ones; exits with a message if one is wrong."""
@@ -65,12 +63,10 @@ def main(argv: list[str] | None = None) -> None:
 
 def keep_freed_memory() -> None:
     """Have glibc keep freed memory instead of handing it back to the kernel and faulting it in again at the next step.
-
-    That takes a fifth of a small convolutional network's time on a CPU. Does nothing with another C library.
-    """
+    That takes a fifth of a small convolutional network's time on a CPU. Does nothing with another C library."""
     with contextlib.suppress(AttributeError, OSError, TypeError):
         library = ctypes.CDLL(None)
-        for parameter, value in MALLOPT.items():
+        for parameter, value in ((-3, 32 << 20), (-1, 1_000_000_000)):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
             library.mallopt(parameter, value)
 
 

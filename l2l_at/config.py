@@ -25,23 +25,19 @@ class ATConfig:
     seed: Seed = 0  # Seed of the split, the networks and every draw
     device: str = "auto"  # Where everything lives: auto, cpu or cuda
 
-    holdout: Annotated[float, Range(0, 1, open_low=True, open_high=True)] = 0.1
-    """Share of the training images, stratified, on which the best checkpoint is chosen."""
+    holdout: Annotated[float, Range(0, 1, open_low=True, open_high=True)] = 0.1  # Share held out to choose the best by
     subset: Count | None = None  # Train on so many images only, stratified
     epochs: Count = 40  # Passes over the training images
     batch_size: Count = 128  # Images in a step
-    schedule: Literal["one-cycle", "multi-step"] = "one-cycle"
-    """Learning rate: up and down once over the whole run, or a tenth of it at 1/2 and 3/4 of the run."""
+    schedule: Literal["one-cycle", "multi-step"] = "one-cycle"  # Rate: up and down once, or a tenth at 1/2 and 3/4
     learning_rate: Positive = 0.1  # The classifier's learning rate (the highest of the schedule)
     momentum: ShareBelowOne = 0.9  # Momentum of SGD; it stays as it is in the one-cycle schedule
     weight_decay: NotNegative = 5e-4  # Weight decay of SGD
     clip_norm: NotNegative = 0.0  # Clip the classifier's gradient to this norm; 0 does not
-    average: Literal["ema", "swa", "none"] = "ema"
-    """Average of the weights that is evaluated and exported: exponential, or equal (SWA) over the epochs of the end."""
+    average: Literal["ema", "swa", "none"] = "ema"  # Evaluated weights: exponential or (at the end) equal mean
     ema: ShareBelowOne = 0.999  # Decay of the exponential average, warmed up from 0.1
     swa_from: ShareBelowOne = 0.42  # Share of the run before the equal average (published ARoW: 50 epochs of 120)
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Training precision: auto is bf16 autocast on CUDA and fp32 on the CPU. Grading is always fp32."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 autocast on CUDA, else fp32; grading is fp32
     compile: bool = False  # Compile the classifier with torch.compile
 
     attack_steps: Count | None = None  # Steps of the training attack; by default the method's own
@@ -50,8 +46,7 @@ class ATConfig:
     """Where the training attack starts: at the image (for --inner kl: hardly beside it), at random, or where the last
     attack on the same image ended; by default as the method has it."""
 
-    inner: Literal["ce", "kl"] | None = None
-    """What the training attack raises: cross-entropy or divergence from the clean prediction; None: as the method."""
+    inner: Literal["ce", "kl"] | None = None  # The attack raises cross-entropy or divergence from the clean prediction
     regularisation: NotNegative | None = None
     """Weight of the regulariser: beta of trades (6) and mart (5); lambda of arow and cow (7, twice the paper's) and of
     grad-align (by radius)."""
@@ -59,8 +54,7 @@ class ATConfig:
     clean_share: ShareBelowOne = 0.0  # Share of the clean images' loss in methods that train on perturbed images only
     replays: Count | None = None  # How often free sees each batch in a row (8)
     noise: Positive | None = None  # Reach of n-fgsm's noise over the radius (2)
-    bat_step_size: Positive | None = None
-    """fast-bat's step eta on summed losses; by default 5000/255 up to a radius of 8/255, 2000/255 beyond."""
+    bat_step_size: Positive | None = None  # fast-bat's eta on summed losses; 5000/255 up to radius 8/255, else 2000/255
     bat_lambda: NotNegative = 10.0  # fast-bat's lambda in the implicit gradient; 0 stands for 1/eta: the step's own
     awp: NotNegative = 0.0  # Relative size of adversarial weight perturbation, on any method (published: 0.005 to 0.01)
     awp_from: ShareBelowOne = 0.1  # Share of the run after which the weights are perturbed
@@ -85,7 +79,6 @@ class ATConfig:
 
     @property
     def threat(self) -> Threat:
-        """The threat model that `norm` and `eps` name."""
         deviation = datasets.find(self.dataset).deviation if self.eps.endswith("sd") else 1.0
         return Threat(self.norm, parse_radius(self.eps, deviation))
 

@@ -42,10 +42,8 @@ class Images:
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set and all that runs need to know of it; put it into `DATASETS` to train on it by name.
-
-    `loader` returns training and test images, each as `Images` or as arrays `(integers, labels)` of which 255 is white.
-    """
+    """A data set and all that runs need to know of it; put it into `DATASETS` to train on it by name. `loader` returns
+    training and test images, each as `Images` or as arrays `(integers, labels)` of which 255 is white."""
 
     name: str
     classes: int
@@ -108,11 +106,10 @@ def _read_digits() -> tuple[Images, Images]:
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
-    digits = load_digits()
-    images, labels = digits.images[:, None].astype(np.uint8), digits.target.astype(np.int64)
-    rows = np.arange(len(labels))
-    split = train_test_split(rows, test_size=DIGITS_TEST, stratify=labels, random_state=0)
-    return tuple(Images(torch.from_numpy(images[part]), torch.from_numpy(labels[part]), white=16) for part in split)
+    images, labels = load_digits(return_X_y=True)
+    images = Images(torch.from_numpy(images.astype(np.uint8)).view(-1, 1, 8, 8), torch.from_numpy(labels).long(), 16)
+    split = train_test_split(np.arange(len(labels)), test_size=DIGITS_TEST, stratify=labels, random_state=0)
+    return tuple(images.subset(torch.from_numpy(rows)) for rows in split)
 
 
 def _cifar(name: str, classes: int, mean: tuple[float, ...], deviation: tuple[float, ...]) -> DataSet:
@@ -150,10 +147,8 @@ DATASETS: dict[str, DataSet] = {
 def find(name: str) -> DataSet:
     """The data set of a name; UserError for one that is not in `DATASETS`."""
     if name not in DATASETS:
-        raise UserError(
-            f"--dataset must be one of {', '.join(DATASETS)}, got {name!r}; one of your own is known only to the file "
-            "that puts it into l2l_at.DATASETS: run that"
-        )
+        advice = "one of your own is known only to the file that puts it into l2l_at.DATASETS: run that"
+        raise UserError(f"--dataset must be one of {', '.join(DATASETS)}, got {name!r}; {advice}")
     return DATASETS[name]
 
 
@@ -168,18 +163,15 @@ class Task:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of an image."""
         return tuple(self.train.integers.shape[1:])
 
 
 def load(
     data: str | DataSet, *, data_dir: Path | None = None, holdout: float = 0.1, seed: int = 0, subset: int | None = None
 ) -> Task:
-    """A data set, or the one of that name, split for a run.
-
-    `holdout` is the share of the training images, stratified and drawn by `seed`, to choose by. With `subset` only so
-    many training images are kept, stratified and drawn by `seed`. The test images are always the same.
-    """
+    """A data set, or the one of that name, split for a run. `holdout` is the share of the training images, stratified
+    and drawn by `seed`, to choose by. With `subset` only so many training images are kept, stratified and drawn by
+    `seed`. The test images are always the same."""
     from sklearn.model_selection import train_test_split  # loads slowly
 
     data = find(data) if isinstance(data, str) else data

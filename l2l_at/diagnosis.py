@@ -54,9 +54,7 @@ def diagnose(run: Run) -> dict[str, Drawing]:
 
 def ladder(trainer: Trainer, x: torch.Tensor, y: torch.Tensor) -> tuple[dict[int, float], float, float]:
     """The loss under PGD by its number of steps, that under the training attack, in evaluation mode, and the size of
-    the training attack's largest perturbation over the radius: N-FGSM's leave the ball in which PGD's lie.
-
-    All start at random: an attack that goes on from its images' last perturbations has none of these images.
+    its largest perturbation over the radius: N-FGSM's leave the ball. All start at random, having seen no such image.
     """
     model, threat = trainer.model, trainer.config.threat
 
@@ -73,13 +71,13 @@ def ladder(trainer: Trainer, x: torch.Tensor, y: torch.Tensor) -> tuple[dict[int
 
 def rungs(trainer: Trainer, x: torch.Tensor, y: torch.Tensor) -> Drawing:
     """The training attack as a level among PGD's."""
-    pgd, own, largest = ladder(trainer, x.to(trainer.device), y.to(trainer.device))
-    start = trainer.method.follower.start
+    x, y, start = x.to(trainer.device), y.to(trainer.device), trainer.method.follower.start
+    pgd, own, largest = ladder(trainer, x, y)
     name = trainer.config.method + (" without its memory" if start is not None and start.name == "last" else "")
     if largest > 1.001:
         name += f" (up to {largest:.1f} ε)"
     with evaluating(trainer.model):
-        clean = accuracy(trainer.model, x.to(trainer.device), y.to(trainer.device))
+        clean = accuracy(trainer.model, x, y)
     labels = {
         "ylabel": "loss on held-out images",
         "title": f"{trainer.config.method} beside PGD, last checkpoint (clean accuracy {clean:.0%})",

@@ -30,10 +30,8 @@ def write_card(folder: Path, card: dict[str, Any]) -> None:
 
 
 def load(path: Path | str) -> nn.Module:
-    """A classifier that was exported, in evaluation mode: takes images in [0, 1], answers with logits.
-
-    `path` is a folder with model.safetensors and card.json, or a run's folder, whose best classifier is then loaded.
-    """
+    """A classifier that was exported, in evaluation mode: takes images in [0, 1], answers with logits. `path` is a
+    folder with model.safetensors and card.json, or a run's folder, whose best classifier is then loaded."""
     folder = find(path)
     card = read_card(folder)
     # Cards of earlier versions do not hold the moments; they are all of data sets that come with this package.
@@ -42,15 +40,12 @@ def load(path: Path | str) -> nn.Module:
         raise UserError(f"{folder / CARD} names the model {card['model']!r}; there are {', '.join(models.NETWORKS)}")
     model = models.build(card["model"], moments, card["classes"])
     try:
-        weights = safetensors.torch.load_file(folder / WEIGHTS)
-        model.load_state_dict(weights)
+        model.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))
     except (OSError, SafetensorError) as error:
         raise UserError(f"{folder / WEIGHTS} cannot be read ({error}); export the classifier again") from error
     except RuntimeError as error:
-        raise UserError(
-            f"{folder / WEIGHTS} holds no {card['model']} for {card['dataset']}, which {CARD} says it is: "
-            "weights and card must come from one export"
-        ) from error
+        what = f"no {card['model']} for {card['dataset']}, which {CARD} says it is"
+        raise UserError(f"{folder / WEIGHTS} holds {what}: weights and card must come from one export") from error
     return model.eval()
 
 
@@ -69,7 +64,6 @@ def find(path: Path | str) -> Path:
 
 
 def read_card(folder: Path) -> dict[str, Any]:
-    """The card of an exported classifier."""
     try:
         card = json.loads((folder / CARD).read_text(encoding="utf-8"))
         missing = [name for name in ("model", "dataset", "classes", "threat") if name not in card]

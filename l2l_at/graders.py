@@ -24,16 +24,13 @@ TOLERANCE = 1e-4  # of the radius: what rounding may leave outside the ball
 class Attacked:
     """What an attack did to a batch."""
 
-    fooled: Tensor
-    """bool, shape (batch,): a perturbation was found that is in the threat model and changes the prediction."""
+    fooled: Tensor  # bool, shape (batch,): a perturbation in the threat model was found that changes the prediction
     messages: tuple[str, ...]  # What the attack's own checks had to say
 
 
 def attack(name: str, model: nn.Module, images: Tensor, labels: Tensor, threat: Threat, *, seed: int) -> Attacked:
-    """Run one attack on images that the model gets right; what it returns is checked here again.
-
-    The model must be in evaluation mode. Random generators, tracing and log handlers are left as they were.
-    """
+    """Run one attack on images that the model gets right; what it returns is checked here again. The model must be in
+    evaluation mode. Random generators, tracing and log handlers are left as they were."""
     with _fence() as messages:
         torch.manual_seed(seed)
         run = _foolbox if name == FOOLBOX else _autoattack
@@ -42,14 +39,12 @@ def attack(name: str, model: nn.Module, images: Tensor, labels: Tensor, threat: 
     inside &= ((attacked >= -1e-6) & (attacked <= 1 + 1e-6)).flatten(1).all(1)
     with torch.no_grad():
         wrong = model(attacked).argmax(1) != labels
-    said = [*messages]
     if outside := int((~inside).sum()):
-        said.append(f"{name} left the threat model on {outside} images, which are counted as not fooled")
-    return Attacked(wrong & inside, tuple(dict.fromkeys(said)))
+        messages.append(f"{name} left the threat model on {outside} images, which are counted as not fooled")
+    return Attacked(wrong & inside, tuple(dict.fromkeys(messages)))
 
 
 def package_of(name: str) -> str:
-    """Package and version behind an attack."""
     package = "foolbox" if name == FOOLBOX else "pyautoattack"
     return f"{package} {importlib.metadata.version(package)}"
 

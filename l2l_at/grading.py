@@ -23,11 +23,9 @@ Tier = Literal["quick", "standard"]
 
 @dataclass
 class Grade:
-    """Which test images withstood which attack; `flags[attack]` is True where the image is still classified right.
-
-    An attack of AutoAttack sees the images that withstood those before it; foolbox's PGD, the second opinion, sees all
-    that are classified right. `robust` counts images that withstood everything.
-    """
+    """Which test images withstood which attack; `flags[attack]` is True where the image is still classified right. An
+    attack of AutoAttack sees the images that withstood those before it; foolbox's PGD, the second opinion, sees all
+    that are classified right. `robust` counts images that withstood everything."""
 
     tier: Tier
     threat: Threat
@@ -38,7 +36,6 @@ class Grade:
 
     @property
     def attacks(self) -> tuple[str, ...]:
-        """The attacks of the tier, in their order."""
         return (graders.FOOLBOX, *graders.AUTOATTACK[self.tier])
 
     def accuracy(self, name: str) -> float:
@@ -96,11 +93,9 @@ def grade(
     path: Path | None = None,
     classes: int | None = None,
 ) -> dict[str, Any]:
-    """Grade a classifier that takes images in [0, 1] and answers with logits; returns the record.
-
-    Images go through the attacks in shards; with `path`, what is done is kept there, and the same call goes on from it,
-    and so does one of the standard tier from one of the quick.
-    """
+    """Grade a classifier that takes images in [0, 1] and answers with logits; returns the record. Images go through the
+    attacks in shards; with `path`, what is done is kept there, and the same call goes on from it, and so does one of
+    the standard tier from one of the quick."""
     check(images, labels, threat, classes)
     grade = Grade(tier, threat, seed, len(labels))
     made_by = [graders.package_of(name) for name in (graders.FOOLBOX, *graders.AUTOATTACK["standard"])]
@@ -148,10 +143,8 @@ def check(images: Tensor, labels: Tensor, threat: Threat, classes: int | None) -
     if len(images) != len(labels) or not len(labels):
         raise UserError(f"grading needs as many labels as images, and some; got {len(images)} and {len(labels)}")
     if not torch.isfinite(images).all() or images.min() < 0 or images.max() > 1:
-        raise UserError(
-            f"images must lie in [0, 1], these reach from {float(images.min()):g} to {float(images.max()):g}; "
-            "normalisation belongs inside the model"
-        )
+        reach = f"these reach from {float(images.min()):g} to {float(images.max()):g}"
+        raise UserError(f"images must lie in [0, 1], {reach}; normalisation belongs inside the model")
     if classes is not None:
         if classes < 10:  # they aim at nine other classes
             raise UserError(f"AutoAttack's targeted attacks need at least ten classes, this task has {classes}")
@@ -206,10 +199,8 @@ def grade_folder(
 
 
 def says_more(grade: dict[str, Any], other: dict[str, Any] | None) -> bool:
-    """Whether a grade is of more images than another, or of as many and a higher tier.
-
-    One of another seed says the same, and must not be chosen by what it says.
-    """
+    """Whether a grade is of more images than another, or of as many and a higher tier. One of another seed says the
+    same, and must not be chosen by what it says."""
 
     one, two = ((record["n"], record["tier"] == "standard") for record in (grade, other or grade))
     return other is None or one > two

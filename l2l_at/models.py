@@ -48,11 +48,9 @@ class BasicBlock(nn.Module):
 
 
 class PreActBlock(nn.Module):
-    """BN-ReLU-conv-BN-ReLU-conv plus shortcut (He et al., 2016b).
-
-    Where the shape changes, the shortcut is a 1×1 convolution: of the activated input in wide networks (Zagoruyko and
-    Komodakis, 2016), of the block's raw input in the PreActResNet-18 that the field's fast methods use.
-    """
+    """BN-ReLU-conv-BN-ReLU-conv plus shortcut (He et al., 2016b). Where the shape changes, the shortcut is a 1×1
+    convolution: of the activated input in wide networks (Zagoruyko and Komodakis, 2016), of the block's raw input in
+    the PreActResNet-18 that the field's fast methods use."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, *, shortcut_of: str = "raw") -> None:
         super().__init__()
@@ -136,17 +134,13 @@ def check(name: str, shape: tuple[int, int, int]) -> None:
     if name not in NETWORKS:
         raise UserError(f"--model must be one of {', '.join(NETWORKS)}, got {name!r}")
     if (name == "small-cnn") != (shape[1:] == (8, 8)):
-        raise UserError(
-            f"--model {name} does not fit images of {shape[1]} × {shape[2]} pixels: small-cnn is for 8 × 8, all others "
-            "for larger ones"
-        )
+        size = f"{shape[1]} × {shape[2]} pixels"
+        raise UserError(f"--model {name} does not fit images of {size}: small-cnn is for 8 × 8, all others for larger")
 
 
 def build(name: str, moments: Moments, classes: int) -> Normalised:
-    """A fresh classifier for images with such moments, convolutions after He et al. (2015).
-
-    Its weights are laid out channels-last, which makes the same numbers up to rounding in less time, on CPU and CUDA.
-    """
+    """A fresh classifier for images with such moments, convolutions after He et al. (2015). Its weights are laid out
+    channels-last, which makes the same numbers up to rounding in less time, on CPU and CUDA."""
     mean, deviation = moments
     network = NETWORKS[name](len(mean), classes)
     for module in network.modules():

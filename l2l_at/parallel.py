@@ -2,8 +2,7 @@
 
 All hold the same weights, attacker, memory and random draws, and do the same; what they do not share is a batch's
 images, and gradients and batch normalisation's moments are averaged. The first process alone measures, logs and saves,
-and tells the others before every step whether it goes on. Alone, every function here does nothing.
-"""
+and tells the others before every step whether it goes on. Alone, every function here does nothing."""
 
 import os
 import sys
@@ -25,10 +24,8 @@ PATIENCE = timedelta(hours=4)  # the first process fetches data, measures and sa
 
 @contextmanager
 def group(device: torch.device) -> Iterator[None]:
-    """Within the block this process belongs with those that torchrun has started, if it has.
-
-    Ends the other processes if the first one fails between two steps.
-    """
+    """Within the block this process belongs with those that torchrun has started, if it has. Ends the other processes
+    if the first one fails between two steps."""
     if not (dist.is_torchelastic_launched() and int(os.environ["WORLD_SIZE"]) > 1):
         yield
         return
@@ -94,7 +91,6 @@ def check(batch_size: int, *, alone: bool) -> None:
 
 
 def share(batch: Batch) -> Batch:
-    """This process's share of a batch."""
     if count() == 1:
         return batch
     return Batch(*(None if part is None else part[rank() :: count()] for part in batch))
@@ -110,7 +106,6 @@ def gather(tensor: Tensor) -> Tensor:
 
 
 def average_gradients(module: nn.Module) -> None:
-    """Average the gradients that a module's weights hold."""
     _average([p.grad for p in module.parameters() if p.grad is not None])
 
 

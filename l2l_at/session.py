@@ -12,13 +12,13 @@ import tyro
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from l2l_at import alarms, datasets, export, parallel, probe, report
+from l2l_at import datasets, export, parallel, probe, report
 from l2l_at.batches import Batch
 from l2l_at.config import ATConfig
 from l2l_at.datasets import Task
 from l2l_at.trainer import Trainer
 from l2l_experiment import checkpoint, metrics, provenance, settings
-from l2l_experiment.errors import Diverged, UserError
+from l2l_experiment.errors import Diverged
 from l2l_experiment.files import plain
 from l2l_experiment.interrupt import StopRequest
 from l2l_experiment.run import Run, default_folder
@@ -40,8 +40,7 @@ class TrainArgs:
     probe_every: Count = 1  # Epochs between two measurements on held-out and training images
     probe_images: Count = 1000  # Measure on so many held-out images; the best classifier is chosen by them
     stop_on_collapse: bool = False  # End the run when catastrophic overfitting is seen, not only raise the alarm
-    grade: Literal["none", "quick", "standard"] | None = None
-    """Have the result attacked by others' code at the end; by default quick for digits, none for CIFAR."""
+    grade: Literal["none", "quick", "standard"] | None = None  # Grade the end; by default quick (digits), none (CIFAR)
     grade_images: Count | None = None  # Grade on so many test images only; by default 100 of the digits, all of CIFAR
     threads: Count = 1  # CPU threads of torch
 
@@ -50,17 +49,14 @@ class TrainArgs:
 
     @property
     def tier(self) -> str:
-        """What the result is graded with."""
         return self.grade or datasets.find(self.settings.dataset).grade
 
 
 def stored_args(run: Run) -> TrainArgs:
-    """The arguments that a run was started with."""
     return settings.read(TrainArgs, run.config, f"{run.folder}/config.yaml")
 
 
 def load_task(args: TrainArgs) -> Task:
-    """The images that the settings name."""
     c = args.settings
     with parallel.first():
         return datasets.load(c.dataset, data_dir=args.data_dir, holdout=c.holdout, seed=c.seed, subset=c.subset)
@@ -87,11 +83,11 @@ def train(args: TrainArgs, resumed: Run | None = None) -> Run:
             else:
                 session.load_state_dict(checkpoint.latest(run.folder))
             run.resumed(trainer.step_count)
-        print(
-            f"{config.dataset}: {len(task.train):,} images to train on, {len(task.held_out):,} to choose by, "
-            f"{len(task.test):,} to report; {config.model} on {trainer.device}, method {config.method}, "
-            f"{config.threat}; run folder {run.folder}"
+        sizes = (
+            f"{len(task.train):,} images to train on, {len(task.held_out):,} to choose by, {len(task.test):,} to report"
         )
+        what = f"{config.model} on {trainer.device}, method {config.method}, {config.threat}"
+        print(f"{config.dataset}: {sizes}; {what}; run folder {run.folder}")
         with StopRequest(launched=parallel.count() > 1) as stop:
             finished = session.learn(stop, goes_on=resumed is not None)
         parallel.leave()
@@ -120,7 +116,7 @@ class Session:
         self.held_out = task.held_out.subset(slice(0, args.probe_images)).to(trainer.device)
         rows = torch.arange(min(256, len(task.train)), device=trainer.device)
         self.fixed = Batch(*trainer.batches.images.take(rows), rows)
-        self.alarm = alarms.CollapseAlarm()
+        self.alarm = probe.CollapseAlarm()
         self.best: dict[str, float] = {}
         self.sums: dict[str, tuple[Any, int]] = {}  # of the figures of this epoch's steps, and their number
         self.seconds = 0.0  # of training alone: no probe, no saving
@@ -129,9 +125,9 @@ class Session:
     def learn(self, stop: StopRequest, *, goes_on: bool = False) -> bool:
         """Train to the end; False if asked to stop before. A run that `goes_on` gives up what it logged later."""
         trainer, every, stopped = self.trainer, self.trainer.batches.per_epoch, False
-        after = trainer.step_count if goes_on else None
+        after, purged = (trainer.step_count, trainer.step_count + 1) if goes_on else (None, None)
         with (
-            SummaryWriter(str(self.run.folder), purge_step=None if after is None else after + 1) as board,
+            SummaryWriter(str(self.run.folder), purge_step=purged) as board,
             metrics.JsonLines(self.run.folder / metrics.METRICS, after=after) as rows,
             tqdm(total=trainer.total, initial=trainer.step_count, unit=" steps", mininterval=1.0) as bar,
         ):
@@ -194,7 +190,7 @@ class Session:
         collapsed = trainer.method.defends and self.alarm(figures)
         if collapsed and self.collapsed_at is None:
             self.collapsed_at = trainer.epoch
-            print(f"\n{alarms.message(trainer.epoch, figures)}", file=sys.stderr)
+            print(f"\n{probe.alarm_message(trainer.epoch, figures)}", file=sys.stderr)
         figures["robust/collapsed"] = float(collapsed)
         drawn = probe.picture(trainer.batch.images, trainer.delta, trainer.config.threat.radius)
         board.add_image("images", drawn, trainer.step_count)
@@ -247,13 +243,9 @@ class Session:
         if self.args.tier != "none":
             from l2l_at.grading import grade_folder
 
-            grade = grade_folder(
-                self.run.folder,
-                tier=self.args.tier,
-                images=self.args.grade_images or self.task.data.grade_images,
-                data_dir=self.args.data_dir,
-                device=self.trainer.device,
-            )
+            images = self.args.grade_images or self.task.data.grade_images
+            where = {"data_dir": self.args.data_dir, "device": self.trainer.device}
+            grade = grade_folder(self.run.folder, tier=self.args.tier, images=images, **where)
             self.run.update(result=result | {"grade": grade})
         self.run.update(status="finished")  # last: a run whose grading was cut off is resumed, and then graded
         return self.run
@@ -269,11 +261,8 @@ class Session:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of `state_dict`; UserError for that of another run."""
-        if "trainer" not in state:
-            raise UserError(f"the checkpoint in {self.run.folder} is none of adversarial training")
         self.trainer.load_state_dict(state["trainer"])
-        self.alarm = alarms.CollapseAlarm(**state["alarm"])
+        self.alarm = probe.CollapseAlarm(**state["alarm"])
         self.best, self.seconds, self.collapsed_at = state["best"], state["seconds"], state["collapsed_at"]
         self.sums = {name: (total, count) for name, (total, count) in state["sums"].items()}
         # A classifier exported after this checkpoint belongs to a future that was given up: the next one replaces it.

@@ -14,11 +14,9 @@ Norm = Literal["linf", "l2", "l1"]
 
 @dataclass(frozen=True)
 class Threat:
-    """Perturbations δ of images x in [0, 1] with ‖δ‖ ≤ radius and x + δ in [0, 1].
-
-    Images and perturbations have the shape (batch, channels, height, width); each sample has a ball of its own. The
-    radius is on the scale of the pixels, [0, 1], whatever normalisation a model does inside.
-    """
+    """Perturbations δ of images x in [0, 1] with ‖δ‖ ≤ radius and x + δ in [0, 1]. Images and perturbations have the
+    shape (batch, channels, height, width); each sample has a ball of its own. The radius is on the scale of the pixels,
+    [0, 1], whatever normalisation a model does inside."""
 
     norm: Norm
     radius: float
@@ -75,11 +73,9 @@ class Threat:
 
 
 def _shrink_l2(size: Tensor, room: Tensor, radius: float) -> Tensor:
-    """min(s·size, room) with the largest s ≤ 1 for which its ℓ2 norm is at most `radius`; all of shape (batch, n).
-
-    The optimality conditions of the projection onto ball and box: coordinates at the box stay there, all others are
-    scaled alike. As s grows, coordinates reach the box in the order of room/size, so s lies in a known stretch.
-    """
+    """min(s·size, room) with the largest s ≤ 1 for which its ℓ2 norm is at most `radius`; all of shape (batch, n). The
+    optimality conditions of the projection onto ball and box: coordinates at the box stay there, all others are scaled
+    alike. As s grows, coordinates reach the box in the order of room/size, so s lies in a known stretch."""
     boxed = torch.minimum(size, room)
     limit = torch.where(size > 0, room / size.clamp(min=torch.finfo(size.dtype).tiny), torch.inf)
     limit, order = limit.sort(dim=1)
@@ -98,10 +94,8 @@ def _shrink_l2(size: Tensor, room: Tensor, radius: float) -> Tensor:
 
 def _shrink_l1(size: Tensor, room: Tensor, radius: float) -> Tensor:
     """clamp(size − m, 0, room) with the smallest m ≥ 0 for which its sum is at most `radius`; all of shape (batch, n).
-
-    The sum falls with m and is linear between the points where a coordinate leaves the box or reaches zero
-    (after the sorting algorithm of Duchi et al., 2008, with a box).
-    """
+    The sum falls with m and is linear between the points where a coordinate leaves the box or reaches zero (after the
+    sorting algorithm of Duchi et al., 2008, with a box)."""
     boxed = torch.minimum(size, room)
     leaves_box = (size - room).clamp(min=0)
     points, order = torch.cat([leaves_box, size], dim=1).sort(dim=1)
@@ -119,14 +113,11 @@ def _shrink_l1(size: Tensor, room: Tensor, radius: float) -> Tensor:
 
 
 def parse_radius(text: str | float, deviation: float = 1.0) -> float:
-    """A radius as a fraction ('8/255') or a number ('0.1'); UserError for anything else.
-
-    Behind either, 'sd' says that it is in units of the pixels' standard deviation, as in papers that standardise images
-    before they perturb them (Shaham et al., 2015); it is multiplied by `deviation`.
-    """
+    """A radius as a fraction ('8/255') or a number ('0.1'), with 'sd' behind it in units of `deviation` of the pixels,
+    as in papers that standardise images before they perturb them (Shaham et al., 2015). UserError for anything else."""
     text = str(text)
-    number, unit = (text.removesuffix("sd"), deviation) if text.endswith("sd") else (text, 1.0)
-    numerator, slash, denominator = number.partition("/")
+    unit = deviation if text.endswith("sd") else 1.0
+    numerator, slash, denominator = text.removesuffix("sd").partition("/")
     try:
         return unit * (float(numerator) / float(denominator) if slash else float(numerator))
     except (ValueError, ZeroDivisionError):

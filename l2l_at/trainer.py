@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, OneCycleLR
 from tqdm import trange
 
-from l2l_at import awp, datasets, methods, models, parallel
+from l2l_at import datasets, methods, models, parallel, weights
 from l2l_at.attacks import full_precision
-from l2l_at.average import averaged
 from l2l_at.batches import Batch, Batches
 from l2l_at.config import ATConfig, tuned
 from l2l_at.datasets import DataSet, Task
@@ -21,11 +20,8 @@ from l2l_experiment.errors import Diverged, UserError
 
 
 class Trainer:
-    """A classifier and the method that trains it.
-
-    `model` is the classifier as it is now, by default the one that the settings name; `evaluated` the one to judge and
-    export: its average, if there is one.
-    """
+    """A classifier and the method that trains it. `model` is the classifier as it is now, by default the one that the
+    settings name; `evaluated` the one to judge and export: its average, if there is one."""
 
     def __init__(self, config: ATConfig, task: Task, model: nn.Module | None = None) -> None:
         config.threat.check(task.shape)
@@ -48,7 +44,7 @@ class Trainer:
             self.model.parameters(), config.learning_rate, config.momentum, weight_decay=config.weight_decay
         )
         self.schedule = make_schedule(self.optimizer, config, self.total)
-        self.average = None if config.average == "none" else averaged(self.model, config.average, config.ema)
+        self.average = None if config.average == "none" else weights.averaged(self.model, config.average, config.ema)
         if self.method.follower.attacker is not None:
             parallel.average_gradients_to_come(self.method.follower.attacker)
         self.step_count = 0
@@ -88,16 +84,14 @@ class Trainer:
 
     def against_weights_too(self, batch: Batch) -> Answer:
         """The classifier's step under adversarial weight perturbation; the answer is that of the unperturbed weights.
-
-        Batch normalisation's moments are those of the perturbed weights alone, as in the published code.
-        """
+        Batch normalisation's moments are those of the perturbed weights alone, as in the published code."""
         method, moments = self.method, [(buffer, buffer.clone()) for buffer in self.model.buffers()]
         answer = method.loss(self.forward, batch)
         self.differentiate(answer.loss)
         with torch.no_grad():
             for buffer, before in moments:
                 buffer.copy_(before)
-        with awp.perturbed(self.model, self.config.awp):
+        with weights.perturbed(self.model, self.config.awp):
             if method.differentiates:  # its perturbations are no constants: they must be found anew
                 loss = method.loss(self.forward, batch).loss
             else:
@@ -107,13 +101,11 @@ class Trainer:
         return answer
 
     def differentiate(self, loss: Tensor) -> None:
-        """Give the classifier's weights their gradients."""
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         parallel.average_gradients(self.model)
 
     def descend(self) -> None:
-        """The optimiser's step and the schedule's."""
         if self.config.clip_norm:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
         self.optimizer.step()
@@ -168,10 +160,8 @@ class Trainer:
             self.batches.load_state_dict(state["batches"])
             self.step_count = state["step"]
         except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
-            raise UserError(
-                f"the checkpoint does not fit this run's settings ({str(error).splitlines()[0]}); "
-                "resume with the config.yaml that made it"
-            ) from error
+            wrong = f"the checkpoint does not fit this run's settings ({str(error).splitlines()[0]})"
+            raise UserError(f"{wrong}; resume with the config.yaml that made it") from error
         randomness.load_state_dict(state["randomness"])
         parallel.same_draws(self.device)
 
@@ -189,11 +179,9 @@ def train(
 ) -> nn.Module:
     """Train a classifier adversarially, without a run's folder; returns it in evaluation mode, averaged if so set.
 
-    `model` takes images in [0, 1] and answers with logits; None is the one that the settings name. `data` is a data set
-    or its name, which is split by the settings, or a split one; a new data set joins `DATASETS`. The settings are by
-    default those of the data set (`tuned`). The held-out images of the split are left alone. Diverged if a weight
-    becomes NaN or infinite.
-    """
+    `model` takes images in [0, 1] and answers with logits; None is the one that the settings name (by default those of
+    the data set, `tuned`). `data` is a data set or its name, which is split by the settings, or a split one; a new data
+    set joins `DATASETS`. Held-out images are left alone. Diverged if a weight becomes NaN or infinite."""
     own = data.data if isinstance(data, Task) else datasets.find(data) if isinstance(data, str) else data
     datasets.DATASETS[own.name] = own
     config = tuned(own.name) if config is None else replace(config, dataset=own.name)

@@ -178,10 +178,8 @@ METHODS: dict[str, Recipe] = {
 
 
 def check(config: ATConfig) -> Recipe:
-    """The recipe of the method that a configuration names.
-
-    UserError for an unknown name, a norm that the method does not know, and settings that would change nothing.
-    """
+    """The recipe of the method that a configuration names. UserError for an unknown name, a norm that the method does
+    not know, and settings that would change nothing."""
     if config.method not in METHODS:
         raise UserError(f"--method must be one of {', '.join(METHODS)}, got {config.method!r}")
     recipe, usual = METHODS[config.method], (ATConfig(), tuned(config.dataset))

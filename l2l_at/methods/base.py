@@ -41,17 +41,13 @@ class Follower(Protocol):
             self.start.prepare(count, shape)
 
     def perturb(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Perturbations without a graph, shape of the images; the model is used in the mode it is in.
-
-        Asking changes nothing: it is how a follower is measured, too.
-        """
+        """Perturbations without a graph, shape of the images; the model is used in the mode it is in. Asking changes
+        nothing: it is how a follower is measured, too."""
         raise NotImplementedError
 
     def respond(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Perturbations for the classifier's step, with whatever derivative they carry.
-
-        The model comes in training mode and is left in it.
-        """
+        """Perturbations for the classifier's step, with whatever derivative they carry. The model comes in training
+        mode and is left in it."""
         with nullcontext() if self.training_mode else evaluating(model):
             delta = self.perturb(model, batch)
         if self.start is not None:
@@ -64,17 +60,13 @@ class Follower(Protocol):
 
     def state_dict(self) -> dict[str, Any]:
         """What it has learned and remembers, as a tree for a checkpoint."""
-        parts = {"learner": self.learner, "start": self.start}
-        return {name: part.state_dict() for name, part in parts.items() if part is not None}
+        return {name: getattr(self, name).state_dict() for name in ("learner", "start") if getattr(self, name)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of `state_dict`."""
-        for name, part in (("learner", self.learner), ("start", self.start)):
-            if part is not None:
-                part.load_state_dict(state[name])
+        for name in {"learner", "start"} & state.keys():
+            getattr(self, name).load_state_dict(state[name])
 
     def to(self, device: torch.device) -> None:
-        """Move what the follower holds."""
         if self.attacker is not None:
             self.attacker.to(device)
         if self.start is not None:

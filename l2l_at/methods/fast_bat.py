@@ -23,8 +23,7 @@ class FastBAT(Follower):
     the published code takes λ = 10 and η = 5000/255 (ε ≤ 8/255) or 2000/255, so that its derivative is damped against
     its own step (`implicit` with a masked multiple of the identity). Both are settings here: `--bat-step-size` is η and
     `--bat-lambda` is λ, 0 standing for 1/η. η presumes summed losses and pixels in [0, 1]. All evaluations are in
-    training mode, as published.
-    """
+    training mode, as published."""
 
     def __init__(self, config: ATConfig) -> None:
         super().__init__(config)

@@ -14,8 +14,7 @@ class GradAlign(Follower):
 
     η is uniform in the ball. The gradient at x is a constant, and it is the one that FGSM's step was made of; that at
     x + η is differentiated twice. λ is 0.2·10^((255 ε − 8)/8), which is the published table for radii from 2/255 to
-    16/255, and 2, its last entry, beyond. Training mode throughout, as published.
-    """
+    16/255, and 2, its last entry, beyond. Training mode throughout, as published."""
 
     def __init__(self, config: ATConfig) -> None:
         super().__init__(config)
@@ -34,7 +33,6 @@ class GradAlign(Follower):
         return self.threat.project(self.threat.radius * gradient.sign(), images)
 
     def leader(self, model: nn.Module, batch: Batch, delta: Tensor) -> Tensor:
-        """CE(x + δ) plus the penalty on misaligned gradients."""
         noise = torch.empty_like(batch.images).uniform_(-self.threat.radius, self.threat.radius)  # not cut to the box
         turned = input_gradient(model, batch.images + noise, batch.labels, differentiable=True)
         aligned = functional.cosine_similarity(self.gradient.flatten(1), turned.flatten(1), dim=1)

@@ -1,7 +1,6 @@
 """The classifier's losses: what is done with the perturbations that a follower found.
 
-A leader is a function `(model, batch, delta) -> loss` of shape (). Nothing in it is detached unless it says so.
-"""
+A leader is a function `(model, batch, delta) -> loss` of shape (). Nothing in it is detached unless it says so."""
 
 import torch
 from torch import Tensor, nn
@@ -41,10 +40,8 @@ def trades(beta: float) -> Leader:
 
 
 def mart(beta: float) -> Leader:
-    """BCE(x + δ) + β·mean of KL(p(x) ‖ p(x + δ))·(1 − p_y(x)) (Wang et al., 2020).
-
-    BCE is −log p_y − log(1 − the largest other probability), at the perturbed images.
-    """
+    """BCE(x + δ) + β·mean of KL(p(x) ‖ p(x + δ))·(1 − p_y(x)) (Wang et al., 2020). BCE is −log p_y − log(1 − the
+    largest other probability), at the perturbed images."""
 
     def loss(model: nn.Module, batch: Batch, delta: Tensor) -> Tensor:
         logits, attacked = model(batch.images), model(batch.images + delta)
@@ -58,12 +55,9 @@ def mart(beta: float) -> Leader:
 
 
 def arow(strength: float, smoothing: float, weight: str = "attacked") -> Leader:
-    """LS-CE(x) + λ·mean of KL(p(x) ‖ p(x + δ))·(1 − p_y(x + δ)) (Yang et al., 2023).
-
-    λ is the published code's, twice the paper's. With `weight="clean"` the weight is p_y(x), the code's variant CoW.
-    Smoothed labels give the true class its share of the uniform mass too. Nothing is detached: the gradient flows
-    through the weight as well.
-    """
+    """LS-CE(x) + λ·mean of KL(p(x) ‖ p(x + δ))·(1 − p_y(x + δ)) (Yang et al., 2023). λ is the published code's, twice
+    the paper's. With `weight="clean"` the weight is p_y(x), the code's variant CoW. Smoothed labels give the true class
+    its share of the uniform mass too. Nothing is detached: the gradient flows through the weight as well."""
 
     def loss(model: nn.Module, batch: Batch, delta: Tensor) -> Tensor:
         logits, attacked = model(batch.images), model(batch.images + delta)
@@ -76,9 +70,7 @@ def arow(strength: float, smoothing: float, weight: str = "attacked") -> Leader:
 
 
 def divergence(target: Tensor, logits: Tensor) -> Tensor:
-    """KL(softmax(target) ‖ softmax(logits)) of each sample, shape (batch,).
-
-    The target is kept off zero, where the gradient of p·log p is not a number.
-    """
+    """KL(softmax(target) ‖ softmax(logits)) of each sample, shape (batch,). The target is kept off zero, where the
+    gradient of p·log p is not a number."""
     probabilities = at_least_single(target).softmax(1).clamp(min=1e-8)
     return (probabilities * (probabilities.log() - torch.log_softmax(at_least_single(logits), dim=1))).sum(1)

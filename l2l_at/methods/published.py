@@ -24,8 +24,7 @@ class Published(Follower):
     against the attacker in evaluation mode; then the attacker steps on the same batch, in training mode, against the
     classifier in evaluation mode, with the gradient taken anew. The attacker is trained through all steps; gradients
     are data. Naive: `sees_gradient=False`. k-step: `detach_inputs`, and each step is cut to the box.
-    Not inherited: gradients that are computed and discarded, and the division by a vanishing gradient.
-    """
+    Not inherited: gradients that are computed and discarded, and the division by a vanishing gradient."""
 
     training_mode = True
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from bilevel.response import Objective
 from l2l_at.attacks import minus_divergence, minus_loss
-from l2l_at.batches import PADDING, Batch, unmoved, view_through, write_through
+from l2l_at.batches import PADDING, Batch, frame_of, view_through, write_through
 from l2l_at.config import ATConfig
 from l2l_at.parallel import gather
 from l2l_at.threat import Threat
@@ -21,8 +21,7 @@ class Start:
     `noise` is for objectives that have no gradient at the clean image, such as TRADES' divergence. `last` goes on from
     where the attack on the same training image ended an epoch before, moved along with the augmentation (ATTA, Zheng et
     al., 2020; FGSM-PGI, Jia et al., 2022, for one signed step), and is never reset; images never attacked before begin
-    at random. What is remembered is rounded to 1/127 of the radius, a byte a pixel.
-    """
+    at random. What is remembered is rounded to 1/127 of the radius, a byte a pixel."""
 
     def __init__(self, name: StartName, threat: Threat) -> None:
         self.name, self.threat = name, threat
@@ -47,7 +46,7 @@ class Start:
         fresh = threat.random_start(images)
         if self.kept is None or batch.rows is None:
             return fresh
-        last = view_through(self.kept[batch.rows], _frame(batch)).to(images.dtype) * (threat.radius / 127)
+        last = view_through(self.kept[batch.rows], frame_of(batch)).to(images.dtype) * (threat.radius / 127)
         known = self.seen[batch.rows]
         return torch.where(known[:, None, None, None], threat.project(last, images), fresh)
 
@@ -56,7 +55,7 @@ class Start:
         if self.kept is None or batch.rows is None:
             return
         last = (delta.detach() * (127 / self.threat.radius)).round().to(torch.int8)
-        rows, frame, last = (gather(part) for part in (batch.rows, _frame(batch), last))
+        rows, frame, last = (gather(part) for part in (batch.rows, frame_of(batch), last))
         self.kept[rows] = write_through(self.kept[rows], frame, last)
         self.seen[rows] = True
 
@@ -85,9 +84,3 @@ def objective(inner: str, model: nn.Module, batch: Batch) -> Objective:
     if inner == "kl":
         return minus_divergence(model, batch.images)
     return minus_loss(model, batch.images, batch.labels)
-
-
-def _frame(batch: Batch) -> Tensor:
-    if batch.frame is not None:
-        return batch.frame
-    return unmoved(batch.images).expand(len(batch.images), -1, -1)

@@ -14,11 +14,9 @@ from l2l_at.methods.start import StartName, make_start, objective
 
 
 class Steepest(Follower):
-    """`steps` projected steepest steps of `size`·radius, from a `Start`.
-
-    `inner` is what the steps raise: the cross-entropy, or the divergence from the clean prediction. With `training` the
-    classifier stays in training mode while it is attacked. The configuration may change steps, size, start and `inner`.
-    """
+    """`steps` projected steepest steps of `size`·radius, from a `Start`. `inner` is what the steps raise: the
+    cross-entropy, or the divergence from the clean prediction. With `training` the classifier stays in training mode
+    while it is attacked. The configuration may change steps, size, start and `inner`."""
 
     def __init__(
         self,
@@ -49,10 +47,8 @@ class Nothing(Follower):
 
 class Noisy(Follower):
     """N-FGSM (de Jorge et al., 2022): uniform noise of k times the radius, then one signed step, not cut to the ball.
-
     Noise and step are each cut to the box [0, 1] alone, so perturbations reach (k + 1) radii. The gradient is taken at
-    the noisy image, in training mode, as in the published code.
-    """
+    the noisy image, in training mode, as in the published code."""
 
     training_mode = True
 

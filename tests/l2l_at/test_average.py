@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from l2l_at.average import averaged
 from l2l_at.config import ATConfig
 from l2l_at.datasets import load
 from l2l_at.trainer import Trainer
+from l2l_at.weights import averaged
 
 
 def test_averaged_weights_follow_their_formula():

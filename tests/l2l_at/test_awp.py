@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from l2l_at import awp
+from l2l_at import weights as moved_weights
 from l2l_at.attacks import evaluating
 from l2l_at.config import ATConfig
 from l2l_at.datasets import load
@@ -20,7 +20,7 @@ def test_weights_move_up_the_loss_by_their_relative_size_and_back():
     model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
     cross_entropy(model(torch.rand(5, 4)), torch.tensor([0, 1, 0, 1, 1])).backward()
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    with awp.perturbed(model, 0.01):
+    with moved_weights.perturbed(model, 0.01):
         for name, p in model.named_parameters():
             shift = p.detach() - before[name]
             if p.dim() == 1:
@@ -57,7 +57,7 @@ def test_weight_perturbation_goes_with_any_method(name, precision, monkeypatch):
     torch.testing.assert_close(after, before, rtol=0, atol=1e-6)
     # ... but the loss was lowered at other weights: had they not moved, the same draws would have led elsewhere.
     moved = after_a_step(awp=0.01)[1]
-    monkeypatch.setattr(awp, "perturbed", lambda model, size: contextlib.nullcontext())
+    monkeypatch.setattr(moved_weights, "perturbed", lambda model, size: contextlib.nullcontext())
     assert not torch.allclose(after_a_step(awp=0.01)[1], moved, atol=1e-6)
 
 

@@ -40,7 +40,7 @@ def test_writing_what_was_seen_changes_nothing():
     assert torch.equal(batches.view_through(written, frame), shown)
     changed = (written != padded).flatten(2).sum(2)
     assert (changed == 80).all()  # all the rest is as it was
-    assert torch.equal(batches.take_from(shown, batches.unmoved(shown).expand(50, -1, -1)), shown)
+    assert torch.equal(batches.take_from(shown, batches.frame_of(batches.Batch(shown, torch.arange(50)))), shown)
 
 
 def test_batches_see_every_image_and_resume():
