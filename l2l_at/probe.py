@@ -1,7 +1,5 @@
 """What is measured while training goes on; cheap, by our own attacks, and never a reported robustness."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -60,41 +58,6 @@ def picture(images: Tensor, delta: Tensor, radius: float, count: int = 8) -> Ten
     clean, noise = images[:count].float().cpu(), delta[:count].float().cpu()
     rows = (clean, (0.5 + noise / (2 * radius)).clamp(0, 1), clean + noise)
     return torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1).clamp(0, 1)
-
-
-@dataclass
-class CollapseAlarm:
-    """Tells when a model withstands the one-step attack but not the many-step one: catastrophic overfitting.
-
-    Raised where the accuracy on training images under ten steps lies more than `gap` below that under one step, and is
-    either less than half of it or has dropped by more than `drop` from its best (the drop after which Wong et al.,
-    2020, stop). A drop that both accuracies share is none: it is how unsteady early epochs look, under PGD-10 too.
-
-    Once raised, it stays until the accuracy under ten steps is back within `drop` of its best: a model that has
-    collapsed and then withstands one step no longer, either, is no better for it."""
-
-    best: float = 0.0
-    raised: bool = False
-    drop: float = 0.2
-    gap: float = 0.2
-
-    def __call__(self, figures: dict[str, float]) -> bool:
-        """Whether the figures of `probe.follower_figures`, after those of all earlier calls, show a collapse."""
-        one, ten = figures["train/fgsm"], figures["train/pgd10"]
-        self.best = max(self.best, ten)
-        lost = self.best - ten > self.drop
-        illusion = one - ten > self.gap and (ten < one / 2 or lost)
-        self.raised = illusion or (self.raised and lost)
-        return self.raised
-
-
-def alarm_message(epoch: float, figures: dict[str, float]) -> str:
-    """What is said when the alarm is first raised."""
-    return (
-        f"ALARM: catastrophic overfitting at epoch {epoch:.0f}: on training images the classifier withstands one step "
-        f"({figures['train/fgsm']:.0%}) but not ten ({figures['train/pgd10']:.0%}). Its robustness is an illusion; try "
-        "more steps, a smaller radius or another method."
-    )
 
 
 def _own_randomness(device: torch.device):

@@ -12,7 +12,7 @@ import tyro
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from l2l_at import datasets, export, parallel, probe, report
+from l2l_at import alarms, datasets, export, parallel, probe, report
 from l2l_at.batches import Batch
 from l2l_at.config import ATConfig
 from l2l_at.datasets import Task
@@ -116,7 +116,7 @@ class Session:
         self.held_out = task.held_out.subset(slice(0, args.probe_images)).to(trainer.device)
         rows = torch.arange(min(256, len(task.train)), device=trainer.device)
         self.fixed = Batch(*trainer.batches.images.take(rows), rows)
-        self.alarm = probe.CollapseAlarm()
+        self.alarm = alarms.CollapseAlarm()
         self.best: dict[str, float] = {}
         self.sums: dict[str, tuple[Any, int]] = {}  # of the figures of this epoch's steps, and their number
         self.seconds = 0.0  # of training alone: no probe, no saving
@@ -190,7 +190,7 @@ class Session:
         collapsed = trainer.method.defends and self.alarm(figures)
         if collapsed and self.collapsed_at is None:
             self.collapsed_at = trainer.epoch
-            print(f"\n{probe.alarm_message(trainer.epoch, figures)}", file=sys.stderr)
+            print(f"\n{alarms.alarm_message(trainer.epoch, figures)}", file=sys.stderr)
         figures["robust/collapsed"] = float(collapsed)
         drawn = probe.picture(trainer.batch.images, trainer.delta, trainer.config.threat.radius)
         board.add_image("images", drawn, trainer.step_count)
@@ -262,7 +262,7 @@ class Session:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.trainer.load_state_dict(state["trainer"])
-        self.alarm = probe.CollapseAlarm(**state["alarm"])
+        self.alarm = alarms.CollapseAlarm(**state["alarm"])
         self.best, self.seconds, self.collapsed_at = state["best"], state["seconds"], state["collapsed_at"]
         self.sums = {name: (total, count) for name, (total, count) in state["sums"].items()}
         # A classifier exported after this checkpoint belongs to a future that was given up: the next one replaces it.

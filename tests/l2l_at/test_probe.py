@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from l2l_at.alarms import CollapseAlarm
 from l2l_at.attacks import pgd
 from l2l_at.batches import Batch
 from l2l_at.datasets import Images
-from l2l_at.probe import CollapseAlarm, follower_figures, picture, robust_accuracy
+from l2l_at.probe import follower_figures, picture, robust_accuracy
 from l2l_at.threat import Threat
 
 

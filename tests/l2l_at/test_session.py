@@ -9,8 +9,8 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from l2l_at import cli, grading, probe, session
+from l2l_at.alarms import CollapseAlarm
 from l2l_at.export import load as load_classifier
-from l2l_at.probe import CollapseAlarm
 from l2l_at.trainer import Trainer
 from l2l_experiment import checkpoint, metrics
 
