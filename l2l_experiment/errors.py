@@ -16,7 +16,7 @@ class UserError(Exception):
 
 
 class Diverged(UserError):
-    """Training that has left the finite numbers: going on, or resuming from there, would make no sense."""
+    """Training whose weights or losses became NaN or infinite: it cannot go on, nor be resumed from there."""
 
 
 def exit_on_user_error(main: Callable[P, R]) -> Callable[P, R]:
