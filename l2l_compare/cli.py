@@ -111,18 +111,15 @@ def draw_curves(groups: dict[str, list[Curve]], grids: dict[str, np.ndarray], ta
     tasks, pictures = comparison.by_task(groups), []
     colours = sorted({curves[0].group for curves in groups.values()})
     for task, some in tasks.items():
-        several = len(tasks) > 1
-        suffix, title = ("_" + file_name(task), f"{task}: {tag}") if several else ("", tag)
-        shown = {curves[0].group: curves for curves in some.values()}
+        suffix, title = ("_" + file_name(task), f"{task}: {tag}") if len(tasks) > 1 else ("", tag)
         worst = {curves[0].group: comparison.worst(curves, grids[name]) for name, curves in some.items()}
         labels = {"ylabel": tag, "title": title, "worst": worst, "colours": colours}
-        steps = {name: [(curve.steps, curve.values) for curve in members] for name, members in shown.items()}
+        steps = {runs[0].group: [(run.steps, run.values) for run in runs] for runs in some.values()}
         pictures.append(learning_curves(steps, out / f"curves{suffix}", **labels))
-        runs = [curve for members in shown.values() for curve in members]
-        if timeless := [curve.name for curve in runs if not np.isfinite(curve.hours).all()]:
+        hours = {runs[0].group: [(run.hours, run.values) for run in runs] for runs in some.values()}
+        if timeless := [run.name for runs in some.values() for run in runs if not np.isfinite(run.hours).all()]:
             tell(f"no figure over hours: {timeless[0]} does not say when its values were written")
         else:
-            hours = {name: [(curve.hours, curve.values) for curve in members] for name, members in shown.items()}
             pictures.append(learning_curves(hours, out / f"curves_hours{suffix}", xlabel="hours", **labels))
     return pictures
 

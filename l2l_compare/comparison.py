@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from l2l_compare.curves import PROBE, TAGS, Curve
+from l2l_compare.curves import PROBE, TAGS, Array, Curve
 from l2l_compare.reliability import (
     FIGURES,
     RUNS_FOR_INTERVAL,
@@ -55,11 +55,9 @@ def mixed(curves: Sequence[Curve]) -> list[str]:
     return sorted(name for name, values in kinds.items() if len(values) > 1)
 
 
-def grids(groups: Mapping[str, Sequence[Curve]]) -> dict[str, NDArray[np.float64]]:
+def grids(groups: Mapping[str, Sequence[Curve]]) -> dict[str, Array]:
     """The grid on which each group is judged: that of all runs of its task."""
-    found = {
-        task: shared_grid([*itertools.chain.from_iterable(some.values())]) for task, some in by_task(groups).items()
-    }
+    found = {task: shared_grid([*itertools.chain(*some.values())]) for task, some in by_task(groups).items()}
     return {name: found[curves[0].task] for name, curves in groups.items()}
 
 
@@ -69,23 +67,23 @@ def overlapping(curves: Sequence[Curve]) -> tuple[list[Curve], list[Curve]]:
     As long as one begins where another has ended, that of the two is taken out which overlaps with fewer others, or
     else the shorter one.
     """
+
+    def overlaps(curve: Curve, others: Sequence[Curve]) -> int:
+        return sum(curve.steps[0] < other.steps[-1] and other.steps[0] < curve.steps[-1] for other in others)
+
     kept, apart = [*curves], []
     for task in sorted({curve.task for curve in curves}):
         while runs := [curve for curve in kept if curve.task == task]:
             late, early = max(runs, key=lambda c: c.steps[0]), min(runs, key=lambda c: c.steps[-1])
             if late.steps[0] < early.steps[-1]:
                 break
-            gone = min(late, early, key=lambda c: (_overlaps(c, runs), c.steps[-1] - c.steps[0]))
+            gone = min(late, early, key=lambda c: (overlaps(c, runs), c.steps[-1] - c.steps[0]))
             kept = [curve for curve in kept if curve is not gone]
             apart.append(gone)
     return kept, apart
 
 
-def _overlaps(curve: Curve, curves: Sequence[Curve]) -> int:
-    return sum(curve.steps[0] < other.steps[-1] and other.steps[0] < curve.steps[-1] for other in curves)
-
-
-def shared_grid(curves: Sequence[Curve]) -> NDArray[np.float64]:
+def shared_grid(curves: Sequence[Curve]) -> Array:
     """Even steps over the stretch that every curve covers; UserError if there is none.
 
     They are as many as the run with the fewest values has there, and 100 at the most: between two values a curve is a
@@ -99,7 +97,7 @@ def shared_grid(curves: Sequence[Curve]) -> NDArray[np.float64]:
     return np.linspace(first, last, min(GRID_POINTS, 2 + fewest))
 
 
-def within(curve: Curve, grid: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def within(curve: Curve, grid: ArrayLike) -> tuple[Array, Array]:
     """Steps and values of the grid's stretch alone: as measured, and at its two ends as interpolated, so that every run
     begins and ends at the same step."""
     ends = np.asarray(grid, dtype=np.float64)[[0, -1]]
@@ -119,19 +117,16 @@ def improvements(groups: Mapping[str, Sequence[Curve]], of: Mapping[str, ArrayLi
     the groups' grids."""
     finals: dict[str, dict[str, list[float]]] = {}  # by group and task
     for name, curves in groups.items():
-        for curve in curves:
-            finals.setdefault(curve.group, {}).setdefault(curve.task, []).append(final(curve, of[name]))
-    several = len({curve.task for curves in groups.values() for curve in curves}) > 1
+        finals.setdefault(curves[0].group, {})[curves[0].task] = [final(curve, of[name]) for curve in curves]
+    several = len(by_task(groups)) > 1
     found = {}
     for a, b in itertools.combinations(sorted(finals), 2):
-        shared = sorted(finals[a].keys() & finals[b].keys())
-        pairs = [(finals[a][task], finals[b][task]) for task in shared]
-        for task, pair in zip(shared, pairs, strict=True) if several else ():
-            found[f"{task}: {a} over {b}"] = probability_of_improvement([pair])
-        if pairs:
+        pairs = {task: (finals[a][task], finals[b][task]) for task in sorted(finals[a].keys() & finals[b].keys())}
+        if several:
+            found |= {f"{task}: {a} over {b}": probability_of_improvement([pair]) for task, pair in pairs.items()}
+        if len(pairs) > several:  # of one task among several it has been told
             over_all = f"{a} over {b}" + f", mean of {len(pairs)} tasks" * several
-            if len(pairs) > 1 or not several:  # of one task it has been told
-                found[over_all] = probability_of_improvement(pairs)
+            found[over_all] = probability_of_improvement(pairs.values())
     return found
 
 
@@ -143,40 +138,30 @@ def final(curve: Curve, grid: ArrayLike) -> float:
 def table(groups: Mapping[str, Sequence[Curve]]) -> dict[str, Any]:
     """Everything that is said of the groups, as plain values for JSON."""
     of = grids(groups)
-    stretches = {
-        task: stretch([*itertools.chain.from_iterable(some.values())], of[next(iter(some))])
-        for task, some in by_task(groups).items()
+    tasks = {}
+    for task, some in by_task(groups).items():
+        grid = of[next(iter(some))]
+        ends = {curve.name: curve.steps[-1] for curve in itertools.chain(*some.values())}
+        first = min(ends, key=ends.__getitem__)
+        first = first if ends[first] < 0.99 * max(ends.values()) else None  # the others go on for longer
+        tasks[task] = {"steps": [float(grid[0]), float(grid[-1])], "points": len(grid), "ends_first": first}
+    found = {
+        name: {
+            "n": len(curves),
+            "runs": {curve.name: final(curve, of[name]) for curve in curves},
+            "worst": curves[worst(curves, of[name])].name,
+            "mixes": mixed(curves),
+            "figures": {key: list(value) for key, value in reliability(curves, of[name]).items()},
+        }
+        for name, curves in groups.items()
     }
-    return {
-        "tasks": stretches,
-        "groups": {
-            name: {
-                "n": len(curves),
-                "runs": {curve.name: final(curve, of[name]) for curve in curves},
-                "worst": curves[worst(curves, of[name])].name,
-                "mixes": mixed(curves),
-                "figures": {key: list(value) for key, value in reliability(curves, of[name]).items()},
-            }
-            for name, curves in groups.items()
-        },
-        "improvement": {pair: list(value) for pair, value in improvements(groups, of).items()},
-    }
+    improvement = {pair: list(value) for pair, value in improvements(groups, of).items()}
+    return {"tasks": tasks, "groups": found, "improvement": improvement}
 
 
 def worst(curves: Sequence[Curve], grid: ArrayLike) -> int:
     """The place of the run that is lowest at the grid's last step."""
     return min(range(len(curves)), key=lambda place: (final(curves[place], grid), curves[place].name))
-
-
-def stretch(curves: Sequence[Curve], grid: NDArray[np.float64]) -> dict[str, Any]:
-    """On which steps the runs of a task are judged, and which run ends first, if others go on for longer."""
-    ends = {curve.name: curve.steps[-1] for curve in curves}
-    first = min(ends, key=ends.__getitem__)
-    return {
-        "steps": [float(grid[0]), float(grid[-1])],
-        "points": len(grid),
-        "ends_first": first if ends[first] < 0.99 * max(ends.values()) else None,
-    }
 
 
 def markdown(content: Mapping[str, Any]) -> str:

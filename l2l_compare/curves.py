@@ -19,10 +19,9 @@ from l2l_experiment.tools import TOOLS
 
 Array = NDArray[np.float64]
 
+# The return, as Stable-Baselines3 and we name it, and as the package imitation does: one figure.
 RETURNS = ("rollout/ep_rew_mean", "raw/gen/rollout/ep_rew_mean")
-"""The return, as Stable-Baselines3 and we name it, and as the package imitation does: one figure."""
-PROBE = "robust/pgd10"
-"""Adversarial training's: held-out accuracy under our own attack."""
+PROBE = "robust/pgd10"  # adversarial training's: held-out accuracy under our own attack
 TAGS = (*RETURNS, PROBE)
 SEED = re.compile(r"(^|_)s\d+(_\d{8}-\d{6}(-\d+)?)?$")  # the end of a run's name that tells it from its group's others
 # What other tools call runs that differ in their seed only (seed_0, seed3, run-1), or the folder of logs within a run.
@@ -37,16 +36,15 @@ class Curve:
     """One run's curve, by rising steps."""
 
     name: str
-    group: str  # What is compared with other groups of the same task
+    group: str  # what is compared with other groups of the same task
     tag: str
     steps: Array
     values: Array
-    hours: Array  # Of training until each value, NaN where nothing says so
-    task: str = ""  # Environment, or data set and threat model; empty for folders of other tools
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    """All settings of a run of ours, for telling what a group mixes."""
-    doubled: int = 0  # Steps for which several values were logged, of which the last counts
-    missing: int = 0  # Values in between that are NaN or infinite, and are left out
+    hours: Array  # of training until each value, NaN where nothing says so
+    task: str = ""  # environment, or data set and threat model; empty for folders of other tools
+    settings: Mapping[str, Any] = field(default_factory=dict)  # all of a run of ours, for telling what a group mixes
+    doubled: int = 0  # steps for which several values were logged, of which the last counts
+    missing: int = 0  # values in between that are NaN or infinite, and are left out
 
     @property
     def label(self) -> str:
@@ -73,7 +71,10 @@ def read(folder: Path, *, tag: str | None = None, by: Sequence[str] = (), unfini
     record = read_mapping(folder / RECORD) if ours and (folder / RECORD).is_file() else {}
     if ours and not unfinished and (status := record.get("status", f"without {RECORD}")) != "finished":
         raise UserError(f"{folder} is {status}, not finished; resume it, or add --unfinished")
-    settings = _settings(folder) if ours else {}
+    content = read_mapping(folder / CONFIG) if ours and (folder / CONFIG).is_file() else {}
+    inner = content.pop("settings", None)
+    content |= inner if isinstance(inner, dict) else {}
+    settings = {str(name): value for name, value in content.items()}
     task = ", ".join(str(settings[name]) for name in TASK if name in settings)
     has_rows = ours and (folder / metrics.METRICS).is_file()
     logged = _rows(folder, unfinished, record.get("steps")) if has_rows else events.reader(folder, whole=not unfinished)
@@ -114,58 +115,41 @@ def _is_ours(folder: Path) -> bool:
 
 
 def _rows(folder: Path, unfinished: bool, end: float | None) -> Callable[[str], events.Logged]:
-    """What metrics.jsonl holds of each tag; UserError if the log is not whole, unless `unfinished`."""
+    """What metrics.jsonl holds of each tag; UserError if steps are missing in between, or at the end of a run that made
+    `end`, unless `unfinished`.
+
+    A clock that starts anew is that of a resumed run: its hours go on from there.
+    """
     rows = metrics.read(folder / metrics.METRICS, whole=not unfinished)
-    if not unfinished:
-        _check_whole(folder, [float(row["step"]) for row in rows], end)
-    clocked = [*zip(rows, _hours(rows), strict=True)]
-    return lambda tag: [(float(row["step"]), row[tag], hours) for row, hours in clocked if tag in row]
-
-
-def _check_whole(folder: Path, logged: Sequence[float], end: float | None) -> None:
-    """UserError if steps are missing in between, or at the end of a run that made `end`."""
-    steps, told = np.unique(logged), None
+    steps, told = np.unique([float(row["step"]) for row in rows]), None
     if len(steps) > 1 and (apart := np.diff(steps)).max() > GAP * np.median(apart):
         told = f"has a gap after step {steps[apart.argmax()]:.0f}"
     elif len(steps) and end is not None and steps[-1] < end:
         told = f"ends at step {steps[-1]:.0f}, though the run made {end:.0f}"
-    if told:
+    if told and not unfinished:
         raise UserError(f"{folder}: its log {told}; restore {metrics.METRICS}, or add --unfinished")
-
-
-def _hours(rows: Sequence[Mapping[str, float]]) -> list[float]:
-    """Hours of training at each row. A clock that starts anew is that of a resumed run: it goes on from there."""
     before = last = 0.0
-    found = []
+    clocked = []
     for row in rows:
         now = row.get(metrics.SECONDS, np.nan)
         if now < last:
             before += last
         last = now if np.isfinite(now) else last
-        found.append((before + now) / 3600)
-    return found
-
-
-def _settings(folder: Path) -> dict[str, Any]:
-    """What config.yaml says, in one level."""
-    if not (folder / CONFIG).is_file():
-        return {}
-    content = read_mapping(folder / CONFIG)
-    settings = content.pop("settings", None)
-    found = {**content, **(settings if isinstance(settings, dict) else {})}
-    return {str(name): value for name, value in found.items()}
+        clocked.append((row, (before + now) / 3600))
+    return lambda tag: [(float(row["step"]), row[tag], hours) for row, hours in clocked if tag in row]
 
 
 def _group(folder: Path, by: Sequence[str], known: Mapping[str, Any]) -> str:
-    if not by or not known:
-        for place in (folder.resolve(), *folder.resolve().parents):
-            name = SEED.sub("", place.name)
-            if not known:
-                name = SEED.sub("", OTHERS.sub("", name))
-                name = NUMBERED.sub("", name) if name.isupper() else name
-            if name:
-                return name
-        return folder.resolve().name
-    if missing := [name for name in by if name not in known]:
-        raise UserError(f"--by {missing[0]}: {folder}/{CONFIG} has no such setting; it has {', '.join(sorted(known))}")
-    return ", ".join(str(known[name]) if isinstance(known[name], str) else f"{name} {known[name]}" for name in by)
+    if by and known:
+        if missing := [name for name in by if name not in known]:
+            told = f"{folder}/{CONFIG} has no such setting; it has {', '.join(sorted(known))}"
+            raise UserError(f"--by {missing[0]}: {told}")
+        return ", ".join(str(known[name]) if isinstance(known[name], str) else f"{name} {known[name]}" for name in by)
+    for place in (folder.resolve(), *folder.resolve().parents):
+        name = SEED.sub("", place.name)
+        if not known:
+            name = SEED.sub("", OTHERS.sub("", name))
+            name = NUMBERED.sub("", name) if name.isupper() else name
+        if name:
+            return name
+    return folder.resolve().name

@@ -12,11 +12,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import ArrayLike
 
-from l2l_compare.labels import names_beside
 from l2l_compare.reliability import RUNS_FOR_INTERVAL, bootstrap_interval, interquartile_mean, mean_interval
 from l2l_experiment.stability import on_grid
 
 Curve = tuple[ArrayLike, ArrayLike]  # steps, values
+Points = Mapping[str, tuple[float, Sequence[float]]]  # by method: its cost, the scores of its runs
 
 # Okabe and Ito's palette without its yellow, which vanishes on white: told apart with any kind of colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -27,26 +27,17 @@ FEW_POINTS = 12  # up to so many, a curve's own points are marked: a line betwee
 MOST_TICKS = 7
 TITLE_WIDTH = 72  # characters; more would leave the picture where a legend takes its room
 LEGEND_WIDTH = 34  # it stands beside the curves and takes its room from them
-EXPLANATION_WIDTH = 150  # of the smaller letters below
+FOOTER_WIDTH = 150  # of the smaller letters below
 
-STYLE = {
-    "font.size": 10,
-    "axes.titlesize": 12,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.titlepad": 12,
-    "axes.edgecolor": "#555555",
-    "axes.linewidth": 0.8,
-    "xtick.color": "#555555",
-    "ytick.color": "#555555",
-    "xtick.labelcolor": "#222222",
-    "ytick.labelcolor": "#222222",
-}
+STYLE = {"font.size": 10, "axes.titlesize": 12, "axes.titleweight": "bold", "axes.titlelocation": "left"}
+STYLE |= {"axes.titlepad": 12, "axes.edgecolor": "#555555", "axes.linewidth": 0.8}
+STYLE |= dict.fromkeys(("xtick.color", "ytick.color"), "#555555")
+STYLE |= dict.fromkeys(("xtick.labelcolor", "ytick.labelcolor"), "#222222")
 
 
 def learning_curves(
     groups: Mapping[str, Sequence[Curve]],
-    path_stem: Path | str,
+    stem: Path | str,
     *,
     ylabel: str,
     title: str,
@@ -57,7 +48,7 @@ def learning_curves(
     count: bool = True,
     of: str = "runs",
 ) -> Path:
-    """Draw `path_stem.png` and return its path.
+    """Draw `stem.png` and return its path.
 
     A group is what one method's runs are called; each of its runs is a thin line, that whose place `worst` gives a
     dotted one. Its thick line is the interquartile mean over the runs, as far as all of them reach, and from three
@@ -67,7 +58,7 @@ def learning_curves(
     pictures of some of the groups look alike, or by default that of its place in `groups`. The same input gives the
     same file, byte for byte, under one version of matplotlib.
     """
-    if not groups or any(not curves for curves in groups.values()):
+    if not groups or not all(groups.values()):
         raise ValueError("a figure needs at least one group, and every group at least one run")
 
     def draw(axes: Axes) -> None:
@@ -82,14 +73,22 @@ def learning_curves(
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.margins(x=0.01)
 
-    return save(draw, path_stem, title, xlabel, ylabel, _explanation(groups, bool(worst), of))
+    most = max(map(len, groups.values()))
+    footer = [f"thick: interquartile mean over {of}; thin: single {of}"] if most > 1 else []
+    if most > 1 and worst:
+        footer.append("dotted: the run that ends lowest")
+    if most == RUNS_FOR_INTERVAL:
+        footer.append(f"band: from the lowest to the highest, for with three {of} that is the bootstrap interval")
+    elif most > RUNS_FOR_INTERVAL:
+        footer.append("band: 95 % bootstrap interval of that mean, at each step")
+    return save(draw, stem, title, xlabel, ylabel, "; ".join(footer))
 
 
 def _draw_group(axes: Axes, label: str, curves: Sequence[Curve], index: int, lowest: int | None) -> None:
     colour, dash = COLOURS[index % len(COLOURS)], DASHES[index // len(COLOURS) % len(DASHES)]
-    grid = _shared_grid(curves)
+    first, last = max(np.min(steps) for steps, _ in curves), min(np.max(steps) for steps, _ in curves)
     # One run has no spread to show, and runs that never overlap have no mean: then the runs themselves carry the name.
-    alone = len(curves) == 1 or grid is None
+    alone = len(curves) == 1 or last <= first
     for number, (steps, values) in enumerate(curves):
         order = np.argsort(np.asarray(steps), kind="stable")
         mark = {"marker": "o", "markersize": 3.5} if len(order) <= FEW_POINTS else {}
@@ -101,123 +100,69 @@ def _draw_group(axes: Axes, label: str, curves: Sequence[Curve], index: int, low
             line.set(linewidth=1.5, alpha=1.0, linestyle=dash, zorder=3, label=label if number == 0 else None)
     if alone:
         return
+    grid = np.linspace(first, last, GRID_POINTS)
     resampled = np.stack([on_grid(steps, values, grid) for steps, values in curves])
     if len(curves) >= RUNS_FOR_INTERVAL:
-        low, high = bootstrap_interval([resampled])
-        axes.fill_between(grid, low, high, color=colour, alpha=0.18, linewidth=0, zorder=2.5)
-    axes.plot(
-        grid, interquartile_mean(resampled, axis=0), color=colour, linestyle=dash, linewidth=2.2, label=label, zorder=3
-    )
-
-
-def _shared_grid(curves: Sequence[Curve]) -> np.ndarray | None:
-    """Even steps over the stretch that all runs cover, or None if there is no such stretch."""
-    first = max(float(np.min(steps)) for steps, _ in curves)
-    last = min(float(np.max(steps)) for steps, _ in curves)
-    return np.linspace(first, last, GRID_POINTS) if last > first else None
-
-
-def _explanation(groups: Mapping[str, Sequence[Curve]], worst: bool, of: str) -> str:
-    most = max(len(curves) for curves in groups.values())
-    parts = []
-    if most > 1:
-        parts.append(f"thick: interquartile mean over {of}; thin: single {of}")
-    if most > 1 and worst:
-        parts.append("dotted: the run that ends lowest")
-    if most == RUNS_FOR_INTERVAL:
-        parts.append(f"band: from the lowest to the highest, for with three {of} that is the bootstrap interval")
-    elif most > RUNS_FOR_INTERVAL:
-        parts.append("band: 95 % bootstrap interval of that mean, at each step")
-    return "; ".join(parts)
+        axes.fill_between(grid, *bootstrap_interval([resampled]), color=colour, alpha=0.18, linewidth=0, zorder=2.5)
+    mean = interquartile_mean(resampled, axis=0)
+    axes.plot(grid, mean, color=colour, linestyle=dash, linewidth=2.2, label=label, zorder=3)
 
 
 def frontier(
-    points: Mapping[str, tuple[float, Sequence[float]]],
-    path_stem: Path | str,
-    *,
-    title: str,
-    xlabel: str,
-    ylabel: str,
-    looks: Sequence[str] = (),
+    points: Points, stem: Path | str, *, title: str, xlabel: str, ylabel: str, looks: Sequence[str] = ()
 ) -> Path:
-    """Scores against a cost, one point a method: `points[name] = (cost, scores of its runs)`; a PNG as above.
+    """Scores against a cost, one point a method; a PNG as above.
 
     A point is the mean over runs, its bar the 95 % interval of that mean by Student's t, from three runs on. Costs are
-    on a logarithmic axis. Names stand beside their points; the grey steps join the methods that no other beats at their
-    cost or less. A method has colour and marker of its place in `looks`, so that pictures of some of the methods look
-    alike, or by default those of its place in `points`.
+    on a logarithmic axis. The grey steps join the methods that no other beats at their cost or less. A method has
+    colour and marker of its place in `looks`, so that pictures of some of the methods look alike, or by default those
+    of its place in `points`.
     """
-    if not points or any(not len(scores) for _, scores in points.values()):
+    if not points or not all(len(scores) for _, scores in points.values()):
         raise ValueError("a figure needs at least one method, and every method at least one run")
     means = {name: (cost, float(np.mean(scores))) for name, (cost, scores) in points.items()}
+    order = sorted(means.values(), key=lambda point: (point[0], -point[1]))
+    unbeaten = [point for i, point in enumerate(order) if all(point[1] > other[1] for other in order[:i])]
 
     def draw(axes: Axes) -> None:
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_locator(NullLocator())
-        best = [means[name] for name in _unbeaten(means)]
-        axes.step(*zip(*best, strict=True), where="post", color="#AAAAAA", linewidth=1.2, zorder=1)
+        axes.step(*zip(*unbeaten, strict=True), where="post", color="#AAAAAA", linewidth=1.2, zorder=1)
         places = list(dict.fromkeys([*looks, *points]))
         for name, (_, scores) in points.items():
-            index = places.index(name)
-            axes.errorbar(
-                *means[name],
-                mean_interval(scores) if len(scores) >= RUNS_FOR_INTERVAL else None,
-                fmt=MARKERS[index // len(COLOURS) % len(MARKERS)],
-                color=COLOURS[index % len(COLOURS)],
-                capsize=3,
-            )
+            part, place = divmod(places.index(name), len(COLOURS))
+            look = {"fmt": MARKERS[part % len(MARKERS)], "color": COLOURS[place]}
+            half = mean_interval(scores) if len(scores) >= RUNS_FOR_INTERVAL else None
+            axes.errorbar(*means[name], half, capsize=3, label=f"{name} ({len(scores)})", **look)
         axes.margins(x=0.12, y=0.1)
-        if min(score for _, score in means.values()) >= 0:
+        if min(score for _, score in order) >= 0:
             axes.set_ylim(bottom=max(0.0, axes.get_ylim()[0]))  # a bar may reach below what a share can be
 
-    def label(axes: Axes) -> None:
-        names_beside(axes, {f"{name} ({len(points[name][1])})": at for name, at in means.items()})
-
     footer = "point: mean over runs (number of runs); bar: its 95 % interval (Student's t), from three runs on"
-    height = 4.5 if len(points) <= 10 else 7.0
-    return save(draw, path_stem, title, xlabel, ylabel, footer, height=height, finish=label)
-
-
-def _unbeaten(means: Mapping[str, tuple[float, float]]) -> list[str]:
-    """Names of the methods with the highest score at their cost or less, cheapest first."""
-    best, names = -np.inf, []
-    for name in sorted(means, key=lambda name: (means[name][0], -means[name][1])):
-        if means[name][1] > best:
-            best = means[name][1]
-            names.append(name)
-    return names
+    return save(draw, stem, title, xlabel, ylabel, footer, height=4.5 if len(points) <= 10 else 7.0)
 
 
 def save(
     draw: Callable[[Axes], None],
-    path_stem: Path | str,
+    stem: Path | str,
     title: str,
     xlabel: str,
     ylabel: str,
-    explanation: str,
-    grid: bool = True,
+    footer: str,
     height: float = 4.5,
-    finish: Callable[[Axes], None] | None = None,
 ) -> Path:
-    """Make the PNG of a figure whose content `draw` draws, in the style of all figures.
-
-    `finish` adds what depends on where things have come to lie.
-    """
-    png = Path(f"{path_stem}.png")  # a stem may hold dots
+    """Make the PNG of a figure whose content `draw` draws, in the style of all figures."""
+    png = Path(f"{stem}.png")  # a stem may hold dots
     png.parent.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.0, height), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
         draw(axes)
-        axes.set_title(textwrap.fill(title, TITLE_WIDTH))
-        axes.set_xlabel(xlabel)
-        axes.set_ylabel(ylabel)
-        if grid:
-            axes.grid(color="#DDDDDD", linewidth=0.6)
-        axes.set_axisbelow(True)
+        axes.set(title=textwrap.fill(title, TITLE_WIDTH), xlabel=xlabel, ylabel=ylabel, axisbelow=True)
+        axes.grid(color="#DDDDDD", linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
         handles, names = axes.get_legend_handles_labels()
         if handles:
@@ -225,10 +170,6 @@ def save(
             broken = [textwrap.fill(name, LEGEND_WIDTH) for name in names]
             place = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0), "borderaxespad": 0}
             axes.legend(handles, broken, frameon=False, handlelength=2.4, **place)
-        figure.supxlabel(textwrap.fill(explanation, EXPLANATION_WIDTH), fontsize=8, color="#666666", x=0.01, ha="left")
-        if finish is not None:
-            figure.draw_without_rendering()
-            figure.set_layout_engine("none")
-            finish(axes)
+        figure.supxlabel(textwrap.fill(footer, FOOTER_WIDTH), fontsize=8, color="#666666", x=0.01, ha="left")
         figure.savefig(png, dpi=160)
     return png

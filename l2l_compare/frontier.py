@@ -1,6 +1,5 @@
 """What robustness costs, of graded runs: AutoAttack's accuracy against the seconds that training took."""
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -14,8 +13,8 @@ from l2l_experiment.files import file_name, read_mapping
 class Graded(NamedTuple):
     """A run's grade and cost, and on what both depend: runs in which that differs are on no common scale."""
 
-    robust: float  # Test images that withstand AutoAttack, percent
-    seconds: float  # Of training, without probes and saving
+    robust: float  # test images that withstand AutoAttack, percent
+    seconds: float  # of training, without probes and saving
     grade: tuple[Any, ...]
     machine: tuple[Any, ...]
 
@@ -44,16 +43,14 @@ def draw(tasks: Mapping[str, Mapping[str, Sequence[Path]]], stem: Path) -> tuple
     """
     pictures, reasons = [], []
     for task, groups in tasks.items():
-        found: dict[str, list[Graded]] = defaultdict(list)
+        found: dict[str, list[Graded]] = {}
         ungraded = []
-        for name, folders in groups.items():
-            for folder in folders:
-                try:
-                    run = read(folder)
-                except UserError as error:
-                    ungraded.append(str(error))
-                else:
-                    found[name].append(run)
+        for name, folder in [(name, folder) for name, folders in groups.items() for folder in folders]:
+            try:
+                run = read(folder)
+                found.setdefault(name, []).append(run)
+            except UserError as error:
+                ungraded.append(str(error))
         if ungraded:
             reasons.append(ungraded[0] + (f"; and {len(ungraded) - 1} more" if ungraded[1:] else ""))
         runs = [run for members in found.values() for run in members]
@@ -61,22 +58,14 @@ def draw(tasks: Mapping[str, Mapping[str, Sequence[Path]]], stem: Path) -> tuple
             continue
         if len({run.grade for run in runs}) > 1:
             reasons.append(f"{task}: the runs were graded with different tiers, images, seeds or radii")
-            continue
-        if len({run.machine for run in runs}) > 1:
+        elif len({run.machine for run in runs}) > 1:
             reasons.append(f"{task}: the runs were trained on different machines, whose times are no common cost")
-            continue
-        tier, count = runs[0].grade[:2]
-        points = {
-            name: (median(run.seconds for run in members), [run.robust for run in members])
-            for name, members in found.items()
-        }
-        suffix = "_" + file_name(task) if len(tasks) > 1 else ""
-        picture = figures.frontier(
-            points,
-            stem.with_name(stem.name + suffix),
-            title=f"{task}: robustness against cost",
-            xlabel="seconds of training, median over runs",
-            ylabel=f"robust test images, % (AutoAttack {tier}, n = {count})",
-        )
-        pictures.append(picture)
+        else:
+            cost = {name: median(run.seconds for run in members) for name, members in found.items()}
+            points = {name: (cost[name], [run.robust for run in members]) for name, members in found.items()}
+            place = stem.with_name(stem.name + ("_" + file_name(task) if len(tasks) > 1 else ""))
+            title, xlabel = f"{task}: robustness against cost", "seconds of training, median over runs"
+            tier, count = runs[0].grade[:2]
+            ylabel = f"robust test images, % (AutoAttack {tier}, n = {count})"
+            pictures.append(figures.frontier(points, place, title=title, xlabel=xlabel, ylabel=ylabel))
     return pictures, reasons

@@ -138,9 +138,8 @@ def probability_of_improvement(tasks: Iterable[tuple[ArrayLike, ArrayLike]], n: 
         return np.mean([_share_above(a, b) for a, b in zip(sides[::2], sides[1::2], strict=True)], axis=0)
 
     few = min(map(len, samples)) < RUNS_FOR_INTERVAL
-    return Estimate(
-        float(mean_share(*samples)), *((None, None) if few else _interval(samples, mean_share, n, seed, LEVEL))
-    )
+    low, high = (None, None) if few else _interval(samples, mean_share, n, seed, LEVEL)
+    return Estimate(float(mean_share(*samples)), low, high)
 
 
 def _share_above(a: Array, b: Array) -> Any:

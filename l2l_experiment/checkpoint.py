@@ -25,30 +25,27 @@ from l2l_experiment.files import sync
 
 FORMAT = 2
 _NAME = re.compile(r"step_(\d+)(\.replaced)?")
-_TEMPORARY = ".tmp_"
 _KINDS = {"list": list, "tuple": tuple}
 
 
-def save(folder: Path | str, tree: Any, step: int, keep: int = 2) -> Path:
-    """Write a checkpoint of `step` and return its folder.
+def save(folder: Path | str, tree: Any, step: int) -> Path:
+    """Write a checkpoint of `step`, at least 0, and return its folder.
 
-    When it stands, the `keep` newest up to `step` stay; older ones go, and so do those of later steps: they belong to a
-    future that was given up when the run resumed from before it. One process at a time may save. TypeError for a tree
-    that holds anything else than the above, UserError if it cannot be written.
+    When it stands, the one before it stays; older ones go, and so do those of later steps: they belong to a future that
+    was given up when the run resumed from before it. One process at a time may save. TypeError for a tree that holds
+    anything else than the above, UserError if it cannot be written.
     """
-    if step < 0 or keep < 1:
-        raise ValueError(f"step must be at least 0 and keep at least 1, got step {step} and keep {keep}")
     tensors: dict[str, Tensor] = {}
     text = json.dumps({"format": FORMAT, "step": step, "tree": _describe(tree, tensors)})
     root = Path(folder) / "checkpoints"
     target = root / f"step_{step:09d}"
-    temporary = root / f"{_TEMPORARY}{uuid.uuid4().hex}"
+    temporary = root / f".tmp_{uuid.uuid4().hex}"
     try:
         root.mkdir(parents=True, exist_ok=True)
         temporary.mkdir()
         safetensors.torch.save_file(tensors, temporary / "tensors.safetensors")
         (temporary / "meta.json").write_text(text, encoding="utf-8")
-        for path in (temporary / "tensors.safetensors", temporary / "meta.json", temporary):
+        for path in (*temporary.iterdir(), temporary):
             sync(path)
         if target.exists():
             # A folder cannot be renamed onto a full one: the old one steps aside, where `latest` still finds it.
@@ -60,10 +57,9 @@ def save(folder: Path | str, tree: Any, step: int, keep: int = 2) -> Path:
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise UserError(f"cannot write a checkpoint into {root}: {error}") from error
-    kept = [path for path in _found(root) if path == target or _order(path) < (step, False)][:keep]
-    for path in root.iterdir():
-        if path.name.startswith(_TEMPORARY) or (_NAME.fullmatch(path.name) and path not in kept):
-            shutil.rmtree(path, ignore_errors=True)
+    kept = [path for path in _found(root) if path == target or _order(path) < (step, False)][:2]
+    for path in {*_found(root), *root.glob(".tmp_*")} - {*kept}:
+        shutil.rmtree(path, ignore_errors=True)
     return target
 
 
@@ -81,43 +77,36 @@ def latest(folder: Path | str) -> Any:
     candidates = _found(root)
     for path in candidates:
         try:
-            return _load(path)
+            meta = json.loads((path / "meta.json").read_text(encoding="utf-8"))
+            if meta["format"] == 1:
+                raise UserError(f"{path} was written by l2l 0.1; open it with that version, this one reads newer runs")
+            if meta["format"] != FORMAT:
+                raise ValueError(f"its format is {meta['format']!r}, this version reads {FORMAT}")
+            # Read, not memory-mapped: the file may be deleted while the tensors live.
+            return _build(meta["tree"], safetensors.torch.load((path / "tensors.safetensors").read_bytes()))
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
             print(f"warning: passing over the damaged checkpoint {path} ({error})", file=sys.stderr)
     what = "only damaged checkpoints" if candidates else "no checkpoint"
     raise UserError(f"there is {what} in {root}; name the folder of a run that saved one, or start a new run")
 
 
-def _load(path: Path) -> Any:
-    meta = json.loads((path / "meta.json").read_text(encoding="utf-8"))
-    if meta["format"] == 1:
-        raise UserError(f"{path} was written by l2l 0.1; open it with that version, this one reads newer runs")
-    if meta["format"] != FORMAT:
-        raise ValueError(f"its format is {meta['format']!r}, this version reads {FORMAT}")
-    # Read, not memory-mapped: the file may be deleted while the tensors live.
-    return _build(meta["tree"], safetensors.torch.load((path / "tensors.safetensors").read_bytes()))
-
-
 def _found(root: Path) -> list[Path]:
     """Folders of checkpoints, newest first."""
-    paths = [path for path in root.iterdir() if _NAME.fullmatch(path.name)] if root.is_dir() else []
-    return sorted(paths, key=_order, reverse=True)
+    return sorted((path for path in root.glob("*") if _NAME.fullmatch(path.name)), key=_order, reverse=True)
 
 
 def _order(path: Path) -> tuple[int, bool]:
     """Step, then whether it is the current one of that step."""
-    match = _NAME.fullmatch(path.name)
-    assert match is not None
-    return int(match[1]), match[2] is None
+    step, replaced = _NAME.fullmatch(path.name).groups()
+    return int(step), replaced is None
 
 
 def _describe(node: Any, tensors: dict[str, Tensor], where: str = "") -> list[Any]:
     """A node as `[what it is, content]`, so that tuples come back as tuples and integer keys as integers; its tensors
     go into `tensors`, by their place in the tree."""
     if isinstance(node, Tensor | np.ndarray):
-        name = where or "/"
         # A contiguous copy of its own: safetensors takes neither strided tensors nor two that share memory.
-        array = isinstance(node, np.ndarray)
+        array, name = isinstance(node, np.ndarray), where or "/"
         kept = torch.from_numpy(np.array(node, order="C")) if array else node.detach().cpu()
         tensors[name] = kept.clone(memory_format=torch.contiguous_format)
         return ["array" if array else "tensor", name]
@@ -126,8 +115,8 @@ def _describe(node: Any, tensors: dict[str, Tensor], where: str = "") -> list[An
             raise TypeError(f"a state's keys must be strings or integers, not {wrong[0]!r}")
         return ["dict", [[key, _describe(value, tensors, f"{where}/{key!r}")] for key, value in node.items()]]
     if isinstance(node, list | tuple):
-        kind = "list" if isinstance(node, list) else "tuple"
-        return [kind, [_describe(value, tensors, f"{where}/{i}") for i, value in enumerate(node)]]
+        items = [_describe(value, tensors, f"{where}/{i}") for i, value in enumerate(node)]
+        return ["list" if isinstance(node, list) else "tuple", items]
     if isinstance(node, np.generic):
         node = node.item()
     if node is None or isinstance(node, bool | int | float | str):
@@ -138,10 +127,8 @@ def _describe(node: Any, tensors: dict[str, Tensor], where: str = "") -> list[An
 def _build(description: list[Any], tensors: dict[str, Tensor]) -> Any:
     """The inverse of `_describe`."""
     kind, content = description
-    if kind == "tensor":
-        return tensors[content]
-    if kind == "array":
-        return tensors[content].numpy().copy()
+    if kind in ("tensor", "array"):
+        return tensors[content] if kind == "tensor" else tensors[content].numpy().copy()
     if kind == "dict":
         return {key: _build(value, tensors) for key, value in content}
     return _KINDS[kind](_build(value, tensors) for value in content) if kind in _KINDS else content

@@ -11,7 +11,6 @@ from numpy.typing import ArrayLike
 from l2l_experiment.files import write_atomically
 
 FILE = "diagnosis.json"
-DIGITS = 5
 
 
 class Drawing(NamedTuple):
@@ -28,14 +27,11 @@ def plain(drawings: Mapping[str, Drawing], most: int | None = None) -> dict[str,
         values = np.asarray(some, dtype=np.float64)
         if most is not None and len(values) > most:
             values = values[np.linspace(0, len(values) - 1, most).round().astype(int)]
-        return [float(f"{value:.{DIGITS}g}") for value in values]
+        return [float(f"{value:.5g}") for value in values]
 
     return {
         name: {
-            "curves": {
-                title: [[numbers(steps), numbers(values)] for steps, values in curves]
-                for title, curves in drawing.curves.items()
-            },
+            "curves": {title: [[*map(numbers, curve)] for curve in curves] for title, curves in drawing.curves.items()},
             "labels": dict(drawing.labels),
         }
         for name, drawing in drawings.items()
@@ -45,10 +41,7 @@ def plain(drawings: Mapping[str, Drawing], most: int | None = None) -> dict[str,
 def restored(content: Mapping[str, Any]) -> dict[str, Drawing]:
     """The drawings that `plain` wrote down."""
     return {
-        name: Drawing(
-            {title: [(steps, values) for steps, values in curves] for title, curves in drawing["curves"].items()},
-            drawing["labels"],
-        )
+        name: Drawing({title: [*map(tuple, some)] for title, some in drawing["curves"].items()}, drawing["labels"])
         for name, drawing in content.items()
     }
 

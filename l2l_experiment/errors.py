@@ -20,9 +20,8 @@ class Diverged(UserError):
 
 
 def exit_on_user_error(main: Callable[P, R]) -> Callable[P, R]:
-    """Decorator of a command's `main`: a UserError becomes `error: <sentence>` on stderr and exit code 2, and Ctrl-C a
-    line and exit code 130, as shells have it; neither a traceback. A reader that closes its end of a pipe stops
-    nothing."""
+    """Decorator of a command's `main`: UserError becomes `error: SENTENCE` on stderr and exit code 2, Ctrl-C a line and
+    exit code 130, neither a traceback. A reader that closes its end of a pipe stops nothing."""
 
     @functools.wraps(main)
     def command(*args: P.args, **kwargs: P.kwargs) -> R:

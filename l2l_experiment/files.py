@@ -6,7 +6,6 @@ import os
 import re
 import uuid
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,16 +62,15 @@ def read_mapping(
     path: Path, loader: type = yaml.SafeLoader, advice: str = "restore it, or start a new run"
 ) -> dict[str, Any]:
     """A mapping from a JSON (.json) or YAML file, or a UserError that says what is wrong with the file."""
-    parse = json.loads if path.suffix == ".json" else partial(yaml.load, Loader=loader)
     try:
-        content = parse(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text) if path.suffix == ".json" else yaml.load(text, loader)
     except FileNotFoundError:
         raise UserError(f"{path.parent} is not a run's folder: it has no {path.name}") from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, yaml.YAMLError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path} is damaged ({reason}); {advice}") from error
+        raise UserError(f"{path} is damaged ({str(error).splitlines()[0]}); {advice}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} is damaged (it holds no mapping); {advice}")
     return content
@@ -81,8 +79,7 @@ def read_mapping(
 def plain(value: Any, *, finite: bool = False) -> Any:
     """The same in what YAML and JSON know: dict, list, str, bool, int, float, None.
 
-    With `finite`, NaN and infinities become None: JSON has no word for them. TypeError for anything else, and for keys
-    that are neither strings nor numbers.
+    With `finite`, NaN and infinities become None: JSON has no word for them. TypeError for anything else.
     """
     if isinstance(value, Mapping):
         if wrong := [key for key in value if not isinstance(key, str | int)]:

@@ -4,7 +4,6 @@ import contextlib
 import os
 import signal
 import threading
-from types import FrameType
 from typing import Any, Self
 
 
@@ -23,25 +22,21 @@ class StopRequest:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._handle)
+            self._before = {n: signal.signal(n, self._handle) for n in (signal.SIGINT, signal.SIGTERM)}
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             # None: a handler that python did not install and cannot put back.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        self._before.clear()
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, _: object) -> None:
         self._interrupts += number == signal.SIGINT
         if self._interrupts >= 2 and not self.launched:
             raise KeyboardInterrupt
-        if not self.requested:
-            self.requested = True
-            if self.quiet:
-                return
+        if not self.requested and not self.quiet:
             # Past python's buffers: this may run in the middle of another print, which must not be entered twice.
             with contextlib.suppress(OSError):
                 again = b"" if self.launched else b" (Ctrl-C again: stop at once, without saving)"
                 os.write(2, b"\nwill save and stop after this round" + again + b"\n")
+        self.requested = True

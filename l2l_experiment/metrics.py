@@ -26,10 +26,8 @@ class JsonLines(AbstractContextManager):
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
-            content = path.read_bytes()
-            rows = [line for line, row in _rows(path, content) if after is None or row.get("step", after) <= after]
-            kept = b"".join(line + b"\n" for line in rows)
-            if kept != content:  # a cut-off last line would be glued to the next row
+            rows = [line + b"\n" for line, row in _rows(path) if after is None or row["step"] <= after]
+            if (kept := b"".join(rows)) != path.read_bytes():  # a cut-off last line would be glued to the next row
                 write_atomically(path, kept)
         self._file = path.open("a", encoding="utf-8")
 
@@ -54,19 +52,9 @@ def read(path: Path | str, *, whole: bool = True) -> list[dict[str, Any]]:
 
     UserError if a row is damaged; or, unless the file is to be `whole`, the rows before it.
     """
-    path = Path(path)
-    if not path.is_file():
+    if not Path(path).is_file():
         raise UserError(f"there is no file {path}; name a run's {METRICS}")
-    rows = []
-    for _, row in _rows(path, path.read_bytes(), whole):
-        try:
-            numbers = {n: math.nan if v is None else float(v) for n, v in row.items() if n != "step"}
-            rows.append({"step": row["step"]} | numbers)
-        except (KeyError, ValueError, TypeError, OverflowError):
-            if not whole:
-                break
-            raise UserError(f"{path} is damaged: a row lacks its step or holds no number; restore it") from None
-    return rows
+    return [row for _, row in _rows(Path(path), whole)]
 
 
 def curves_of(rows: Sequence[Mapping[str, float]], tags: Mapping[str, str]) -> dict[str, np.ndarray]:
@@ -74,25 +62,23 @@ def curves_of(rows: Sequence[Mapping[str, float]], tags: Mapping[str, str]) -> d
     that never have a finite value."""
     found = {}
     for title, tag in tags.items():
-        points = [(row["step"], row[tag]) for row in rows if np.isfinite(row.get(tag, np.nan))]
-        if points:
+        if points := [(row["step"], row[tag]) for row in rows if np.isfinite(row.get(tag, np.nan))]:
             found[title] = np.array(points, dtype=np.float64).T
     return found
 
 
-def _rows(path: Path, content: bytes, whole: bool = True) -> list[tuple[bytes, dict[str, Any]]]:
-    """Lines and what they hold, without a cut-off last one; unless the file is to be `whole`, those before damage."""
-    lines = content.split(b"\n")
-    rows = []
+def _rows(path: Path, whole: bool = True) -> list[tuple[bytes, dict[str, Any]]]:
+    """Lines with what they hold."""
+    rows, lines = [], path.read_bytes().split(b"\n")
     for number, line in enumerate(lines, start=1):
         try:
-            row = json.loads(line)
-            step = row.get("step", 0) if isinstance(row, dict) else None
-            if not isinstance(step, int | float) or not abs(step) < 2**63:
-                raise ValueError("no object, or one with a step that is no number")
-        except ValueError:
+            content = json.loads(line)
+            row = {name: math.nan if value is None else float(value) for name, value in content.items()}
+            if not abs(row["step"]) < 2**63:
+                raise ValueError("a step that is no number")
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
             if number == len(lines) or not whole:  # cut off in the middle, or empty as it should be
                 break
             raise UserError(f"line {number} of {path} is damaged; remove it, or restore the file") from None
-        rows.append((line, row))
+        rows.append((line, row | {"step": content["step"]}))
     return rows

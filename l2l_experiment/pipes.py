@@ -14,22 +14,19 @@ class _Forgiving:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        try:
-            return self._stream.write(text)
-        except BrokenPipeError:
-            self._give_up()
-            return len(text)
+        self._attempt("write", text)
+        return len(text)
 
     def flush(self) -> None:
-        try:
-            self._stream.flush()
-        except BrokenPipeError:
-            self._give_up()
+        self._attempt("flush")
 
-    def _give_up(self) -> None:
-        nothing = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nothing, self._stream.fileno())
-        os.close(nothing)
+    def _attempt(self, method: str, *arguments: str) -> None:
+        try:
+            getattr(self._stream, method)(*arguments)
+        except BrokenPipeError:
+            nothing = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nothing, self._stream.fileno())
+            os.close(nothing)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -39,7 +36,7 @@ class _Forgiving:
 def forgiving() -> Iterator[None]:
     """Within the block a closed pipe behind stdout or stderr stops nothing: what is at work can still be saved."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (_Forgiving(stream) for stream in before)
+    sys.stdout, sys.stderr = map(_Forgiving, before)
     try:
         yield
     finally:

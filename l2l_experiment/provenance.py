@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -18,8 +19,10 @@ PACKAGES = (
 
 
 def origin() -> dict[str, Any]:
-    """Everything below, for a record."""
-    return {"command": command_line(), "git": git_state(), "versions": versions(), "machine": machine()}
+    """Everything below, and the command that started this process, ready to be pasted into a shell."""
+    interpreter, *arguments = sys.orig_argv or ["python"]
+    command = shlex.join([Path(interpreter).name, *arguments])
+    return {"command": command, "git": git_state(), "versions": versions(), "machine": machine()}
 
 
 def versions() -> dict[str, str]:
@@ -35,48 +38,32 @@ def versions() -> dict[str, str]:
 
 def git_state(file: Path = Path(__file__)) -> dict[str, Any] | None:
     """Commit of the checkout that `file` belongs to, and whether tracked files differ from it; None outside of one."""
-    folder = file.resolve().parent
-    # An installed copy may lie in another project's checkout (its .venv, say), whose commit says nothing of this code.
-    if _git(folder, "ls-files", "--error-unmatch", file.name) is None:
-        return None
-    commit = _git(folder, "rev-parse", "HEAD")
-    changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
-    return None if commit is None or changes is None else {"commit": commit, "dirty": bool(changes)}
+    file = file.resolve()
 
+    def git(*arguments: str) -> str:
+        environment = os.environ | {"GIT_OPTIONAL_LOCKS": "0"}
+        options = {"capture_output": True, "text": True, "timeout": 20, "check": True}
+        return subprocess.run(["git", *arguments], cwd=file.parent, env=environment, **options).stdout.strip()
 
-def _git(folder: Path, *arguments: str) -> str | None:
-    """Output of a git command that only reads, or None where it fails or git is missing."""
-    environment = os.environ | {"GIT_OPTIONAL_LOCKS": "0"}
     try:
-        done = subprocess.run(
-            ["git", *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=20, check=True
-        )
+        # An installed copy may lie in another project's checkout (its .venv, say), whose commit says nothing of it.
+        git("ls-files", "--error-unmatch", file.name)
+        changes = git("status", "--porcelain", "--untracked-files=no")
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(changes)}
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
 
 
 def machine() -> dict[str, Any]:
     """Processor, cores that this process may use, platform, and GPUs (None without any)."""
+    info = Path("/proc/cpuinfo")
+    named = re.search(r"^model name\s*:(.*)", info.read_text(errors="replace") if info.is_file() else "", re.MULTILINE)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
-        "cpu": _processor(),
+        "cpu": named[1].strip() if named else platform.processor() or platform.machine(),
         "cores": cores,
         "threads": torch.get_num_threads(),
         "platform": f"{platform.system()} {platform.machine()}",
         "gpu": ", ".join(gpus) or None,
     }
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(errors="replace").splitlines() if info.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def command_line() -> str:
-    """The command that started this process, ready to be pasted into a shell."""
-    interpreter, *arguments = sys.orig_argv or ["python"]
-    return shlex.join([Path(interpreter).name, *arguments])

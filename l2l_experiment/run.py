@@ -1,5 +1,6 @@
 """A run is a folder: its settings, the record of what it came from and found, and everything it writes."""
 
+import itertools
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -33,13 +34,8 @@ class Run:
     def create(cls, folder: Path | str, *, kind: str, config: Mapping[str, Any]) -> Self:
         """Start a run in a folder that does not exist or is empty; `kind` names the tool that can resume it."""
         folder, settings = Path(folder), plain(config)
-        record = {
-            "kind": kind,
-            "format": FORMAT,
-            "status": "running",
-            "started": datetime.now().astimezone().isoformat(timespec="seconds"),
-            **provenance.origin(),
-        }
+        started = datetime.now().astimezone().isoformat(timespec="seconds")
+        record = {"kind": kind, "format": FORMAT, "status": "running", "started": started, **provenance.origin()}
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if any(folder.iterdir()):
@@ -47,9 +43,9 @@ class Run:
             write_atomically(folder / CONFIG, yaml.safe_dump(settings, sort_keys=False).encode())
             run = cls(folder, settings, record)
             run.update()
+            return run
         except OSError as error:
             raise UserError(f"cannot start a run in {folder}: {error.strerror or error}") from error
-        return run
 
     @classmethod
     def open(cls, folder: Path | str, *, kind: str) -> Self:
@@ -57,8 +53,7 @@ class Run:
         folder = Path(folder)
         if not folder.is_dir():
             raise UserError(f"there is no folder {folder}; name the folder of a run")
-        record = read_mapping(folder / RECORD)
-        config = read_mapping(folder / CONFIG)
+        record, config = read_mapping(folder / RECORD), read_mapping(folder / CONFIG)
         if record.get("kind") != kind:
             raise UserError(f"{folder} holds a run of kind {record.get('kind')!r}, but this needs one of kind {kind!r}")
         if record.get("format") != FORMAT:
@@ -91,8 +86,7 @@ class Run:
         return not ended and not checkpoint.exists(self.folder)
 
     def resumed(self, step: int, **figures: Any) -> None:
-        """Note that training goes on from a step (0: starts over), by what code and where: it need not be what the run
-        began with."""
+        """Note that training goes on from a step (0: starts over), and by what code and where it does so now."""
         sessions = [*self.record.get("sessions", []), {"step": step, **provenance.origin()}]
         resumed_at = [*self.record.get("resumed_at", []), step]
         self.update(status="running", resumed_at=resumed_at, sessions=sessions, **figures)
@@ -107,8 +101,5 @@ def default_folder(root: Path | str, name: str) -> Path:
     """`root/name_YYYYmmdd-HHMMSS`, with -2, -3, … behind it if that is taken; nothing is created."""
     # An environment's id may have a namespace: the slash must not become a folder.
     stem = f"{name.replace('/', '_')}_{datetime.now():%Y%m%d-%H%M%S}"
-    folder, count = Path(root) / stem, 1
-    while folder.exists():
-        count += 1
-        folder = Path(root) / f"{stem}-{count}"
-    return folder
+    names = itertools.chain([stem], (f"{stem}-{count}" for count in itertools.count(2)))
+    return next(folder for name in names if not (folder := Path(root) / name).exists())

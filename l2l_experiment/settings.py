@@ -3,11 +3,12 @@
 A range is part of a field's type, `gamma: Annotated[float, Range(0, 1)] = 0.99`; None is always inside one.
 """
 
+import itertools
 import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
@@ -39,9 +40,8 @@ class Range:
             if self.low == 0:
                 return "be positive" if self.open_low else "not be negative"
             return f"be at least {self.low:.10g}"
-        return (
-            f"lie in {'(' if self.open_low else '['}{self.low:.10g}, {self.high:.10g}{')' if self.open_high else ']'}"
-        )
+        ends = "(" if self.open_low else "[", ")" if self.open_high else "]"
+        return f"lie in {ends[0]}{self.low:.10g}, {self.high:.10g}{ends[1]}"
 
 
 Count = Annotated[int, Range(1)]
@@ -60,10 +60,7 @@ def flag(name: str) -> str:
 
 
 def check(settings: Any) -> None:
-    """UserError that names the flag if a value of a dataclass instance has the wrong type, or is out of range.
-
-    Call it in `__post_init__`.
-    """
+    """For `__post_init__`: UserError that names the flag if a value has the wrong type, or is out of range."""
     for name, kind in hints(type(settings)).items():
         _check(getattr(settings, name), kind, flag(name))
 
@@ -71,31 +68,27 @@ def check(settings: Any) -> None:
 @cache
 def hints(cls: type) -> dict[str, Any]:
     """The fields' types with their ranges, by name."""
-    found = typing.get_type_hints(cls, include_extras=True)
-    return {field.name: found[field.name] for field in fields(cls)}
+    return typing.get_type_hints(cls, include_extras=True)
 
 
 def _check(value: Any, kind: Any, where: str) -> None:
-    if get_origin(kind) is Annotated:
-        kind, *extras = get_args(kind)
-        _check(value, kind, where)
-        for limit in extras:
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        _check(value, parts[0], where)
+        for limit in parts[1:]:
             if isinstance(limit, Range) and value is not None and value not in limit:
                 raise UserError(f"{where} must {limit}, got {value}")
-        return
-    if get_origin(kind) in (typing.Union, types.UnionType):
-        if value is None and type(None) in get_args(kind):
-            return
-        options = [option for option in get_args(kind) if option is not type(None)]
-        return _check(value, options[0], where)
-    if get_origin(kind) is Literal:
-        if value not in get_args(kind) or isinstance(value, bool):
-            raise UserError(f"{where} must be one of {', '.join(map(str, get_args(kind)))}, got {value!r}")
-    elif get_origin(kind) is tuple:
+    elif origin in (typing.Union, types.UnionType):
+        if value is not None or type(None) not in parts:
+            _check(value, next(part for part in parts if part is not type(None)), where)
+    elif origin is Literal:
+        if value not in parts or isinstance(value, bool):
+            raise UserError(f"{where} must be one of {', '.join(map(str, parts))}, got {value!r}")
+    elif origin is tuple:
         if not isinstance(value, tuple):
             raise UserError(f"{where} takes several values, got {value!r}")
         for item in value:
-            _check(item, get_args(kind)[0], where)
+            _check(item, parts[0], where)
     elif kind is float:
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise UserError(f"{where} must be a finite number, got {value!r}")
@@ -122,9 +115,9 @@ def read(cls: type[T], values: Mapping[str, Any], where: str, *, base: T | None 
 
 def _built(value: Any, kind: Any, where: str) -> Any:
     kinds = [kind, *get_args(kind)]
-    inner = next((k for k in kinds if is_dataclass(k)), None)
-    if inner is not None and isinstance(value, Mapping):
-        return read(inner, value, where)
+    inner = [k for k in kinds if is_dataclass(k)]
+    if inner and isinstance(value, Mapping):
+        return read(inner[0], value, where)
     if isinstance(value, list):
         return tuple(value)
     return Path(value) if Path in kinds and isinstance(value, str) else value
@@ -132,8 +125,7 @@ def _built(value: Any, kind: Any, where: str) -> Any:
 
 def plain(args: Any) -> dict[str, Any]:
     """A command's arguments as plain values for config.yaml, without what only the command line has."""
-    values = {field.name: getattr(args, field.name) for field in fields(args) if field.name not in FLAGS}
-    return plain_values({name: plain(value) if is_dataclass(value) else value for name, value in values.items()})
+    return plain_values({name: value for name, value in asdict(args).items() if name not in FLAGS})
 
 
 def block(cls: type[T], file: Any, name: str, **fixed: Any) -> T:
@@ -151,13 +143,12 @@ def refuse_idle(settings: Any, usual: Sequence[Any], names: frozenset[str], reas
 
 def value_of(flag: str, argv: Sequence[str], default: str) -> str:
     """What stands behind a flag, the last time that it is given: environment and data set decide other defaults."""
-    value = default
-    for index, token in enumerate(argv):
-        if token == flag and index + 1 < len(argv):
-            value = argv[index + 1]
+    for token, behind in reversed([*itertools.zip_longest(argv, argv[1:])]):
+        if token == flag and behind is not None:
+            return behind
         if token.startswith(flag + "="):
-            value = token.removeprefix(flag + "=")
-    return value
+            return token.removeprefix(flag + "=")
+    return default
 
 
 def given_flags(argv: Sequence[str]) -> set[str]:

@@ -1,15 +1,12 @@
-"""How reliable a learning curve is, and how good a set of scores, in numbers with intervals.
+"""How reliable one learning curve is, in numbers.
 
-Reliability after Chan et al. (2020), "Measuring the Reliability of Reinforcement Learning Algorithms"; summaries of
-scores after Agarwal et al. (2021), "Deep Reinforcement Learning at the Edge of the Statistical Precipice". Some choices
-are ours: dispersion across time is taken over the whole run (Chan et al.: in sliding windows); curves are not smoothed
-before the spread over runs is taken, which therefore has noise within runs in it; risk across runs is that of final
-values alone; figures stay in the curve's units and per step of the grid, so that only curves on one grid compare; and
-CVaR counts a fraction of a sample where alpha·n is not whole.
+After Chan et al. (2020), "Measuring the Reliability of Reinforcement Learning Algorithms". Some choices are ours:
+dispersion across time is taken over the whole run (Chan et al.: in sliding windows); figures stay in the curve's units
+and per step of the grid, so that only curves on one grid compare; CVaR counts a fraction of a sample where alpha·n is
+not whole.
 
-A curve is an array of n values on an even grid of steps (`on_grid`); a set of curves has the shape (runs, n). Higher
-values are better. Risks are values of the lower tail, so that a larger (less negative) one is better. Dispersions and
-falls are non-negative, and smaller is better.
+A curve is an array of n values on an even grid of steps (`on_grid`). Higher values are better. Risks are values of the
+lower tail, so that a larger (less negative) one is better. Dispersions and falls are non-negative, smaller is better.
 """
 
 from typing import NamedTuple
@@ -68,13 +65,10 @@ def drawdown(curve: ArrayLike) -> Array:
 
 def largest_fall(curve: ArrayLike) -> Fall:
     """The deepest drawdown, from a peak to a later trough, and what fraction of that peak was lost."""
-    values = finite(curve, at_least=1)
-    losses = -drawdown(values)
+    losses = -drawdown(curve)
     trough = int(losses.argmax())
-    loss, peak = float(losses[trough]), float(values[: trough + 1].max())
-    if loss == 0:
-        return Fall(0.0, 0.0)
-    return Fall(loss, loss / abs(peak) if peak else np.nan)
+    loss, peak = float(losses[trough]), float(np.max(np.asarray(curve)[: trough + 1]))
+    return Fall(loss, loss / abs(peak) if peak else np.nan) if loss else Fall(0.0, 0.0)
 
 
 def late_fall(curve: ArrayLike) -> float:
@@ -95,8 +89,7 @@ def on_grid(steps: ArrayLike, values: ArrayLike, grid: ArrayLike) -> Array:
 
     Steps may come in any order; of two values for one step the later counts.
     """
-    steps, values = _curve(steps, values)
-    return np.interp(np.asarray(grid, dtype=np.float64), steps, values, left=np.nan, right=np.nan)
+    return np.interp(np.asarray(grid, dtype=np.float64), *_curve(steps, values), left=np.nan, right=np.nan)
 
 
 def summarise(steps: ArrayLike, values: ArrayLike, grid: ArrayLike | None = None) -> dict[str, float]:
@@ -138,12 +131,11 @@ def _curve(steps: ArrayLike, values: ArrayLike) -> tuple[Array, Array]:
     return unique, values[::-1][from_behind]
 
 
-def finite(values: ArrayLike, *, at_least: int, dimensions: int = 1) -> Array:
+def finite(values: ArrayLike, *, at_least: int) -> Array:
+    """One-dimensional float64, or ValueError."""
     array = np.asarray(values, dtype=np.float64)
-    if array.ndim != dimensions or array.size < at_least:
-        raise ValueError(
-            f"expected {dimensions} dimension(s) and at least {at_least} value(s), got shape {array.shape}"
-        )
+    if array.ndim != 1 or array.size < at_least:
+        raise ValueError(f"expected one dimension and at least {at_least} value(s), got shape {array.shape}")
     if not np.isfinite(array).all():
         raise ValueError(f"value {int(np.flatnonzero(~np.isfinite(array))[0])} is not finite")
     return array

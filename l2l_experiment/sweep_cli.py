@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,9 +37,9 @@ class Args:
 class Planned:
     """Runs to make, and what is not made: runs that are the same as another, and those that stand in records."""
 
-    jobs: list[sweeps.Job]
-    same: dict[Path, Path]
-    recorded: list[Path]
+    jobs: list[sweeps.Job] = field(default_factory=list)
+    same: dict[Path, Path] = field(default_factory=dict)
+    recorded: list[Path] = field(default_factory=list)
 
 
 @exit_on_user_error
@@ -51,8 +51,10 @@ def main(argv: list[str] | None = None) -> None:
     out = args.out or Path("runs") / Path(args.spec).stem
     planned = plan(args.spec, args.names, rest, out.resolve(), only=args.only, records=args.records)
     if args.dry_run:
-        print("\n".join(f"{job.folder}: {' '.join(job.flags)}" for job in planned.jobs))
-        print("".join(f"{one}: the same as {other}\n" for one, other in planned.same.items()), end="")
+        for job in planned.jobs:
+            print(f"{job.folder}: {' '.join(job.flags)}")
+        for one, other in planned.same.items():
+            print(f"{one}: the same as {other}")
         print(f"{len(planned.jobs)} runs, {len(planned.recorded)} more stand in records")
         return
     if not planned.jobs:
@@ -76,24 +78,21 @@ def plan(
         known = ", ".join(filter(None, experiments)) or "none"
         raise UserError(f"{spec} has no experiment {', '.join(unknown)}; there are {known}")
     known = recorded(script, records) if records is not None else set()
-    found = Planned([], {}, [])
+    found = Planned()
     made: dict[frozenset[Any], Path] = {}
     for experiment in names or experiments:
-        runs = expand(experiments[experiment], switches(script))
-        for name, flags in runs.items():
+        for name, flags in expand(experiments[experiment], switches(script)).items():
             folder = out / experiment / name
             if only not in f"{experiment}/{name}":
                 continue
             key = identity(settings_of(script, [word.replace(f"{OUT}/", "") for word in flags]))
             if key in known:
                 found.recorded.append(folder)
-            elif key in made:
+            elif made.setdefault(key, folder) != folder:
                 found.same[folder] = made[key]
             else:
-                made[key] = folder
-                job = sweeps.Job(script, folder, tuple(word.replace(OUT, str(out)) for word in flags))
-                refuse_another(job)
-                found.jobs.append(job)
+                found.jobs.append(sweeps.Job(script, folder, tuple(word.replace(OUT, str(out)) for word in flags)))
+                refuse_another(found.jobs[-1])
     return found
 
 
@@ -118,8 +117,7 @@ def recorded(script: str, folder: Path) -> set[frozenset[Any]]:
 
 def refuse_another(job: sweeps.Job) -> None:
     """UserError if a folder holds a run with other settings: what varies names a run, the rest does not."""
-    path = job.folder / "config.yaml"
-    if not path.is_file():
+    if not (path := job.folder / "config.yaml").is_file():
         return
     wanted, found = settings_of(job.script, job.flags), flat(read_mapping(path))
     for name in sorted(wanted.keys() & found.keys()):

@@ -6,15 +6,14 @@ A file holds `script` (gail, at, or a path to a Python file with `parse` and `ma
 flag is several words in `base` and `variants`, and several runs in `grid`.
 """
 
-import importlib.util
 import itertools
 import re
+import runpy
 import typing
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, is_dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, is_dataclass
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import yaml
@@ -41,18 +40,9 @@ class Texts(yaml.SafeLoader):
 class Block:
     """Runs: `variants` times `grid`, each over `base`. Flags are without dashes."""
 
-    base: Mapping[str, Words] = field(default_factory=dict)
-    variants: Mapping[str, Mapping[str, Words]] = field(default_factory=dict)
-    grid: Mapping[str, Sequence[Words]] = field(default_factory=dict)
-
-    def runs(self) -> Iterable[tuple[str, dict[str, Words], dict[str, Words]]]:
-        """Name of the variant, point of the grid, and all flags of each run."""
-        for values in itertools.product(*self.grid.values()):
-            point = dict(zip(self.grid, values, strict=True))
-            for name, changes in (self.variants or {"": {}}).items():
-                if both := sorted(changes.keys() & point.keys()):
-                    raise UserError(f"variant {name} and the grid both set {', '.join(both)}")
-                yield name, point, {**self.base, **changes, **point}
+    base: Mapping[str, Words]
+    variants: Mapping[str, Mapping[str, Words]]
+    grid: Mapping[str, Sequence[Words]]
 
 
 Experiments = dict[str, list[Block]]  # "" is the name of a file's only experiment
@@ -63,9 +53,14 @@ def expand(blocks: Sequence[Block], switches: frozenset[str] = frozenset()) -> d
     varied = {key for block in blocks for key, values in block.grid.items() if len(values) > 1}
     found: dict[str, Words] = {}
     for block in blocks:
-        for variant, point, flags in block.runs():
-            changing = {key: words for key, words in point.items() if key in varied}
-            name = _name(variant, changing, flags.get("seed", ("0",)))
+        points = [dict(zip(block.grid, values, strict=True)) for values in itertools.product(*block.grid.values())]
+        for point, (variant, changes) in itertools.product(points, (block.variants or {"": {}}).items()):
+            if both := sorted(changes.keys() & point.keys()):
+                raise UserError(f"variant {variant} and the grid both set {', '.join(both)}")
+            flags = {**block.base, **changes, **point}
+            if wrong := sorted(FORBIDDEN & flags.keys()):
+                raise UserError(f"--{wrong[0]} cannot be swept; runs go into --out, and the same command resumes them")
+            name = _name(variant, {key: point[key] for key in point if key in varied}, flags.get("seed", ("0",)))
             if name in found:
                 raise UserError(f"two runs would be called {name}; each value may stand once in a sweep")
             found[name] = tuple(word for key, words in flags.items() for word in _flag(key, words, switches))
@@ -84,59 +79,28 @@ def _name(variant: str, varied: Mapping[str, Words], seed: Words) -> str:
 
 def _flag(key: str, words: Words, switches: frozenset[str]) -> Words:
     """A setting as the command line has it: true and false turn a switch on and off, and are values of other flags."""
-    if len(words) == 1 and words[0].lower() in ("true", "false"):
-        if key not in switches:
-            return (f"--{key}", words[0].capitalize())
-        return (f"--{key}" if words[0].lower() == "true" else f"--no-{key}",)
-    return (f"--{key}", *words)
+    if len(words) != 1 or words[0].lower() not in ("true", "false"):
+        return (f"--{key}", *words)
+    if key not in switches:
+        return (f"--{key}", words[0].capitalize())
+    return (f"--{key}" if words[0].lower() == "true" else f"--no-{key}",)
 
 
 def read(spec: str, rest: Sequence[str]) -> tuple[str, Experiments]:
     """The script and the blocks of each experiment, from a file and from flags; flags stand over the file."""
-    if spec in tools.TOOLS:
-        script, experiments = spec, {"": [Block()]}
-    else:
-        script, experiments = _read_file(Path(spec))
-    given = _read_flags(rest)
-    if forbidden := sorted(FORBIDDEN & {*given, *_flags_of(experiments)}):
-        raise UserError(
-            f"--{forbidden[0]} cannot be swept; the runs go into --out, and are resumed by the same command"
-        )
-    return script, {name: [_over(block, given) for block in blocks] for name, blocks in experiments.items()}
-
-
-def _flags_of(experiments: Experiments) -> set[str]:
-    blocks = [block for some in experiments.values() for block in some]
-    return {key for b in blocks for keys in (b.base, b.grid, *b.variants.values()) for key in keys}
-
-
-def _over(block: Block, given: Mapping[str, Sequence[Words]]) -> Block:
-    """A block in which flags of the command line stand in place of its own."""
-
-    def others(flags: Mapping[str, Any]) -> dict[str, Any]:
-        return {key: value for key, value in flags.items() if key not in given}
-
-    variants = {name: others(changes) for name, changes in block.variants.items()}
-    return replace(block, base=others(block.base), variants=variants, grid={**others(block.grid), **given})
-
-
-def _read_flags(rest: Sequence[str]) -> dict[str, list[Words]]:
-    """Values by flag; both spellings of a flag are one, and no value stands for a switch."""
-    found: dict[str, list[str]] = {}
-    name = None
+    given: dict[str, list[str]] = {}
     for token in rest:
         if token.startswith("--"):
             name, _, value = token[2:].partition("=")
-            name = name.replace("_", "-")
-            found[name] = [value] if value else []
-        elif name is None:
+            values = given[name.replace("_", "-")] = [value] if value else []
+        elif not given:
             raise UserError(f"{token} stands behind no flag; write e.g. --seed 0:5")
         else:
-            found[name].append(token)
-    return {name: _options(values) for name, values in found.items()}
-
-
-def _read_file(path: Path) -> tuple[str, Experiments]:
+            values.append(token)
+    grid = {name: _options(values) for name, values in given.items()}
+    if spec in tools.TOOLS:
+        return spec, {"": [Block({}, {}, grid)]}
+    path = Path(spec)
     if not path.is_file():
         raise UserError(f"there is no file {path}; name one, or one of {', '.join(tools.TOOLS)}")
     content = read_mapping(path, loader=Texts, advice="mend it")
@@ -146,45 +110,43 @@ def _read_file(path: Path) -> tuple[str, Experiments]:
     if script not in tools.TOOLS:
         script = str((path.parent / script).resolve())
     several = content.pop("experiments", None)
-    top = _block(content, path, {})
+    top = _block(content, path, {}, grid)
     if several is None:
         return script, {"": [top]}
-    if not isinstance(several, dict) or top.grid or top.variants:
+    if not isinstance(several, dict) or content.keys() - {"base"}:
         raise UserError(f"{path}: `experiments` takes blocks by name, and no `grid` or `variants` beside it")
     named = {name: blocks if isinstance(blocks, list) else [blocks] for name, blocks in several.items()}
-    return script, {name: [_block(block, path, top.base) for block in blocks] for name, blocks in named.items()}
+    return script, {name: [_block(block, path, top.base, grid) for block in blocks] for name, blocks in named.items()}
 
 
-def _block(content: Any, path: Path, base: Mapping[str, Words]) -> Block:
-    if not isinstance(content, dict) or (unknown := set(content) - KEYS):
-        what = f"not {', '.join(sorted(unknown))}" if isinstance(content, dict) else f"not {content!r}"
-        raise UserError(f"{path}: a block takes {', '.join(sorted(KEYS))}, {what}")
+def _block(content: Any, path: Path, base: Mapping[str, Words], given: Mapping[str, Sequence[Words]]) -> Block:
+    """A block of a file over the file's `base`, in which `given` flags of the command line replace its own."""
+    if not isinstance(content, dict) or content.keys() - KEYS:
+        what = ", ".join(sorted(content.keys() - KEYS)) if isinstance(content, dict) else repr(content)
+        raise UserError(f"{path}: a block takes {', '.join(sorted(KEYS))}, not {what}")
 
-    def mapping(value: Any, where: str) -> dict[str, Any]:
+    def flags(value: Any, where: str) -> dict[str, Any]:
         if value and not isinstance(value, dict):
             raise UserError(f"{path}: `{where}` takes flags and their values, not {value!r}")
-        return {key.replace("_", "-"): item for key, item in (value or {}).items()}
+        named = {key.replace("_", "-"): item for key, item in (value or {}).items()}
+        return {key: item for key, item in named.items() if key not in given}
 
     def words(value: Any, where: str) -> dict[str, Words]:
-        return {key: _words(item) for key, item in mapping(value, where).items()}
+        return {key: _words(item) for key, item in flags(value, where).items()}
 
-    named = content.get("variants") or {}
-    grid = mapping(content.get("grid"), "grid")
-    return Block(
-        base={**base, **words(content.get("base"), "base")},
-        variants={name: words(changes, name) for name, changes in named.items()},
-        grid={key: _options(item if isinstance(item, list) else [item] if item else []) for key, item in grid.items()},
-    )
+    variants = {name: words(changes, name) for name, changes in (content.get("variants") or {}).items()}
+    grid = {key: _options(value) for key, value in flags(content.get("grid"), "grid").items()}
+    return Block({**base, **words(content.get("base"), "base")}, variants, {**grid, **given})
 
 
-def _options(values: Sequence[Any]) -> list[Words]:
-    """What the values of a flag in a grid stand for: `2:5` for 2, 3, 4; none for a switch."""
+def _options(values: Any) -> list[Words]:
+    """What a value or a list of values stands for in a grid: `2:5` for 2, 3, 4; none for a switch."""
     found: list[Words] = []
-    for value in values:
+    for value in values if isinstance(values, list) else [values]:
         if isinstance(value, str) and (span := re.fullmatch(r"(\d+):(\d+)", value)):
-            if int(span[1]) >= int(span[2]):
+            if not (numbers := range(int(span[1]), int(span[2]))):
                 raise UserError(f"{value} holds no number; 0:5 stands for 0, 1, 2, 3, 4")
-            found += [(str(number),) for number in range(int(span[1]), int(span[2]))]
+            found += [(str(number),) for number in numbers]
         else:
             found.append(_words(value))
     return found or [()]
@@ -198,31 +160,26 @@ def _words(value: Any) -> Words:
 
 
 @cache
-def program(script: str) -> ModuleType:
-    """The module with a script's `parse`: a tool's `cli`, or a Python file."""
-    if script in tools.TOOLS:
-        return tools.module(script, "cli")
-    spec = importlib.util.spec_from_file_location(Path(script).stem, script)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def parser(script: str) -> Callable[[list[str]], Any]:
+    """A script's `parse`: of a tool's `cli`, or of a Python file."""
+    return tools.module(script, "cli").parse if script in tools.TOOLS else runpy.run_path(script)["parse"]
 
 
 @cache
 def switches(script: str) -> frozenset[str]:
     """The flags of a script that take no value and have an opposite."""
-    args = program(script).parse([])
-    parts = [args, *(value for value in vars(args).values() if is_dataclass(value))]
+    args = parser(script)([])
+    parts = [args, *filter(is_dataclass, vars(args).values())]
     hints = {name: kind for part in parts for name, kind in typing.get_type_hints(type(part)).items()}
     return frozenset(name.replace("_", "-") for name, kind in hints.items() if kind is bool)
 
 
 def settings_of(script: str, flags: Sequence[str]) -> dict[str, Any]:
     """All settings of a run with these flags, flat, without its folder; what the parser refuses is a UserError."""
-    return flat(settings.plain(program(script).parse(list(flags))))
+    return flat(settings.plain(parser(script)(list(flags))))
 
 
 def flat(config: Mapping[str, Any]) -> dict[str, Any]:
     """The content of config.yaml in one level, without paths that do not tell runs apart."""
-    values = {**(config.get("settings") or {}), **{k: v for k, v in config.items() if k != "settings"}}
+    values = (config.get("settings") or {}) | {name: value for name, value in config.items() if name != "settings"}
     return {name: value for name, value in values.items() if name not in PATHS}

@@ -5,7 +5,6 @@ machines share the folder. What a sweep's runs are: `sweep_files`.
 """
 
 import contextlib
-import functools
 import json
 import os
 import re
@@ -17,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -31,20 +31,16 @@ from l2l_experiment.tools import TOOLS
 
 Backend = Literal["local", "ray"]
 POLL = 1.0  # seconds between two looks at the runs
+BAR = "{percentage:3.0f}%|{bar}| {desc} [{elapsed}<{remaining}]"
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run: a training tool (gail, at) or a Python file, the folder that the run goes into, and its flags."""
+    """One run."""
 
-    script: str
-    folder: Path
+    script: str  # A training tool (gail, at) or a Python file
+    folder: Path  # That the run goes into
     flags: tuple[str, ...]
-
-    @property
-    def program(self) -> list[str]:
-        """The command without flags."""
-        return [sys.executable, *(["-m", f"{TOOLS[self.script]}.cli"] if self.script in TOOLS else [self.script])]
 
 
 def run(jobs: Sequence[Job], *, workers: int = -1, backend: Backend = "local", address: str | None = None) -> list[Job]:
@@ -60,17 +56,14 @@ def run(jobs: Sequence[Job], *, workers: int = -1, backend: Backend = "local", a
         return []
     # While it exists, this sweep's runs are asked to stop: it reaches all machines that share the folder.
     stop_file = todo[0].folder.with_name(f".stop-{secrets.token_hex(4)}")
-    make_or_stop = joblib.delayed(functools.partial(make, stop_file=stop_file))
+    stop_file.parent.mkdir(parents=True, exist_ok=True)
     # Ray sets handlers of its own for signals: ours must come later.
-    with (
-        _handed_out(backend, address, workers) as beside,
-        StopRequest() as stop,
-        _Progress(todo, len(jobs), stop, stop_file),
-    ):
+    with _handed_out(backend, address, workers) as beside, _watched(todo, len(jobs), stop_file) as stop:
         try:
-            codes = joblib.Parallel(n_jobs=beside, pre_dispatch="n_jobs")(make_or_stop(job) for job in todo)
+            parallel = joblib.Parallel(n_jobs=beside, pre_dispatch="n_jobs")
+            codes = parallel(joblib.delayed(make)(job, stop_file) for job in todo)
         except BaseException:
-            _touch(stop_file)  # for threads that were about to start a run, and for other machines
+            _ask_to_stop(stop_file)  # threads that were about to start a run, and other machines
             for child in list(_children):
                 child.terminate()
             raise
@@ -116,7 +109,7 @@ _children: set[subprocess.Popen] = set()  # the runs that this process has start
 def make(job: Job, stop_file: Path) -> int:
     """Make or resume one run, with its output in FOLDER.log; returns the exit code, 1 if it left no finished run.
 
-    Where there is a file of that name the run is asked to stop, or not begun.
+    Where there is a file `stop_file` the run is asked to stop, or not begun.
     """
     if stop_file.exists():
         return 1
@@ -130,25 +123,24 @@ def make(job: Job, stop_file: Path) -> int:
     resumable = any(folder.glob("checkpoints/step_*"))
     if not resumable and folder.exists():  # killed before its first checkpoint: out of the way, but not thrown away
         folder.rename(folder.with_name(f".{folder.name}.cut-off-{time.time_ns()}"))
+    program = ["-m", f"{TOOLS[job.script]}.cli"] if job.script in TOOLS else [job.script]
     arguments = ["--resume", str(folder)] if resumable else [*job.flags, "--run-dir", str(folder)]
+    command = [*_guard(), sys.executable, *program, *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     folder.parent.mkdir(parents=True, exist_ok=True)
-    # A session of its own keeps the terminal's Ctrl-C from the run: it is asked to stop here, once. If this process is
-    # killed, the kernel asks (Linux).
-    command = [*_guard(), *job.program, *arguments]
     with log_of(folder).open("a") as log:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         # Ray's workers block signals, and a child inherits that.
         blocked = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+        # A session of its own keeps the terminal's Ctrl-C from the run: it is asked to stop below, once. If this
+        # process is killed, the kernel asks (Linux).
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         _children.add(process)
-        asked = False
-        while (code := process.poll()) is None:
-            if stop_file.exists() and not asked:
-                process.send_signal(signal.SIGINT)
-                asked = True
+        while process.poll() is None and not stop_file.exists():
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(POLL)
+        process.send_signal(signal.SIGINT)  # does nothing if the run has ended
+        code = process.wait()
         _children.discard(process)
     return code or int(status(folder) != "finished")
 
@@ -160,13 +152,11 @@ def _is_trained(folder: Path) -> bool:
     try:
         with filelock.FileLock(folder / LOCK, blocking=False):
             return False
-    except filelock.Timeout:
-        return True
-    except (NotImplementedError, OSError):  # a file system without locks
-        return False
+    except (NotImplementedError, OSError) as error:  # or it is a file system without locks
+        return isinstance(error, filelock.Timeout)
 
 
-@functools.cache
+@cache
 def _guard() -> tuple[str, ...]:
     """Words before a command by which the kernel ends it if this process dies, where there are such words."""
     words = ("setpriv", "--pdeathsig", "TERM")
@@ -177,10 +167,9 @@ def _guard() -> tuple[str, ...]:
     return words
 
 
-def _touch(path: Path) -> None:
+def _ask_to_stop(stop_file: Path) -> None:
     with contextlib.suppress(OSError):  # a disk that is full for a moment, or a folder that is gone
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
+        stop_file.touch()
 
 
 def status(folder: Path) -> str:
@@ -196,43 +185,43 @@ def log_of(folder: Path) -> Path:
     return folder.with_name(folder.name + ".log")
 
 
-class _Progress:
-    """One bar over all runs, which moves with the runs' own bars; it reads their folders, wherever they are made."""
+@contextlib.contextmanager
+def _watched(todo: Sequence[Job], total: int, stop_file: Path) -> Iterator[StopRequest]:
+    """A request to stop, which makes `stop_file`, and one bar over all runs, which moves with the runs' own bars: it
+    reads their folders, wherever they are made."""
+    bar = tqdm(total=total, initial=total - len(todo), bar_format=BAR)
+    closing, left, shown = threading.Event(), sorted(job.folder for job in todo), ""
 
-    def __init__(self, todo: Sequence[Job], total: int, stop: StopRequest, stop_file: Path) -> None:
-        self.open, self.total = {job.folder for job in todo}, total
-        self.stop, self.stop_file = stop, stop_file
-        form = "{percentage:3.0f}%|{bar}| {desc} [{elapsed}<{remaining}]"
-        self.bar = tqdm(total=total, initial=total - len(todo), bar_format=form)
-        self.shown, self.closing = "", threading.Event()
-        self.thread = threading.Thread(target=self._follow, daemon=True)
-
-    def __enter__(self) -> None:
-        self.thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self.closing.set()
-        self.thread.join()
-        self._show()
-        self.bar.close()
-
-    def _follow(self) -> None:
-        while not self.closing.wait(POLL):
-            if self.stop.requested:
-                _touch(self.stop_file)
-            self._show()
-
-    def _show(self) -> None:
-        self.open = {folder for folder in self.open if status(folder) != "finished"}
+    def show() -> None:
+        nonlocal left, shown
+        left = [folder for folder in left if status(folder) != "finished"]
         # A run whose own bar is full may still be evaluated or graded for minutes.
-        shares = {folder: min(share, 0.99) for folder in sorted(self.open) if (share := _share(log_of(folder)))}
-        self.bar.n = self.total - len(self.open) + sum(shares.values())
-        done = f"{self.total - len(self.open)} of {self.total} runs"
-        names = [f"{folder.name} {share:.0%}" for folder, share in list(shares.items())[:4]]
-        self.bar.set_description_str("; ".join([done, *names]), refresh=False)
-        if sys.stderr.isatty() or done != self.shown:  # a log file gets a line a run
-            self.bar.refresh()
-            self.shown = done
+        shares = [(folder.name, min(share, 0.99)) for folder in left if (share := _share(log_of(folder)))]
+        bar.n = total - len(left) + sum(share for _, share in shares)
+        done = f"{total - len(left)} of {total} runs"
+        bar.set_description_str(
+            "; ".join([done, *(f"{name} {share:.0%}" for name, share in shares[:4])]), refresh=False
+        )
+        if sys.stderr.isatty() or done != shown:  # a log file gets a line a run
+            bar.refresh()
+            shown = done
+
+    def follow() -> None:
+        while not closing.wait(POLL):
+            if stop.requested:
+                _ask_to_stop(stop_file)
+            show()
+
+    thread = threading.Thread(target=follow, daemon=True)
+    with StopRequest() as stop:
+        thread.start()
+        try:
+            yield stop
+        finally:
+            closing.set()
+            thread.join()
+            show()
+            bar.close()
 
 
 def _share(log: Path) -> float:

@@ -1,6 +1,7 @@
 """The coordinatewise rule: its inputs, its step, its bounds, and what a fit teaches it."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -37,9 +38,6 @@ def test_coordinatewise_inputs_written_out_for_each_weight():
     def clamp(x):
         return max(-5.0, min(5.0, x))
 
-    def mean(values):
-        return sum(values) / len(values)
-
     expected = []
     for name, weight in variable.items():
         track = [gradient[name].flatten().double().tolist() for gradient in history]
@@ -52,7 +50,7 @@ def test_coordinatewise_inputs_written_out_for_each_weight():
         squares = [sum(0.001 * 0.999 ** (2 - t) * track[t][i] ** 2 for t in range(3)) for i in range(len(weights))]
         for i in range(len(weights)):
             columns = [last, *averages.values(), weights]
-            over_rms = [c[i] / (math.sqrt(mean([x * x for x in c])) + 1e-8) for c in columns]
+            over_rms = [c[i] / (math.sqrt(sum(x * x for x in c) / len(c)) + 1e-8) for c in columns]
             scale = math.sqrt(squares[i] / (1 - 0.999**3)) + 1e-8
             over_scale = [c[i] / scale for c in columns[:4]]
             sign = (last[i] > 0) - (last[i] < 0)
@@ -132,31 +130,14 @@ def test_without_a_network_only_the_log_rate_is_learned():
 def test_the_fit_gradient_of_coordinatewise_against_finite_differences():
     """One step: its gradient does not depend on the rule, so that `rule` is the full derivative."""
     rule = random_rule(hidden=4).double()
+    rule.forward = rule.update  # so that `functional_call` calls it with other weights
     names = [name for name, _ in rule.named_parameters()]
     objective, score = bowl(1.0, 2.0), bowl(-0.5)
 
-    class With:
-        """The rule with other weights."""
-
-        def __init__(self, values):
-            self.values = dict(zip(names, values, strict=True))
-
-        def init(self, variable):
-            return rule.init(variable)
-
-        def update(self, *args):
-            return torch.func.functional_call(Caller(), {f"rule.{k}": v for k, v in self.values.items()}, args)
-
-    class Caller(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.rule = rule
-
-        def forward(self, *args):
-            return self.rule.update(*args)
-
     def fitted(*values):
-        return score(unroll(objective, With(values), START, steps=1, through="rule").variable)
+        weights = dict(zip(names, values, strict=True))
+        other = SimpleNamespace(init=rule.init, update=lambda *args: torch.func.functional_call(rule, weights, args))
+        return score(unroll(objective, other, START, steps=1, through="rule").variable)
 
     values = [p.detach().clone().requires_grad_() for p in rule.parameters()]
     assert torch.autograd.gradcheck(fitted, values)

@@ -132,19 +132,14 @@ def test_it_needs_a_step_and_one_objective_more_than_steps():
         follower_of(LearnedRate(0.3), steps=0)
 
 
-def infinite(w):
-    return w.sum() + float("inf")
+BAD = {
+    "infinite": lambda w: w.sum() + float("inf"),
+    "not a number": lambda w: w.sum() * float("nan"),
+    "finite with infinite slope": lambda w: (w - w.detach()).abs().sum().sqrt() + (w * 0).sum().sqrt(),
+}
 
 
-def not_a_number(w):
-    return w.sum() * float("nan")
-
-
-def finite_with_infinite_slope(w):
-    return (w - w.detach()).abs().sum().sqrt() + (w * 0).sum().sqrt()
-
-
-@pytest.mark.parametrize("bad", [infinite, not_a_number, finite_with_infinite_slope], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("bad", BAD.values(), ids=BAD.keys())
 def test_a_fit_that_is_not_finite_is_skipped_and_counted(bad):
     rule = LearnedRate(0.3)
     follower = LearnedFollower(rule, torch.optim.Adam(rule.parameters(), lr=0.1), steps=1)
@@ -219,7 +214,7 @@ def test_state_survives_a_file_and_the_fits_go_on_the_same():
 
     original = make()
     fit(original)
-    original.fit([bowl(1.0), bowl(1.0), not_a_number], START.float())
+    original.fit([bowl(1.0), bowl(1.0), BAD["not a number"]], START.float())
     file = io.BytesIO()
     torch.save(original.state_dict(), file)
     file.seek(0)

@@ -29,7 +29,8 @@ def unrolled_by_hand(game, steps, rate=0.5):
 @pytest.mark.parametrize("steps", STEPS)
 def test_unrolled_hypergradient_is_the_closed_form(game, steps):
     expected_answer, expected = unrolled_by_hand(game, steps)
-    answer = game.unrolled(steps)
+    with torch.no_grad():  # which keeps no graph from being recorded
+        answer = game.unrolled(steps)
     torch.testing.assert_close(answer.detach(), expected_answer)
     torch.testing.assert_close(game.hypergradient(answer), expected, rtol=1e-10, atol=1e-12)
 
@@ -42,19 +43,17 @@ def test_unrolled_error_shrinks_with_more_steps(game):
     assert errors[-1] < 1e-12
 
 
-@pytest.mark.parametrize(
-    ("solve", "bound"), [(conjugate_gradient(6), 1e-12), (conjugate_gradient(50), 1e-12), (neumann(300, 0.5), 1e-12)]
-)
-def test_implicit_is_exact_at_the_solution(game, solve, bound):
-    assert game.relative_error(game.implicit_at(game.best_response(), solve)) < bound
+@pytest.mark.parametrize("solve", [conjugate_gradient(6), conjugate_gradient(50), neumann(300, 0.5)])
+def test_implicit_is_exact_at_the_solution(game, solve):
+    assert game.relative_error(game.implicit_at(game.best_response(), solve)) < 1e-12
 
 
 def test_scaled_identity_is_its_own_estimator_and_not_exact(game):
-    answer = game.best_response()
-    value = game.hypergradient(game.implicit_at(answer, scaled_identity(0.5)))
-    expected = game.theta.detach() + 0.5 * game.coupling.T @ (answer - game.target)
+    solution = game.best_response()
+    value = game.hypergradient(game.implicit_at(solution, scaled_identity(0.5)))
+    expected = game.theta.detach() + 0.5 * game.coupling.T @ (solution - game.target)
     torch.testing.assert_close(value, expected)
-    assert game.relative_error(game.implicit_at(answer, scaled_identity(0.5))) > 0.1
+    assert (value - game.true_hypergradient()).norm() > 0.1 * game.true_hypergradient().norm()
 
 
 @pytest.mark.parametrize("steps", STEPS)
@@ -80,13 +79,14 @@ def test_implicit_keeps_the_solution_and_works_on_names(game):
 
 
 def test_implicit_with_a_leader_that_reads_one_name_only(game):
-    """The other name's cotangent is undefined, and the Hessian couples the two."""
+    """The other name's cotangent is undefined, and the Hessian couples the two. Zero gives zero and not NaN."""
     solution = game.best_response()
     named = {"w": solution[:4], "b": solution[4:]}
     answer = implicit(lambda t: game.objective(torch.cat([t["w"], t["b"]])), named, conjugate_gradient(6))
-    (value,) = torch.autograd.grad((answer["b"] * 3).sum(), game.theta)
-    cotangent = torch.tensor([0.0, 0, 0, 0, 3, 3], dtype=torch.float64)
-    torch.testing.assert_close(value, game.coupling.T @ torch.linalg.solve(game.curvature, cotangent))
+    for factor in (0, 3):
+        (value,) = torch.autograd.grad((answer["b"] * factor).sum(), game.theta, retain_graph=True)
+        cotangent = torch.tensor([0.0] * 4 + [factor] * 2, dtype=torch.float64)
+        torch.testing.assert_close(value, game.coupling.T @ torch.linalg.solve(game.curvature, cotangent))
 
 
 def test_through_rule_treats_gradients_as_data(game):
@@ -132,7 +132,6 @@ def test_detached_answer_is_exact_for_min_max_at_the_optimum():
         return -game.objective(w) + game.theta.square().sum() * w.sum() * 0.1
 
     objective = lambda w: -value(w)  # noqa: E731
-
     theta = game.theta.detach()
     push = game.coupling @ theta + 0.1 * theta.square().sum()
     optimum = torch.linalg.solve(game.curvature, push)
@@ -183,12 +182,6 @@ def test_gradcheck_of_implicit():
     assert torch.autograd.gradcheck(answer, theta)
 
 
-def test_zero_cotangent_gives_zero_and_not_nan(game):
-    answer = game.implicit_at(game.best_response())
-    (value,) = torch.autograd.grad((0 * answer).sum(), game.theta)
-    assert torch.equal(value, torch.zeros_like(value))
-
-
 @pytest.mark.parametrize("through", THROUGH)
 def test_no_steps_return_the_start(game, through):
     start = game.target.clone().requires_grad_()
@@ -201,10 +194,6 @@ def test_no_steps_return_the_start(game, through):
 @pytest.mark.parametrize("through", THROUGH)
 def test_all_modes_visit_the_same_points(game, through):
     """The mode changes the derivative only, and the trace is the objective at each point before the answer."""
-
-    def project(w):
-        return w.clamp(-0.2, 0.2)
-
     point, values = game.start, []
     for _ in range(4):
         values.append(game.objective(point).detach())
@@ -212,7 +201,8 @@ def test_all_modes_visit_the_same_points(game, through):
         point = (point - 0.3 * gradient).clamp(-0.2, 0.2)
     assert (point.abs() == 0.2).any()
     assert (point.abs() < 0.2).any()
-    response = unroll(game.objective, GradientStep(0.3), game.start, steps=4, project=project, through=through)
+    options = {"steps": 4, "project": lambda w: w.clamp(-0.2, 0.2), "through": through}
+    response = unroll(game.objective, GradientStep(0.3), game.start, **options)
     torch.testing.assert_close(response.variable.detach(), point)
     torch.testing.assert_close(response.trace, torch.stack(values))
     assert not response.trace.requires_grad
@@ -256,28 +246,17 @@ def test_start_keeps_its_history_unless_nothing_is_asked(game):
 def test_nothing_leaves_no_graph_whatever_comes_in(game):
     """A learned rule, a start with history, a memory with history that the rule hands on."""
     learned = torch.tensor(0.1, dtype=torch.float64, requires_grad=True)
-    start = game.start + learned
-    response = unroll(game.objective, GradientStep(learned), start, steps=2, state={"note": learned * 2})
-    assert not response.variable.requires_grad
-    assert not response.state["note"].requires_grad
-    attached = unroll(
-        game.objective, GradientStep(learned), start, steps=2, state={"note": learned * 2}, through="rule"
-    )
-    assert attached.variable.requires_grad
-    assert attached.state["note"].requires_grad
-
-
-def test_a_graph_is_recorded_inside_no_grad(game):
-    with torch.no_grad():
-        answer = game.unrolled(2)
-    torch.testing.assert_close(game.hypergradient(answer), unrolled_by_hand(game, 2)[1])
+    start, state = game.start + learned, {"note": learned * 2}
+    for through in ("nothing", "rule"):
+        response = unroll(game.objective, GradientStep(learned), start, steps=2, state=state, through=through)
+        attached = [response.variable.requires_grad, response.state["note"].requires_grad]
+        assert attached == 2 * [through == "rule"]
 
 
 def test_bad_arguments_are_refused(game):
-    with pytest.raises(ValueError, match="-1"):
-        unroll(game.objective, GradientStep(0.5), game.start, steps=-1)
-    with pytest.raises(ValueError, match="'all'"):
-        unroll(game.objective, GradientStep(0.5), game.start, steps=1, through="all")
+    for options, told in (({"steps": -1}, "-1"), ({"steps": 1, "through": "all"}, "'all'")):
+        with pytest.raises(ValueError, match=told):
+            unroll(game.objective, GradientStep(0.5), game.start, **options)
 
 
 def test_second_derivatives_through_implicit_are_refused(game):

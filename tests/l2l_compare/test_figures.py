@@ -102,14 +102,13 @@ def test_long_words_stay_in_the_picture_and_leave_the_curves_their_room(tmp_path
 @pytest.mark.parametrize("groups", [{}, {"a": []}])
 def test_nothing_to_draw_is_refused(tmp_path, groups):
     labels = {"title": "T", "xlabel": "x", "ylabel": "y"}
-    for draw, content, more in (
-        (figures.learning_curves, groups, {}),
-        (figures.frontier, {name: (1.0, runs) for name, runs in groups.items()}, {}),
-        (setting_figures.over_setting, {name: {"3e-5": runs} for name, runs in groups.items()}, {}),
-        (setting_figures.heat_map, {(name, "b"): runs for name, runs in groups.items()}, {"limits": (0, 1)}),
+    for draw, content in (
+        (figures.learning_curves, groups),
+        (figures.frontier, {name: (1.0, runs) for name, runs in groups.items()}),
+        (setting_figures.over_setting, {name: {"3e-5": runs} for name, runs in groups.items()}),
     ):
         with pytest.raises(ValueError, match="at least one"):
-            draw(content, tmp_path / "f", **labels, **more)
+            draw(content, tmp_path / "f", **labels)
 
 
 def test_a_frontier_has_a_point_and_a_bar_a_method(tmp_path, axes):
@@ -122,6 +121,7 @@ def test_a_frontier_has_a_point_and_a_bar_a_method(tmp_path, axes):
     assert not any(container.lines[2] for container in axes[0].containers[1:])  # too few runs for an interval
     steps = next(line for line in axes[0].lines if line.get_drawstyle() == "steps-post")
     assert list(steps.get_xdata()) == [0.4, 1.0]
+    assert [text.get_text() for text in axes[0].get_legend().get_texts()] == ["cheap (3)", "dear (1)", "beaten (2)"]
 
 
 def test_a_frontier_keeps_the_looks_of_a_method_and_shares_above_nothing(tmp_path, axes):
@@ -131,24 +131,3 @@ def test_a_frontier_keeps_the_looks_of_a_method_and_shares_above_nothing(tmp_pat
     one, other = ([bar.lines[0].get_color() for bar in some.containers] for some in axes)
     assert one == other[::-1] == [figures.COLOURS[1], figures.COLOURS[0]]
     assert axes[0].get_ylim()[0] == 0
-
-
-def test_names_of_a_crowd_do_not_cover_each_other(tmp_path, axes):
-    points = {f"method-{i}": (1 + 0.02 * (i % 5), [60.0 + 0.3 * i]) for i in range(20)}
-    figures.frontier(points, tmp_path / "f", title="t", xlabel="x", ylabel="y")
-    renderer = axes[0].figure.canvas.get_renderer()
-    boxes = [text.get_window_extent(renderer) for text in axes[0].texts]
-    assert [text.get_text() for text in axes[0].texts] == [f"{name} (1)" for name in points]
-    assert all(not box.count_overlaps(boxes[:i] + boxes[i + 1 :]) for i, box in enumerate(boxes))
-
-
-def test_a_heat_map_has_mean_and_worst_in_every_cell_that_has_runs(tmp_path, axes):
-    cells = {("adam", "3e-5"): [10.0, 50.0], ("adam", "3e-3"): [90.0], ("l2l", "3e-5"): []}
-    labels = {"title": "T", "xlabel": "rate", "ylabel": "follower"}
-    setting_figures.heat_map(cells, tmp_path / "m", limits=(0, 100), **labels)
-    assert [text.get_text() for text in axes[0].texts] == ["30.0\n(10.0, n = 2)", "90.0\n(90.0, n = 1)"]
-    (image,) = axes[0].get_images()
-    assert np.array_equal(np.isnan(image.get_array().filled(np.nan)), [[False, False], [True, True]])
-    assert [label.get_text() for label in axes[0].get_yticklabels()] == ["adam", "l2l"]
-    setting_figures.heat_map({("a", "b"): [3.0, 5.0]}, tmp_path / "m", limits=(0, 9), worst=max, **labels)
-    assert axes[-1].texts[0].get_text() == "4.0\n(5.0, n = 2)"

@@ -49,9 +49,9 @@ def test_a_cut_off_row_is_passed_over_and_not_glued_to_the_next(path):
 
 
 def test_rows_behind_the_checkpoint_are_removed(path):
-    path.write_text('{"step": 1}\n{"note": "no step"}\n{"step": 5}\n{"step": 6}\n{"st')
+    path.write_text('{"step": 1}\n{"step": 5, "bad": null}\n{"step": 6}\n{"st')
     JsonLines(path, after=5).close()
-    assert path.read_text() == '{"step": 1}\n{"note": "no step"}\n{"step": 5}\n'
+    assert path.read_text() == '{"step": 1}\n{"step": 5, "bad": null}\n'
     before = path.stat().st_ino
     JsonLines(path, after=5).close()
     assert path.stat().st_ino == before  # nothing to change, and so not written anew

@@ -42,7 +42,7 @@ def main(argv=None):
 def spec(tmp_path):
     """Write a sweep file beside a tool of its own."""
     (tmp_path / "tool.py").write_text(TOOL)
-    sweep_files.program.cache_clear()
+    sweep_files.parser.cache_clear()
 
     def write(text):
         path = tmp_path / "mine.yaml"

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -34,7 +33,7 @@ if "--second" in words:
 if "--slow" in words:
     (folder / "checkpoints" / "step_1").mkdir(parents=True)
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: end("interrupted"))
+        signal.signal(number, lambda *_: (time.sleep(0.3), end("interrupted")))
     (folder / "ready").touch()
     time.sleep(60)
 end("finished")
@@ -77,9 +76,10 @@ def test_a_run_that_ends_well_but_is_not_finished_counts_as_failed(tmp_path):
     assert sweeps.run([Job(str(path), tmp_path / "a", ())], workers=1) != []
 
 
-def test_a_tool_is_run_as_a_module_and_a_file_as_a_file():
-    assert Job("gail", Path("x"), ()).program[1:] == ["-m", "l2l_gail.cli"]
-    assert Job("mine.py", Path("x"), ()).program[1:] == ["mine.py"]
+def test_a_tool_is_run_as_a_module(tmp_path, monkeypatch):
+    monkeypatch.setitem(sweeps.TOOLS, "gail", "no_such_package")
+    assert sweeps.make(Job("gail", tmp_path / "a", ()), tmp_path / ".stop") == 1
+    assert "no_such_package" in sweeps.log_of(tmp_path / "a").read_text()
 
 
 def test_no_runs_side_by_side_are_refused():
@@ -146,7 +146,8 @@ sweeps.run([sweeps.Job({script!r}, Path({str(out)!r}) / name, ("--slow",)) for n
 
 def until(true, seconds=30):
     deadline = time.monotonic() + seconds
-    while not true() and time.monotonic() < deadline:
+    while not true():
+        assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
