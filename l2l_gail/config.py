@@ -34,6 +34,7 @@ class GAILConfig:
     clip_range: Positive = 0.2  # PPO's clipping range
     target_kl: Positive | None = None  # Skip a round's remaining passes once the policy's KL exceeds 1.5 times this
     ent_coef: NotNegative = 0.0  # Weight of PPO's entropy bonus
+    every: Count = 1  # Keep every N-th transition of the demonstrations alone, as Ho and Ermon (2016) do
     bc_epochs: Natural = 0  # Passes of behaviour cloning over the demonstrations before GAIL starts
 
     reward: RewardName = "gail"  # gail: -log(1-D); airl: D's logit h; fairl: -h*exp(h); logd: log D; constant: 1

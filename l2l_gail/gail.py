@@ -88,8 +88,8 @@ class GAIL:
 
     def _imitate(self, demonstrations: Demonstrations, monitor: Demonstrations | None) -> None:
         self.demonstrations = demonstrations
-        self.train_expert, self.score_expert = split(demonstrations, self.follower.holdout)
-        everything = transitions_of(demonstrations).float32()
+        self.train_expert, self.score_expert = split(demonstrations, self.follower.holdout, self.config.every)
+        everything = transitions_of(demonstrations, self.config.every).float32()
         self.filter = MixtureFilter(self.env.observations.features(everything.observations))
         if self.config.filter == "demonstrations":
             # A running filter remembers every fall: a robot that once lay on its back sees pitch ten times smaller.
@@ -130,7 +130,7 @@ class GAIL:
         return self
 
     def _clone(self) -> float:
-        expert, policy = transitions_of(self.demonstrations).float32(), self.leader.algorithm.policy
+        expert, policy = transitions_of(self.demonstrations, self.config.every).float32(), self.leader.algorithm.policy
         if self.config.filter == "running" and self.num_timesteps == 0:
             self.envs.obs_rms.update(expert.observations.astype(np.float64))
         seen = self.envs.normalize_obs(expert.observations)

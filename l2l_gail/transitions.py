@@ -39,26 +39,26 @@ class Transitions:
         return hashlib.sha256(self.observations.tobytes() + self.actions.tobytes()).hexdigest()
 
 
-def transitions_of(demonstrations: Demonstrations) -> Transitions:
-    """All transitions of the demonstrations, in order."""
+def transitions_of(demonstrations: Demonstrations, every: int = 1) -> Transitions:
+    """The transitions of the demonstrations in order: all, or every `every`-th of each episode, from the first."""
     if not demonstrations.episodes:
         raise ValueError("no episodes: an empty Demonstrations has no transitions")
-    return split(demonstrations, 0.0)[0]
+    return split(demonstrations, 0.0, every)[0]
 
 
-def split(demonstrations: Demonstrations, holdout: float) -> tuple[Transitions, Transitions]:
+def split(demonstrations: Demonstrations, holdout: float, every: int = 1) -> tuple[Transitions, Transitions]:
     """Transitions to train on and those held out: the last stretch of every episode, whole, since neighbours are alike.
 
     With `holdout` 0 both are everything.
     """
     train, held = [], []
     for episode in demonstrations.episodes:
-        length = len(episode)
+        length = -(-len(episode) // every)
         cut = length - round(holdout * length)
         if not 0 < cut < length and holdout:
             raise UserError(f"an episode of {length} steps is too short to hold out {holdout:.0%} of it")
         seen, ended = episode.observations, episode.arrays()["terminations"]
-        whole = Transitions(seen[:-1], episode.actions, seen[1:], ended)
+        whole = Transitions(seen[:-1], episode.actions, seen[1:], ended).rows(slice(None, None, every))
         train.append(whole.rows(slice(0, cut)))
         held.append(whole.rows(slice(cut, None)) if holdout else whole)
     columns = (zip(*(piece.parts() for piece in pieces), strict=True) for pieces in (train, held))

@@ -32,3 +32,12 @@ def test_the_end_of_every_episode_is_held_out():
     assert [len(part) for part in split(demonstrations, 0.0)] == [80, 80]
     with pytest.raises(UserError, match="too short"):
         split(make_demonstrations(3, 2, length=1), 0.25)
+
+
+def test_every_tenth_transition_of_each_episode_is_kept():
+    demonstrations = make_demonstrations(3, 2, episodes=2)
+    train, held = split(demonstrations, 0.25, every=10)
+    for part, rows in ((train, [0, 10, 20]), (held, [30])):
+        both = [episode.observations[np.array(rows) + 1] for episode in demonstrations.episodes]
+        np.testing.assert_array_equal(part.next_observations, np.concatenate(both))
+    assert len(transitions_of(demonstrations, every=40)) == 2
