@@ -23,9 +23,8 @@ class Coordinatewise(nn.Module):
     weight is from where it started, in place of how far from zero: what it learns of decay then leads back to the start
     (as the penalty of Kumar et al., 2023, does), and not to weights of zero, from which no gradient leads back. The
     network's inputs are data: use it with `through="rule"` or `"nothing"`, not with `"everything"` for a hypergradient
-    of the leader.
-    Features after Metz et al. (2020) and Goldie et al. (2024); the residual form after Metz et al.'s nominal steps.
-    """
+    of the leader. Features after Metz et al. (2020) and Goldie et al. (2024); the residual form after Metz et al.'s
+    nominal steps."""
 
     features = 12
     momenta = (0.5, 0.9, 0.99)

@@ -16,8 +16,7 @@ class LearnedFollower:
 
     `rule` is an `UpdateRule` that is also an `nn.Module`; `optimizer` holds the rule's parameters; `steps` (at least 1)
     is how many steps an answer takes; gradients of the rule are clipped to the norm `clip_norm`. `skipped` counts the
-    fits whose score or gradient was not finite and which therefore left the rule as it was.
-    """
+    fits whose score or gradient was not finite and which therefore left the rule as it was."""
 
     def __init__(
         self, rule: nn.Module, optimizer: torch.optim.Optimizer, *, steps: int, clip_norm: float = 1.0
@@ -49,13 +48,11 @@ class LearnedFollower:
         `objectives` are `steps + 1` scalar functions of the variable: step k goes down the k-th, and the point it
         reaches is scored on the next one, which step k has not seen. `final` scores the last point only, `mean` all.
         `rule` is the learned rule together with what it looks at besides its arguments, where that changes from call to
-        call (an attacker and the images it is shown); its weights must be those of `self.rule`.
-        Whatever history `start` and `state` bring is cut: the fit sees its own steps only. The returned response is
-        detached, made with the rule as it was before this fit, and can be committed as it is; after a skipped fit look
-        first whether it is finite itself.
-        The figures are `score`, `gradient_norm` (before clipping), `skipped` (1.0 if the fit was not applied) and
-        `last_step`, the Euclidean length of the last step.
-        """
+        call (an attacker and the images it is shown); its weights must be those of `self.rule`. Whatever history
+        `start` and `state` bring is cut: the fit sees its own steps only. The returned response is detached, made with
+        the rule as it was before this fit, and can be committed as it is; after a skipped fit look first whether it is
+        finite itself. The figures are `score`, `gradient_norm` (before clipping), `skipped` (1.0 if the fit was not
+        applied) and `last_step`, the Euclidean length of the last step."""
         if len(objectives) != self.steps + 1:
             raise ValueError(f"fit needs steps + 1 = {self.steps + 1} objectives, got {len(objectives)}")
         rule = rule or self.rule
@@ -84,8 +81,7 @@ class LearnedFollower:
         """Clip the gradients that the rule's weights hold, take an optimiser step with them and clear them.
 
         Returns their norm before clipping, shape (), and whether the step was taken: it is not if the norm is NaN or
-        infinite.
-        """
+        infinite."""
         gradients = [p.grad for p in self.rule.parameters() if p.grad is not None]
         norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
         applied = bool(norm.isfinite())

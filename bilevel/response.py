@@ -1,8 +1,7 @@
 """What the follower answers, and how the answer differentiates.
 
 The answer's autograd history *is* the chosen approximation of the best-response Jacobian, so that the leader only
-writes `loss(response.variable).backward()`.
-"""
+writes `loss(response.variable).backward()`."""
 
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
@@ -51,8 +50,7 @@ def unroll(
 
     `objective` must return a scalar that depends on every tensor of the variable. `start` and `state` keep their own
     history under `rule` and `everything`. Nothing is stored between calls. Raises ValueError for a negative `steps` or
-    an unknown `through`.
-    """
+    an unknown `through`."""
     if steps < 0:
         raise ValueError(f"steps must not be negative, got {steps}")
     if through not in ("nothing", "rule", "everything"):
@@ -90,8 +88,7 @@ def implicit(objective: Objective, solution: Variable, solve: Callable) -> Varia
     At a stationary point ∇objective = 0 the response's derivative is −H⁻¹ ∂∇objective, with H the Hessian at
     `solution`. `solve(matvec, b)` from `bilevel.solvers` answers H x = b. `objective` must be twice differentiable in
     the variable. Gives first derivatives only. Not for a solution far from stationary: the derivative is then biased,
-    and nothing warns of it.
-    """
+    and nothing warns of it."""
     point = map_tensors(lambda v: v.detach().requires_grad_(), solution)
     with torch.enable_grad():
         gradients = torch.autograd.grad(objective(point), leaves(point), create_graph=True)

@@ -1,8 +1,7 @@
 """How a gradient becomes a step: the update rules that a follower may use.
 
 A rule is a pure pair `init`/`update`, so that hand-designed and learned rules look the same from outside. `update`
-returns the step to *add* to the variable; the hand-designed rules here all go downhill.
-"""
+returns the step to *add* to the variable; the hand-designed rules here all go downhill."""
 
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -42,8 +41,7 @@ class GradientStep:
 class SignStep:
     """Step −size·sign(g), as in PGD (Madry et al., 2018).
 
-    Not for a hypergradient: a sign's derivative is zero, so the answer keeps nothing of the gradient.
-    """
+    Not for a hypergradient: a sign's derivative is zero, so the answer keeps nothing of the gradient."""
 
     size: float
 
@@ -59,8 +57,7 @@ class SteepestStep:
     """Steepest descent in an ℓ∞, ℓ2 or ℓ1 ball of radius `size` (Shaham et al., 2015).
 
     A Tensor's first dimension counts samples, and each sample has a ball of its own. A zero gradient gives a zero step.
-    Not for weights: a weight matrix has no sample dimension.
-    """
+    Not for weights: a weight matrix has no sample dimension."""
 
     norm: Literal["linf", "l2", "l1"]
     size: float

@@ -1,7 +1,6 @@
 """Ways to answer the linear system H x = b of the implicit function theorem, given only products with H.
 
-Each function returns a `solve(matvec, b) -> x`; `b` and `x` are variables of one structure.
-"""
+Each function returns a `solve(matvec, b) -> x`; `b` and `x` are variables of one structure."""
 
 from collections.abc import Callable
 
@@ -16,8 +15,7 @@ Solve = Callable[[Matvec, Variable], Variable]
 def conjugate_gradient(steps: int, tol: float = 1e-10) -> Solve:
     """Conjugate gradients (Hestenes and Stiefel, 1952), stopped after `steps` or once |residual| ≤ tol·|b|.
 
-    Needs a symmetric positive definite H; on an indefinite one the answer means nothing.
-    """
+    Needs a symmetric positive definite H; on an indefinite one the answer means nothing."""
 
     def solve(matvec: Matvec, b: Variable) -> Variable:
         x = map_tensors(torch.zeros_like, b)
@@ -41,8 +39,7 @@ def conjugate_gradient(steps: int, tol: float = 1e-10) -> Solve:
 def neumann(steps: int, scale: float) -> Solve:
     """The truncated Neumann series scale·Σ_{i≤steps} (I − scale·H)ⁱ b (Lorraine et al., 2020).
 
-    Converges only for 0 < scale·λ < 2 over the eigenvalues λ of H; outside that it diverges.
-    """
+    Converges only for 0 < scale·λ < 2 over the eigenvalues λ of H; outside that it diverges."""
 
     def solve(matvec: Matvec, b: Variable) -> Variable:
         term, total = b, b
@@ -58,8 +55,7 @@ def scaled_identity(scale: float, mask: Variable | None = None) -> Solve:
     """H⁻¹ ≈ scale·I, restricted to the coordinates where `mask` is 1 (the inactive constraints).
 
     Exact for a linearised objective with a proximal term of weight 1/scale (FAST-BAT, Zhang et al., 2022); a crude
-    guess for anything else. `matvec` is never called.
-    """
+    guess for anything else. `matvec` is never called."""
 
     def solve(matvec: Matvec, b: Variable) -> Variable:
         if mask is None:

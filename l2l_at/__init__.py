@@ -2,9 +2,8 @@
 
 from l2l_at import Threat, datasets, grade, train, tuned
 
-classifier = train(None, "digits", config=tuned("digits", method="l2l", epochs=20))
-images, labels = datasets.load("digits").test.take(slice(None))
-print(grade(classifier, images, labels, Threat("linf", 0.1))["robust"])
+classifier = train(None, "digits", config=tuned("digits", method="l2l", epochs=20)) images, labels =
+datasets.load("digits").test.take(slice(None)) print(grade(classifier, images, labels, Threat("linf", 0.1))["robust"])
 """
 
 from l2l_at import datasets

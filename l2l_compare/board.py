@@ -25,8 +25,7 @@ def write(folder: Path, groups: Mapping[str, Sequence[Curve]], grids: Mapping[st
 
     For each group three scalars GROUP/mean, GROUP/low and GROUP/high; the chart "TAG" of the custom-scalars tab shows
     all groups with their bands, or "TASK: TAG" those of each of several tasks. A band is the 95 % bootstrap interval of
-    the interquartile mean, from three runs on.
-    """
+    the interquartile mean, from three runs on."""
     for old in folder.glob(f"*{SUFFIX}"):
         old.unlink()
     # TensorBoard's steps are whole numbers: values are those at whole steps, each once.

@@ -65,8 +65,7 @@ def overlapping(curves: Sequence[Curve]) -> tuple[list[Curve], list[Curve]]:
     """The runs of each task that share a stretch of steps, and those that would leave none.
 
     As long as one begins where another has ended, that of the two is taken out which overlaps with fewer others, or
-    else the shorter one.
-    """
+    else the shorter one."""
 
     def overlaps(curve: Curve, others: Sequence[Curve]) -> int:
         return sum(curve.steps[0] < other.steps[-1] and other.steps[0] < curve.steps[-1] for other in others)
@@ -87,8 +86,7 @@ def shared_grid(curves: Sequence[Curve]) -> Array:
     """Even steps over the stretch that every curve covers; UserError if there is none.
 
     They are as many as the run with the fewest values has there, and 100 at the most: between two values a curve is a
-    line, and more points on it would make a run that was measured seldom look steady.
-    """
+    line, and more points on it would make a run that was measured seldom look steady."""
     first = max(curve.steps[0] for curve in curves)
     last = min(curve.steps[-1] for curve in curves)
     if last <= first:

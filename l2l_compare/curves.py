@@ -63,8 +63,7 @@ def read(folder: Path, *, tag: str | None = None, by: Sequence[str] = (), unfini
     UserError if there is nothing to read; and, unless `unfinished`, for a run of ours that is not finished or whose log
     has a gap or ends early, and for a log that is cut off, damaged, NaN or infinite at its end, or holds several values
     for one step (two writers, or a run that was resumed from before its end). With `unfinished` such a log is read as
-    far as it goes, and the later value counts.
-    """
+    far as it goes, and the later value counts."""
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}; name the folder of a run")
     ours = _is_ours(folder)
@@ -118,8 +117,7 @@ def _rows(folder: Path, unfinished: bool, end: float | None) -> Callable[[str], 
     """What metrics.jsonl holds of each tag; UserError if steps are missing in between, or at the end of a run that made
     `end`, unless `unfinished`.
 
-    A clock that starts anew is that of a resumed run: its hours go on from there.
-    """
+    A clock that starts anew is that of a resumed run: its hours go on from there."""
     rows = metrics.read(folder / metrics.METRICS, whole=not unfinished)
     steps, told = np.unique([float(row["step"]) for row in rows]), None
     if len(steps) > 1 and (apart := np.diff(steps)).max() > GAP * np.median(apart):

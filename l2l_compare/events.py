@@ -20,8 +20,7 @@ def reader(folder: Path, *, whole: bool = True) -> Callable[[str], Logged]:
 
     Hours are those of writing; the time between two files, when nobody wrote, is left out. UserError if a file is cut
     off or damaged, unless `whole` is off: then it is read up to there; and, of the function, if the tag is in several
-    folders, for those are several runs.
-    """
+    folders, for those are several runs."""
 
     def age(path: Path) -> list[int | str]:  # a name holds time, process and number
         return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]

@@ -51,13 +51,12 @@ def learning_curves(
     """Draw `stem.png` and return its path.
 
     A group is what one method's runs are called; each of its runs is a thin line, that whose place `worst` gives a
-    dotted one. Its thick line is the interquartile mean over the runs, as far as all of them reach, and from three
-    runs on the band around it is the mean's 95 % bootstrap interval at each step. `reference` draws named horizontal
-    lines (an expert's return, say). Groups are named with their number of runs, unless `count` is off, for curves that
-    are all of one run; `of` says what they are, then. A group has the colour of its place in `colours`, so that
-    pictures of some of the groups look alike, or by default that of its place in `groups`. The same input gives the
-    same file, byte for byte, under one version of matplotlib.
-    """
+    dotted one. Its thick line is the interquartile mean over the runs, as far as all of them reach, and from three runs
+    on the band around it is the mean's 95 % bootstrap interval at each step. `reference` draws named horizontal lines
+    (an expert's return, say). Groups are named with their number of runs, unless `count` is off, for curves that are
+    all of one run; `of` says what they are, then. A group has the colour of its place in `colours`, so that pictures of
+    some of the groups look alike, or by default that of its place in `groups`. The same input gives the same file, byte
+    for byte, under one version of matplotlib."""
     if not groups or not all(groups.values()):
         raise ValueError("a figure needs at least one group, and every group at least one run")
 
@@ -116,8 +115,7 @@ def frontier(
     A point is the mean over runs, its bar the 95 % interval of that mean by Student's t, from three runs on. Costs are
     on a logarithmic axis. The grey steps join the methods that no other beats at their cost or less. A method has
     colour and marker of its place in `looks`, so that pictures of some of the methods look alike, or by default those
-    of its place in `points`.
-    """
+    of its place in `points`."""
     if not points or not all(len(scores) for _, scores in points.values()):
         raise ValueError("a figure needs at least one method, and every method at least one run")
     means = {name: (cost, float(np.mean(scores))) for name, (cost, scores) in points.items()}

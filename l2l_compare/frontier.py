@@ -39,8 +39,7 @@ def draw(tasks: Mapping[str, Mapping[str, Sequence[Path]]], stem: Path) -> tuple
     """Draw a picture a task, `tasks[task][group]` being folders of runs; returns pictures, and what cannot be shown.
 
     Costs are medians over a group's runs. They are clock times: of runs that were made side by side, or on a machine
-    with other work, they say little (benchmarks/at_cost.py measures methods in turns).
-    """
+    with other work, they say little (benchmarks/at_cost.py measures methods in turns)."""
     pictures, reasons = [], []
     for task, groups in tasks.items():
         found: dict[str, list[Graded]] = {}

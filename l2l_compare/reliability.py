@@ -2,8 +2,7 @@
 
 Reliability after Chan et al. (2020), "Measuring the Reliability of Reinforcement Learning Algorithms"; interquartile
 mean, stratified bootstrap and probability of improvement after Agarwal et al. (2021), "Deep Reinforcement Learning at
-the Edge of the Statistical Precipice". Figures of a single run are in `l2l_experiment.stability`.
-"""
+the Edge of the Statistical Precipice". Figures of a single run are in `l2l_experiment.stability`."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -66,8 +65,7 @@ def bootstrap_interval(
 
     Each of the `n` draws resamples the runs of every group (task) with replacement, within the group. A group's first
     dimension counts runs, at least two. `statistic(values, axis=…)` gets the groups joined, `axis` counting runs, and
-    gives a number or an array for each draw.
-    """
+    gives a number or an array for each draw."""
     arrays = [np.asarray(group, dtype=np.float64) for group in groups]
     if not arrays or any(len(array) < 2 for array in arrays):
         raise ValueError("every group needs at least two values")
@@ -100,8 +98,7 @@ def of_group(rows: Sequence[Mapping[str, float]], resampled: ArrayLike) -> dict[
     the runs together.
 
     `rows` are the runs' figures (`stability.summarise`), `resampled` the runs on their grid, shape (runs, n). What a
-    grid of two points cannot tell is left out. `dispersion_across_runs` is the mean over the grid.
-    """
+    grid of two points cannot tell is left out. `dispersion_across_runs` is the mean over the grid."""
     # Of two points there is one difference, and no spread of differences.
     names = [name for name in FIGURES if name != "dispersion" or np.shape(resampled)[1] > 2]
     known = {name: [row[name] for row in rows if np.isfinite(row[name])] for name in names}
@@ -119,8 +116,7 @@ def _mean_dispersion(curves: Array, axis: int = 0) -> Any:
 def mean_interval(values: ArrayLike, level: float = LEVEL) -> float:
     """Half the width of Student's t interval of a mean, for at least two values.
 
-    For few runs: a bootstrap of two to five values is too narrow, for it draws from those values alone.
-    """
+    For few runs: a bootstrap of two to five values is too narrow, for it draws from those values alone."""
     array = finite(values, at_least=2)
     quantile = scipy.stats.t.ppf((1 + level) / 2, len(array) - 1)
     return float(quantile * array.std(ddof=1) / np.sqrt(len(array)))
@@ -130,8 +126,7 @@ def probability_of_improvement(tasks: Iterable[tuple[ArrayLike, ArrayLike]], n: 
     """How probable it is that a run of one group ends higher than one of another, `tasks` holding the values of both
     for each task: Mann and Whitney's U over its maximum, mean over tasks.
 
-    The interval resamples the runs of both within each task.
-    """
+    The interval resamples the runs of both within each task."""
     samples = [np.asarray(side, dtype=np.float64) for pair in tasks for side in pair]
 
     def mean_share(*sides: Array, axis: int = -1) -> Any:

@@ -24,8 +24,7 @@ def over_setting(
     """Draw `stem.png`, scores over the values of a setting, evenly spaced, and return its path.
 
     A dot is a run, a line joins the means over all runs of a value, and the band reaches from the lowest run to the
-    highest. Values come in the order in which they first appear; one without runs is left out of its group's line.
-    """
+    highest. Values come in the order in which they first appear; one without runs is left out of its group's line."""
     if not groups or not all(any(map(len, by_value.values())) for by_value in groups.values()):
         raise ValueError("a figure needs at least one group, and every group at least one run")
     values = list(dict.fromkeys(value for by_value in groups.values() for value in by_value))

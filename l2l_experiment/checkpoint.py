@@ -2,8 +2,7 @@
 
 A checkpoint is `checkpoints/step_000123456/` with `tensors.safetensors` and `meta.json`. Its tree may hold dicts (keys
 strings or integers), lists, tuples, Tensors, numpy arrays, numbers, strings, booleans and None: what `state_dict` of a
-module or an optimiser returns, and more.
-"""
+module or an optimiser returns, and more."""
 
 import json
 import os
@@ -33,8 +32,7 @@ def save(folder: Path | str, tree: Any, step: int) -> Path:
 
     When it stands, the one before it stays; older ones go, and so do those of later steps: they belong to a future that
     was given up when the run resumed from before it. One process at a time may save. TypeError for a tree that holds
-    anything else than the above, UserError if it cannot be written.
-    """
+    anything else than the above, UserError if it cannot be written."""
     tensors: dict[str, Tensor] = {}
     text = json.dumps({"format": FORMAT, "step": step, "tree": _describe(tree, tensors)})
     root = Path(folder) / "checkpoints"
@@ -71,8 +69,7 @@ def exists(folder: Path | str) -> bool:
 def latest(folder: Path | str) -> Any:
     """The tree of the newest usable checkpoint, its tensors on the CPU.
 
-    A damaged one is passed over with a warning on stderr; UserError if none can be used.
-    """
+    A damaged one is passed over with a warning on stderr; UserError if none can be used."""
     root = Path(folder) / "checkpoints"
     candidates = _found(root)
     for path in candidates:

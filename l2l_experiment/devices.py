@@ -8,8 +8,7 @@ from l2l_experiment.errors import UserError
 def resolve(name: str, *, auto: str = "cuda") -> torch.device:
     """The device that a setting names; `auto` is `cuda` (where there is one) or `cpu`, as suits the tool.
 
-    UserError for an unknown name, and for CUDA where torch has none.
-    """
+    UserError for an unknown name, and for CUDA where torch has none."""
     if name == "auto":
         return torch.device("cuda" if auto == "cuda" and torch.cuda.is_available() else "cpu")
     try:

@@ -20,8 +20,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     """Replace the file at `path` by `data`; whoever reads, even after a crash, finds the old content or the new.
 
     The temporary name lies in the same folder, because a rename is atomic only within one file system, and says nothing
-    of the file's own name, because TensorBoard opens whatever has "tfevents" in its name.
-    """
+    of the file's own name, because TensorBoard opens whatever has "tfevents" in its name."""
     temporary = path.with_name(f".tmp_{uuid.uuid4().hex}")
     try:
         with temporary.open("xb") as file:
@@ -79,8 +78,7 @@ def read_mapping(
 def plain(value: Any, *, finite: bool = False) -> Any:
     """The same in what YAML and JSON know: dict, list, str, bool, int, float, None.
 
-    With `finite`, NaN and infinities become None: JSON has no word for them. TypeError for anything else.
-    """
+    With `finite`, NaN and infinities become None: JSON has no word for them. TypeError for anything else."""
     if isinstance(value, Mapping):
         if wrong := [key for key in value if not isinstance(key, str | int)]:
             raise TypeError(f"a key must be a string or an integer, not {wrong[0]!r}")

@@ -11,9 +11,8 @@ class StopRequest:
     """Context manager in which SIGINT and SIGTERM only set `requested`; look at it once a round.
 
     The first signal prints one line, unless `quiet`; the second SIGINT raises KeyboardInterrupt at once. On leaving,
-    the handlers are as they were. Signals reach the main thread only: in any other thread this does nothing.
-    With `launched` every further signal is ignored: a launcher passes on what the terminal has sent already.
-    """
+    the handlers are as they were. Signals reach the main thread only: in any other thread this does nothing. With
+    `launched` every further signal is ignored: a launcher passes on what the terminal has sent already."""
 
     def __init__(self, *, quiet: bool = False, launched: bool = False) -> None:
         self.requested, self.quiet, self.launched = False, quiet, launched

@@ -50,8 +50,7 @@ class JsonLines(AbstractContextManager):
 def read(path: Path | str, *, whole: bool = True) -> list[dict[str, Any]]:
     """The rows that `JsonLines` wrote, null as NaN; a cut-off last line is passed over.
 
-    UserError if a row is damaged; or, unless the file is to be `whole`, the rows before it.
-    """
+    UserError if a row is damaged; or, unless the file is to be `whole`, the rows before it."""
     if not Path(path).is_file():
         raise UserError(f"there is no file {path}; name a run's {METRICS}")
     return [row for _, row in _rows(Path(path), whole)]

@@ -24,8 +24,7 @@ class Run:
     """One run's folder, settings (`config.yaml`) and record (`record.json`).
 
     `config` is what was asked for and never changes; `record` holds kind, versions, commit, machine, command, times,
-    status, and the figures that `update` adds.
-    """
+    status, and the figures that `update` adds."""
 
     def __init__(self, folder: Path, config: dict[str, Any], record: dict[str, Any]) -> None:
         self.folder, self.config, self.record = folder, config, record

@@ -1,7 +1,6 @@
 """Settings: frozen dataclasses whose fields carry their ranges, checked in one place for flags, files and Python.
 
-A range is part of a field's type, `gamma: Annotated[float, Range(0, 1)] = 0.99`; None is always inside one.
-"""
+A range is part of a field's type, `gamma: Annotated[float, Range(0, 1)] = 0.99`; None is always inside one."""
 
 import itertools
 import math
@@ -101,8 +100,7 @@ def read(cls: type[T], values: Mapping[str, Any], where: str, *, base: T | None 
     """An instance of a dataclass from plain values, as YAML holds them, over `base` (by default the class's defaults).
 
     Lists become tuples, texts become paths where the field is one, mappings become the dataclass of their field. An
-    unknown name is a UserError that names `where`, and so is whatever the class refuses.
-    """
+    unknown name is a UserError that names `where`, and so is whatever the class refuses."""
     known = hints(cls)
     if unknown := sorted(map(str, set(values) - set(known))):
         raise UserError(f"{where}: unknown settings {', '.join(unknown)}; known are {', '.join(known)}")

@@ -33,8 +33,7 @@ def cvar(values: ArrayLike, alpha: float = ALPHA) -> float:
     """Conditional value at risk: the mean of the worst `alpha` of the values, 0 < alpha ≤ 1.
 
     With n values the worst alpha·n are averaged; where that is no whole number, the last one counts by the fraction,
-    and below one value it is the minimum.
-    """
+    and below one value it is the minimum."""
     if not 0 < alpha <= 1:
         raise ValueError(f"alpha must lie in (0, 1], got {alpha}")
     ordered = np.sort(finite(values, at_least=1))
@@ -75,8 +74,7 @@ def late_fall(curve: ArrayLike) -> float:
     """The deepest drawdown after the curve first came halfway from its first value to its best.
 
     A policy that learns nothing yet often falls below where it began; that is counted by `largest_fall` and not here.
-    So a curve that never rises above its first value, by a tenth of its own range, has no late fall: NaN.
-    """
+    So a curve that never rises above its first value, by a tenth of its own range, has no late fall: NaN."""
     values = finite(curve, at_least=1)
     if values.max() - values[0] < ROSE * np.ptp(values):
         return np.nan
@@ -87,8 +85,7 @@ def late_fall(curve: ArrayLike) -> float:
 def on_grid(steps: ArrayLike, values: ArrayLike, grid: ArrayLike) -> Array:
     """The curve on other steps, shape of `grid`: linear in between, NaN where the run has no measurement around.
 
-    Steps may come in any order; of two values for one step the later counts.
-    """
+    Steps may come in any order; of two values for one step the later counts."""
     return np.interp(np.asarray(grid, dtype=np.float64), *_curve(steps, values), left=np.nan, right=np.nan)
 
 
@@ -96,10 +93,9 @@ def summarise(steps: ArrayLike, values: ArrayLike, grid: ArrayLike | None = None
     """One run in figures: final, best, largest_fall, largest_fall_relative, late_fall, average (the area under the
     curve over its length), drawdown_cvar, dispersion, short_term_risk. late_fall is NaN of a curve that did not rise.
 
-    The first five are of the curve as measured. The others depend on how finely a curve is sampled, and are taken
-    on `grid`, of which the part that the run has reached counts; by default 100 even steps from its first to its last,
-    or as many as it has values. Give runs that are compared one grid. With a single value the last two are 0.
-    """
+    The first five are of the curve as measured. The others depend on how finely a curve is sampled, and are taken on
+    `grid`, of which the part that the run has reached counts; by default 100 even steps from its first to its last, or
+    as many as it has values. Give runs that are compared one grid. With a single value the last two are 0."""
     steps, values = _curve(steps, values)
     if grid is None:
         grid = np.linspace(steps[0], steps[-1], min(len(steps), GRID_POINTS))

@@ -19,8 +19,7 @@ class Args:
     """Train every combination of settings; whatever is finished is skipped, whatever was cut off is resumed.
 
     All other flags are those of the training script, with any number of values each: --seed 0:5 stands for 0 to 4,
-    --disc-hidden 64,64 256,256 for two settings of two numbers.
-    """
+    --disc-hidden 64,64 256,256 for two settings of two numbers."""
 
     spec: Annotated[str, tyro.conf.Positional]  # gail, at, or a YAML file with experiments (docs/runs.md)
     names: Annotated[tuple[str, ...], tyro.conf.Positional] = ()  # Experiments of the file to make; by default all
@@ -105,8 +104,7 @@ def recorded(script: str, folder: Path) -> set[frozenset[Any]]:
     """The runs of a folder's records that today's code would make again.
 
     A setting that a record does not know is younger than the record, and was as it is by default. Files with a `note`
-    hold runs of other code.
-    """
+    hold runs of other code."""
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}; name one with records, e.g. docs/results/gail")
     usual = settings_of(script, [])

@@ -3,8 +3,7 @@
 A file holds `script` (gail, at, or a path to a Python file with `parse` and `main` as a tool's `cli` has them), `base`
 (flags of every run), and `variants` (named changes) and `grid` (values by flag), at the top or, by name, in
 `experiments`; an experiment may be a list of such blocks. Flags are written without dashes in front. A list behind a
-flag is several words in `base` and `variants`, and several runs in `grid`.
-"""
+flag is several words in `base` and `variants`, and several runs in `grid`."""
 
 import itertools
 import re

@@ -1,8 +1,7 @@
 """Many runs of one training script: what is finished is skipped, what was cut off is resumed.
 
 Each run is a process of its own with one thread; joblib hands them out, on this machine or over a Ray cluster whose
-machines share the folder. What a sweep's runs are: `sweep_files`.
-"""
+machines share the folder. What a sweep's runs are: `sweep_files`."""
 
 import contextlib
 import json
@@ -47,8 +46,7 @@ def run(jobs: Sequence[Job], *, workers: int = -1, backend: Backend = "local", a
     """Make every job that is not finished, `workers` at a time (-1: one a core); returns those that failed.
 
     On Ctrl-C or SIGTERM every run saves and stops, and then the process exits with code 130. A second Ctrl-C does not
-    wait for them.
-    """
+    wait for them."""
     if workers == 0:
         raise UserError("0 runs side by side make none; give a number of runs, or -1 for one a core")
     todo = [job for job in jobs if status(job.folder) != "finished"]
@@ -109,8 +107,7 @@ _children: set[subprocess.Popen] = set()  # the runs that this process has start
 def make(job: Job, stop_file: Path) -> int:
     """Make or resume one run, with its output in FOLDER.log; returns the exit code, 1 if it left no finished run.
 
-    Where there is a file `stop_file` the run is asked to stop, or not begun.
-    """
+    Where there is a file `stop_file` the run is asked to stop, or not begun."""
     if stop_file.exists():
         return 1
     folder = job.folder

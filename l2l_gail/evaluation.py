@@ -34,8 +34,7 @@ def returns(
     """Undiscounted true returns, shape (episodes,), from the same starts for every policy of one seed.
 
     `policy` has Stable-Baselines3's `predict`; `filter_of` holds the observation filter it was trained with, which is
-    used and not changed.
-    """
+    used and not changed."""
     envs = env.vectorised(min(episodes, 10), seed)
     envs.training, envs.norm_obs = False, filter_of is not None
     if filter_of is not None:

@@ -11,10 +11,9 @@ DECAY = 0.9  # how much of the policy's moments survives a round
 class MixtureFilter:
     """Standardises observations by an even mixture of the demonstrations and the policy's recent rounds.
 
-    Two steps. In units of the demonstrations' deviation, observations are cut off at ±CLIP: a robot on its back
-    must not squeeze the range in which upright ones differ. Then they are standardised by the mixture's moments: by the
-    demonstrations' own, an early policy lies far away, and the discriminator has won before the policy can learn.
-    """
+    Two steps. In units of the demonstrations' deviation, observations are cut off at ±CLIP: a robot on its back must
+    not squeeze the range in which upright ones differ. Then they are standardised by the mixture's moments: by the
+    demonstrations' own, an early policy lies far away, and the discriminator has won before the policy can learn."""
 
     def __init__(self, demonstrations: np.ndarray) -> None:
         exact = demonstrations.astype(np.float64)

@@ -1,8 +1,7 @@
 """Generative adversarial imitation learning (Ho and Ermon, 2016): a leader, a discriminator, a follower.
 
 The leader trains a policy on the discriminator's reward; once a round the follower moves the discriminator. The true
-reward is only monitored.
-"""
+reward is only monitored."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -117,8 +116,7 @@ class GAIL:
         the settings ask for it.
 
         With `reset_num_timesteps=False` training goes on as one, its schedules included. `on_round(self)` is called
-        between rounds, when everything is consistent and can be saved; it may raise to stop.
-        """
+        between rounds, when everything is consistent and can be saved; it may raise to stop."""
         if self.filter is None:
             raise UserError("GAIL has no demonstrations to learn from; it was made without them, for predict() alone")
         self.on_round = on_round
@@ -168,8 +166,7 @@ class GAIL:
     ) -> Self:
         """The newest checkpoint that `save` wrote into a folder. Without demonstrations it can predict, not learn.
 
-        Objects that were given in place of what the settings name are given again (`env`, `leader`, …).
-        """
+        Objects that were given in place of what the settings name are given again (`env`, `leader`, …)."""
         path = Path(folder) / CONFIG
         content = read_mapping(path).get("settings")
         if not isinstance(content, dict):
@@ -238,8 +235,7 @@ class GAIL:
     def objectives(self, recent: list[Transitions]) -> Objectives:
         """What the follower works on, given rollouts, the newest last.
 
-        Held out are the end of every demonstration and of the newest rollout, as much as the follower wants.
-        """
+        Held out are the end of every demonstration and of the newest rollout, as much as the follower wants."""
         policy = torch.cat([self.inputs(data) for data in recent])
         train, score = self.inputs(self.train_expert), self.inputs(self.score_expert)
         held = round(self.follower.holdout * len(recent[-1]))

@@ -32,8 +32,7 @@ def objective(discriminator: nn.Module, batch: Batch, config: GAILConfig) -> Cal
 
     Binary cross-entropy summed over the two kinds (2·log 2 = 1.386 at chance; Ho and Ermon, 2016), plus the switched-on
     regularisers: gradient penalty (Gulrajani et al., 2017), entropy bonus, mixup, label smoothing. The penalty is part
-    of the objective, so a learned follower answers a problem that has a finite optimum.
-    """
+    of the objective, so a learned follower answers a problem that has a finite optimum."""
     smooth, buffers = config.label_smoothing, dict(discriminator.named_buffers())
     between = torch.lerp(batch.policy, batch.expert, batch.mixing)
 

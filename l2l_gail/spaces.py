@@ -1,7 +1,6 @@
 """How observations and actions of an environment become numbers for the discriminator, and go back.
 
-Every question about a space is asked here: its size, what a demonstration may hold, what the environment executes.
-"""
+Every question about a space is asked here: its size, what a demonstration may hold, what the environment executes."""
 
 import math
 import warnings

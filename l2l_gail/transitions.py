@@ -49,8 +49,7 @@ def transitions_of(demonstrations: Demonstrations, every: int = 1) -> Transition
 def split(demonstrations: Demonstrations, holdout: float, every: int = 1) -> tuple[Transitions, Transitions]:
     """Transitions to train on and those held out: the last stretch of every episode, whole, since neighbours are alike.
 
-    With `holdout` 0 both are everything.
-    """
+    With `holdout` 0 both are everything."""
     train, held = [], []
     for episode in demonstrations.episodes:
         length = -(-len(episode) // every)

@@ -40,8 +40,7 @@ def load_demonstrations(source: Source, env: EnvLike, *, num_demos: int | None =
       - `Demonstrations`, which are taken as they are.
 
     A wrong shape, a value that is NaN or infinite, an action out of bounds, a damaged file, another environment or too
-    few episodes is a `UserError` that names the file, the episode and what would be right.
-    """
+    few episodes is a `UserError` that names the file, the episode and what would be right."""
     if isinstance(source, Demonstrations):
         return source if num_demos is None else source.take(num_demos)
     env = environment(env)

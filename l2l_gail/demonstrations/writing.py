@@ -29,8 +29,7 @@ def save_minari(
     """Writes a Minari data set under `root` and returns its folder.
 
     Minari opens it by its id where MINARI_DATASETS_PATH is `root`. The folder appears only when it is complete; a
-    folder already there is a `UserError` unless `overwrite`.
-    """
+    folder already there is a `UserError` unless `overwrite`."""
     import minari
     from minari.data_collector import EpisodeBuffer
 
