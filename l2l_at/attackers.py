@@ -59,15 +59,9 @@ class Slim(nn.Module):
 
     def __init__(self, inputs: int, channels: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(
-            _stem(inputs, 128, 2),
-            GenBlock(128, 256),
-            GenBlock(256, 128),
-            nn.BatchNorm2d(128, affine=False),
-            nn.ConvTranspose2d(128, 16, 4, stride=2, padding=1, bias=False),
-            nn.BatchNorm2d(16),
-            nn.ReLU(),
-        )
+        down = _stem(inputs, 128, 2), GenBlock(128, 256), GenBlock(256, 128), nn.BatchNorm2d(128, affine=False)
+        up = nn.ConvTranspose2d(128, 16, 4, stride=2, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU()
+        self.body = nn.Sequential(*down, *up)
         self.head = nn.Conv2d(16 + inputs, channels, 3, padding=1, bias=False)
         self.scale = nn.Parameter(torch.tensor(5.0))
 

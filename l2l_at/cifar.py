@@ -14,15 +14,14 @@ PIXELS = 3 * 32 * 32
 
 @dataclass(frozen=True)
 class Layout:
-    """One data set's files. A record is `labels` bytes, the last of which is the class, and 3072 bytes of pixels."""
+    """One data set's files. A record is its labels, a byte each, and 3072 bytes of pixels."""
 
     archive: str
     md5: str
     folder: str
     train: tuple[str, ...]
     test: str
-    records: int  # in each file of `train`
-    labels: int
+    labels: int  # of each image; the last is its class
     classes: int
 
     @property
@@ -38,7 +37,6 @@ LAYOUTS = {
         folder="cifar-10-batches-bin",
         train=tuple(f"data_batch_{i}.bin" for i in range(1, 6)),
         test="test_batch.bin",
-        records=10_000,
         labels=1,
         classes=10,
     ),
@@ -48,12 +46,11 @@ LAYOUTS = {
         folder="cifar-100-binary",
         train=("train.bin",),
         test="test.bin",
-        records=50_000,
         labels=2,
         classes=100,
     ),
 }
-TEST_RECORDS = 10_000
+TRAIN_RECORDS, TEST_RECORDS = 50_000, 10_000
 
 Arrays = tuple[np.ndarray, np.ndarray]
 
@@ -66,7 +63,7 @@ def read(name: str, data_dir: Path | None = None) -> tuple[Arrays, Arrays]:
     the archive. Sizes and labels are checked; UserError names the file that is missing or wrong."""
     layout = LAYOUTS[name]
     source = _fetched(layout) if data_dir is None else _found(layout, data_dir)
-    parts = [_part(source, file, layout, layout.records) for file in layout.train]
+    parts = [_part(source, file, layout, TRAIN_RECORDS // len(layout.train)) for file in layout.train]
     train = tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     return train, _part(source, layout.test, layout, TEST_RECORDS)
 

@@ -106,17 +106,9 @@ def wide_resnet(channels: int, classes: int, depth: int, widen: int) -> nn.Seque
 
 def small_cnn(channels: int, classes: int, width: int = 32) -> nn.Sequential:
     """Two convolutions and two linear layers, for 8 × 8 digits."""
-    return nn.Sequential(
-        nn.Conv2d(channels, width, 3, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(width, 2 * width, 3, padding=1),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Linear(2 * width * 16, 4 * width),
-        nn.ReLU(),
-        nn.Linear(4 * width, classes),
-    )
+    first, second = nn.Conv2d(channels, width, 3, padding=1), nn.Conv2d(width, 2 * width, 3, padding=1)
+    head = nn.Flatten(), nn.Linear(2 * width * 16, 4 * width), nn.ReLU(), nn.Linear(4 * width, classes)
+    return nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), nn.MaxPool2d(2), *head)
 
 
 NETWORKS: dict[str, Callable[[int, int], nn.Module]] = {

@@ -83,9 +83,8 @@ def train(args: TrainArgs, resumed: Run | None = None) -> Run:
             else:
                 session.load_state_dict(checkpoint.latest(run.folder))
             run.resumed(trainer.step_count)
-        sizes = (
-            f"{len(task.train):,} images to train on, {len(task.held_out):,} to choose by, {len(task.test):,} to report"
-        )
+        counts = [f"{len(part):,}" for part in (task.train, task.held_out, task.test)]
+        sizes = "{} images to train on, {} to choose by, {} to report".format(*counts)
         what = f"{config.model} on {trainer.device}, method {config.method}, {config.threat}"
         print(f"{config.dataset}: {sizes}; {what}; run folder {run.folder}")
         with StopRequest(launched=parallel.count() > 1) as stop:

@@ -31,9 +31,8 @@ class Observations:
     def shaped(self, values: np.ndarray, where: str) -> np.ndarray:
         """The same values, from a demonstration; UserError if they have another shape than the space."""
         if values.shape[1:] != self.space.shape:
-            raise UserError(
-                f"{where} has {self.kind} of shape {values.shape[1:]}; the environment's is {self.space.shape}"
-            )
+            shape, right = values.shape[1:], self.space.shape
+            raise UserError(f"{where} has {self.kind} of shape {shape}; the environment's is {right}")
         return values
 
 

@@ -96,6 +96,10 @@ def _grad_align(c: ATConfig, _: int) -> Method:
     return Method(player, player.leader, differentiates=True)
 
 
+# A start that the network makes alone, and a signed step from it; robust optimisation's step, as it is published.
+SDI = {"steps": 1, "size": 1.0, "start": "zero", "every": 20, "sign_step": 1.0, "soft_sign": False}
+RO = {"steps": 1, "size": 1.0, "start": "zero", "training": True}
+
 METHODS: dict[str, Recipe] = {
     "standard": Recipe(
         "clean images, no defence",
@@ -124,12 +128,7 @@ METHODS: dict[str, Recipe] = {
     "l2l-sdi": _residual(
         "learned start of one signed step, refreshed every 20 batches",
         "in the style of FGSM-SDI, Jia et al., 2022",
-        steps=1,
-        size=1.0,
-        start="zero",
-        every=20,
-        sign_step=1.0,
-        soft_sign=False,
+        **SDI,
     ),
     "fast-bat": Recipe(
         "one gradient step with its derivative in the classifier's weights",
@@ -147,12 +146,7 @@ METHODS: dict[str, Recipe] = {
         "ARoW's variant with the clean confidence as weight", "Yang et al., 2023", _arow("clean"), inner="kl"
     ),
     "ro": _steepest(
-        "robust optimisation: one steepest step in the ball, perturbed batch only",
-        "Shaham et al., 2015",
-        steps=1,
-        size=1.0,
-        start="zero",
-        training=True,
+        "robust optimisation: one steepest step in the ball, perturbed batch only", "Shaham et al., 2015", **RO
     ),
     "free": Recipe(
         "each batch eight times, the perturbation steps along",

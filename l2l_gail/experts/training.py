@@ -8,12 +8,12 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, ConvertCallback, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.utils import safe_mean
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from tqdm import tqdm
 
@@ -57,7 +57,14 @@ def train(settings: ExpertSettings) -> tuple[OnPolicyAlgorithm, VecNormalize]:
         write_atomically(run_dir / SETTINGS, json.dumps(plain(asdict(settings)), indent=1).encode())
         bar = tqdm(total=settings.steps, initial=done, desc=settings.env, unit="step", mininterval=1)
         with StopRequest() as stop, bar:
-            callbacks = [_Progress(bar, stop), *saving(settings, run_dir)]
+
+            def go_on(*_: object) -> bool:
+                """Moves the bar; Stable-Baselines3 stops after a step that answers False."""
+                bar.update(settings.n_envs)
+                bar.set_postfix_str(f"return {safe_mean([i['r'] for i in model.ep_info_buffer]):.0f}", refresh=False)
+                return not stop.requested
+
+            callbacks = [ConvertCallback(go_on), *saving(settings, run_dir)]
             model.learn(settings.steps - done, callback=callbacks, reset_num_timesteps=not settings.resume)
         model_file, filter_file = files(run_dir, model.num_timesteps)
         model.save(model_file)
@@ -97,26 +104,6 @@ def saving(settings: ExpertSettings, run_dir: Path) -> list[BaseCallback]:
     if (run_dir / SCORE).is_file():
         best.best_mean_reward = json.loads((run_dir / SCORE).read_text())["score"]
     return [checkpoints, best]
-
-
-class _Progress(BaseCallback):
-    """Moves a progress bar and shows the training return; ends training after a rollout if asked to stop."""
-
-    def __init__(self, bar: tqdm, stop: StopRequest) -> None:
-        super().__init__()
-        self.bar, self.stop, self.rollout_ended = bar, stop, False
-
-    def _on_step(self) -> bool:
-        if self.rollout_ended and self.stop.requested:
-            return False  # only a step can end SB3's training: the first after the round, which is not learned from
-        self.rollout_ended = False
-        self.bar.update(self.training_env.num_envs)
-        return True
-
-    def _on_rollout_end(self) -> None:
-        self.rollout_ended = True
-        if self.model.ep_info_buffer:
-            self.bar.set_postfix_str(f"return {np.mean([info['r'] for info in self.model.ep_info_buffer]):.0f}")
 
 
 def files(run_dir: Path, steps: int) -> tuple[Path, Path]:

@@ -17,15 +17,16 @@ def small(monkeypatch, tmp_path):
     small = {}
     generator = np.random.default_rng(0)
     for name, layout in cifar.LAYOUTS.items():
-        small[name] = replace(layout, records=40 if name == "cifar10" else 400, md5="0" * 32)
+        small[name] = replace(layout, md5="0" * 32)
         folder = tmp_path / layout.folder
         folder.mkdir()
         for file in (*layout.train, layout.test):
-            count = small[name].records if file in layout.train else 200
+            count = 400 // len(layout.train) if file in layout.train else 200
             rows = generator.integers(0, 256, (count, layout.labels + cifar.PIXELS), dtype=np.uint8)
             rows[:, layout.labels - 1] = np.arange(count) % layout.classes
             (folder / file).write_bytes(rows.tobytes())
     monkeypatch.setattr(cifar, "LAYOUTS", small)
+    monkeypatch.setattr(cifar, "TRAIN_RECORDS", 400)
     monkeypatch.setattr(cifar, "TEST_RECORDS", 200)
     return tmp_path
 
@@ -121,7 +122,7 @@ def test_cifar_from_a_folder_and_from_the_archive_are_the_same(name, classes, sm
 def test_damaged_files_are_refused_by_name(small, tmp_path):
     file = small / "cifar-10-batches-bin" / "data_batch_3.bin"
     file.write_bytes(file.read_bytes()[:-1])
-    with pytest.raises(UserError, match=r"data_batch_3.bin has 122,919 bytes where 40 records need 122,920"):
+    with pytest.raises(UserError, match=r"data_batch_3.bin has 245,839 bytes where 80 records need 245,840"):
         datasets.load("cifar10", data_dir=small)
     file = small / "cifar-100-binary" / "test.bin"
     content = bytearray(file.read_bytes())

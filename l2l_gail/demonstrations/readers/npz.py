@@ -68,7 +68,7 @@ def _ends(arrays: dict[str, np.ndarray], steps: int, path: str) -> tuple[np.ndar
         right = ends.ndim == 1 and ends.dtype.kind in "iu" and len(ends) > 0
         if not right or ends[0] < 1 or (np.diff(ends.astype(np.int64)) < 1).any() or ends[-1] != steps:
             raise UserError(
-                f"{path} has episode_ends that do not rise from at least 1 to its number of actions, {steps}"
+                f"{path} has episode_ends that do not rise from 1 or more to its number of actions, {steps}"
             )
         truncations[ends.astype(np.int64) - 1] = True
     flags = {"dones": truncations, "terminations": terminations, "truncations": truncations}
