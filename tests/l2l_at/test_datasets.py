@@ -90,11 +90,6 @@ def test_settings_of_a_data_set_are_settings(dataset):
         tuned(dataset, epsilon=1)
 
 
-def test_unknown_data_set():
-    with pytest.raises(UserError, match="digits, cifar10, cifar100, got 'mnist'"):
-        datasets.load("mnist")
-
-
 @pytest.mark.parametrize(("name", "classes"), [("cifar10", 10), ("cifar100", 100)])
 def test_cifar_from_a_folder_and_from_the_archive_are_the_same(name, classes, small):
     loose = datasets.load(name, data_dir=small, holdout=0.25)

@@ -1,16 +1,16 @@
-"""Hand-designed followers at their default settings, against attack and loss written out by hand."""
+"""Hand-designed followers and the classifier's losses, against attack and loss written out by hand."""
+
+import math
 
 import pytest
 import torch
-from torch.nn.functional import cross_entropy
 
-from l2l_at import attacks
 from l2l_at.batches import Batch
 from l2l_at.config import ATConfig
 from l2l_at.datasets import load
-from l2l_at.threat import Threat
+from l2l_at.methods import leaders
 from l2l_at.trainer import Trainer
-from tests.l2l_at.by_hand import EPS, ascent, compare, cut, named, started
+from tests.l2l_at.by_hand import EPS, ascent, compare, cut, losses, named, started
 
 BY_HAND = {  # steps, size over the radius, start, what rises, whether in training mode, loss
     "fgsm-rs": (1, 1.25, "random", "ce", False, "ce"),
@@ -37,20 +37,6 @@ def test_hand_designed_methods(name, game):
         return delta
 
     compare(named(name), model, batch, signed_steps, loss)
-
-
-def test_pgd_is_bit_equal_to_one_written_by_hand(model, batch):
-    model.eval()
-    torch.manual_seed(5)
-    delta = attacks.pgd(model, batch.images, batch.labels, Threat("linf", EPS), steps=7, size=0.25)
-    torch.manual_seed(5)
-    by_hand = started(batch, "random")
-    for _ in range(7):
-        by_hand = by_hand.detach().requires_grad_()
-        loss = cross_entropy(model(batch.images + by_hand), batch.labels, reduction="sum")
-        (gradient,) = torch.autograd.grad(loss, by_hand)
-        by_hand = cut(by_hand + 0.25 * EPS * gradient.sign(), batch.images)
-    assert torch.equal(delta, by_hand.detach())
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
@@ -110,3 +96,27 @@ def test_free_counts_replays_as_steps():
     assert rows[0] == rows[1]
     assert rows[1] != rows[2]
     assert sorted(sum(rows[::2], [])) == list(range(256))
+
+
+def test_cross_entropy_and_its_mixtures(game):
+    model, batch = game
+    model.eval()
+    delta = 0.1 * torch.randn(batch.images.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    clean, attacked = (losses(model, batch, d)["ce"].mean() for d in (0 * delta, delta))
+    log_q = model(batch.images + delta).log_softmax(1)
+    torch.testing.assert_close(leaders.clean(model, batch, delta), clean)
+    torch.testing.assert_close(leaders.cross_entropy()(model, batch, delta), attacked)
+    torch.testing.assert_close(
+        leaders.cross_entropy(clean_share=0.25)(model, batch, delta), 0.25 * clean + 0.75 * attacked
+    )
+    smoothed = 0.8 * attacked - 0.2 * log_q.mean()
+    torch.testing.assert_close(leaders.cross_entropy(smoothing=0.2)(model, batch, delta), smoothed)
+
+
+def test_divergence_by_its_definition():
+    p, q = torch.tensor([[0.7, 0.2, 0.1]]), torch.tensor([[0.1, 0.6, 0.3]])
+    expected = sum(a * math.log(a / b) for a, b in zip(p[0].tolist(), q[0].tolist(), strict=True))
+    assert float(leaders.divergence(p.log(), q.log())) == pytest.approx(expected, rel=1e-5)
+    logits = torch.tensor([[200.0, -200.0]], requires_grad=True)  # p·log p of a certain prediction has no slope
+    leaders.divergence(logits, torch.tensor([[1.0, 0.0]])).sum().backward()
+    assert torch.isfinite(logits.grad).all()

@@ -75,29 +75,12 @@ def test_a_sparse_step_moves_the_largest_entries_that_can_move():
     torch.testing.assert_close(one, torch.tensor([[[[0.0, 0.6, 0.0, 0.0]]]]))
 
 
-def test_l1_projection_of_a_large_step_keeps_the_largest_coordinates():
-    images = torch.full((1, 1, 1, 3), 0.5)
-    delta = torch.tensor([[[[1.0, 0.4, 0.05]]]])
-    # Sorted by hand: the first is cut at the box (0.5), 0.1 is left and goes to the second.
-    torch.testing.assert_close(Threat("l1", 0.6).project(delta, images), torch.tensor([[[[0.5, 0.1, 0.0]]]]))
-
-
-def test_l2_projection_scales_what_is_not_at_the_box():
-    images = torch.tensor([[[[0.9, 0.5]]]])
-    delta = torch.tensor([[[[1.0, 0.3]]]])
-    expected = torch.tensor([[[[0.1, math.sqrt(0.2**2 - 0.1**2)]]]])
-    torch.testing.assert_close(Threat("l2", 0.2).project(delta, images), expected)
-
-
-@pytest.mark.parametrize(("text", "value"), [("8/255", 8 / 255), ("0.1", 0.1), ("4/255.0", 4 / 255)])
-def test_radius_as_fraction_or_number(text, value):
-    assert parse_radius(text) == pytest.approx(value)
-
-
-def test_radius_in_standard_deviations():
-    assert parse_radius("0.5sd", 0.3) == pytest.approx(0.15)
-    assert parse_radius("8/255sd", 0.3) == pytest.approx(0.3 * 8 / 255)
+def test_radius_as_text():
+    """A fraction or a number, perhaps in standard deviations."""
+    assert [parse_radius(text) for text in ("8/255", "0.1", "4/255.0")] == pytest.approx([8 / 255, 0.1, 4 / 255])
+    assert [parse_radius(text, 0.3) for text in ("0.5sd", "8/255sd")] == pytest.approx([0.15, 0.3 * 8 / 255])
     assert ATConfig(dataset="cifar10", eps="0.2sd").threat.radius == pytest.approx(0.2 * (0.2470 + 0.2435 + 0.2616) / 3)
+    assert (str(Threat("linf", 8 / 255)), str(Threat("l2", 0.5))) == ("linf 8/255", "l2 0.5")
 
 
 @pytest.mark.parametrize("text", ["", "eight", "8/0", "1/2/3"])
@@ -119,8 +102,3 @@ def test_a_radius_is_implausible_from_the_distance_to_uniform_grey_on(norm, grey
 def test_radius_must_be_positive(radius):
     with pytest.raises(UserError, match="positive"):
         Threat("linf", radius)
-
-
-def test_name_of_a_threat():
-    assert str(Threat("linf", 8 / 255)) == "linf 8/255"
-    assert str(Threat("l2", 0.5)) == "l2 0.5"

@@ -1,4 +1,4 @@
-"""Adversarial weight perturbation, on any method."""
+"""Averages of the classifier's weights, and adversarial weight perturbation, on any method."""
 
 import contextlib
 import copy
@@ -8,30 +8,56 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from l2l_at import weights as moved_weights
+from l2l_at import weights
 from l2l_at.attacks import evaluating
 from l2l_at.config import ATConfig
 from l2l_at.datasets import load
 from l2l_at.trainer import Trainer
+from l2l_at.weights import averaged
 
 
-def test_weights_move_up_the_loss_by_their_relative_size_and_back():
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
-    cross_entropy(model(torch.rand(5, 4)), torch.tensor([0, 1, 0, 1, 1])).backward()
-    before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    with moved_weights.perturbed(model, 0.01):
-        for name, p in model.named_parameters():
-            shift = p.detach() - before[name]
-            if p.dim() == 1:
-                assert not shift.any()
-            else:
-                expected = 0.01 * before[name].norm() * p.grad / p.grad.norm()
-                torch.testing.assert_close(shift, expected, rtol=1e-3, atol=1e-7)
-        with torch.no_grad():
-            model[0].weight.add_(1.0)
-    torch.testing.assert_close(model[0].weight.detach(), before["0.weight"] + 1.0)
-    torch.testing.assert_close(model[1].weight.detach(), before["1.weight"])
+def test_averaged_weights_follow_their_formula():
+    task = load("digits", subset=128)
+    trainer = Trainer(ATConfig(method="standard", epochs=9, batch_size=64, ema=0.2), task)
+    name = "network.0.weight"
+    expected = None
+    for count in range(8):
+        trainer.step()
+        current = trainer.model.state_dict()[name]
+        decay = min(0.2, (1 + count) / (10 + count))
+        expected = current.clone() if expected is None else decay * expected + (1 - decay) * current
+    torch.testing.assert_close(trainer.evaluated.state_dict()[name], expected)
+
+
+def test_equal_average_takes_the_last_epochs_ends(small_images):
+    """Weights and the moments of batch normalisation; of what is counted the last."""
+    settings = {"dataset": "cifar10", "model": "preact-tiny", "eps": "8/255", "method": "standard"}
+    config = ATConfig(**settings, average="swa", swa_from=0.5, epochs=4, batch_size=32)
+    trainer = Trainer(config, small_images)
+    kept = []
+    for _ in range(trainer.total):
+        trainer.step()
+        if trainer.step_count in (6, 8):
+            kept.append(copy.deepcopy(trainer.model.state_dict()))
+        if trainer.step_count == 4:
+            assert trainer.evaluated is trainer.model
+    assert any("running_mean" in name for name in kept[0])
+    for name, mine in trainer.evaluated.state_dict().items():
+        expected = (kept[0][name] + kept[1][name]) / 2 if mine.is_floating_point() else kept[1][name]
+        torch.testing.assert_close(mine, expected, msg=name)
+    three = averaged(nn.Linear(1, 1), "swa", 0.9)
+    for value in (1.0, 2.0, 6.0):
+        model = nn.Linear(1, 1)
+        nn.init.constant_(model.weight, value)
+        three.update_parameters(model)
+    assert float(three.module.weight.detach()) == pytest.approx(3.0)
+
+
+def test_the_published_equal_average_begins_with_epoch_51_of_120():
+    trainer = Trainer(ATConfig(method="standard", average="swa", epochs=120, batch_size=64), load("digits", subset=128))
+    for epoch in range(1, 121):
+        trainer.step_count = epoch * trainer.batches.per_epoch
+        assert trainer.averages_now() == (epoch > 50)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +83,7 @@ def test_weight_perturbation_goes_with_any_method(name, precision, monkeypatch):
     torch.testing.assert_close(after, before, rtol=0, atol=1e-6)
     # ... but the loss was lowered at other weights: had they not moved, the same draws would have led elsewhere.
     moved = after_a_step(awp=0.01)[1]
-    monkeypatch.setattr(moved_weights, "perturbed", lambda model, size: contextlib.nullcontext())
+    monkeypatch.setattr(weights, "perturbed", lambda model, size: contextlib.nullcontext())
     assert not torch.allclose(after_a_step(awp=0.01)[1], moved, atol=1e-6)
 
 
@@ -72,22 +98,22 @@ def test_a_step_under_weight_perturbation_by_hand(small_images):
     torch.manual_seed(7)
     with evaluating(twin):
         delta = trainer.method.follower.perturb(twin, batch)
-    weights = dict(twin.named_parameters())
+    own = dict(twin.named_parameters())
     moments = {name: buffer.clone() for name, buffer in twin.named_buffers()}
 
     def gradients():
         loss = cross_entropy(twin(batch.images + delta), batch.labels)
-        return dict(zip(weights, torch.autograd.grad(loss, list(weights.values())), strict=True))
+        return dict(zip(own, torch.autograd.grad(loss, list(own.values())), strict=True))
 
     first = gradients()
     with torch.no_grad():
         for name, buffer in twin.named_buffers():
             buffer.copy_(moments[name])
-        move = {n: 0.02 * w.norm() * first[n] / first[n].norm() for n, w in weights.items() if w.dim() > 1}
+        move = {n: 0.02 * w.norm() * first[n] / first[n].norm() for n, w in own.items() if w.dim() > 1}
         for name, shift in move.items():
-            weights[name] += shift
+            own[name] += shift
         second = torch.enable_grad()(gradients)()
-        for name, weight in weights.items():
+        for name, weight in own.items():
             weight -= rate * second[name] + move.get(name, 0)
     torch.manual_seed(7)
     trainer.step()

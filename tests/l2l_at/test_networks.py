@@ -1,10 +1,43 @@
-"""Learned attackers: published sizes, bounds, starting points, zero gradients."""
+"""Classifiers and learned attackers: published sizes, normalisation inside, bounds, starting points, zero gradients."""
 
 import pytest
 import torch
 
+from l2l_at import models
 from l2l_at.attackers import PublishedAttacker, ResidualAttacker, Slim, normalised, tiny, two_layer, wide
+from l2l_at.datasets import DATASETS
 from l2l_experiment.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    # PreActResNet-18 with a last batch normalisation has its 1,024 weights more than the form without.
+    [("resnet18", 11_173_962), ("preactresnet18", 11_172_170), ("wrn-28-10", 36_479_194), ("wrn-34-10", 46_160_474)],
+)
+def test_published_sizes(name, weights):
+    with torch.device("meta"):
+        network = models.NETWORKS[name](3, 10)
+    assert sum(p.numel() for p in network.parameters()) == weights
+
+
+@pytest.mark.parametrize(
+    ("name", "dataset", "shape"), [("small-cnn", "digits", (1, 8, 8)), ("preact-tiny", "cifar100", (3, 32, 32))]
+)
+def test_normalisation_is_inside(name, dataset, shape):
+    moments = DATASETS[dataset].normalisation
+    model, images = models.build(name, moments, 17).eval(), torch.rand(2, *shape)
+    mean, deviation = (torch.tensor(v).view(-1, 1, 1) for v in moments)
+    torch.testing.assert_close(model(images), model.network((images - mean) / deviation))
+    assert model(images).shape == (2, 17)
+    assert all("mean" not in name or "running" in name for name in model.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"), [("resnet19", (3, 32, 32)), ("resnet18", (1, 8, 8)), ("small-cnn", (3, 32, 32))]
+)
+def test_unknown_or_unfit(name, shape):
+    with pytest.raises(UserError, match="--model"):
+        models.check(name, shape)
 
 
 def count(module: torch.nn.Module) -> int:
@@ -16,13 +49,9 @@ def count(module: torch.nn.Module) -> int:
     # Published counts; those of wide and two-layer less one scale that their forward pass does not use.
     [(wide, 1_747_852 - 1, 1_746_124 - 1), (Slim, 1_434_359, 1_430_822), (two_layer, 354_056 - 1, 352_328 - 1)],
 )
-def test_published_sizes(network, with_gradient, image_only):
+def test_published_sizes_of_attackers(network, with_gradient, image_only):
     assert count(network(6, 3)) == with_gradient
     assert count(network(3, 3)) == image_only
-
-
-def test_tiny_is_at_most_a_tenth_of_a_million():
-    assert count(tiny(9, 3)) <= 100_000
 
 
 @pytest.mark.parametrize("network", [wide, Slim, two_layer, tiny])
@@ -60,13 +89,6 @@ def test_steps_are_finite_and_bounded(rule, size):
     step, _ = rule.on(images).update(size * torch.randn(2, 1, 8, 8), {}, torch.zeros_like(images))
     assert torch.isfinite(step).all()
     assert (step.abs() <= 0.1).all()
-
-
-def test_residual_attacker_starts_as_a_soft_sign_step():
-    images, gradient = torch.rand(2, 1, 8, 8), torch.randn(2, 1, 8, 8)
-    step, _ = ResidualAttacker(1, 0.1, 0.05).on(images).update(gradient, {}, torch.zeros_like(images))
-    unit = gradient.abs().mean((1, 2, 3), keepdim=True)
-    torch.testing.assert_close(step, 0.05 * torch.tanh(2 * (-gradient / unit).clamp(-3, 3)))
 
 
 def test_residual_attacker_refuses_what_it_cannot_see():
