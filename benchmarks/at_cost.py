@@ -2,8 +2,7 @@
 
 All methods train the same classifier in turns within one process; a turn is a few steps of each. On the CPU the
 process's own time is measured, on CUDA the clock, and the multiplications and additions of a step beside what the
-device does at best in a matrix product. Only the ratios mean something beyond this machine.
-"""
+device does at best in a matrix product. Only the ratios mean something beyond this machine."""
 
 import time
 from collections.abc import Callable
@@ -124,8 +123,7 @@ def timed(trainer: Trainer, steps: int, clock: Callable[[], float]) -> float:
 def operations(config: ATConfig, task: datasets.Task) -> float:
     """Multiplications and additions of convolutions and matrix products in a training step, the mean over four.
 
-    Four, for that is how often the residual attacker learns; counted without compilation, which hides them.
-    """
+    Four, for that is how often the residual attacker learns; counted without compilation, which hides them."""
     trainer = Trainer(replace(config, compile=False), task)
     with FlopCounterMode(display=False) as counter:
         for _ in range(4):

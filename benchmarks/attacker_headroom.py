@@ -2,8 +2,7 @@
 
 In training both players move. Here the last weights of each run's classifier (not their average) are held fixed, an
 attacker is fitted to them from its hand-designed start for many steps, and compared on held-out images, all from the
-same random starts: the attack as it starts, as the run has learned it, as it is after fitting, and PGD.
-"""
+same random starts: the attack as it starts, as the run has learned it, as it is after fitting, and PGD."""
 
 import copy
 import json

@@ -1,8 +1,7 @@
 """How long a comparison of many runs takes: python benchmarks/comparison_speed.py [--runs 100]
 
 Writes runs of 1M steps as `train_gail.py` logs them (one row of 34 figures a round of 2048 steps), half of them as our
-folders and half as TensorBoard event files alone, and compares them.
-"""
+folders and half as TensorBoard event files alone, and compares them."""
 
 import json
 import subprocess

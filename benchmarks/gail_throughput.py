@@ -1,8 +1,7 @@
 """What imitation costs beside plain PPO: python benchmarks/gail_throughput.py [--device cpu]
 
 Environment steps per second of plain PPO on the true reward, GAIL with Adam and L2L-GAIL, with the same PPO settings,
-environments and one thread, in turns within one process. Only the ratios mean something beyond this machine.
-"""
+environments and one thread, in turns within one process. Only the ratios mean something beyond this machine."""
 
 import time
 from dataclasses import dataclass, replace

@@ -1,8 +1,7 @@
 """Make records of finished runs: python benchmarks/record.py runs/gail
 
 FOLDER/EXPERIMENT/RUN goes into docs/results/KIND/EXPERIMENT.json, in place of a run with the same settings; the others
-stay. With --diagnosis NAME the folder is one run, of which scripts/diagnose.py has drawn RUN/diagnosis.
-"""
+stay. With --diagnosis NAME the folder is one run, of which scripts/diagnose.py has drawn RUN/diagnosis."""
 
 import json
 import shlex

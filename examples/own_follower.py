@@ -1,7 +1,6 @@
 """A follower of your own for GAIL: one class, one row in the table, and every command knows it.
 
-python examples/own_follower.py --env HalfCheetah-v4 --follower momentum
-"""
+python examples/own_follower.py --env HalfCheetah-v4 --follower momentum"""
 
 import torch
 

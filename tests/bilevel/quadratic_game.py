@@ -1,8 +1,7 @@
 """A leader–follower game whose every derivative is known in closed form.
 
 The follower minimises ½ wᵀA w − wᵀB θ; the leader minimises ½|w − t|² + ½|θ|² over θ. The best response is w* = A⁻¹B θ,
-and the true hypergradient is θ + BᵀA⁻¹(w* − t).
-"""
+and the true hypergradient is θ + BᵀA⁻¹(w* − t)."""
 
 import torch
 from torch import Tensor

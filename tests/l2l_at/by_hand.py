@@ -67,8 +67,7 @@ def losses(model, batch, delta):
 def compare(method, model, batch, delta_by_hand, loss_name):
     """The answer of a method, and its gradient, beside one by hand; both begin from the same seed.
 
-    Where the model has batch normalisation, an attack in the wrong mode gives another answer.
-    """
+    Where the model has batch normalisation, an attack in the wrong mode gives another answer."""
     twin = copy.deepcopy(model)
     torch.manual_seed(5)
     answer = precise(method).loss(model, batch)

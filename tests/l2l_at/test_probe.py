@@ -91,8 +91,7 @@ def trained(folder, method):
 def test_curves_are_those_that_their_titles_name(tmp_path):
     """Each logged figure has a value of its own here, so that a title over another figure would show.
 
-    And what was trained on a GPU is diagnosed without one.
-    """
+    And what was trained on a GPU is diagnosed without one."""
     folder = trained(tmp_path / "run", "l2l")
     config = folder / "config.yaml"
     config.write_text(config.read_text().replace("device: auto", "device: cuda"))
