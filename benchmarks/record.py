@@ -24,17 +24,20 @@ CURVES = {
     "gail": {"rollout/ep_rew_mean": 100}
     | dict.fromkeys(
         (
-            "disc/disc_acc",
-            "disc/heldout_acc",
-            "disc/heldout_loss",
-            "disc/logit_std",
-            "follower/rate",
-            "follower/log_rate",
+            "train_disc/acc",
+            "train_disc/heldout_acc",
+            "train_disc/heldout_loss",
+            "train_disc/logit_std",
+            "train_follower/rate",
+            "train_follower/log_rate",
         ),
         34,
     ),
     "at": {"robust/pgd10": 60}
-    | dict.fromkeys(("train/loss", "robust/clean", "train/fgsm", "train/pgd10", "follower/strength"), 20),
+    | dict.fromkeys(
+        ("train_classifier/loss", "robust/clean", "robust/train_fgsm", "robust/train_pgd10", "train_attacker/strength"),
+        20,
+    ),
 }
 ALARM = "robust/collapsed"
 

@@ -25,7 +25,7 @@ PATHS = {
     "late": "curve late_fall",
     "final": "curve final",
     "drawdown": "curve drawdown_cvar",
-    "log_rate": "curves.follower/log_rate",
+    "log_rate": "curves.train_follower/log_rate",
     "steepness": "curves.discriminator/steepness at 100000",
     "slope": "curves.discriminator/slope at 100000",
     "velocity": "curves.discriminator/velocity at 200000",

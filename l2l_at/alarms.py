@@ -21,7 +21,7 @@ class CollapseAlarm:
 
     def __call__(self, figures: dict[str, float]) -> bool:
         """Whether the figures of `probe.follower_figures`, after those of all earlier calls, show a collapse."""
-        one, ten = figures["train/fgsm"], figures["train/pgd10"]
+        one, ten = figures["robust/train_fgsm"], figures["robust/train_pgd10"]
         self.best = max(self.best, ten)
         lost = self.best - ten > self.drop
         illusion = one - ten > self.gap and (ten < one / 2 or lost)
@@ -31,8 +31,9 @@ class CollapseAlarm:
 
 def alarm_message(epoch: float, figures: dict[str, float]) -> str:
     """What is said when the alarm is first raised."""
+    one, ten = figures["robust/train_fgsm"], figures["robust/train_pgd10"]
     return (
         f"ALARM: catastrophic overfitting at epoch {epoch:.0f}: on training images the classifier withstands one step "
-        f"({figures['train/fgsm']:.0%}) but not ten ({figures['train/pgd10']:.0%}). Its robustness is an illusion; try "
-        "more steps, a smaller radius or another method."
+        f"({one:.0%}) but not ten ({ten:.0%}). Its robustness is an illusion; try more steps, a smaller radius or "
+        "another method."
     )

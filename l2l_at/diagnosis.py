@@ -20,9 +20,9 @@ CURVES = {
     "strength": (
         "the training attack's share",
         {
-            "of PGD-10's loss": "follower/strength",
-            "of what PGD-10 adds to the loss": "follower/gain",
-            "of the radius": "follower/norm",
+            "of PGD-10's loss": "train_attacker/strength",
+            "of what PGD-10 adds to the loss": "train_attacker/gain",
+            "of the radius": "train_attacker/norm",
         },
     ),
     "accuracy": (
@@ -30,8 +30,8 @@ CURVES = {
         {
             "held out, clean": "robust/clean",
             "held out, PGD-10": "robust/pgd10",
-            "training, one step": "train/fgsm",
-            "training, PGD-10": "train/pgd10",
+            "training, one step": "robust/train_fgsm",
+            "training, PGD-10": "robust/train_pgd10",
         },
     ),
 }

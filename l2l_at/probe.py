@@ -41,14 +41,14 @@ def follower_figures(model: nn.Module, follower: Follower, batch: Batch) -> dict
         with torch.no_grad():
             clean, reached, reference = (float(cross_entropy(model(images + d), labels)) for d in (0 * own, own, pgd))
         figures = {
-            "train/fgsm": accuracy(model, images + sign, labels),
-            "train/pgd10": accuracy(model, images + pgd, labels),
+            "robust/train_fgsm": accuracy(model, images + sign, labels),
+            "robust/train_pgd10": accuracy(model, images + pgd, labels),
         }
         if own.count_nonzero():
             figures |= {
-                "follower/strength": reached / reference if reference > 0 else float("nan"),
-                "follower/gain": (reached - clean) / (reference - clean) if reference > clean else float("nan"),
-                "follower/norm": float(threat.size(own).mean()) / threat.radius,
+                "train_attacker/strength": reached / reference if reference > 0 else float("nan"),
+                "train_attacker/gain": (reached - clean) / (reference - clean) if reference > clean else float("nan"),
+                "train_attacker/norm": float(threat.size(own).mean()) / threat.radius,
             }
     return figures
 

@@ -1,6 +1,7 @@
 """One adversarial-training run from its arguments to its report: folder, log, checkpoints, probes, export."""
 
 import math
+import shlex
 import sys
 import time
 from dataclasses import asdict, dataclass, field
@@ -17,14 +18,23 @@ from l2l_at.batches import Batch
 from l2l_at.config import ATConfig
 from l2l_at.datasets import Task
 from l2l_at.trainer import Trainer
-from l2l_experiment import checkpoint, metrics, provenance, settings
+from l2l_experiment import board, checkpoint, metrics, provenance, settings
 from l2l_experiment.errors import Diverged
 from l2l_experiment.files import plain
 from l2l_experiment.interrupt import StopRequest
 from l2l_experiment.run import Run, default_folder
 from l2l_experiment.settings import Count
+from l2l_experiment.stability import Running
 
 KIND = "at"  # of such a run, in its record
+STEADY = ("stability/drawdown", "stability/spread", "stability/worst_change")
+FINAL = ("grade/autoattack", "grade/clean", "robust/pgd10", "robust/clean", *STEADY)  # in TensorBoard's HParams table
+CHARTS = {  # in its Custom Scalars tab
+    "return": {"held out": ["robust/clean", "robust/pgd10"], "training": ["robust/train_fgsm", "robust/train_pgd10"]},
+    "stability": {tag.removeprefix("stability/"): [tag] for tag in STEADY},
+    "classifier": {"loss": ["train_classifier/loss"], "learning rate": ["train_classifier/learning_rate"]},
+    "attacker": {"strength and gain beside PGD-10": ["train_attacker/strength", "train_attacker/gain"]},
+}
 
 
 @dataclass(frozen=True)
@@ -92,7 +102,8 @@ def train(args: TrainArgs, resumed: Run | None = None) -> Run:
         parallel.leave()
         if not finished:
             run.update(status="interrupted", steps=trainer.step_count)
-            print(f"Saved at step {trainer.step_count:,} of {trainer.total:,}. Continue with --resume {run.folder}")
+            told = shlex.join(["python", "scripts/train_at.py", "--resume", str(run.folder)])
+            print(f"Saved at step {trainer.step_count:,} of {trainer.total:,}. Continue with: {told}")
             return run
         return session.finish()
 
@@ -116,6 +127,7 @@ class Session:
         rows = torch.arange(min(256, len(task.train)), device=trainer.device)
         self.fixed = Batch(*trainer.batches.images.take(rows), rows)
         self.alarm = alarms.CollapseAlarm()
+        self.stability = Running(block=1, window=10)  # in probes
         self.best: dict[str, float] = {}
         self.sums: dict[str, tuple[Any, int]] = {}  # of the figures of this epoch's steps, and their number
         self.seconds = 0.0  # of training alone: no probe, no saving
@@ -126,10 +138,14 @@ class Session:
         trainer, every, stopped = self.trainer, self.trainer.batches.per_epoch, False
         after, purged = (trainer.step_count, trainer.step_count + 1) if goes_on else (None, None)
         with (
-            SummaryWriter(str(self.run.folder), purge_step=purged) as board,
+            SummaryWriter(str(self.run.folder), purge_step=purged) as shown,
             metrics.JsonLines(self.run.folder / metrics.METRICS, after=after) as rows,
             tqdm(total=trainer.total, initial=trainer.step_count, unit=" steps", mininterval=1.0) as bar,
         ):
+            if not goes_on:
+                config = settings.plain(self.args)
+                known = config.pop("settings") | config
+                board.describe(shown, command=self.run.record["command"], settings=known, figures=FINAL, charts=CHARTS)
             started = time.monotonic()
             while parallel.of_first(trainer.step_count < trainer.total and not (stopped or self.gives_up)):
                 for name, value in trainer.step().items():
@@ -147,17 +163,17 @@ class Session:
                     self.diverged("a weight of the classifier is NaN or infinite")
                 if step % every == 0:
                     figures = {name: float(total) / count for name, (total, count) in self.sums.items()}
-                    figures["train/learning_rate"] = trainer.optimizer.param_groups[0]["lr"]
+                    figures["train_classifier/learning_rate"] = trainer.optimizer.param_groups[0]["lr"]
                     figures[metrics.SECONDS] = self.seconds
                     if epoch % self.args.probe_every == 0 or ending:
-                        figures |= self.measure(board)
+                        figures |= self.measure(shown)
                         found = f"clean {figures['robust/clean']:.1%}, PGD-10 {figures['robust/pgd10']:.1%}"
                         bar.set_postfix_str(found, refresh=False)
                     for name, value in figures.items():
-                        board.add_scalar(name, value, step)
+                        shown.add_scalar(name, value, step)
                     rows.write(step, figures)
                     self.sums = {}
-                    if not math.isfinite(figures["train/loss"]):
+                    if not math.isfinite(figures["train_classifier/loss"]):
                         self.diverged("the mean loss of an epoch is NaN or infinite")
                 if stop.requested or ending or epoch % self.args.checkpoint_every == 0 or self.gives_up:
                     checkpoint.save(self.run.folder, self.state_dict(), step)
@@ -180,11 +196,12 @@ class Session:
         """Whether the run ends here because its robustness collapsed."""
         return self.args.stop_on_collapse and self.collapsed_at is not None
 
-    def measure(self, board: SummaryWriter) -> dict[str, float]:
+    def measure(self, shown: SummaryWriter) -> dict[str, float]:
         """Held-out accuracy, the attacker's strength, the alarm, a picture; keeps the best classifier so far."""
         trainer = self.trainer
         held_out = probe.robust_accuracy(trainer.evaluated, self.held_out, trainer.config.threat)
         figures = {f"robust/{name}": value for name, value in held_out.items()}
+        figures |= {f"stability/{name}": value for name, value in self.stability.add([held_out["pgd10"]]).items()}
         figures |= probe.follower_figures(trainer.model, trainer.method.follower, self.fixed)
         collapsed = trainer.method.defends and self.alarm(figures)
         if collapsed and self.collapsed_at is None:
@@ -192,7 +209,7 @@ class Session:
             print(f"\n{alarms.alarm_message(trainer.epoch, figures)}", file=sys.stderr)
         figures["robust/collapsed"] = float(collapsed)
         drawn = probe.picture(trainer.batch.images, trainer.delta, trainer.config.threat.radius)
-        board.add_image("images", drawn, trainer.step_count)
+        shown.add_image("images", drawn, trainer.step_count)
         chosen = {"pgd10": held_out["pgd10"], "clean": held_out["clean"]}
         if not self.best or tuple(chosen.values()) >= (self.best["pgd10"], self.best["clean"]):
             self.best = chosen | {"epoch": trainer.epoch}
@@ -230,8 +247,8 @@ class Session:
         result = {
             "best": self.best,
             "last": chosen,
-            "strength": last.get("follower/strength"),
-            "gain": last.get("follower/gain"),
+            "strength": last.get("train_attacker/strength"),
+            "gain": last.get("train_attacker/gain"),
             "collapsed_at": self.collapsed_at,
             "skipped_fits": self.trainer.method.follower.skipped,
             "training_seconds": self.seconds,
@@ -246,13 +263,29 @@ class Session:
             where = {"data_dir": self.args.data_dir, "device": self.trainer.device}
             grade = grade_folder(self.run.folder, tier=self.args.tier, images=images, **where)
             self.run.update(result=result | {"grade": grade})
+            self.log_grade(grade)
         self.run.update(status="finished")  # last: a run whose grading was cut off is resumed, and then graded
         return self.run
+
+    def log_grade(self, grade: dict[str, Any]) -> None:
+        """Log the accuracies of a grade at the step where training ended."""
+        found = {
+            "clean": grade["clean"],
+            **grade["attacks"],
+            "autoattack": grade["autoattack"],
+            "robust": grade["robust"],
+        }
+        figures = {f"grade/{name}": value for name, value in found.items()}
+        with SummaryWriter(str(self.run.folder)) as shown, metrics.JsonLines(self.run.folder / metrics.METRICS) as rows:
+            for name, value in figures.items():
+                shown.add_scalar(name, value, self.trainer.step_count)
+            rows.write(self.trainer.step_count, figures)
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "trainer": self.trainer.state_dict(),
             "alarm": asdict(self.alarm),
+            "stability": self.stability.state_dict(),
             "best": self.best,
             "seconds": self.seconds,
             "collapsed_at": self.collapsed_at,
@@ -262,6 +295,7 @@ class Session:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.trainer.load_state_dict(state["trainer"])
         self.alarm = alarms.CollapseAlarm(**state["alarm"])
+        self.stability.load_state_dict(state["stability"])
         self.best, self.seconds, self.collapsed_at = state["best"], state["seconds"], state["collapsed_at"]
         self.sums = {name: (total, count) for name, (total, count) in state["sums"].items()}
         # A classifier exported after this checkpoint belongs to a future that was given up: the next one replaces it.

@@ -80,7 +80,9 @@ class Trainer:
         if self.average is not None and self.averages_now():
             self.average.update_parameters(self.model)
         self.delta = answer.delta
-        return {"train/loss": answer.loss.detach()} | {f"follower/{name}": value for name, value in learned.items()}
+        return {"train_classifier/loss": answer.loss.detach()} | {
+            f"train_attacker/{name}": value for name, value in learned.items()
+        }
 
     def against_weights_too(self, batch: Batch) -> Answer:
         """The classifier's step under adversarial weight perturbation; the answer is that of the unperturbed weights.

@@ -126,10 +126,9 @@ def _rows(folder: Path, unfinished: bool, end: float | None) -> Callable[[str], 
         told = f"ends at step {steps[-1]:.0f}, though the run made {end:.0f}"
     if told and not unfinished:
         raise UserError(f"{folder}: its log {told}; restore {metrics.METRICS}, or add --unfinished")
-    before = last = 0.0
-    clocked = []
+    before, last, clocked = 0.0, np.nan, []
     for row in rows:
-        now = row.get(metrics.SECONDS, np.nan)
+        now = row.get(metrics.SECONDS, last)  # what an evaluation logs has no clock of its own
         if now < last:
             before += last
         last = now if np.isfinite(now) else last

@@ -48,12 +48,19 @@ class JsonLines(AbstractContextManager):
 
 
 def read(path: Path | str, *, whole: bool = True) -> list[dict[str, Any]]:
-    """The rows that `JsonLines` wrote, null as NaN; a cut-off last line is passed over.
+    """The rows that `JsonLines` wrote, null as NaN; a cut-off last line is passed over. Of rows in a row with one step
+    and other figures (a round's and an evaluation's) one is made.
 
     UserError if a row is damaged; or, unless the file is to be `whole`, the rows before it."""
     if not Path(path).is_file():
         raise UserError(f"there is no file {path}; name a run's {METRICS}")
-    return [row for _, row in _rows(Path(path), whole)]
+    rows: list[dict[str, Any]] = []
+    for _, row in _rows(Path(path), whole):
+        if rows and rows[-1]["step"] == row["step"] and rows[-1].keys() & row.keys() == {"step"}:
+            rows[-1] |= row
+        else:
+            rows.append(row)
+    return rows
 
 
 def curves_of(rows: Sequence[Mapping[str, float]], tags: Mapping[str, str]) -> dict[str, np.ndarray]:

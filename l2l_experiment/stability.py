@@ -9,7 +9,8 @@ A curve is an array of n values on an even grid of steps (`on_grid`). Higher val
 lower tail, so that a larger (less negative) one is better. Dispersions and falls are non-negative, smaller is better.
 """
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.stats
@@ -27,6 +28,45 @@ class Fall(NamedTuple):
 
     absolute: float
     relative: float
+
+
+class Running:
+    """How steady a curve has been so far, for the log of a run that is still going on.
+
+    A level is the mean of `block` values in a row, and `window` is how many values are looked back on. Values that are
+    NaN or infinite are left out."""
+
+    def __init__(self, *, block: int, window: int) -> None:
+        self.block, self.window = block, window
+        self.recent: list[float] = []
+        self.best: float | None = None
+
+    def add(self, values: Iterable[float]) -> dict[str, float]:
+        """Take in new values; the figures after the last one, those that there are values enough for.
+
+        `drawdown`: the level minus the best one so far, at most 0. `spread`: the interquartile range of the window.
+        `worst_change`: the smallest difference, within the window, of a level and the one a block before."""
+        for value in np.asarray(list(values), dtype=np.float64):
+            if np.isfinite(value):
+                self.recent = [*self.recent, float(value)][-self.window :]
+                if len(self.recent) >= self.block:
+                    level = float(np.mean(self.recent[-self.block :]))
+                    self.best = level if self.best is None else max(self.best, level)
+        if self.best is None:
+            return {}
+        found = {"drawdown": float(np.mean(self.recent[-self.block :])) - self.best}
+        if len(self.recent) > self.block:
+            found["spread"] = float(scipy.stats.iqr(self.recent))
+        if len(self.recent) >= 2 * self.block:
+            levels = np.convolve(self.recent, np.full(self.block, 1 / self.block), mode="valid")
+            found["worst_change"] = float((levels[self.block :] - levels[: -self.block]).min())
+        return found
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"recent": self.recent, "best": self.best}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.recent, self.best = list(state["recent"]), state["best"]
 
 
 def cvar(values: ArrayLike, alpha: float = ALPHA) -> float:

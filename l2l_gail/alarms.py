@@ -22,7 +22,7 @@ class Trouble(NamedTuple):
 TROUBLES = {
     # Where a rule has driven the discriminator's weights to zero, no gradient leads back.
     "flat_since": Trouble(
-        "disc/logit_std",
+        "train_disc/logit_std",
         FLAT,
         "the discriminator has said the same of all transitions: the reward is constant and teaches nothing. "
         "More --gradient-penalty or another --disc-learning-rate may help.",
@@ -30,10 +30,10 @@ TROUBLES = {
     ),
     # A learned rule may lower its own rate until the discriminator no longer moves.
     "wrong_since": Trouble(
-        "disc/disc_acc",
+        "train_disc/acc",
         WRONG,
         "the discriminator has taken most demonstrations for the policy's, or the policy's transitions for "
-        "demonstrations: it rewards being unlike them. If follower/log_rate is far below 0, the learned "
+        "demonstrations: it rewards being unlike them. If train_follower/log_rate is far below 0, the learned "
         "rule has stopped: --gradient-penalty 1 or a --log-rate-limit may help.",
         "the discriminator was wrong about most transitions: a reward for being unlike the demonstrations",
     ),

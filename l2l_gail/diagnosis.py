@@ -22,15 +22,18 @@ CURVES: dict[str, tuple[str, dict[str, str]]] = {
     "discriminator": (
         "accuracy before each round's update, mean over {} rounds",
         {
-            "demonstrations": "disc/disc_acc_expert",
-            "other demonstrations": "disc/heldout_acc",
-            "policy": "disc/disc_acc_gen",
+            "demonstrations": "train_disc/acc_expert",
+            "other demonstrations": "train_disc/heldout_acc",
+            "policy": "train_disc/acc_gen",
         },
     ),
-    "reward": ("standard deviation over a rollout", {"learned reward": "reward/std", "logits": "disc/logit_std"}),
+    "reward": (
+        "standard deviation over a rollout",
+        {"learned reward": "train_reward/std", "logits": "train_disc/logit_std"},
+    ),
     "step": (
         "length of the last step of a round over Adam's, log10",
-        {"learned rule": "follower/step_over_adam", "its log rate alone": "follower/log_rate"},
+        {"learned rule": "train_follower/step_over_adam", "its log rate alone": "train_follower/log_rate"},
     ),
 }
 CHANCE = 2 * math.log(2)  # loss of a discriminator that answers one half to everything

@@ -19,6 +19,7 @@ from l2l_experiment import checkpoint, devices, randomness, settings
 from l2l_experiment.errors import UserError
 from l2l_experiment.files import read_mapping, write_atomically
 from l2l_experiment.run import CONFIG
+from l2l_experiment.stability import Running
 from l2l_gail import cloning
 from l2l_gail.config import GAILConfig, tuned
 from l2l_gail.demonstrations import Demonstrations, load_demonstrations
@@ -45,7 +46,8 @@ class GAIL:
     `leader`, `discriminator`, `follower`: objects in place of those that the settings name. A leader brings the
     environments of its algorithm; a discriminator answers transitions of shape (n, inputs) with logits of shape (n,);
     a follower is an object, or a function of discriminator and settings that makes one.
-    `monitor`: other demonstrations of the same expert, on which the discriminator is only measured (`disc/heldout_*`).
+    `monitor`: other demonstrations of the same expert, on which the discriminator is only measured
+    (`train_disc/heldout_*`).
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class GAIL:
         self.filter: MixtureFilter | None = None
         self.replay: list[Transitions] = []
         self.figures: dict[str, float] = {}
+        self.stability = Running(block=10, window=100)  # in episodes
         self.bc_loss: float | None = None  # of behaviour cloning at its end, if it came first
         self.on_round: Callable[[GAIL], None] | None = None
         if demonstrations is not None:
@@ -191,6 +194,7 @@ class GAIL:
             "generator": self.generator.get_state(),
             "demonstrations": None if self.filter is None else self.train_expert.fingerprint(),
             "bc_loss": self.bc_loss,
+            "stability": self.stability.state_dict(),
             "rng": randomness.state_dict(),
         }
 
@@ -211,6 +215,7 @@ class GAIL:
             self.replay = [Transitions(*parts) for parts in tree["replay"]]
             self.generator.set_state(tree["generator"])
             self.bc_loss = tree["bc_loss"]
+            self.stability.load_state_dict(tree["stability"])
             exact = self.leader.load_state_dict(tree["leader"])
         except (KeyError, RuntimeError, ValueError, TypeError) as error:
             raise UserError(
@@ -261,21 +266,23 @@ class GAIL:
             self.discriminator.refresh()
         train, fresh = self.inputs(self.train_expert), self.inputs(transitions)
         thinned = train[:: -(-len(train) // MOST_MEASURED)]
-        figures = {f"disc/{key}": value for key, value in health(self.discriminator, thinned, fresh).items()}
+        figures = {f"train_disc/{key}": value for key, value in health(self.discriminator, thinned, fresh).items()}
         if self.monitored is not None:
             other = health(self.discriminator, self.inputs(self.monitored), fresh)
-            figures |= {"disc/heldout_loss": other["disc_loss"], "disc/heldout_acc": other["disc_acc_expert"]}
+            figures |= {"train_disc/heldout_loss": other["loss"], "train_disc/heldout_acc": other["acc_expert"]}
         answer = self.follower.answer(self.objectives(recent), progress)
+        figures |= {f"train_follower/{key}": value for key, value in answer.items()}
+        steady = self.stability.add(self.leader.returns)
         self.figures = {}
-        self._log(figures | {f"follower/{key}": value for key, value in answer.items()})
+        self._log(figures | {f"stability/{key}": value for key, value in steady.items()})
 
     @torch.no_grad()
     def reward(self, transitions: Transitions) -> np.ndarray:
         """Called by the leader: the learned reward by the discriminator as it is now, shape (n,)."""
         logits = self.discriminator(self.inputs(transitions))
         learned = reward(logits, self.config.reward).cpu().numpy()
-        figures = {"reward/mean": float(learned.mean()), "reward/std": float(learned.std())}
-        self._log(figures | {"disc/logit_std": float(logits.std())})
+        figures = {"train_reward/mean": float(learned.mean()), "train_reward/std": float(learned.std())}
+        self._log(figures | {"train_disc/logit_std": float(logits.std())})
         return learned
 
     def _log(self, figures: dict[str, float]) -> None:

@@ -72,10 +72,10 @@ def health(discriminator: nn.Module, expert: Tensor, policy: Tensor) -> dict[str
     loss = F.softplus(-on_expert).mean() + F.softplus(on_policy).mean()
     accuracy_expert, accuracy_policy = (on_expert > 0).float().mean(), (on_policy <= 0).float().mean()
     return {
-        "disc_loss": float(loss),
-        "disc_acc": float(0.5 * (accuracy_expert + accuracy_policy)),
-        "disc_acc_expert": float(accuracy_expert),
-        "disc_acc_gen": float(accuracy_policy),
-        "disc_entropy": float(bernoulli_entropy(torch.cat([on_expert, on_policy])).mean()),
+        "loss": float(loss),
+        "acc": float(0.5 * (accuracy_expert + accuracy_policy)),
+        "acc_expert": float(accuracy_expert),
+        "acc_gen": float(accuracy_policy),
+        "entropy": float(bernoulli_entropy(torch.cat([on_expert, on_policy])).mean()),
         "logit_gap": float(on_expert.mean() - on_policy.mean()),
     }

@@ -1,5 +1,6 @@
 """One GAIL run from settings to report: folder, logs, checkpoints, progress bar, evaluation."""
 
+import shlex
 import sys
 import time
 from dataclasses import dataclass, field, replace
@@ -12,18 +13,34 @@ from stable_baselines3.common.logger import KVWriter, Logger, TensorBoardOutputF
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from l2l_experiment import checkpoint, metrics, settings
+from l2l_experiment import board, checkpoint, metrics, settings
 from l2l_experiment.errors import Diverged, UserError
 from l2l_experiment.interrupt import StopRequest
 from l2l_experiment.run import Run, default_folder
 from l2l_experiment.settings import Count, Natural, check
-from l2l_gail import alarms, report
+from l2l_gail import alarms, evaluation, report
 from l2l_gail.config import GAILConfig
 from l2l_gail.demonstrations import Demonstrations, load_demonstrations
 from l2l_gail.environments import Environment
 from l2l_gail.gail import GAIL
 
 KIND = "gail"
+MOST_EVALUATED = 5  # episodes, while training
+STEADY = ("stability/drawdown", "stability/spread", "stability/worst_change")
+FINAL = ("eval/return", "eval/percent_of_expert", "rollout/ep_rew_mean", *STEADY)  # in TensorBoard's HParams table
+CHARTS = {  # in its Custom Scalars tab
+    "return": {"training": ["rollout/ep_rew_mean"], "deterministic policy": ["eval/return"]},
+    "stability": {tag.removeprefix("stability/"): [tag] for tag in STEADY},
+    "discriminator": {
+        "accuracy": ["train_disc/acc", "train_disc/heldout_acc"],
+        "loss": ["train_disc/loss", "train_disc/heldout_loss"],
+        "spread of reward and logits": ["train_reward/std", "train_disc/logit_std"],
+    },
+    "follower": {
+        "learning rate": ["train_follower/rate"],
+        "length of a round's update": ["train_follower/update_norm"],
+    },
+}
 BAR = {"unit": " steps", "unit_scale": True, "mininterval": 1.0, "smoothing": 0.05}  # steps/s and ETA
 
 
@@ -40,7 +57,8 @@ class TrainArgs:
     resume: Path | None = None  # Continue the run in this folder; beside it only --steps, --device, --demos, --threads
     checkpoint_every: Count = 20  # Rounds between two checkpoints
     follower_from: Path | None = None  # Start with the learned follower of this run (see also --freeze-follower)
-    eval_episodes: Count = 20  # Episodes of the evaluation at the end
+    eval_every: Natural = 100_000  # Steps between evaluations of the deterministic policy while training; 0: none
+    eval_episodes: Count = 20  # Episodes of the evaluation at the end; of those before it at most 5
     threads: Count = 1  # CPU threads of torch; one is fastest with networks this small
 
     def __post_init__(self) -> None:
@@ -63,7 +81,7 @@ def train(args: TrainArgs, resumed: Run | None = None) -> Run:
         source = args.follower_from and args.follower_from.resolve()
         stored = replace(args, settings=config, demos=demos, follower_from=source)
         run = Run.create(folder, kind=KIND, config=settings.plain(stored))
-        gail.set_logger(make_logger(run.folder))
+        gail.set_logger(make_logger(run))
     with run.held():
         if resumed is not None:
             go_on(gail, run, args)
@@ -71,11 +89,12 @@ def train(args: TrainArgs, resumed: Run | None = None) -> Run:
         started = time.monotonic()
         with StopRequest() as stop, tqdm(total=args.steps, initial=gail.num_timesteps, **BAR) as bar:
             finished = learn(gail, run, args, stop, bar)
-        gail.leader.algorithm.logger.close()
         run.update(training_seconds=run.record.get("training_seconds", 0.0) + time.monotonic() - started)
         if not finished:
             run.update(status="interrupted", steps=gail.num_timesteps)
-            print(f"Saved at step {gail.num_timesteps:,}. Continue with --resume {run.folder}")
+            gail.leader.algorithm.logger.close()
+            told = shlex.join(["python", "scripts/train_gail.py", "--resume", str(run.folder)])
+            print(f"Saved at step {gail.num_timesteps:,}. Continue with: {told}")
             return run
         return finish(gail, run, args, demonstrations)
 
@@ -85,14 +104,14 @@ def go_on(gail: GAIL, run: Run, args: TrainArgs) -> None:
     if run.saved_nothing():
         carry_follower(gail, args.follower_from)
         print(f"{run.folder} was stopped before it saved a checkpoint; it starts over")
-        gail.set_logger(make_logger(run.folder, after=-1))  # nothing of them is kept
+        gail.set_logger(make_logger(run, after=-1))  # nothing of them is kept
         run.resumed(0, target_steps=args.steps)
         return
     gail.load_state_dict(checkpoint.latest(run.folder))  # first: a checkpoint that does not fit leaves the logs alone
     done = gail.num_timesteps
     if done >= args.steps + gail.leader.round_size:
         raise UserError(f"{run.folder} has made {done:,} steps already, more than --steps {args.steps:,}")
-    gail.set_logger(make_logger(run.folder, after=done))
+    gail.set_logger(make_logger(run, after=done))
     run.record.pop("result", None)  # of a finished run that is extended: no longer that of this folder
     run.resumed(done, target_steps=args.steps)
 
@@ -104,12 +123,18 @@ class _Stopped(Exception):
 def learn(gail: GAIL, run: Run, args: TrainArgs, stop: StopRequest, bar: tqdm) -> bool:
     """Train to the end, with checkpoints; False if asked to stop before."""
     every, saved, alarm = args.checkpoint_every * gail.leader.round_size, -1, alarms.Alarm()
+    evaluations = gail.num_timesteps // max(args.eval_every, 1)
 
     def on_round(gail: GAIL) -> None:
-        nonlocal saved
+        nonlocal saved, evaluations
         step = gail.num_timesteps
         show(bar, gail)
         alarm(gail.figures)
+        if args.eval_every and step // args.eval_every > evaluations and step < args.steps:
+            evaluations = step // args.eval_every
+            few = min(args.eval_episodes, MOST_EVALUATED)
+            found = evaluation.returns(gail.leader.algorithm, gail.env, episodes=few, filter_of=gail.envs)
+            log_evaluation(gail, float(found.mean()))
         if step != saved and (step % every == 0 or step >= args.steps or stop.requested):
             gail.save(run.folder)
             saved = step
@@ -127,6 +152,14 @@ def learn(gail: GAIL, run: Run, args: TrainArgs, stop: StopRequest, bar: tqdm) -
     return True
 
 
+def log_evaluation(gail: GAIL, mean: float) -> None:
+    """Log the mean true return of the deterministic policy at the step where the run is."""
+    share = evaluation.percent(mean, gail.demonstrations.mean_return)
+    figures = {"eval/return": mean} | ({} if share is None else {"eval/percent_of_expert": share})
+    for output in gail.leader.algorithm.logger.output_formats:  # not with what is waiting to be logged a round later
+        output.write(figures, dict.fromkeys(figures, ()), gail.num_timesteps)
+
+
 def finish(gail: GAIL, run: Run, args: TrainArgs, demonstrations: Demonstrations) -> Run:
     """Export the policy, evaluate it, write the result and print the report."""
     gail.leader.algorithm.save(run.folder / "policy.zip")
@@ -135,6 +168,8 @@ def finish(gail: GAIL, run: Run, args: TrainArgs, demonstrations: Demonstrations
     gail.envs.training = was
     print(f"Evaluating {args.eval_episodes} deterministic episodes ...", file=sys.stderr)
     result = report.result(gail, demonstrations, run.folder, args.eval_episodes)
+    log_evaluation(gail, result["return"]["mean"])
+    gail.leader.algorithm.logger.close()
     run.update(status="finished", steps=gail.num_timesteps, result=result)
     print(report.text(result, run, gail))
     return run
@@ -186,15 +221,19 @@ class _Board(TensorBoardOutputFormat):
         self._is_closed = False
 
 
-def make_logger(folder: Path, *, after: int | None = None) -> Logger:
+def make_logger(run: Run, *, after: int | None = None) -> Logger:
     """TensorBoard and `metrics.jsonl` in the run's folder; a resumed run's go on `after` a step."""
-    return Logger(str(folder), [_Board(folder, after), _Rows(folder / metrics.METRICS, after)])
+    shown = _Board(run.folder, after)
+    if after is None or after < 0:
+        known = run.config["settings"] | {name: value for name, value in run.config.items() if name != "settings"}
+        board.describe(shown.writer, command=run.record["command"], settings=known, figures=FINAL, charts=CHARTS)
+    return Logger(str(run.folder), [shown, _Rows(run.folder / metrics.METRICS, after)])
 
 
 def show(bar: tqdm, gail: GAIL) -> None:
     """Bring the progress bar up to date: the true return and the discriminator's accuracy stand behind the steps."""
     bar.update(min(gail.num_timesteps, bar.total) - bar.n)
     episodes = gail.leader.algorithm.ep_info_buffer
-    if episodes and "disc/disc_acc" in gail.figures:
+    if episodes and "train_disc/acc" in gail.figures:
         mean = np.mean([episode["r"] for episode in episodes])
-        bar.set_postfix_str(f"return {mean:.0f}, D accuracy {gail.figures['disc/disc_acc']:.0%}", refresh=False)
+        bar.set_postfix_str(f"return {mean:.0f}, D accuracy {gail.figures['train_disc/acc']:.0%}", refresh=False)

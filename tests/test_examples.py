@@ -49,7 +49,7 @@ def test_own_follower_trains_resumes_and_is_diagnosed(tmp_path):
 
     own_follower.main(["--follower", "momentum", *SHORT, "--run-dir", "run"])
     own_follower.main(["--resume", "run", "--steps", "6144"])
-    compare.main(["run", "--tag", "disc/disc_acc", "--out", "comparison"])
+    compare.main(["run", "--tag", "train_disc/acc", "--out", "comparison"])
     assert "momentum" in yaml.safe_load(Path("run/config.yaml").read_text())["settings"]["follower"]
     diagnose.main(["run"])
     assert {path.stem for path in Path("run/diagnosis").glob("*.png")} >= {"discriminator", "strength"}

@@ -29,6 +29,7 @@ class Leader(Protocol):
     algorithm: BaseAlgorithm
     envs: VecNormalize
     round_size: int  # environment steps between two answers of the follower
+    returns: list[float]  # true returns of the episodes that ended in the last round; they are only monitored
 
     def learn(self, total_timesteps: int, game: Game, *, callback: MaybeCallback, reset_num_timesteps: bool) -> None:
         """Train for `total_timesteps` environment steps, rounded up to whole rounds."""

@@ -41,6 +41,7 @@ class PPOLeader:
         self.actions = Actions(envs.action_space, "the environment")
         self.scale = ReturnScale(envs.num_envs, algorithm.gamma) if normalize_reward else None
         self.round_size = algorithm.n_steps * envs.num_envs
+        self.returns: list[float] = []
 
     @classmethod
     def make(cls, envs: VecNormalize, config: GAILConfig, device: torch.device) -> "PPOLeader":
@@ -123,6 +124,7 @@ class _Recorder:
         self.observations = [self.envs.get_original_obs()]
         self.actions: list[np.ndarray] = []
         self.dones: list[np.ndarray] = []
+        self.returns: list[float] = []
         self.last: dict[tuple[int, int], np.ndarray] = {}  # an episode's last observation, by step and environment
         self.truncated: dict[tuple[int, int], np.ndarray] = {}  # those that a time limit cut off, standardised
 
@@ -132,6 +134,7 @@ class _Recorder:
         self.dones.append(dones)
         for index in np.flatnonzero(dones):
             at, info = (len(self.dones) - 1, int(index)), infos[index]
+            self.returns += [float(info["episode"]["r"])] if "episode" in info else []
             if info.get("last_observation") is not None:
                 self.last[at] = info["last_observation"]
                 if info.get("TimeLimit.truncated", False):
@@ -167,6 +170,7 @@ class _Relabel(BaseCallback):
 
     def _on_rollout_end(self) -> None:
         ppo, buffer, recorder = self.model, self.model.rollout_buffer, self.recorder
+        self.leader.returns = recorder.returns
         # The environment clips what the policy samples, and demonstrations hold what the environment saw.
         transitions = recorder.transitions(self.leader.actions.executed(buffer.actions))
         self.game.answer(transitions, min(1.0, ppo.num_timesteps / ppo._total_timesteps))  # the last round may exceed 1
@@ -174,7 +178,7 @@ class _Relabel(BaseCallback):
         rewards = self.game.reward(transitions).reshape(dones.shape)  # (steps, n_envs)
         rewards = rewards if scale is None else scale(rewards, dones)
         buffer.rewards[:] = rewards
-        self.logger.record("reward/scaled_mean", float(rewards.mean()))
+        self.logger.record("train_reward/scaled_mean", float(rewards.mean()))
         if recorder.truncated:  # gamma·V(last observation), which PPO had added to the rewards that are now replaced
             with torch.no_grad():
                 last, _ = ppo.policy.obs_to_tensor(np.array([*recorder.truncated.values()]))

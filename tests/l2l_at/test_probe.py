@@ -52,25 +52,25 @@ def test_figures_of_half_an_attack_on_a_linear_classifier():
         return float(torch.tensor(-2.0 * logit).exp().log1p())
 
     clean, half, whole = loss(0.05), loss(0.0), loss(-0.05)
-    assert figures["follower/norm"] == pytest.approx(0.5)
-    assert figures["follower/strength"] == pytest.approx(half / whole, rel=1e-5)
-    assert figures["follower/gain"] == pytest.approx((half - clean) / (whole - clean), rel=1e-4)
-    assert figures["train/fgsm"] == figures["train/pgd10"] == 0.0
-    assert follower_figures(Brightness(), HalfOfPGD(), Batch(x + 0.2, y))["train/fgsm"] == 1.0
+    assert figures["train_attacker/norm"] == pytest.approx(0.5)
+    assert figures["train_attacker/strength"] == pytest.approx(half / whole, rel=1e-5)
+    assert figures["train_attacker/gain"] == pytest.approx((half - clean) / (whole - clean), rel=1e-4)
+    assert figures["robust/train_fgsm"] == figures["robust/train_pgd10"] == 0.0
+    assert follower_figures(Brightness(), HalfOfPGD(), Batch(x + 0.2, y))["robust/train_fgsm"] == 1.0
 
 
 def test_the_alarm_by_its_rule():
     alarm = CollapseAlarm()
-    assert not alarm({"train/fgsm": 0.5, "train/pgd10": 0.4})
-    assert not alarm({"train/fgsm": 0.8, "train/pgd10": 0.7})
-    assert not alarm({"train/fgsm": 0.3, "train/pgd10": 0.25})  # both fell: unsteady, but no illusion
-    assert not alarm({"train/fgsm": 0.9, "train/pgd10": 0.6})
-    assert alarm({"train/fgsm": 0.9, "train/pgd10": 0.49})  # fell from 0.7 while one step is withstood
-    assert alarm({"train/fgsm": 0.3, "train/pgd10": 0.2})  # one step breaks it now, too: still collapsed
-    assert not alarm({"train/fgsm": 0.7, "train/pgd10": 0.55})  # and here it has come back
-    assert not alarm({"train/fgsm": 0.3, "train/pgd10": 0.2})
-    assert CollapseAlarm()({"train/fgsm": 0.9, "train/pgd10": 0.1})
-    assert not CollapseAlarm()({"train/fgsm": 0.15, "train/pgd10": 0.02})  # withstands nothing yet
+    assert not alarm({"robust/train_fgsm": 0.5, "robust/train_pgd10": 0.4})
+    assert not alarm({"robust/train_fgsm": 0.8, "robust/train_pgd10": 0.7})
+    assert not alarm({"robust/train_fgsm": 0.3, "robust/train_pgd10": 0.25})  # both fell: unsteady, but no illusion
+    assert not alarm({"robust/train_fgsm": 0.9, "robust/train_pgd10": 0.6})
+    assert alarm({"robust/train_fgsm": 0.9, "robust/train_pgd10": 0.49})  # fell from 0.7 while one step is withstood
+    assert alarm({"robust/train_fgsm": 0.3, "robust/train_pgd10": 0.2})  # one step breaks it now, too: still collapsed
+    assert not alarm({"robust/train_fgsm": 0.7, "robust/train_pgd10": 0.55})  # and here it has come back
+    assert not alarm({"robust/train_fgsm": 0.3, "robust/train_pgd10": 0.2})
+    assert CollapseAlarm()({"robust/train_fgsm": 0.9, "robust/train_pgd10": 0.1})
+    assert not CollapseAlarm()({"robust/train_fgsm": 0.15, "robust/train_pgd10": 0.02})  # withstands nothing yet
 
 
 def test_picture_has_three_rows():
@@ -95,10 +95,17 @@ def test_curves_are_those_that_their_titles_name(tmp_path):
     folder = trained(tmp_path / "run", "l2l")
     config = folder / "config.yaml"
     config.write_text(config.read_text().replace("device: auto", "device: cuda"))
-    tags = ("follower/strength", "follower/gain", "follower/norm", "robust/clean", "robust/pgd10", "train/fgsm")
+    tags = (
+        "train_attacker/strength",
+        "train_attacker/gain",
+        "train_attacker/norm",
+        "robust/clean",
+        "robust/pgd10",
+        "robust/train_fgsm",
+    )
     (folder / metrics.METRICS).unlink()
     with metrics.JsonLines(folder / metrics.METRICS) as rows:
-        rows.write(1, {tag: number for number, tag in enumerate((*tags, "train/pgd10"))})
+        rows.write(1, {tag: number for number, tag in enumerate((*tags, "robust/train_pgd10"))})
     drawn = diagnose(Run.open(folder, kind="at"))
     found = {name: {title: float(points[1][0]) for title, (points,) in drawn[name].curves.items()} for name in drawn}
     assert found["strength"] == {"of PGD-10's loss": 0, "of what PGD-10 adds to the loss": 1, "of the radius": 2}

@@ -64,7 +64,13 @@ def test_a_run_leaves_everything_behind(straight):
     result = record(straight)["result"]
     assert result["best"]["pgd10"] >= result["last"]["pgd10"]
     rows = metrics.read(straight / metrics.METRICS)
-    assert {"train/loss", "robust/clean", "robust/pgd10", "follower/strength", "follower/norm"} <= set(rows[-1])
+    assert {
+        "train_classifier/loss",
+        "robust/clean",
+        "robust/pgd10",
+        "train_attacker/strength",
+        "train_attacker/norm",
+    } <= set(rows[-1])
     assert [row["step"] for row in rows] == [2, 4]
     assert load_classifier(straight)(torch.rand(1, 1, 8, 8)).shape == (1, 10)
     card = json.loads((straight / "best" / "card.json").read_text())
@@ -137,7 +143,7 @@ def test_the_alarm_is_raised_and_stops(tmp_path, monkeypatch, capsys):
 def test_a_raised_alarm_stands_after_a_resume(tmp_path, monkeypatch):
     collapsing = [(0.8, 0.7), (0.9, 0.3), (0.4, 0.3)]  # the last raises no alarm by itself
     figures = iter([*collapsing, collapsing[-1]])
-    fake = lambda *_: dict(zip(("train/fgsm", "train/pgd10"), next(figures), strict=True))  # noqa: E731
+    fake = lambda *_: dict(zip(("robust/train_fgsm", "robust/train_pgd10"), next(figures), strict=True))  # noqa: E731
     monkeypatch.setattr(probe, "follower_figures", fake)
     folder = train(tmp_path / "run", "--epochs", "3", "--method", "pgd-2")
     forget_last_epoch(folder)
@@ -166,18 +172,25 @@ def test_a_run_is_graded_at_its_end(tmp_path, monkeypatch):
 
     def grade(folder, **how):
         asked.update(how, folder=folder)
-        return {"n": 7, "tier": how["tier"]}
+        return grade_of | {"tier": how["tier"]}
+
+    grade_of = {"n": 7, "clean": 0.9, "attacks": {"apgd-ce": 0.5}, "autoattack": 0.4, "robust": 0.3}
 
     monkeypatch.setattr(grading, "grade_folder", grade)
     folder = train(tmp_path / "run", "--method", "standard", "--grade", "standard", "--grade-images", "7")
     assert (asked["folder"], asked["tier"], asked["images"]) == (folder, "standard", 7)
-    assert (record(folder)["status"], record(folder)["result"]["grade"]) == ("finished", {"n": 7, "tier": "standard"})
+    assert record(folder)["status"] == "finished"
+    assert record(folder)["result"]["grade"] == grade_of | {"tier": "standard"}
+    last, shown = metrics.read(folder / metrics.METRICS)[-1], EventAccumulator(str(folder)).Reload()
+    for name, value in {"clean": 0.9, "apgd-ce": 0.5, "autoattack": 0.4, "robust": 0.3}.items():
+        assert last[f"grade/{name}"] == value
+        assert [event.step for event in shown.Scalars(f"grade/{name}")] == [last["step"]]
 
 
 def test_the_loss_of_an_epoch_is_its_steps_mean(tmp_path, monkeypatch):
     losses, step = iter([1.0, 4.0, 2.0, 2.5]), Trainer.step
-    monkeypatch.setattr(Trainer, "step", lambda self: step(self) | {"train/loss": next(losses)})
-    assert curve(train(tmp_path / "run", "--method", "standard"), "train/loss") == [2.5, 2.25]
+    monkeypatch.setattr(Trainer, "step", lambda self: step(self) | {"train_classifier/loss": next(losses)})
+    assert curve(train(tmp_path / "run", "--method", "standard"), "train_classifier/loss") == [2.5, 2.25]
 
 
 def test_a_run_that_diverges_says_so(tmp_path, capsys):

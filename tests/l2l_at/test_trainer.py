@@ -128,4 +128,4 @@ def test_every_method_learns_digits_as_before(name):
     trainer = Trainer(ATConfig(method=name, epochs=4, batch_size=64, learning_rate=0.3), load("digits", subset=256))
     for _ in range(14):
         figures = trainer.step()
-    assert float(figures["train/loss"]) == pytest.approx(expected[name], rel=0.05)
+    assert float(figures["train_classifier/loss"]) == pytest.approx(expected[name], rel=0.05)

@@ -19,7 +19,9 @@ def test_runs_of_different_lengths_are_compared_where_both_are(tmp_path):
     assert content["groups"]["b"]["figures"]["final"][0] == 2
     assert "| – |" in comparison.markdown(content)
     assert comparison.markdown({"tag": "robust/pgd10"} | content).startswith("Figure: `robust/pgd10`, our own attack")
-    assert comparison.markdown({"tag": "train/loss"} | content).startswith("Figure: `train/loss`, of which more is ")
+    assert comparison.markdown({"tag": "train_classifier/loss"} | content).startswith(
+        "Figure: `train_classifier/loss`, of which more is "
+    )
 
 
 def test_reliability_by_hand():

@@ -98,6 +98,29 @@ def test_a_curve_that_is_not_finite_is_refused():
         stability.on_grid([0, 1], [0.0], [0])
 
 
+def test_the_stability_of_a_run_that_goes_on_by_hand():
+    running = stability.Running(block=2, window=5)
+    assert running.add([1.0]) == {}
+    assert running.add([3.0, math.nan]) == {"drawdown": 0.0}
+    assert running.add([7.0]) == {"drawdown": 0.0, "spread": 3.0}  # levels 2, 5; quartiles of 1, 3, 7: 2 and 5
+    found = running.add([1.0, 1.0])  # levels 2, 5, 4, 1
+    assert found == pytest.approx({"drawdown": -4.0, "spread": 2.0, "worst_change": -4.0})
+    assert running.add([9.0, 9.0])["drawdown"] == 0.0  # in the window 7, 1, 1, 9, 9 the level goes 4, 1, 5, 9
+    assert running.add([])["worst_change"] == 1.0
+
+
+@given(CURVE)
+def test_running_stability_is_that_of_the_whole_curve_also_across_a_state(curve):
+    running, half = stability.Running(block=1, window=1000), len(curve) // 2
+    running.add(curve[:half])
+    again = stability.Running(block=1, window=1000)
+    again.load_state_dict(running.state_dict())
+    found = again.add(curve[half:])
+    assert found["drawdown"] == stability.drawdown(curve)[-1]
+    assert close(found["worst_change"], np.diff(curve).min())
+    assert running.add(curve[half:]) == found
+
+
 @given(CURVE, ALPHA, ALPHA)
 def test_cvar_grows_with_alpha_from_the_minimum_to_the_mean(values, one, other):
     low, high = (stability.cvar(values, alpha) for alpha in sorted((one, other)))

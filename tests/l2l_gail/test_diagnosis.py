@@ -58,8 +58,18 @@ def test_a_run_has_five_figures(run, tmp_path, monkeypatch):
 
 def test_curves_are_those_that_their_titles_name():
     """Each logged figure has a value of its own here, so that a title over another figure would show."""
-    values = {"disc/disc_acc": 0.1, "disc/disc_acc_expert": 0.2, "disc/heldout_acc": 0.3, "disc/disc_acc_gen": 0.4}
-    values |= {"reward/std": 5, "disc/logit_std": 6, "follower/step_over_adam": 100, "follower/log_rate": 2.302585093}
+    values = {
+        "train_disc/acc": 0.1,
+        "train_disc/acc_expert": 0.2,
+        "train_disc/heldout_acc": 0.3,
+        "train_disc/acc_gen": 0.4,
+    }
+    values |= {
+        "train_reward/std": 5,
+        "train_disc/logit_std": 6,
+        "train_follower/step_over_adam": 100,
+        "train_follower/log_rate": 2.302585093,
+    }
     drawn = {
         name: {title: float(curve[1][-1]) for title, (curve,) in drawing.curves.items()}
         for name, drawing in logged([{"step": step} | values for step in (1, 2)], "run").items()

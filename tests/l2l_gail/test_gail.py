@@ -90,13 +90,17 @@ def test_the_discriminator_is_measured_before_it_moves_also_on_demonstrations_th
     gail.answer(made_up(1), 0.5)
     parts = gail.train_expert, transitions_of(monitor), made_up(1)
     expert, other, policy = (gail.inputs(part).sum(1) for part in parts)
-    right = {"disc/disc_acc_expert": expert > 0, "disc/heldout_acc": other > 0, "disc/disc_acc_gen": policy <= 0}
+    right = {
+        "train_disc/acc_expert": expert > 0,
+        "train_disc/heldout_acc": other > 0,
+        "train_disc/acc_gen": policy <= 0,
+    }
     for name, values in right.items():
         assert gail.figures[name] == pytest.approx(float(values.float().mean()))
     paid = gail.reward(made_up(1))  # by the discriminator as it is now
     np.testing.assert_allclose(paid, reward(-policy, "gail").numpy(), rtol=1e-4, atol=1e-6)
-    assert gail.figures["disc/logit_std"] == pytest.approx(float(policy.std()), rel=1e-4)
-    assert gail.figures["reward/std"] == pytest.approx(float(paid.std()), rel=1e-4)
+    assert gail.figures["train_disc/logit_std"] == pytest.approx(float(policy.std()), rel=1e-4)
+    assert gail.figures["train_reward/std"] == pytest.approx(float(paid.std()), rel=1e-4)
 
 
 def test_the_discriminator_sees_filtered_observations_and_plain_actions(config, cheetah):

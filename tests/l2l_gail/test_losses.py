@@ -96,9 +96,9 @@ def test_draw_is_seeded_and_takes_rows_of_each_kind():
 def test_health(slope, accuracy):
     ones = torch.ones(8, 3)
     figures = health(lambda x: slope * x.sum(1), ones, -ones)  # logits of 3 and -3 times the slope
-    assert figures["disc_loss"] == pytest.approx(2 * math.log1p(math.exp(-3 * slope)), rel=1e-5)
-    assert figures["disc_acc"] == figures["disc_acc_expert"] == figures["disc_acc_gen"] == accuracy
+    assert figures["loss"] == pytest.approx(2 * math.log1p(math.exp(-3 * slope)), rel=1e-5)
+    assert figures["acc"] == figures["acc_expert"] == figures["acc_gen"] == accuracy
     assert figures["logit_gap"] == pytest.approx(6 * slope)
     p = 1 / (1 + math.exp(-3 * slope))
     entropy = -p * math.log(p) - (1 - p) * math.log(1 - p) if slope == 1 else 0.0
-    assert figures["disc_entropy"] == pytest.approx(entropy, abs=1e-5)
+    assert figures["entropy"] == pytest.approx(entropy, abs=1e-5)

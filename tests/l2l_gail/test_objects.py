@@ -134,7 +134,7 @@ def test_a_follower_of_ones_own_is_one_class_and_one_row(tmp_path, monkeypatch, 
     assert one["follower"] == two["follower"] == {"tried": 6}
     assert all(torch.equal(weight, two["discriminator"][name]) for name, weight in one["discriminator"].items())
     rows = [metrics.read(run / "metrics.jsonl") for run in runs]
-    assert [row["follower/score"] for row in rows[0]] == [row["follower/score"] for row in rows[1]]
+    assert [row["train_follower/score"] for row in rows[0]] == [row["train_follower/score"] for row in rows[1]]
     run = Run.open(runs[1], kind="gail")
     assert run.record["resumed_at"] == [128]
     assert diagnose(run).keys() == {"discriminator", "reward"}  # no rule, no response to draw

@@ -62,7 +62,7 @@ def test_a_result_and_its_text_without_rewards(config, tmp_path):
     gail = GAIL("Pendulum-v1", made, config=replace(config, bc_epochs=1)).learn(0)
     with metrics.JsonLines(run.folder / "metrics.jsonl") as log:
         for step in range(1, 13):
-            log.write(step, {"rollout/ep_rew_mean": -step, "disc/logit_std": 0.0, "disc/disc_acc": 0.5})
+            log.write(step, {"rollout/ep_rew_mean": -step, "train_disc/logit_std": 0.0, "train_disc/acc": 0.5})
     found = report.result(gail, made, run.folder, episodes=2)
     assert (found["percent_of_expert"], found["bc_loss"]) == (None, gail.bc_loss)
     assert (found["flat_since"], found["wrong_since"], found["stability"] != {}) == (1, None, True)

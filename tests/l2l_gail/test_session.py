@@ -4,6 +4,7 @@ import json
 import shutil
 import signal
 import time
+from dataclasses import replace
 from unittest.mock import Mock
 
 import numpy as np
@@ -17,6 +18,7 @@ from l2l_experiment.run import Run
 from l2l_gail import GAIL, Environment, alarms, cloning
 from l2l_gail.cli import main
 from l2l_gail.session import stored_args
+from tests.l2l_gail.conftest import make_demonstrations
 
 
 @pytest.fixture
@@ -69,7 +71,13 @@ def test_a_run_from_flags_to_report(flags, refused, tmp_path, capsys, monkeypatc
     assert result["percent_of_expert"] == pytest.approx(result["return"]["mean"] / 40 * 100)
     assert result["flat_since"] == 64
     assert [row["step"] for row in rows(folder)] == [64, 128, 192, 256]
-    for tag in ("disc/disc_loss", "disc/heldout_acc", "follower/log_rate", "reward/std", "train/value_loss"):
+    for tag in (
+        "train_disc/loss",
+        "train_disc/heldout_acc",
+        "train_follower/log_rate",
+        "train_reward/std",
+        "train/value_loss",
+    ):
         shown = curve(folder, tag)
         assert [value for _, value in shown] == pytest.approx([r[tag] for r in rows(folder) if tag in r], rel=1e-6)
     saw = np.ones((2, 17))  # both files open in plain Stable-Baselines3
@@ -101,11 +109,37 @@ def test_a_killed_and_resumed_run_has_no_gap_and_no_doubled_point(flags, tmp_pat
     assert rows(killed)[-1]["step"] == 320
     time.sleep(1)  # TensorBoard tells event files apart by their second
     main(["--resume", str(killed)])
-    for tag in ("reward/mean", "disc/disc_loss", "train/value_loss"):
+    for tag in ("train_reward/mean", "train_disc/loss", "train/value_loss"):
         assert curve(killed, tag) == curve(whole, tag) != []
         assert [row.get(tag) for row in rows(killed)] == [row.get(tag) for row in rows(whole)]
     assert [row["step"] for row in rows(killed)] == list(range(64, 513, 64))
     assert record(killed)["resumed_at"] == [256]
+
+
+def test_the_policy_is_evaluated_while_it_trains_and_that_changes_nothing(flags, tmp_path, at):
+    plain, seen, killed = (tmp_path / name for name in ("plain", "seen", "killed"))
+    main(["--steps", "256", "--eval-every", "0", *flags, "--run-dir", str(plain)])
+    at(192, lambda: shutil.copytree(seen, killed))
+    main(["--steps", "256", "--eval-every", "100", *flags, "--run-dir", str(seen)])
+    time.sleep(1)
+    main(["--resume", str(killed)])
+    assert [curve(folder, "train_disc/loss") for folder in (seen, killed)] == 2 * [curve(plain, "train_disc/loss")]
+    assert [step for step, _ in curve(seen, "eval/return")] == [128, 256]  # the first round behind 100, and the end
+    assert curve(plain, "eval/return") == curve(seen, "eval/return")[1:]
+    assert curve(killed, "eval/return") == curve(seen, "eval/return")
+    assert curve(seen, "eval/percent_of_expert")[-1][1] == pytest.approx(
+        record(seen)["result"]["percent_of_expert"], rel=1e-6
+    )
+
+
+def test_stability_is_logged_in_episodes_and_goes_on(config, tmp_path):
+    gail = GAIL("Pendulum-v1", make_demonstrations(3, 1), config=replace(config, n_envs=8, n_steps=100))
+    gail.learn(1600)
+    assert "stability/drawdown" not in gail.figures  # 8 episodes have ended, and a level is of ten
+    gail.learn(1600, reset_num_timesteps=False)
+    assert gail.figures["stability/drawdown"] <= 0 <= gail.figures["stability/spread"]
+    gail.save(tmp_path)
+    assert GAIL.load(tmp_path).stability.state_dict() == gail.stability.state_dict()
 
 
 def test_an_extended_run_is_interrupted_and_keeps_its_new_end(flags, tmp_path, at):
@@ -136,7 +170,7 @@ def test_a_run_stopped_while_cloning_starts_over(flags, tmp_path, monkeypatch, c
     found = [record(folder) for folder in (straight, broken)]
     assert found[0]["result"] == found[1]["result"]
     assert found[1]["resumed_at"] == [0]
-    assert curve(straight, "disc/disc_loss") == curve(broken, "disc/disc_loss")
+    assert curve(straight, "train_disc/loss") == curve(broken, "train_disc/loss")
 
 
 @pytest.mark.parametrize("cause", [("--learning-rate", "1e30"), ("--disc-learning-rate", "1e38")], ids=lambda c: c[0])
