@@ -1,9 +1,10 @@
 """Adversarial training in which the attacker may be learned (L2L), beside the field's hand-designed attacks.
 
-from l2l_at import Threat, datasets, grade, train, tuned
+from l2l_at import Threat, datasets, grade, train
 
-classifier = train(None, "digits", config=tuned("digits", method="l2l", epochs=20)) images, labels =
-datasets.load("digits").test.take(slice(None)) print(grade(classifier, images, labels, Threat("linf", 0.1))["robust"])
+classifier = train(None, "digits", method="l2l", epochs=20)
+images, labels = datasets.load("digits").test.take(slice(None))
+print(grade(classifier, images, labels, Threat("linf", 0.1))["robust"])
 """
 
 from l2l_at import datasets

@@ -25,7 +25,7 @@ from l2l_experiment.settings import Count, Seed, given_flags, value_of
 
 def parse(argv: Sequence[str]) -> TrainArgs:
     """The settings that flags give, over the data set's tuned ones; exits with a message if one is wrong."""
-    args = tyro.cli(TrainArgs, args=argv, default=TrainArgs(settings=tuned(value_of("--dataset", argv, "digits"))))
+    args = settings.parse(TrainArgs, argv, default=TrainArgs(settings=tuned(value_of("--dataset", argv, "digits"))))
     given = given_flags(argv)
     if "--norm" in given and args.settings.norm != "linf" and not {"--eps", "--resume"} & given:
         raise UserError(f"--norm {args.settings.norm} needs --eps: the default radius is one of linf")
@@ -92,7 +92,7 @@ class GradeArgs:
 @exit_on_user_error
 def grade_main(argv: list[str] | None = None) -> None:
     """Grade by the flags."""
-    args = tyro.cli(GradeArgs, args=argv)
+    args = settings.parse(GradeArgs, argv)
     torch.set_num_threads(args.threads)
     run = Run.open(args.path, kind=KIND) if (args.path / "record.json").is_file() else None
     with nullcontext() if run is None else run.held():  # a run that is still training replaces its classifier

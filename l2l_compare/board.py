@@ -1,56 +1,51 @@
-"""Groups of runs on one TensorBoard chart: their interquartile means with bands, by the custom-scalars plugin."""
+"""Groups of runs in TensorBoard: each is a run of its own, with a colour and a name, and all have the same tags."""
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
-from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
-from tensorboard.compat.proto.tensor_pb2 import TensorProto
-from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
-from tensorboard.plugins.custom_scalar import layout_pb2, metadata
 from torch.utils.tensorboard import SummaryWriter
 
 from l2l_compare.curves import Curve
 from l2l_compare.reliability import RUNS_FOR_INTERVAL, bootstrap_interval, interquartile_mean
-from l2l_experiment.stability import on_grid
+from l2l_experiment.board import add_charts
+from l2l_experiment.files import file_name
+from l2l_experiment.stability import drawdown, on_grid
 
-Margin = layout_pb2.MarginChartContent
 SUFFIX = ".l2l-comparison"
+BAND = ("band/lower", "band/upper")
+DRAWDOWN, SPREAD = "stability/drawdown", "stability/spread_across_runs"
 
 
 def write(folder: Path, groups: Mapping[str, Sequence[Curve]], grids: Mapping[str, ArrayLike], tag: str) -> None:
-    """Write aggregated curves, each group's on its grid, and a layout into `folder`, in place of what an earlier call
-    left there; others' files stay.
+    """Write a folder a group (of several tasks: TASK/GROUP), in place of what an earlier call left; others' files stay.
 
-    For each group three scalars GROUP/mean, GROUP/low and GROUP/high; the chart "TAG" of the custom-scalars tab shows
-    all groups with their bands, or "TASK: TAG" those of each of several tasks. A band is the 95 % bootstrap interval of
-    the interquartile mean, from three runs on."""
-    for old in folder.glob(f"*{SUFFIX}"):
+    Scalars on the group's grid: `tag`, the interquartile mean over its runs; `band/lower` and `band/upper`, its 95 %
+    bootstrap interval, from three runs on; `stability/drawdown`, the interquartile mean of the runs' distance from
+    their own best so far; `stability/spread_across_runs`, the interquartile range. The Custom Scalars tab shows the
+    mean in its band."""
+    for old in [*folder.rglob(f"*{SUFFIX}")]:
         old.unlink()
-    # TensorBoard's steps are whole numbers: values are those at whole steps, each once.
-    tasks: dict[str, list[Margin.Series]] = {}
-    with SummaryWriter(str(folder), filename_suffix=SUFFIX) as writer:
-        for name, curves in groups.items():
-            grid = np.asarray(grids[name])
-            whole = np.unique(np.round(grid))
-            steps = whole[(whole >= grid[0]) & (whole <= grid[-1])]
-            values = np.stack([on_grid(curve.steps, curve.values, steps) for curve in curves])
-            mean = interquartile_mean(values, axis=0)
-            low, high = bootstrap_interval([values]) if len(curves) >= RUNS_FOR_INTERVAL else (mean, mean)
-            for part, line in (("mean", mean), ("low", low), ("high", high)):
+        if not any(old.parent.iterdir()) and old.parent != folder:
+            shutil.rmtree(old.parent)
+    several = len({curves[0].task for curves in groups.values()}) > 1
+    for name, curves in groups.items():
+        grid = np.asarray(grids[name])
+        whole = np.unique(np.round(grid))  # TensorBoard's steps are whole numbers: values are those at them, each once
+        steps = whole[(whole >= grid[0]) & (whole <= grid[-1])]
+        values = np.stack([on_grid(curve.steps, curve.values, steps) for curve in curves])
+        mean = interquartile_mean(values, axis=0)
+        low, high = bootstrap_interval([values]) if len(curves) >= RUNS_FOR_INTERVAL else (mean, mean)
+        lines = {tag: mean, BAND[0]: low, BAND[1]: high}
+        lines[DRAWDOWN] = interquartile_mean(np.stack([drawdown(some) for some in values]), axis=0)
+        if len(curves) > 1:
+            lines[SPREAD] = np.subtract(*np.percentile(values, [75, 25], axis=0))
+        place = folder / file_name(curves[0].task) / file_name(curves[0].group) if several else folder / file_name(name)
+        with SummaryWriter(str(place), filename_suffix=SUFFIX) as writer:
+            for title, line in lines.items():
                 for step, value in zip(steps, line, strict=True):
-                    writer.add_scalar(f"{name}/{part}", value, int(step))
-            series = Margin.Series(value=f"{name}/mean", lower=f"{name}/low", upper=f"{name}/high")
-            tasks.setdefault(curves[0].task, []).append(series)
-        titles = {task: f"{task}: {tag}" if len(tasks) > 1 else tag for task in tasks}
-        charts = [layout_pb2.Chart(title=titles[task], margin=Margin(series=some)) for task, some in tasks.items()]
-        layout = layout_pb2.Layout(category=[layout_pb2.Category(title="comparison", chart=charts)])
-        writer.file_writer.add_summary(_summary(layout))
-
-
-def _summary(layout: layout_pb2.Layout) -> Summary:
-    """A layout as the plugin looks for it (TensorBoard's helper needs TensorFlow, PyTorch's has one band a chart)."""
-    content = TensorProto(dtype="DT_STRING", string_val=[layout.SerializeToString()], tensor_shape=TensorShapeProto())
-    kind = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name=metadata.PLUGIN_NAME))
-    return Summary(value=[Summary.Value(tag=metadata.CONFIG_SUMMARY_TAG, tensor=content, metadata=kind)])
+                    writer.add_scalar(title, value, int(step))
+            stability = {"drawdown": [DRAWDOWN], "spread across runs": [SPREAD]}
+            add_charts(writer, {"stability": stability}, {"comparison": {tag: (tag, *BAND)}})

@@ -1,8 +1,9 @@
 """The command `compare`: runs, ours or anybody's TensorBoard folders, beside each other."""
 
 import json
+import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -11,11 +12,13 @@ import numpy as np
 import tyro
 
 from l2l_compare import board, comparison, frontier
-from l2l_compare.curves import Curve, read
+from l2l_compare.curves import PROBE, RETURNS, Curve, read
 from l2l_compare.figures import learning_curves
 from l2l_experiment.errors import UserError, exit_on_user_error
 from l2l_experiment.files import file_name, make_folder, write_atomically
+from l2l_experiment.settings import parse
 
+NAMES = {RETURNS[0]: "return while training", PROBE: "held-out accuracy under PGD-10"}  # axes of figures
 MANY = 20  # from so many runs on they are read on all cores
 
 
@@ -30,6 +33,10 @@ class Args:
     tag: str | None = None
     """The figure to compare, as TensorBoard names it, of which more is better; by default the return, or the held-out
     PGD-10 accuracy."""
+    lower_is_better: bool = False
+    """Of the figure, less is better: it is compared with its sign turned."""
+    min_steps: float = 0
+    """Leave out runs that end before this step; the shortest run decides how far all are compared."""
     unfinished: bool = False
     """Take in runs of ours that are not finished, logs that are cut off, as far as they reach, and logs with several
     values for one step, of which the later counts."""
@@ -41,16 +48,16 @@ class Args:
 @exit_on_user_error
 def main(argv: list[str] | None = None) -> None:
     """Read, compare, write."""
-    args = tyro.cli(Args, args=argv)
-    make_folder(args.out)
+    args = parse(Args, argv)
     curves = collect(args)
+    make_folder(args.out)
     tag = curves[0].tag
     groups = comparison.grouped(curves)
     content = {"tag": tag} | comparison.table(groups)
     for task, found in content["tasks"].items():
         if found["ends_first"]:
             last = f"step {found['steps'][1]:,.0f}"
-            tell(f"{found['ends_first']} ends at {last}: {task or 'all runs'} compared up to there")
+            tell(f"{found['ends_first']} ends at {last}: {task or 'all runs'} compared up to there (see --min-steps)")
     text = comparison.markdown(content)
     write_atomically(args.out / "table.md", text.encode())
     write_atomically(args.out / "comparison.json", (json.dumps(content, indent=1) + "\n").encode())
@@ -59,9 +66,9 @@ def main(argv: list[str] | None = None) -> None:
     grids = comparison.grids(groups)
     pictures = draw_curves(groups, grids, tag, args.out) + draw_frontiers(curves, args.out)
     board.write(args.out / "tensorboard", groups, grids, tag)
-    print(text)
+    print(f"{tag}, interquartile means over runs at the last step that all reach\n\n{comparison.brief(content)}\n")
     written = ", ".join(["table.md, comparison.json", *(path.name for path in pictures)])
-    print(f"{args.out}: {written}; tensorboard --logdir {args.out}/tensorboard")
+    print(f"{args.out}: {written}\nSee curves:  tensorboard --logdir {shlex.quote(str(args.out / 'tensorboard'))}")
 
 
 def collect(args: Args) -> list[Curve]:
@@ -70,6 +77,9 @@ def collect(args: Args) -> list[Curve]:
     cores = -1 if len(folders) >= MANY else 1
     found = joblib.Parallel(n_jobs=cores)(joblib.delayed(attempt)(folder, args) for folder in folders)
     curves = [curve for curve in found if isinstance(curve, Curve)]
+    for curve in [curve for curve in curves if curve.steps[-1] < args.min_steps]:
+        tell(f"left out: {curve.name} ends at step {curve.steps[-1]:,.0f}, before --min-steps {args.min_steps:,.0f}")
+        curves.remove(curve)
     for reason in found:
         if isinstance(reason, str):
             tell(f"left out: {reason}")
@@ -77,6 +87,11 @@ def collect(args: Args) -> list[Curve]:
         raise UserError("there is no run to compare; name the folders of runs")
     if len(tags := sorted({curve.tag for curve in curves})) > 1:
         raise UserError(f"the runs log different figures ({', '.join(tags)}); choose one with --tag")
+    known = {name for curve in curves for name in curve.settings}
+    if known and (unknown := [name for name in args.by if name not in known]):
+        raise UserError(f"--by {unknown[0]}: no run has such a setting; they have {', '.join(sorted(known))}")
+    if args.lower_is_better:
+        curves = [replace(curve, tag=f"minus {curve.tag}", values=-curve.values) for curve in curves]
     for curve in curves:
         if curve.doubled:
             tell(f"{curve.name} logged {curve.doubled} steps twice; the later value counts")
@@ -111,16 +126,22 @@ def draw_curves(groups: dict[str, list[Curve]], grids: dict[str, np.ndarray], ta
     tasks, pictures = comparison.by_task(groups), []
     colours = sorted({curves[0].group for curves in groups.values()})
     for task, some in tasks.items():
-        suffix, title = ("_" + file_name(task), f"{task}: {tag}") if len(tasks) > 1 else ("", tag)
+        suffix, title = "_" + file_name(task) if len(tasks) > 1 else "", task or tag
         worst = {curves[0].group: comparison.worst(curves, grids[name]) for name, curves in some.items()}
-        labels = {"ylabel": tag, "title": title, "worst": worst, "colours": colours}
+        members = [run for runs in some.values() for run in runs]
+        labels = {"ylabel": NAMES.get(tag, tag), "title": title, "worst": worst, "colours": colours}
+        labels["reference"] = comparison.references(members) if tag in RETURNS else {}
         steps = {runs[0].group: [(run.steps, run.values) for run in runs] for runs in some.values()}
         pictures.append(learning_curves(steps, out / f"curves{suffix}", **labels))
-        hours = {runs[0].group: [(run.hours, run.values) for run in runs] for runs in some.values()}
-        if timeless := [run.name for runs in some.values() for run in runs if not np.isfinite(run.hours).all()]:
+        longest = max(run.hours[-1] for run in members)
+        unit, per_hour = ("hours", 1) if longest >= 1 else ("minutes", 60) if longest >= 1 / 60 else ("seconds", 3600)
+        hours = {runs[0].group: [(per_hour * run.hours, run.values) for run in runs] for runs in some.values()}
+        if timeless := [run.name for run in members if not np.isfinite(run.hours).all()]:
             tell(f"no figure over hours: {timeless[0]} does not say when its values were written")
         else:
-            pictures.append(learning_curves(hours, out / f"curves_hours{suffix}", xlabel="hours", **labels))
+            pictures.append(
+                learning_curves(hours, out / f"curves_hours{suffix}", xlabel=f"{unit} of training", **labels)
+            )
     return pictures
 
 

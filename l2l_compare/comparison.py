@@ -120,6 +120,7 @@ def improvements(groups: Mapping[str, Sequence[Curve]], of: Mapping[str, ArrayLi
     found = {}
     for a, b in itertools.combinations(sorted(finals), 2):
         pairs = {task: (finals[a][task], finals[b][task]) for task in sorted(finals[a].keys() & finals[b].keys())}
+        pairs = {task: pair for task, pair in pairs.items() if min(map(len, pair)) >= RUNS_FOR_INTERVAL}
         if several:
             found |= {f"{task}: {a} over {b}": probability_of_improvement([pair]) for task, pair in pairs.items()}
         if len(pairs) > several:  # of one task among several it has been told
@@ -149,12 +150,50 @@ def table(groups: Mapping[str, Sequence[Curve]]) -> dict[str, Any]:
             "runs": {curve.name: final(curve, of[name]) for curve in curves},
             "worst": curves[worst(curves, of[name])].name,
             "mixes": mixed(curves),
+            "evaluated": evaluated(curves),
             "figures": {key: list(value) for key, value in reliability(curves, of[name]).items()},
         }
         for name, curves in groups.items()
     }
     improvement = {pair: list(value) for pair, value in improvements(groups, of).items()}
     return {"tasks": tasks, "groups": found, "improvement": improvement}
+
+
+def evaluated(curves: Sequence[Curve]) -> dict[str, float]:
+    """Means over a group's runs of what their records say of the end: the deterministic policy's return, its percent of
+    the demonstrations', and the robust accuracy of a grade, in percent; each only if every run has it."""
+    found: dict[str, list[float]] = {}
+    for curve in curves:
+        grade = curve.result.get("grade") or {}
+        values = {"percent of expert": curve.result.get("percent_of_expert")}
+        values["deterministic return"] = (curve.result.get("return") or {}).get("mean")
+        values["AutoAttack %"] = 100 * grade["autoattack"] if "autoattack" in grade else None
+        for name, value in values.items():
+            found.setdefault(name, []).extend([] if value is None else [float(value)])
+    order = ("deterministic return", "percent of expert", "AutoAttack %")
+    return {name: float(np.mean(found[name])) for name in order if len(found.get(name, ())) == len(curves)}
+
+
+def references(curves: Sequence[Curve]) -> dict[str, float]:
+    """The returns of demonstrations and of a random policy, for runs of imitation that agree on them."""
+    found = {}
+    for name, title in (("expert", "demonstrations"), ("random", "random policy")):
+        means = {(curve.result.get(name) or {}).get("mean") for curve in curves}
+        if len(means) == 1 and (mean := means.pop()) is not None and np.isfinite(mean):
+            found[title] = float(mean)
+    return found
+
+
+def brief(content: Mapping[str, Any]) -> str:
+    """A short table for the terminal: a line a group."""
+    extra = list(dict.fromkeys(name for row in content["groups"].values() for name in row["evaluated"]))
+    rows = [["group", "runs", "final", "largest fall", *extra]]
+    for name, row in content["groups"].items():
+        cells = [_cell(row["figures"][key]) if key in row["figures"] else "–" for key in ("final", "largest_fall")]
+        ends = [f"{row['evaluated'][key]:.4g}" if key in row["evaluated"] else "–" for key in extra]
+        rows.append([name, str(row["n"]), *cells, *ends])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
 
 
 def worst(curves: Sequence[Curve], grid: ArrayLike) -> int:
@@ -170,11 +209,13 @@ def markdown(content: Mapping[str, Any]) -> str:
         probe = ", our own attack on held-out images: a probe, no grade" * (content["tag"] == PROBE)
         asked = ", of which more is taken to be better" * (content["tag"] not in TAGS)
         told = [f"Figure: `{content['tag']}`{probe}{asked}.", ""]
-    head = ["group", "n", *(key.replace("_", " ") for key in keys), "worst run"]
+    extra = list(dict.fromkeys(name for row in content["groups"].values() for name in row["evaluated"]))
+    head = ["group", "n", *extra, *(key.replace("_", " ") for key in keys), "worst run"]
     lines = [*told, "| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for name, row in content["groups"].items():
         cells = [_cell(row["figures"][key]) if key in row["figures"] else "–" for key in keys]
-        lines.append("| " + " | ".join([name, str(row["n"]), *cells, row["worst"]]) + " |")
+        ends = [f"{row['evaluated'][key]:.4g}" if key in row["evaluated"] else "–" for key in extra]
+        lines.append("| " + " | ".join([name, str(row["n"]), *ends, *cells, row["worst"]]) + " |")
     if content["improvement"]:
         lines += ["", "| a run of | ends higher with probability |", "|---|---|"]
         lines += [f"| {pair} | {_cell(value)} |" for pair, value in content["improvement"].items()]

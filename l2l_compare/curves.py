@@ -43,6 +43,7 @@ class Curve:
     hours: Array  # of training until each value, NaN where nothing says so
     task: str = ""  # environment, or data set and threat model; empty for folders of other tools
     settings: Mapping[str, Any] = field(default_factory=dict)  # all of a run of ours, for telling what a group mixes
+    result: Mapping[str, Any] = field(default_factory=dict)  # what the record of a run of ours says of its end
     doubled: int = 0  # steps for which several values were logged, of which the last counts
     missing: int = 0  # values in between that are NaN or infinite, and are left out
 
@@ -100,7 +101,8 @@ def read(folder: Path, *, tag: str | None = None, by: Sequence[str] = (), unfini
         figure = RETURNS[0] if candidate in RETURNS else candidate
         missing = int(known[-1] - known[0] + 1 - len(known))  # before its first value a figure may have none
         some = (part[finite] for part in (steps, values, hours))
-        return Curve(str(folder), group, figure, *some, task, settings, doubled, missing)
+        result = record.get("result") if isinstance(record.get("result"), dict) else {}
+        return Curve(str(folder), group, figure, *some, task, settings, result, doubled, missing)
     wanted = tag or " or ".join(TAGS)
     raise UserError(f"{folder} holds fewer than two values of {wanted}; name another --tag, or leave the run out")
 
@@ -138,10 +140,8 @@ def _rows(folder: Path, unfinished: bool, end: float | None) -> Callable[[str], 
 
 def _group(folder: Path, by: Sequence[str], known: Mapping[str, Any]) -> str:
     if by and known:
-        if missing := [name for name in by if name not in known]:
-            told = f"{folder}/{CONFIG} has no such setting; it has {', '.join(sorted(known))}"
-            raise UserError(f"--by {missing[0]}: {told}")
-        return ", ".join(str(known[name]) if isinstance(known[name], str) else f"{name} {known[name]}" for name in by)
+        values = {name: known.get(name, "–") for name in by}  # runs of two tools may be compared: each has its settings
+        return ", ".join(value if isinstance(value, str) else f"{name} {value}" for name, value in values.items())
     for place in (folder.resolve(), *folder.resolve().parents):
         name = SEED.sub("", place.name)
         if not known:

@@ -12,6 +12,7 @@ from l2l_experiment import drawings
 from l2l_experiment.errors import UserError, exit_on_user_error
 from l2l_experiment.files import make_folder, read_mapping
 from l2l_experiment.run import RECORD, Run
+from l2l_experiment.settings import parse
 from l2l_experiment.tools import TOOLS, module
 
 
@@ -27,7 +28,7 @@ class Args:
 @exit_on_user_error
 def main(argv: list[str] | None = None) -> None:
     """Draw, and say where."""
-    args = tyro.cli(Args, args=argv)
+    args = parse(Args, argv)
     torch.set_num_threads(1)
     kind = read_mapping(args.run / RECORD).get("kind")
     if kind not in TOOLS:

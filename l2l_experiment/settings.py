@@ -4,6 +4,7 @@ A range is part of a field's type, `gamma: Annotated[float, Range(0, 1)] = 0.99`
 
 import itertools
 import math
+import sys
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
+import tyro
 import yaml
 
 from l2l_experiment.errors import UserError
@@ -51,6 +53,48 @@ Share = Annotated[float, Range(0, 1)]
 ShareBelowOne = Annotated[float, Range(0, 1, open_high=True)]
 Seed = Annotated[int, Range(0, 2**31 - 1)]
 Layers = tuple[Count, ...]
+
+
+# The same under a name that other tools have, and what those are called here that are not quite the same.
+ALIASES = {"--total-timesteps": "--steps", "--total_timesteps": "--steps", "--beta": "--regularisation"}
+ELSEWHERE = {
+    "--lr": "--learning-rate",
+    "--policy-rate": "--learning-rate",
+    "--disc-lr": "--disc-learning-rate",
+    "--disc-rate": "--disc-learning-rate",
+    "--epsilon": "--eps",
+    "--alpha": "--attack-step-size, which is in units of the radius",
+    "--num-envs": "--n-envs",
+    "--num-steps": "--n-steps",
+    "--update-epochs": "--n-epochs",
+    "--env-id": "--env",
+    "--algo": "--follower (imitation) or --method (adversarial training)",
+    "--arch": "--model",
+    "--total-steps": "--steps",
+    "--timesteps": "--steps",
+    "--expert": "--demos",
+    "--output": "--run-dir",
+    "--logdir": "--run-dir",
+}
+
+
+def parse(cls: type[T], argv: Sequence[str] | None = None, **how: Any) -> Any:
+    """A command's arguments by tyro; UserError for a flag that other tools have and that is called otherwise here."""
+    words = [*(sys.argv[1:] if argv is None else argv)]
+    known = {flag(name) for name in _names(cls)}
+    for place, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        if name in ALIASES and ALIASES[name] in known:
+            words[place] = ALIASES[name] + equals + value
+        elif name in ELSEWHERE and name not in known and ELSEWHERE[name].split(",")[0].split(" ")[0] in known:
+            raise UserError(f"there is no {name}; did you mean {ELSEWHERE[name]}?")
+    return tyro.cli(cls, args=words, **how)
+
+
+def _names(cls: type) -> set[str]:
+    """Names of all fields, those of nested dataclasses too."""
+    inner = [kind for hint in hints(cls).values() for kind in (hint, *get_args(hint))]
+    return set(hints(cls)).union(*(_names(kind) for kind in inner if isinstance(kind, type) and is_dataclass(kind)))
 
 
 def flag(name: str) -> str:
@@ -151,4 +195,5 @@ def value_of(flag: str, argv: Sequence[str], default: str) -> str:
 
 def given_flags(argv: Sequence[str]) -> set[str]:
     """The flags that a command line names, without their values."""
-    return {token.split("=")[0].replace("_", "-") for token in argv if token.startswith("--")}
+    given = {token.split("=")[0].replace("_", "-") for token in argv if token.startswith("--")}
+    return {ALIASES.get(name, name) for name in given}

@@ -11,6 +11,7 @@ import tyro
 from l2l_experiment import sweeps
 from l2l_experiment.errors import UserError, exit_on_user_error
 from l2l_experiment.files import make_folder, read_mapping
+from l2l_experiment.settings import parse
 from l2l_experiment.sweep_files import OUT, expand, flat, read, settings_of, switches
 
 
@@ -44,7 +45,7 @@ class Planned:
 @exit_on_user_error
 def main(argv: list[str] | None = None) -> None:
     """Read the file, check every run, make them."""
-    args, rest = tyro.cli(Args, args=argv, return_unknown_args=True)
+    args, rest = parse(Args, argv, return_unknown_args=True)
     if args.address is not None and args.backend != "ray":
         raise UserError("--address is that of a Ray cluster: add --backend ray")
     out = args.out or Path("runs") / Path(args.spec).stem

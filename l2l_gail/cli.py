@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-import tyro
 
+from l2l_experiment import settings
 from l2l_experiment.errors import UserError, exit_on_user_error
 from l2l_experiment.run import Run
 from l2l_experiment.settings import given_flags, value_of
@@ -22,7 +22,7 @@ def parse(argv: Sequence[str]) -> TrainArgs:
     env = value_of("--env", argv, "HalfCheetah-v4")
     if "--l2l" in argv and value_of("--follower", argv, "l2l") == "adam":
         raise UserError("--l2l is short for --follower l2l and contradicts --follower adam; leave one of them out")
-    args = tyro.cli(TrainArgs, args=argv, default=TrainArgs(settings=tuned(env)))
+    args = settings.parse(TrainArgs, argv, default=TrainArgs(settings=tuned(env)))
     return replace(args, settings=settled(args.settings))
 
 

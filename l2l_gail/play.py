@@ -14,7 +14,7 @@ import tyro
 from l2l_experiment.errors import UserError, exit_on_user_error
 from l2l_experiment.files import make_folder
 from l2l_experiment.run import Run
-from l2l_experiment.settings import Count, Natural, check
+from l2l_experiment.settings import Count, Natural, check, parse
 from l2l_gail.demonstrations import Episode
 from l2l_gail.environments import Environment
 from l2l_gail.gail import GAIL
@@ -41,7 +41,7 @@ class PlayArgs:
 @exit_on_user_error
 def main(argv: list[str] | None = None) -> None:
     """Parse the flags and play."""
-    args = tyro.cli(PlayArgs, args=argv)
+    args = parse(PlayArgs, argv)
     torch.set_num_threads(1)
     Run.open(args.run, kind=KIND)
     if args.video is not None:

@@ -6,10 +6,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Literal
 
-import tyro
-
 from l2l_experiment.errors import UserError
 from l2l_experiment.settings import Count, Layers, Natural, Positive, Range, Seed, Share, block, check, value_of
+from l2l_experiment.settings import parse as parse_flags
 
 OWN = {  # settings that only one algorithm has
     "ppo": ("n_epochs", "clip_range", "ent_coef", "vf_coef", "max_grad_norm"),
@@ -70,4 +69,4 @@ def settings_for(env: str) -> ExpertSettings:
 def parse(argv: Sequence[str]) -> ExpertSettings:
     """Settings from the environment's block in experts.yml, overridden by flags."""
     default = settings_for(value_of("--env", argv, ExpertSettings.env))
-    return tyro.cli(ExpertSettings, default=default, args=argv)
+    return parse_flags(ExpertSettings, argv, default=default)

@@ -133,3 +133,17 @@ def test_flags_are_looked_up_before_the_parser():
     ):
         assert settings.value_of("--dataset", words.split(), "digits") == value
     assert settings.given_flags(["--n_steps=3", "--no-anchored", "-1", "x"]) == {"--n-steps", "--no-anchored"}
+
+
+def test_names_of_other_tools_are_taken_or_told():
+    @dataclass(frozen=True)
+    class Flags:
+        config: Config = field(default_factory=Config)
+        steps: int = 0
+        env: str = ""
+
+    assert settings.parse(Flags, ["--total-timesteps", "7"]).steps == 7
+    assert settings.parse(Flags, ["--total-timesteps=8"]).steps == 8
+    assert settings.given_flags(["--total-timesteps=8"]) == {"--steps"}
+    with pytest.raises(UserError, match="there is no --env-id; did you mean --env?"):
+        settings.parse(Flags, ["--env-id=Hopper-v4"])
