@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from bilevel import Adam, Coordinatewise, GradientStep, LearnedFollower, detach, unroll
-from tests.bilevel.learning import START, bowl, follower_of
+from tests.bilevel.conftest import START, bowl, follower_of
 
 
 class LearnedRate(nn.Module):
@@ -87,7 +87,7 @@ def test_a_fit_takes_such_a_step(monkeypatch):
 
 def test_a_step_clips_the_norm_of_all_weights_together():
     rule = nn.Linear(2, 2)
-    follower = LearnedFollower(rule, torch.optim.SGD(rule.parameters(), lr=1.0), steps=1, clip_norm=2.0)
+    follower = follower_of(rule, 1.0, clip_norm=2.0)
     before = torch.nn.utils.parameters_to_vector(rule.parameters()).detach()
     rule.weight.grad, rule.bias.grad = torch.full((2, 2), 3.0), torch.full((2,), 4.0)
     norm, _ = follower.step()
@@ -96,13 +96,16 @@ def test_a_step_clips_the_norm_of_all_weights_together():
     torch.testing.assert_close(moved, torch.tensor([3.0] * 4 + [4.0] * 2) * 2 / norm)
 
 
-def test_fit_projects_carries_memory_and_answers_with_the_old_rule():
+def test_respond_and_fit_project_and_a_fit_carries_memory_and_answers_with_the_old_rule():
     follower = follower_of(LearnedRate(0.3), steps=3)
     objectives = [bowl(5.0, c) for c in (1.0, 2.0, 0.5, 1.0)]
 
     def project(w):
         return w.clamp(max=3.5)
 
+    answer = follower.respond(bowl(5.0), START, project=project)
+    unrolled = unroll(bowl(5.0), GradientStep(0.3), START, steps=3, project=project)
+    torch.testing.assert_close((answer.variable, answer.trace), (unrolled.variable, unrolled.trace))
     expected, state = START, {"calls": torch.tensor(4.0)}
     for objective in objectives[:3]:
         expected = unroll(objective, GradientStep(0.3), expected, steps=1, project=project).variable
@@ -110,18 +113,8 @@ def test_fit_projects_carries_memory_and_answers_with_the_old_rule():
     assert (expected < 3.5).any()
     response, _ = follower.fit(objectives, START, state=state, project=project)
     torch.testing.assert_close(response.variable, expected)
-    assert response.state["calls"] == 7
-    assert not response.variable.requires_grad
-
-
-def test_respond_is_the_detached_unrolling():
-    follower = follower_of(LearnedRate(0.3), steps=4)
-    response = follower.respond(bowl(1.0), START, project=lambda w: w.clamp(min=-1.0))
-    expected = unroll(bowl(1.0), GradientStep(0.3), START, steps=4, project=lambda w: w.clamp(min=-1.0))
-    torch.testing.assert_close(response.variable, expected.variable)
-    torch.testing.assert_close(response.trace, expected.trace)
-    assert not response.variable.requires_grad
-    assert response.state["calls"] == 4
+    assert (answer.state["calls"], response.state["calls"]) == (3, 7)
+    assert not any(found.variable.requires_grad for found in (answer, response))
 
 
 def test_it_needs_a_step_and_one_objective_more_than_steps():
