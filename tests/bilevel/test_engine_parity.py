@@ -150,7 +150,8 @@ class FastBat:
 
 
 @pytest.mark.parametrize("rate", [0.02, 0.2, 1.0, 5.0])
-def test_fast_bat_is_one_differentiated_step(rate):
+def test_fast_bat_is_one_differentiated_step_and_the_implicit_derivative_of_its_proximal_problem(rate):
+    """⟨∇ℓ(z), δ⟩ + |δ − z|²/(2·rate) has Hessian I/rate; active bounds leave the system through the mask."""
     batch = FastBat(rate)
     delta, inside, cross, expected = batch.published()
     options = {"steps": 1, "project": batch.project, "through": "everything"}
@@ -161,13 +162,6 @@ def test_fast_bat_is_one_differentiated_step(rate):
     assert distance(value, expected) < 1e-10
     # The cross term is no rounding error beside that bound.
     assert distance(value, [e - c for e, c in zip(expected, cross, strict=True)]) > 1e-6
-
-
-@pytest.mark.parametrize("rate", [0.2, 5.0])
-def test_fast_bat_is_the_implicit_derivative_of_its_proximal_problem(rate):
-    """⟨∇ℓ(z), δ⟩ + |δ − z|²/(2·rate) has Hessian I/rate; active bounds leave the system through the mask."""
-    batch = FastBat(rate)
-    delta, inside, _, expected = batch.published()
 
     def proximal(d):
         return (batch.attack_gradient() * d).sum() + (d - batch.z).square().sum() / (2 * rate)

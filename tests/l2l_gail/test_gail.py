@@ -148,11 +148,11 @@ def test_every_setting_changes_the_run(usual, name):
     assert before.shape != after.shape or not torch.equal(before, after)
 
 
-@pytest.mark.parametrize("follower", ["adam", "l2l"])
+@pytest.mark.parametrize("own", [{}, {"follower": "l2l", "follower_anchored": True}, {"follower": "l2l-rate"}])
 @pytest.mark.parametrize(("env", "shape"), [(HALF, (17, 6)), ("Hopper-v4", (11, 3))])
-def test_resumed_run_equals_the_uninterrupted_one(config, tmp_path, follower, env, shape):
+def test_resumed_run_equals_the_uninterrupted_one(config, tmp_path, own, env, shape):
     demonstrations = make_demonstrations(*shape)
-    whole = GAIL(env, demonstrations, config=replace(config, follower=follower, replay_rounds=1, spectral_norm=True))
+    whole = GAIL(env, demonstrations, config=replace(config, **own, replay_rounds=1, spectral_norm=True))
     whole.learn(320, on_round=lambda gail: gail.save(tmp_path) if gail.num_timesteps == 128 else None)
     torch.manual_seed(999)
     np.random.seed(999)  # noqa: NPY002  the global generator is what PPO shuffles with
