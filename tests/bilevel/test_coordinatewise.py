@@ -74,11 +74,10 @@ def test_an_anchored_rule_sees_the_distance_from_the_start():
 @pytest.mark.parametrize("anchored", [False, True])
 def test_learned_decay_leads_to_zero_or_back_to_the_start(anchored):
     rule = Coordinatewise(0.01, hidden=1, anchored=anchored)
-    with torch.no_grad():
-        for parameter in rule.network.parameters():
-            parameter.zero_()
-        rule.network[0].weight[0, 4] = 1.0  # b grows with the weight, a is zero
-        rule.network[2].weight[1, 0] = 1.0
+    for parameter in rule.network.parameters():
+        parameter.data.zero_()
+    rule.network[0].weight.data[0, 4] = 1.0  # b grows with the weight, a is zero
+    rule.network[2].weight.data[1, 0] = 1.0
     start = torch.full((3,), 2.0)
     variable, state = start + torch.tensor([0.4, 0.5, 0.6]), rule.init(start)
     for _ in range(400):

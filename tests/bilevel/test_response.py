@@ -209,7 +209,7 @@ def test_names_and_tensors_are_the_same_to_the_engine(game, rule, through):
         torch.testing.assert_close(game.hypergradient(joined(parts.variable)), game.hypergradient(whole.variable))
 
 
-def test_start_keeps_its_history_unless_nothing_is_asked(game):
+def test_start_keeps_its_history(game):
     start = game.target.clone().requires_grad_()
     contraction = torch.eye(6, dtype=torch.float64) - 0.5 * game.curvature
     expected = {"rule": torch.ones(6, dtype=torch.float64), "everything": contraction.T.sum(1)}

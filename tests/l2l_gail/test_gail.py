@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from l2l_experiment.errors import UserError
-from l2l_gail import GAIL, GAILConfig, Transitions
+from l2l_gail import GAIL, GAILConfig
 from l2l_gail.filters import MixtureFilter
 from l2l_gail.followers import commit
 from l2l_gail.rewards import reward
@@ -23,10 +23,8 @@ def weights(gail):
     return torch.cat([tensor.detach().flatten() for tensor in tensors])
 
 
-def made_up(seed, n=64):
-    draw = np.random.default_rng(seed)
-    states = draw.normal(size=(n + 1, 17))
-    return Transitions(states[:-1], draw.uniform(-1, 1, size=(n, 6)), states[1:], np.zeros(n, dtype=bool))
+def made_up(seed):
+    return transitions_of(make_demonstrations(17, 6, episodes=1, length=64, seed=seed))
 
 
 class Witness(nn.Module):
