@@ -22,10 +22,8 @@ def images(count=8, low=0.0, high=1.0, dtype=torch.float32):
     return x, torch.randint(4, (count,))
 
 
-# --- PGD (Madry et al., 2018) ----------------------------------------------------------------------------------------
-
-
 def test_pgd_is_bit_equal_to_pgd_by_hand():
+    """Madry et al., 2018."""
     model, (x, y) = image_classifier(), images()
     size = 0.03
     start = (x + EPSILON * (2 * torch.rand_like(x) - 1)).clamp(0, 1)
@@ -33,18 +31,13 @@ def test_pgd_is_bit_equal_to_pgd_by_hand():
     def project(x_adv):
         return torch.min(torch.max(x_adv, x - EPSILON), x + EPSILON).clamp(0, 1)
 
-    def objective(x_adv):
-        return -F.cross_entropy(model(x_adv), y)
-
     by_hand = start.clone()
     for _ in range(7):
         by_hand.requires_grad_()
         (gradient,) = torch.autograd.grad(F.cross_entropy(model(by_hand), y), by_hand)
-        with torch.no_grad():
-            by_hand = by_hand + size * gradient.sign()
-            by_hand = torch.min(torch.max(by_hand, x - EPSILON), x + EPSILON).clamp(0, 1)
+        by_hand = project(by_hand.detach() + size * gradient.sign())
 
-    answer = unroll(objective, SignStep(size), start, steps=7, project=project)
+    answer = unroll(lambda x_adv: -F.cross_entropy(model(x_adv), y), SignStep(size), start, steps=7, project=project)
     assert torch.equal(answer.variable, by_hand)
     assert (answer.trace[1:] < answer.trace[:-1]).all()
     assert ((by_hand - x).abs() > EPSILON - 1e-6).any()
@@ -52,11 +45,8 @@ def test_pgd_is_bit_equal_to_pgd_by_hand():
     assert (by_hand == 1).any()
 
 
-# --- two-step L2L (Jiang et al., 2021) -------------------------------------------------------------------------------
-
-
 class Attacker(nn.Module):
-    """A small attacker in the published form, ε·tanh of a network of the image and its normalised loss gradient."""
+    """A small attacker as in L2L (Jiang et al., 2021), ε·tanh of a network of image and normalised loss gradient."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -119,11 +109,8 @@ def distance(left, right):
     return float((gap / sum(b.square().sum() for b in right)).sqrt())
 
 
-# --- FAST-BAT (Zhang et al., 2022) -----------------------------------------------------------------------------------
-
-
 class FastBat:
-    """One batch, its linearisation point z, and the published update's gradient for the classifier, by formula."""
+    """FAST-BAT (Zhang et al., 2022): a batch, its linearisation point z, and the gradient for the classifier."""
 
     def __init__(self, rate: float) -> None:
         self.rate = rate
@@ -143,8 +130,8 @@ class FastBat:
     def project(self, delta):
         return torch.min(torch.max(delta, self.low), self.high)
 
-    def parameters(self):
-        return list(self.model.parameters())
+    def leader_gradient(self, delta):
+        return torch.autograd.grad(self.loss(delta, "mean"), list(self.model.parameters()))
 
     def attack_gradient(self):
         z = self.z.clone().requires_grad_()
@@ -157,48 +144,33 @@ class FastBat:
         inside = ((delta > self.low + 1e-7) & (delta < self.high - 1e-7)).double()
         leaf = delta.clone().requires_grad_()
         (pull,) = torch.autograd.grad(self.loss(leaf), leaf)
-        cross = torch.autograd.grad((-g * inside * pull).sum() * self.rate / len(self.y), self.parameters())
-        direct = torch.autograd.grad(self.loss(delta, "mean"), self.parameters())
-        return delta, inside, cross, [d + c for d, c in zip(direct, cross, strict=True)]
+        pushed = (-g * inside * pull).sum() * self.rate / len(self.y)
+        cross = torch.autograd.grad(pushed, list(self.model.parameters()))
+        return delta, inside, cross, [d + c for d, c in zip(self.leader_gradient(delta), cross, strict=True)]
 
 
 @pytest.mark.parametrize("rate", [0.02, 0.2, 1.0, 5.0])
-def test_fast_bat_is_one_differentiated_step(rate):
+def test_fast_bat_is_one_differentiated_step_and_the_implicit_derivative_of_its_proximal_problem(rate):
+    """⟨∇ℓ(z), δ⟩ + |δ − z|²/(2·rate) has Hessian I/rate; active bounds leave the system through the mask."""
     batch = FastBat(rate)
     delta, inside, cross, expected = batch.published()
-    answer = unroll(
-        batch.objective, GradientStep(rate), batch.z, steps=1, project=batch.project, through="everything"
-    ).variable
-    value = torch.autograd.grad(batch.loss(answer, "mean"), batch.parameters())
+    options = {"steps": 1, "project": batch.project, "through": "everything"}
+    answer = unroll(batch.objective, GradientStep(rate), batch.z, **options).variable
+    value = batch.leader_gradient(answer)
     torch.testing.assert_close(answer.detach(), delta, rtol=0, atol=1e-15)
     assert 0.1 < inside.mean() < 0.999
     assert distance(value, expected) < 1e-10
     # The cross term is no rounding error beside that bound.
     assert distance(value, [e - c for e, c in zip(expected, cross, strict=True)]) > 1e-6
 
-
-@pytest.mark.parametrize("rate", [0.2, 5.0])
-def test_fast_bat_is_the_implicit_derivative_of_its_proximal_problem(rate):
-    """⟨∇ℓ(z), δ⟩ + |δ − z|²/(2·rate) has Hessian I/rate; active bounds leave the system through the mask."""
-    batch = FastBat(rate)
-    delta, inside, _, expected = batch.published()
-
     def proximal(d):
         return (batch.attack_gradient() * d).sum() + (d - batch.z).square().sum() / (2 * rate)
 
-    answer = implicit(proximal, delta, scaled_identity(rate, inside))
-    value = torch.autograd.grad(batch.loss(answer, "mean"), batch.parameters())
-    assert distance(value, expected) < 1e-10
-
-    everywhere = implicit(proximal, delta, scaled_identity(rate))
-    unmasked = torch.autograd.grad(batch.loss(everywhere, "mean"), batch.parameters())
+    solvers = scaled_identity(rate, inside), scaled_identity(rate), conjugate_gradient(3)
+    masked, unmasked, by_cg = (batch.leader_gradient(implicit(proximal, delta, solve)) for solve in solvers)
+    assert distance(masked, expected) < 1e-10
     assert distance(unmasked, expected) > 1e-6
-    solved = implicit(proximal, delta, conjugate_gradient(3))
-    by_cg = torch.autograd.grad(batch.loss(solved, "mean"), batch.parameters())
     assert distance(by_cg, unmasked) < 1e-10
-
-
-# --- a learned rule that has learned nothing yet ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bilevel import conjugate_gradient, neumann, scaled_identity
-from tests.bilevel.quadratic_game import QuadraticGame
+from tests.bilevel.conftest import joined, named
 
 
 def positive_definite(size: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -22,13 +22,6 @@ def test_conjugate_gradient_solves_positive_definite_systems(size, seed):
     matrix, b = positive_definite(size, seed)
     x = conjugate_gradient(3 * size)(lambda v: matrix @ v, b)
     torch.testing.assert_close(x, torch.linalg.solve(matrix, b), rtol=1e-6, atol=1e-8)
-
-
-def test_conjugate_gradient_stops_when_it_is_done():
-    calls, b = [], torch.tensor([1.0, -2.0, 5.0])
-    x = conjugate_gradient(100)(lambda v: calls.append(1) or 3.0 * v, b)
-    torch.testing.assert_close(x, b / 3)
-    assert len(calls) == 1
 
 
 def test_conjugate_gradient_goes_as_far_as_its_tolerance():
@@ -58,15 +51,6 @@ def test_neumann_is_its_truncated_series(steps):
     torch.testing.assert_close(neumann(steps, scale)(lambda v: matrix @ v, b), series, rtol=1e-12, atol=1e-12)
 
 
-def test_neumann_converges_to_the_solution():
-    matrix, b = positive_definite(5, seed=1)
-    scale = 1 / float(torch.linalg.eigvalsh(matrix)[-1])
-    solution = torch.linalg.solve(matrix, b)
-    errors = [(neumann(n, scale)(lambda v: matrix @ v, b) - solution).norm() for n in (1, 30, 1000)]
-    assert errors[0] > 3 * errors[1] > 100 * errors[2]
-    assert errors[2] < 1e-8
-
-
 def test_scaled_identity_masks_and_never_multiplies():
     b = {"w": torch.tensor([1.0, 2.0]), "b": torch.tensor([3.0])}
     mask = {"w": torch.tensor([True, False]), "b": torch.tensor([True])}
@@ -75,17 +59,9 @@ def test_scaled_identity_masks_and_never_multiplies():
     torch.testing.assert_close(masked, {"w": torch.tensor([0.5, 0.0]), "b": torch.tensor([1.5])})
 
 
-def test_solvers_treat_names_as_one_vector():
+def test_solvers_treat_names_as_one_vector(game):
     """A system that couples the named parts, against the same system in one Tensor."""
-    game = QuadraticGame()
     b = game.target
-
-    def named(v):
-        return {"w": v[:4].view(2, 2), "b": v[4:]}
-
-    def joined(tree):
-        return torch.cat([tree["w"].flatten(), tree["b"]])
-
     for solve in (conjugate_gradient(6), conjugate_gradient(3), neumann(20, 0.5), scaled_identity(0.5)):
         whole = solve(lambda v: game.curvature @ v, b)
         parts = solve(lambda v: named(game.curvature @ joined(v)), named(b))

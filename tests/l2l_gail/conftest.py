@@ -53,14 +53,16 @@ def folder(tmp_path, demonstrations) -> Path:
 
 
 @pytest.fixture
-def small_flags() -> list[str]:
-    pairs = [(name, value if isinstance(value, tuple) else (value,)) for name, value in SMALL.items()]
-    return [word for name, values in pairs for word in (f"--{name.replace('_', '-')}", *map(str, values))]
+def demos(tmp_path) -> Path:
+    return save_npz(tmp_path / "demos.npz", make_demonstrations(17, 6))
 
 
 @pytest.fixture
-def demos(tmp_path) -> Path:
-    return save_npz(tmp_path / "demos.npz", make_demonstrations(17, 6))
+def flags(demos) -> list[str]:
+    """Of a small run, a checkpoint every two rounds."""
+    pairs = [(name, value if isinstance(value, tuple) else (value,)) for name, value in SMALL.items()]
+    small = [word for name, values in pairs for word in (f"--{name.replace('_', '-')}", *map(str, values))]
+    return ["--demos", str(demos), "--num-demos", "2", "--eval-episodes", "1", "--checkpoint-every", "2", *small]
 
 
 @pytest.fixture

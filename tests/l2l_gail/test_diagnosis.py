@@ -19,21 +19,8 @@ def run(tmp_path_factory):
     """A short run with a learned rule."""
     folder = tmp_path_factory.mktemp("gail")
     demos = save_npz(folder / "demos.npz", make_demonstrations(17, 6))
-    flags = ["--l2l", "--steps", "64", "--num-demos", "2", "--eval-episodes", "1", "--demos", str(demos)]
-    flags += [
-        "--n-envs",
-        "2",
-        "--n-steps",
-        "32",
-        "--batch-size",
-        "32",
-        "--disc-hidden",
-        "32",
-        "32",
-        "--disc-batch-size",
-        "64",
-    ]
-    main([*flags, "--run-dir", str(folder / "run")])
+    flags = "--steps 64 --num-demos 2 --eval-episodes 1 --n-envs 2 --n-steps 32 --batch-size 32 --disc-hidden 32 32"
+    main(["--l2l", *flags.split(), "--disc-batch-size", "64", "--demos", str(demos), "--run-dir", str(folder / "run")])
     return Run.open(folder / "run", kind="gail")
 
 

@@ -1,6 +1,5 @@
-"""Followers: parity with Adam, what a learned rule is scored on, fitting, and continuing from a state."""
+"""Followers: parity with Adam, what a learned rule is scored on, and fitting."""
 
-from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -31,19 +30,14 @@ def task(config, seed=0):
     )
 
 
-def same(one, two):
-    """Whether two followers' discriminators have equal weights."""
-    pair = weights_of(one.discriminator), weights_of(two.discriminator)
-    return all(torch.equal(pair[0][name], pair[1][name]) for name in pair[0])
-
-
 @pytest.mark.parametrize("anchored", [False, True])
 def test_a_rule_that_has_not_learned_is_adam_to_the_last_bit_for_30_rounds(anchored):
     adam, learned = task(ADAM), task(replace(L2L, freeze_follower=True, follower_anchored=anchored))
     for round_ in range(30):
         for follower, objectives in (adam, learned):
             follower.answer(objectives, round_ / 30)
-        assert same(adam[0], learned[0]), f"round {round_}"
+        one, two = (weights_of(follower.discriminator) for follower, _ in (adam, learned))
+        assert all(torch.equal(one[name], two[name]) for name in one), f"round {round_}"
 
 
 def test_adam_follower_is_torch_adam():
@@ -67,8 +61,7 @@ def test_adam_follower_is_torch_adam():
 def test_a_step_is_as_long_as_adams_and_twice_that_at_twice_the_rate():
     follower, objectives = task(replace(L2L, follower_learning_rate=0.0, log_rate_learning_rate=0.0))
     assert follower.answer(objectives, 0.0)["step_over_adam"] == pytest.approx(1.0, rel=1e-4)
-    with torch.no_grad():
-        follower.rule.log_rate.fill_(torch.tensor(2.0).log())
+    follower.rule.log_rate.data.fill_(torch.tensor(2.0).log())
     assert follower.answer(objectives, 0.3)["step_over_adam"] == pytest.approx(2.0, rel=1e-4)
     assert float(follower.memory["progress"]) == pytest.approx(0.3)
 
@@ -86,22 +79,6 @@ def test_the_log_rate_stays_within_its_limit_and_can_come_back(limit, reaches):
         follower.learner.optimizer.state.clear()
         worse = objectives._replace(score=lambda: lambda weights: -objectives.score()(weights))
         assert follower.answer(worse, 0.0)["log_rate"] < reaches - 0.1
-
-
-@pytest.mark.parametrize("config", [ADAM, L2L, SLOW, replace(L2L, follower_anchored=True)])
-def test_a_follower_continues_bit_by_bit_from_its_state(config):
-    follower, objectives = task(config)
-    for _ in range(3):
-        follower.answer(objectives, 0.1)
-    copy, others = task(config, seed=5)
-    copy.discriminator.load_state_dict(follower.discriminator.state_dict())
-    copy.load_state_dict(deepcopy(follower.state_dict()))  # torch's optimisers share what they load
-    for _ in range(3 * config.disc_updates):
-        others.train()  # the same place in the stream of batches
-    for _ in range(0 if config is ADAM else 3 * config.disc_updates // config.follower_steps):
-        others.score()
-    assert follower.answer(objectives, 0.2) == copy.answer(others, 0.2)
-    assert same(follower, copy)
 
 
 def test_a_rule_is_carried_to_where_it_fits(tmp_path):

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from l2l_experiment.errors import UserError
-from l2l_gail import GAIL, GAILConfig, Transitions
+from l2l_gail import GAIL, GAILConfig
 from l2l_gail.filters import MixtureFilter
 from l2l_gail.followers import commit
 from l2l_gail.rewards import reward
@@ -23,10 +23,8 @@ def weights(gail):
     return torch.cat([tensor.detach().flatten() for tensor in tensors])
 
 
-def made_up(seed, n=64):
-    draw = np.random.default_rng(seed)
-    states = draw.normal(size=(n + 1, 17))
-    return Transitions(states[:-1], draw.uniform(-1, 1, size=(n, 6)), states[1:], np.zeros(n, dtype=bool))
+def made_up(seed):
+    return transitions_of(make_demonstrations(17, 6, episodes=1, length=64, seed=seed))
 
 
 class Witness(nn.Module):
@@ -152,11 +150,11 @@ def test_every_setting_changes_the_run(usual, name):
     assert before.shape != after.shape or not torch.equal(before, after)
 
 
-@pytest.mark.parametrize("follower", ["adam", "l2l"])
+@pytest.mark.parametrize("own", [{}, {"follower": "l2l", "follower_anchored": True}, {"follower": "l2l-rate"}])
 @pytest.mark.parametrize(("env", "shape"), [(HALF, (17, 6)), ("Hopper-v4", (11, 3))])
-def test_resumed_run_equals_the_uninterrupted_one(config, tmp_path, follower, env, shape):
+def test_resumed_run_equals_the_uninterrupted_one(config, tmp_path, own, env, shape):
     demonstrations = make_demonstrations(*shape)
-    whole = GAIL(env, demonstrations, config=replace(config, follower=follower, replay_rounds=1, spectral_norm=True))
+    whole = GAIL(env, demonstrations, config=replace(config, **own, replay_rounds=1, spectral_norm=True))
     whole.learn(320, on_round=lambda gail: gail.save(tmp_path) if gail.num_timesteps == 128 else None)
     torch.manual_seed(999)
     np.random.seed(999)  # noqa: NPY002  the global generator is what PPO shuffles with

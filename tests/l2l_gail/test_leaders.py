@@ -54,9 +54,9 @@ def by_step(leader, name):
 
 
 def values_of_five(leader):
-    with torch.no_grad():  # a value function that says 5 everywhere
-        leader.algorithm.policy.value_net.weight.zero_()
-        leader.algorithm.policy.value_net.bias.fill_(5.0)
+    """Makes its value function say 5 everywhere."""
+    leader.algorithm.policy.value_net.weight.data.zero_()
+    leader.algorithm.policy.value_net.bias.data.fill_(5.0)
 
 
 @pytest.mark.parametrize("scaled", [False, True])
@@ -139,8 +139,7 @@ def test_rollouts_go_on_from_where_the_environments_are_and_train_nothing(train)
 
 def test_a_policy_that_is_no_number_is_said_before_anybody_saves_it(train):
     def spoil(leader):
-        with torch.no_grad():
-            next(leader.algorithm.policy.parameters()).fill_(float("nan"))
+        next(leader.algorithm.policy.parameters()).data.fill_(float("nan"))
 
     game = Game()
     with pytest.raises(Diverged, match="--learning-rate"):

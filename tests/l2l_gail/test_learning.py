@@ -29,10 +29,6 @@ class Echo(gym.Env):
         return self.seen, -error, False, False, {}
 
 
-def echo():
-    return gym.wrappers.TimeLimit(Echo(), 50)
-
-
 def demonstrated():
     env = Echo()
     observations = np.array([env.reset(seed=0)[0], *(env.step(np.zeros(2))[0] for _ in range(399))])
@@ -46,7 +42,8 @@ def test_the_policy_comes_to_do_what_was_demonstrated(follower, reward, learns):
     small = {"n_envs": 4, "n_steps": 128, "batch_size": 64, "n_epochs": 5, "net_arch": (32, 32), "gamma": 0.5}
     small |= {"disc_hidden": (32, 32), "disc_batch_size": 64, "disc_updates": 10, "gradient_penalty": 0.1}
     rates = {"learning_rate": 1e-3, "disc_learning_rate": 1e-2, "log_std_init": -1.0}
-    gail = GAIL(echo, demonstrated(), config=GAILConfig(follower=follower, reward=reward, **small, **rates))
+    config = GAILConfig(follower=follower, reward=reward, **small, **rates)
+    gail = GAIL(lambda: gym.wrappers.TimeLimit(Echo(), 50), demonstrated(), config=config)
     new = np.random.default_rng(5).uniform(-1, 1, (500, 3))
 
     def error():

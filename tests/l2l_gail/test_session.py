@@ -22,12 +22,6 @@ from tests.l2l_gail.conftest import make_demonstrations
 
 
 @pytest.fixture
-def flags(small_flags, demos):
-    """Of a small run, a checkpoint every two rounds."""
-    return ["--demos", str(demos), "--num-demos", "2", "--eval-episodes", "1", "--checkpoint-every", "2", *small_flags]
-
-
-@pytest.fixture
 def at(monkeypatch):
     """Does something, once, as soon as the row of a step is logged, before the checkpoint of that step."""
 

@@ -21,7 +21,7 @@ def test_each_action_stands_between_the_observations_around_it(demonstrations):
     assert {part.dtype for part in whole.float32().parts()} == {np.dtype(np.float32), np.dtype(bool)}
 
 
-def test_the_end_of_every_episode_is_held_out():
+def test_the_end_of_every_episode_is_held_out_and_every_tenth_transition_kept_if_asked():
     demonstrations = make_demonstrations(3, 2, episodes=2)
     train, held = split(demonstrations, 0.25)
     first = demonstrations.episodes[0]
@@ -32,10 +32,6 @@ def test_the_end_of_every_episode_is_held_out():
     assert [len(part) for part in split(demonstrations, 0.0)] == [80, 80]
     with pytest.raises(UserError, match="too short"):
         split(make_demonstrations(3, 2, length=1), 0.25)
-
-
-def test_every_tenth_transition_of_each_episode_is_kept():
-    demonstrations = make_demonstrations(3, 2, episodes=2)
     train, held = split(demonstrations, 0.25, every=10)
     for part, rows in ((train, [0, 10, 20]), (held, [30])):
         both = [episode.observations[np.array(rows) + 1] for episode in demonstrations.episodes]
