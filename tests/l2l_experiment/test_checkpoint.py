@@ -178,9 +178,7 @@ def swap(path):
 TENSORS, META = "tensors.safetensors", "meta.json"
 DAMAGE = {
     "cut-off tensors": lambda path: (path / TENSORS).write_bytes((path / TENSORS).read_bytes()[:-3]),
-    "empty tensors": lambda path: (path / TENSORS).write_bytes(b""),
     "another checkpoint's tensors": swap,
-    "no tensors": lambda path: (path / TENSORS).unlink(),
     "no meta": lambda path: (path / META).unlink(),
     "cut-off meta": lambda path: (path / META).write_text('{"format": 2, "st'),
     "meta of another kind": lambda path: (path / META).write_text("[]"),
