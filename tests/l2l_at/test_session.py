@@ -2,13 +2,14 @@
 
 import json
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from l2l_at import cli, grading, probe, session
+from l2l_at import cli, grading, probe
 from l2l_at.alarms import CollapseAlarm
 from l2l_at.export import load as load_classifier
 from l2l_at.trainer import Trainer
@@ -72,23 +73,15 @@ def test_a_run_leaves_everything_behind(straight):
 
 
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(straight, tmp_path, monkeypatch):
-    class StopAfterThree:
-        def __init__(self, **_):
-            self.looks = 0
+    step = Trainer.step
 
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            pass
-
-        @property
-        def requested(self):
-            self.looks += 1
-            return self.looks >= 4
+    def interrupted(trainer):
+        if trainer.step_count == 2:
+            signal.raise_signal(signal.SIGINT)
+        return step(trainer)
 
     with monkeypatch.context() as patch:
-        patch.setattr(session, "StopRequest", StopAfterThree)
+        patch.setattr(Trainer, "step", interrupted)
         broken = train(tmp_path / "broken")
     assert record(broken)["status"] == "interrupted"
     cli.main(["--resume", str(broken)])
