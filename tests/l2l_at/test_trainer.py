@@ -18,7 +18,6 @@ from l2l_experiment import checkpoint
         {"method": "pgd"},
         {"method": "l2l"},
         {"method": "l2l-grad", "schedule": "multi-step"},
-        {"method": "free", "replays": 4},
         {"method": "fast-bat", "average": "swa", "swa_from": 0.2},
         {"method": "grad-align", "awp": 0.01, "awp_from": 0.0},
         {"method": "pgd-2", "average": "none", "precision": "bf16"},

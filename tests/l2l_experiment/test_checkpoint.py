@@ -6,6 +6,7 @@ import math
 import os
 import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -151,11 +152,7 @@ def test_a_kill_before_any_call_of_a_save_loses_no_finished_one(tmp_path, monkey
 
 def test_a_save_that_fails_leaves_the_one_before(tmp_path, monkeypatch):
     save(tmp_path, 1)
-
-    def full(path):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(checkpoint, "sync", full)
+    monkeypatch.setattr(checkpoint, "sync", Mock(side_effect=OSError(28, "No space left on device")))
     with pytest.raises(UserError, match="No space left"):
         save(tmp_path, 2)
     assert names(tmp_path) == ["step_000000001"]

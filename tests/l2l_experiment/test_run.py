@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import filelock
 import numpy as np
@@ -62,10 +63,7 @@ def test_figures_are_merged_into_the_record(run):
 def test_an_update_that_fails_leaves_the_old_record(run, monkeypatch):
     before = (run.folder / "record.json").read_bytes()
 
-    def killed(source, target):
-        raise OSError("killed between writing and renaming")
-
-    monkeypatch.setattr(Path, "replace", killed)
+    monkeypatch.setattr(Path, "replace", Mock(side_effect=OSError("killed between writing and renaming")))
     with pytest.raises(OSError, match="killed"):
         run.update(final=1.0)
     assert (run.folder / "record.json").read_bytes() == before
@@ -140,15 +138,11 @@ def test_one_process_at_a_time_trains_in_a_folder(run):
     assert Run.open(run.folder, kind="gail").record["result"] == 1
 
 
-@pytest.mark.parametrize("error", [NotImplementedError("no locks here"), PermissionError(13, "Permission denied")])
-def test_a_lock_that_cannot_be_taken(run, monkeypatch, error):
-    def acquire(self, **options):
-        raise error
-
-    monkeypatch.setattr(filelock.FileLock, "acquire", acquire)
-    if isinstance(error, NotImplementedError):  # a file system without locks
-        with run.held():
-            return
+def test_a_lock_that_cannot_be_taken(run, monkeypatch):
+    errors = [NotImplementedError("a file system without locks"), PermissionError(13, "Permission denied")]
+    monkeypatch.setattr(filelock.FileLock, "acquire", Mock(side_effect=errors))
+    with run.held():
+        pass
     with pytest.raises(UserError, match="cannot write into .*: Permission denied"), run.held():
         pass
 
