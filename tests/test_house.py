@@ -1,7 +1,6 @@
 """The shape of the project: which package may import which, no circles, small files, a command for every script."""
 
 import ast
-import importlib
 import tomllib
 from pathlib import Path
 
@@ -80,13 +79,9 @@ def test_no_file_is_long(folder):
 
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))
-def test_every_command_has_a_script_and_help(command, capsys):
+def test_every_command_has_a_script(command):
     module, _, name = COMMANDS[command].partition(":")
     script = ROOT / "scripts" / f"{command.removeprefix('l2l-').replace('-', '_')}.py"
     text = script.read_text()
     assert f"from {module} import {name}" in text
     assert len(text.splitlines()) <= 7
-    with pytest.raises(SystemExit) as stopped:
-        getattr(importlib.import_module(module), name)(["--help"])
-    assert not stopped.value.code
-    assert "usage" in capsys.readouterr().out

@@ -1,6 +1,7 @@
 """Batches that resume, and the augmentation."""
 
 import copy
+import itertools
 
 import pytest
 import torch
@@ -17,15 +18,13 @@ def test_a_frame_moves_whole_images(flip):
     moved = batches.take_from(images, batches.random_frame(images, flip=flip))
     padded = torch.nn.functional.pad(images, (4,) * 4)
     flips, shifts = 0, set()
-    crops = {(r, c): padded[:, :, r : r + 8, c : c + 8] for r in range(9) for c in range(9)}
     found = torch.zeros(1000, dtype=torch.bool)
-    for place, crop in crops.items():
-        for flipped in (False, True):
-            same = (moved == (crop.flip(3) if flipped else crop)).flatten(1).all(1)
-            found |= same
-            if same.any():
-                flips += flipped * int(same.sum())
-                shifts.add(place)
+    for r, c, flipped in itertools.product(range(9), range(9), (False, True)):
+        crop = padded[:, :, r : r + 8, c : c + 8]
+        same = (moved == (crop.flip(3) if flipped else crop)).flatten(1).all(1)
+        found |= same
+        flips += flipped * int(same.sum())
+        shifts |= {(r, c)} if same.any() else set()
     assert found.all()
     assert 420 < flips < 580 if flip else not flips
     assert len(shifts) == 81

@@ -3,12 +3,10 @@
 from pathlib import Path
 
 import pytest
-import torch
 
 from l2l_at import cli, methods
 from l2l_at.session import TrainArgs, stored_args
 from l2l_experiment import settings
-from l2l_experiment.errors import UserError
 from l2l_experiment.run import Run
 
 
@@ -25,12 +23,6 @@ def test_arguments_come_back_from_a_runs_folder(tmp_path, monkeypatch):
     assert TrainArgs() == cli.parse([])
 
 
-@pytest.mark.parametrize("flags", [["--method", "pgd", "--bat-lambda", "0"], ["--swa-from", "0.9"]])
-def test_parsing_alone_refuses_what_would_change_nothing(flags):
-    with pytest.raises(UserError, match=f"{flags[-2]} would change nothing"):
-        cli.parse(flags)
-
-
 def test_list_prints_every_method(capsys):
     cli.main(["--list"])
     printed = capsys.readouterr().out
@@ -41,12 +33,10 @@ def test_list_prints_every_method(capsys):
     ("flags", "message"),
     [
         (["--eps", "8"], "grey"),
-        (["--eps", "eight"], "8/255"),
         (["--method", "pgd11"], "--method must be one of"),
         (["--model", "resnet18"], "does not fit images of 8 × 8"),
         (["--batch-size", "100000"], "--batch-size"),
         (["--holdout", "0"], "--holdout"),
-        (["--method", "l2l-grad", "--norm", "l2", "--eps", "1"], "linf"),
         (["--dataset", "cifar10", "--data-dir", "nowhere"], "nowhere"),
         (["--resume", "nowhere"], "nowhere"),
         (["--resume", "nowhere", "--epochs", "3"], "--epochs cannot be given with --resume"),
@@ -55,9 +45,8 @@ def test_list_prints_every_method(capsys):
         (["--compile", "--method", "fast-bat"], "--compile"),
         (["--method", "standard", "--label-smoothing", "0.1"], "--label-smoothing"),
         (["--threads", "0"], "--threads"),
-        (["--learning-rate", "nan"], "--learning-rate must be a finite number"),
-        (["--ema", "0.5", "--average", "none"], "without --average ema"),
         (["--method", "l2l-sdi", "--attacker-sees"], "--attacker-sees"),
+        (["--ema", "0.5", "--average", "none"], "without --average ema"),
         (["--data-dir", "."], "--data-dir would change nothing"),
         (["--grade", "none", "--grade-images", "10"], "--grade-images would change nothing"),
         (["--device", "tpu"], "--device"),
@@ -73,13 +62,6 @@ def test_bad_input_is_one_sentence(flags, message, tmp_path, capsys, monkeypatch
     assert message in error
     assert error.count("\n") == 1
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
-def test_cuda_without_a_device_is_refused(capsys):
-    with pytest.raises(SystemExit):
-        cli.main(["--device", "cuda"])
-    assert "no CUDA device" in capsys.readouterr().err
 
 
 def test_an_existing_folder_is_left_alone(tmp_path, capsys):

@@ -119,7 +119,6 @@ def test_other_norms(name, norm, model, batch):
         ("l2l-naive", {"gradient_scale": "sample"}, "--gradient-scale"),
         ("l2l-grad", {"attacker": "two-layer", "attacker_width": 64}, "--attacker-width"),
         ("l2l", {"freeze_attacker": True, "attacker_learning_rate": 5.0}, "--attacker-learning-rate"),
-        ("pgd", {"swa_from": 0.9}, "--swa-from"),
     ],
 )
 def test_what_a_method_does_not_know_or_look_at_is_refused(name, settings, message):

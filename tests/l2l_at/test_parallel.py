@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from l2l_at import parallel
-from l2l_at.batches import Batch
 from l2l_at.config import ATConfig
 from l2l_at.datasets import load
 from l2l_at.trainer import Trainer
@@ -53,28 +52,6 @@ def trained(name, steps=3):
         weights |= {f"attacker/{key}": value for key, value in follower.attacker.state_dict().items()}
     start = getattr(follower, "start", None)
     return weights | ({} if start is None else start.state_dict())
-
-
-def test_alone_nothing_is_shared():
-    batch = Batch(torch.rand(4, 1, 2, 2), torch.arange(4))
-    module = nn.BatchNorm1d(2)
-    with parallel.group(torch.device("cpu")), parallel.first():
-        assert parallel.share(batch) is batch
-        assert parallel.gather(batch.labels) is batch.labels
-        assert (parallel.rank(), parallel.count()) == (0, 1)
-        assert parallel.of_first(True)
-        parallel.average_gradients_to_come(module)
-        parallel.average_moments(module)
-        parallel.check(batch_size=5, alone=True)
-    assert not module.weight._backward_hooks
-
-
-def test_each_of_two_processes_takes_every_second_image(monkeypatch):
-    monkeypatch.setattr(parallel, "count", lambda: 2)
-    batch = Batch(torch.arange(6.0), torch.arange(6), torch.arange(6))
-    for rank, rows in ((0, [0, 2, 4]), (1, [1, 3, 5])):
-        monkeypatch.setattr(parallel, "rank", lambda rank=rank: rank)
-        assert [part.tolist() for part in parallel.share(batch)[:3]] == [rows] * 3
 
 
 def test_two_processes_do_what_one_does(tmp_path):

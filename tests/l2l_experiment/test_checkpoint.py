@@ -1,15 +1,16 @@
 """Checkpoints come back exactly, appear whole or not at all, and survive damage."""
 
+import contextlib
 import json
 import math
 import os
-import subprocess
-import sys
-import time
+import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -116,58 +117,46 @@ def test_the_newest_are_kept_and_a_future_that_was_given_up_goes(tmp_path):
     assert checkpoint.latest(tmp_path) == {"new": True}
 
 
-def test_a_kill_in_the_middle_of_a_save_leaves_the_one_before(tmp_path, capsys):
-    path = save(tmp_path, 1)
-    torso = tmp_path / "checkpoints" / ".tmp_0123"
-    torso.mkdir()
-    (torso / "tensors.safetensors").write_bytes(b"half")
-    assert step_of(tmp_path) == 1
-    path.rename(path.with_name(path.name + ".replaced"))  # between the two renames that replace one
-    assert step_of(tmp_path) == 1
+class Killed(BaseException):
+    """Nothing cleans up behind it."""
+
+
+CALLS = [(Path, "mkdir"), (safetensors.torch, "save_file"), (Path, "write_text"), (checkpoint, "sync")]
+CALLS += [(os, "replace"), (shutil, "rmtree")]
+
+
+@pytest.mark.parametrize("step", [1, 2])  # a checkpoint in the place of one, and another one
+def test_a_kill_before_any_call_of_a_save_loses_no_finished_one(tmp_path, monkeypatch, capsys, step):
+    def dying(call, count):
+        def replacement(*args, **options):
+            if not next(count):
+                raise Killed
+            return call(*args, **options)
+
+        return replacement
+
+    killed = True
+    for before in range(20):
+        save(tmp_path, 1)
+        assert not list(tmp_path.glob("checkpoints/.tmp_*"))
+        with monkeypatch.context() as patch, contextlib.suppress(Killed):
+            count = iter(range(before, -100, -1))
+            for owner, name in CALLS:
+                patch.setattr(owner, name, dying(getattr(owner, name), count))
+            save(tmp_path, step)
+            killed = False
+        assert step_of(tmp_path) in (1, step)
+    assert not killed  # in the end it has more calls to live than it makes
     assert capsys.readouterr().err == ""
-    save(tmp_path, 2)
-    assert step_of(tmp_path) == 2
-    assert not torso.exists()
 
 
 def test_a_save_that_fails_leaves_the_one_before(tmp_path, monkeypatch):
     save(tmp_path, 1)
-
-    def full(path):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(checkpoint, "sync", full)
+    monkeypatch.setattr(checkpoint, "sync", Mock(side_effect=OSError(28, "No space left on device")))
     with pytest.raises(UserError, match="No space left"):
         save(tmp_path, 2)
     assert names(tmp_path) == ["step_000000001"]
     assert step_of(tmp_path) == 1
-
-
-ENDLESS = """
-import sys, torch
-from l2l_experiment import checkpoint
-
-for i in range(10**6):
-    step = i // 2  # every step twice: replacing is under test too
-    checkpoint.save(sys.argv[1], {"w": torch.full((300_000,), float(step)), "step": step}, step)
-    print(step, flush=True)
-"""
-
-
-def test_kills_at_any_moment_lose_no_finished_save(tmp_path, capsys):
-    root = Path(checkpoint.__file__).parents[1]
-    for kill in range(3):
-        command = [sys.executable, "-c", ENDLESS, str(tmp_path)]
-        process = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True)
-        assert process.stdout.readline() == "0\n"
-        time.sleep(0.05 + 0.061 * kill)
-        process.kill()
-        output, _ = process.communicate()
-        finished = int(output.split()[-1]) if output.split() else 0
-        tree = checkpoint.latest(tmp_path)
-        assert tree["step"] in (finished, finished + 1)
-        assert (tree["w"] == tree["step"]).all()
-    assert capsys.readouterr().err == ""
 
 
 def swap(path):
@@ -178,9 +167,7 @@ def swap(path):
 TENSORS, META = "tensors.safetensors", "meta.json"
 DAMAGE = {
     "cut-off tensors": lambda path: (path / TENSORS).write_bytes((path / TENSORS).read_bytes()[:-3]),
-    "empty tensors": lambda path: (path / TENSORS).write_bytes(b""),
     "another checkpoint's tensors": swap,
-    "no tensors": lambda path: (path / TENSORS).unlink(),
     "no meta": lambda path: (path / META).unlink(),
     "cut-off meta": lambda path: (path / META).write_text('{"format": 2, "st'),
     "meta of another kind": lambda path: (path / META).write_text("[]"),

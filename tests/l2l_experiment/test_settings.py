@@ -6,8 +6,6 @@ from typing import Annotated, Literal
 
 import pytest
 import yaml
-from hypothesis import given
-from hypothesis import strategies as st
 
 from l2l_experiment import settings
 from l2l_experiment.errors import UserError
@@ -72,16 +70,12 @@ def test_ends_of_ranges_integers_for_floats_and_none_are_taken():
     assert 1 not in settings.Range(0, 1, open_high=True)
 
 
-CONFIGS = st.builds(
-    Config,
-    rate=st.floats(1e-9, 1e9),
-    net_arch=st.lists(st.integers(1, 999), max_size=3).map(tuple),
-    target_kl=st.none() | st.floats(0.001, 1),
-    env=st.text(max_size=8),
+TIGHT = Config(rate=1e-9, net_arch=(), target_kl=0.001, anchored=True, env="1e-3")  # a text that looks like a number
+
+
+@pytest.mark.parametrize(
+    ("config", "demos", "seed"), [(TIGHT, Path("a/b c.npz"), 2**31 - 1), (Config(env=""), None, 0)]
 )
-
-
-@given(CONFIGS, st.none() | st.just(Path("a/b c.npz")), st.integers(0, 2**31 - 1))
 def test_reading_what_was_written_gives_the_same_settings(config, demos, seed):
     args = Args(config=config, demos=demos, seed=seed, resume=Path("runs/x"), l2l=True)
     written = yaml.safe_dump(settings.plain(args))

@@ -135,14 +135,6 @@ def test_risks_scale_with_the_curve_and_do_not_see_its_level(curve, level, scale
 
 
 @given(CURVE)
-def test_a_rising_curve_never_falls(curve):
-    rising = np.sort(curve)
-    assert stability.largest_fall(rising) == (0.0, 0.0)
-    assert stability.long_term_risk(rising) == 0.0
-    assert stability.short_term_risk(rising) >= 0.0
-
-
-@given(CURVE)
 def test_largest_fall_is_the_worst_pair(curve):
     worst = max(curve[i] - curve[j] for i in range(len(curve)) for j in range(i, len(curve)))
     assert close(stability.largest_fall(curve).absolute, worst)

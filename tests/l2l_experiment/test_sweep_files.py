@@ -170,6 +170,7 @@ def test_a_folder_with_other_settings_is_refused(spec, tmp_path):
         (["gail", "--address", "here:6379"], "--backend ray"),
         (["gail", "--disc-learning-rate", "1e-3", "-1"], "--disc-learning-rate must be positive"),
         (["at", "--norm", "l2"], "needs --eps"),
+        (["at", "--swa-from", "0.9"], "--swa-from would change nothing"),
     ],
 )
 def test_the_command_refuses_what_makes_no_sense_before_it_trains(words, message, tmp_path, monkeypatch, capsys):
