@@ -41,11 +41,9 @@ BINS = np.linspace(-3, 3, 25)
 
 
 def diagnose(run: Run) -> dict[str, Drawing]:
-    """The figures of a finished or running GAIL run, by name.
-
-    Where update rules move the discriminator the last checkpoint is loaded too: the policy goes on from there for a few
-    rollouts, and on each the follower's rules answer from the checkpoint's weights with the checkpoint's memory.
-    """
+    """The figures of a finished or running GAIL run, by name. Where update rules move the discriminator the last
+    checkpoint is loaded too: the policy goes on from there for a few rollouts, and on each the follower's rules answer
+    from the checkpoint's weights with the checkpoint's memory."""
     found = logged(metrics.read(run.folder / metrics.METRICS), run.folder.name)
     args = stored_args(run)
     env = Environment(args.settings.env)
@@ -100,10 +98,8 @@ def strength(follower: RuleFollower, rounds: list[tuple[list[Objective], list[Ob
 
 
 def response(follower: RuleFollower, rule: UpdateRule, steps: list[Objective]) -> tuple[np.ndarray, np.ndarray]:
-    """Median step over the learning rate, by the gradient over its running root mean square.
-
-    Each of `steps`, objectives, gives every weight a gradient; the medians are over all of them.
-    """
+    """Median step over the learning rate, by the gradient over its running root mean square. Each of `steps`,
+    objectives, gives every weight a gradient; the medians are over all of them."""
     sizes, moves = [], []
     for step in steps:
         weights = {name: weight.detach().requires_grad_() for name, weight in follower.weights.items()}

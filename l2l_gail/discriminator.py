@@ -6,11 +6,9 @@ from torch.nn import functional as F
 
 
 class Discriminator(nn.Module):
-    """A tanh network from a transition (filtered observation, action) to the logit of "this is the expert".
-
-    With `spectral_norm` each weight matrix is divided by its largest singular value (Miyato et al., 2018), from
-    singular vectors that `refresh` improves by power iteration; between two refreshes they are constants.
-    """
+    """A tanh network from a transition (filtered observation, action) to the logit of "this is the expert". With
+    `spectral_norm` each weight matrix is divided by its largest singular value (Miyato et al., 2018), from singular
+    vectors that `refresh` improves by power iteration; between two refreshes they are constants."""
 
     def __init__(self, inputs: int, hidden: tuple[int, ...], *, spectral_norm: bool = False) -> None:
         super().__init__()

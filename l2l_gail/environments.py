@@ -27,8 +27,7 @@ class Environment:
     """An environment that is opened once to read its spaces, and makes copies of itself.
 
     `source` is a Gymnasium id, a function that makes an environment, or a Stable-Baselines3 `VecEnv`, of which there
-    are no copies. UserError for one that cannot be made, or whose spaces are not supported (see `l2l_gail.spaces`).
-    """
+    are no copies. UserError for one that cannot be made, or whose spaces are not supported (see `l2l_gail.spaces`)."""
 
     def __init__(self, source: EnvLike) -> None:
         self.source, self.id = source, source if isinstance(source, str) else None
@@ -57,10 +56,7 @@ class Environment:
 
     def vectorised(self, n_envs: int, seed: int) -> VecNormalize:
         """`n_envs` copies in one process behind one observation filter; true returns stay visible through `Monitor`.
-
-        One process, because stepping MuJoCo in subprocesses is several times slower on few cores. A `VecEnv` is taken
-        as it is.
-        """
+        One process: stepping MuJoCo in subprocesses is several times slower on few cores. A `VecEnv` is taken as is."""
         if isinstance(self.source, VecEnv):
             envs = self.source
             if not (vec_env.is_vecenv_wrapped(envs, VecMonitor) or all(envs.env_is_wrapped(Monitor))):
@@ -93,11 +89,8 @@ def environment(source: EnvLike) -> Environment:
 
 
 def make(source: str | Callable[..., gym.Env], **kwargs: Any) -> gym.Env:
-    """An environment by id or from a function, with `STEP_LIMIT` where there is no time limit.
-
-    Two notices that every user of HalfCheetah-v4 would see many times are left out: that v5 exists, and that MuJoCo
-    deprecates an attribute in the task's file.
-    """
+    """An environment by id or from a function, with `STEP_LIMIT` where there is no time limit. Two notices about
+    HalfCheetah-v4 are left out: that v5 exists, and that MuJoCo deprecates an attribute in the task's file."""
     if hasattr(mujoco, "set_mju_user_warning"):
         mujoco.set_mju_user_warning(_pass_on)
     with warnings.catch_warnings():

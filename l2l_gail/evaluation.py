@@ -31,11 +31,8 @@ def returns(
     deterministic: bool = True,
     seed: int = EVALUATION_SEED,
 ) -> np.ndarray:
-    """Undiscounted true returns, shape (episodes,), from the same starts for every policy of one seed.
-
-    `policy` has Stable-Baselines3's `predict`; `filter_of` holds the observation filter it was trained with, which is
-    used and not changed.
-    """
+    """Undiscounted true returns, shape (episodes,), from the same starts for every policy of one seed. `policy` has
+    Stable-Baselines3's `predict`; `filter_of` holds the observation filter it was trained with, and is not changed."""
     envs = env.vectorised(min(episodes, 10), seed)
     envs.training, envs.norm_obs = False, filter_of is not None
     if filter_of is not None:

@@ -9,12 +9,10 @@ DECAY = 0.9  # how much of the policy's moments survives a round
 
 
 class MixtureFilter:
-    """Standardises observations by an even mixture of the demonstrations and the policy's recent rounds.
-
-    Two steps. In units of the demonstrations' deviation, observations are cut off at ±CLIP: a robot on its back
-    must not squeeze the range in which upright ones differ. Then they are standardised by the mixture's moments: by the
-    demonstrations' own, an early policy lies far away, and the discriminator has won before the policy can learn.
-    """
+    """Standardises observations by an even mixture of the demonstrations and the policy's recent rounds. Two steps. In
+    units of the demonstrations' deviation, observations are cut off at ±CLIP: a robot on its back must not squeeze the
+    range in which upright ones differ. Then they are standardised by the mixture's moments: by the demonstrations' own,
+    an early policy lies far away, and the discriminator has won before the policy can learn."""
 
     def __init__(self, demonstrations: np.ndarray) -> None:
         exact = demonstrations.astype(np.float64)
@@ -40,9 +38,7 @@ class MixtureFilter:
         return np.clip((observations - self.mean) / self.deviation, -CLIP, CLIP)
 
     def state_dict(self) -> dict[str, Any]:
-        """A tree that `load_state_dict` takes; the demonstrations are not part of it."""
-        return {"policy": self.policy}
+        return {"policy": self.policy}  # without the demonstrations, which are given again
 
     def load_state_dict(self, tree: dict[str, Any]) -> None:
-        """Continue from a `state_dict`."""
         self.policy = tree["policy"]

@@ -1,8 +1,7 @@
 """Who updates the discriminator: the follower's protocol, Adam, and a learned rule that starts as Adam.
 
 To add a follower, write a class with the verbs of `Follower` (subclass `RuleFollower` if an update rule makes its
-steps) and give it a row in `FOLLOWERS`.
-"""
+steps) and give it a row in `FOLLOWERS`."""
 
 import math
 from collections.abc import Callable
@@ -96,12 +95,10 @@ class AdamFollower(RuleFollower):
 
 
 class L2LFollower(RuleFollower):
-    """L2L: the discriminator's step is a learned rule, fitted every `follower_steps` steps while it answers.
-
-    The abstract of Jiang et al. (2021) names an extension to imitation in one sentence, and their code has none; this
+    """L2L: the discriminator's step is a learned rule, fitted every `follower_steps` steps while it answers. The
+    abstract of Jiang et al. (2021) names an extension to imitation in one sentence, and their code has none; this
     follower is our design. It keeps their template: the hand-designed step of the inner problem is replaced by a
-    network that is trained jointly on the inner objective.
-    """
+    network that is trained jointly on the inner objective."""
 
     def __init__(self, discriminator: nn.Module, config: GAILConfig) -> None:
         hidden = config.follower_hidden if config.follower != "l2l-rate" else 0

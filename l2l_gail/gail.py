@@ -1,8 +1,7 @@
 """Generative adversarial imitation learning (Ho and Ermon, 2016): a leader, a discriminator, a follower.
 
 The leader trains a policy on the discriminator's reward; once a round the follower moves the discriminator. The true
-reward is only monitored.
-"""
+reward is only monitored."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -46,8 +45,7 @@ class GAIL:
     `leader`, `discriminator`, `follower`: objects in place of those that the settings name. A leader brings the
     environments of its algorithm; a discriminator answers transitions of shape (n, inputs) with logits of shape (n,);
     a follower is an object, or a function of discriminator and settings that makes one.
-    `monitor`: other demonstrations of the same expert, on which the discriminator is only measured (`disc/heldout_*`).
-    """
+    `monitor`: other demonstrations of this expert, on which the discriminator is only measured (`disc/heldout_*`)."""
 
     def __init__(
         self,
@@ -114,11 +112,8 @@ class GAIL:
         on_round: Callable[["GAIL"], None] | None = None,
     ) -> Self:
         """Train for `total_timesteps` environment steps, rounded up to whole rounds; behaviour cloning comes first, if
-        the settings ask for it.
-
-        With `reset_num_timesteps=False` training goes on as one, its schedules included. `on_round(self)` is called
-        between rounds, when everything is consistent and can be saved; it may raise to stop.
-        """
+        the settings ask for it. With `reset_num_timesteps=False` training goes on as one, its schedules included.
+        `on_round(self)` is called between rounds, when all is consistent and can be saved; it may raise to stop."""
         if self.filter is None:
             raise UserError("GAIL has no demonstrations to learn from; it was made without them, for predict() alone")
         self.on_round = on_round
@@ -148,8 +143,7 @@ class GAIL:
         return self.leader.algorithm.predict(normalised, state, episode_start, deterministic)
 
     def save(self, folder: Path | str) -> Path:
-        """Write a checkpoint into `folder/checkpoints`, and the settings into `folder/config.yaml` unless it is there;
-        returns the checkpoint."""
+        """Write `folder/checkpoints/step_…`, which is returned, and `folder/config.yaml` unless that is there."""
         saved, config = checkpoint.save(folder, self.state_dict(), self.num_timesteps), Path(folder) / CONFIG
         if not config.exists():
             text = yaml.safe_dump({"settings": settings.plain(self.config)}, sort_keys=False)
@@ -167,9 +161,7 @@ class GAIL:
         **objects: Any,
     ) -> Self:
         """The newest checkpoint that `save` wrote into a folder. Without demonstrations it can predict, not learn.
-
-        Objects that were given in place of what the settings name are given again (`env`, `leader`, …).
-        """
+        Objects that were given in place of what the settings name are given again (`env`, `leader`, …)."""
         path = Path(folder) / CONFIG
         content = read_mapping(path).get("settings")
         if not isinstance(content, dict):
@@ -236,10 +228,8 @@ class GAIL:
         return torch.as_tensor(np.concatenate([observations, actions], axis=1), dtype=torch.float32, device=self.device)
 
     def objectives(self, recent: list[Transitions]) -> Objectives:
-        """What the follower works on, given rollouts, the newest last.
-
-        Held out are the end of every demonstration and of the newest rollout, as much as the follower wants.
-        """
+        """What the follower works on, given rollouts, the newest last. Held out are the end of every demonstration and
+        of the newest rollout, as much as the follower wants."""
         policy = torch.cat([self.inputs(data) for data in recent])
         train, score = self.inputs(self.train_expert), self.inputs(self.score_expert)
         held = round(self.follower.holdout * len(recent[-1]))

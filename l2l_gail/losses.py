@@ -28,12 +28,10 @@ def draw(expert: Tensor, policy: Tensor, size: int, generator: torch.Generator) 
 
 
 def objective(discriminator: nn.Module, batch: Batch, config: GAILConfig) -> Callable[[dict[str, Tensor]], Tensor]:
-    """The discriminator's loss on a batch as a function of its named weights.
-
-    Binary cross-entropy summed over the two kinds (2·log 2 = 1.386 at chance; Ho and Ermon, 2016), plus the switched-on
-    regularisers: gradient penalty (Gulrajani et al., 2017), entropy bonus, mixup, label smoothing. The penalty is part
-    of the objective, so a learned follower answers a problem that has a finite optimum.
-    """
+    """The discriminator's loss on a batch as a function of its named weights. Binary cross-entropy summed over the two
+    kinds (2·log 2 = 1.386 at chance; Ho and Ermon, 2016), plus the switched-on regularisers: gradient penalty
+    (Gulrajani et al., 2017), entropy bonus, mixup, label smoothing. The penalty is part of the objective, so a learned
+    follower answers a problem that has a finite optimum."""
     smooth, buffers = config.label_smoothing, dict(discriminator.named_buffers())
     between = torch.lerp(batch.policy, batch.expert, batch.mixing)
 

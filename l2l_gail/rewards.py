@@ -20,8 +20,7 @@ def reward(logit: Tensor, form: RewardName) -> Tensor:
     """The learned reward for logits h of "expert", D = sigmoid(h); same shape.
 
     `gail` −log(1−D) (Ho and Ermon, 2016, as their code has it for tasks that end on failure), `airl` h (Fu et al.,
-    2018), `fairl` −h·eʰ (Ghasemipour et al., 2020), `logd` log D, `constant` 1, the control for a survival bonus.
-    """
+    2018), `fairl` −h·eʰ (Ghasemipour et al., 2020), `logd` log D, `constant` 1, the control for a survival bonus."""
     if form == "gail":
         return F.softplus(logit)
     if form == "airl":
@@ -36,11 +35,9 @@ def reward(logit: Tensor, form: RewardName) -> Tensor:
 
 
 class ReturnScale:
-    """Running standard deviation of the discounted return, by which the reward is divided.
-
-    The reward is never centred: subtracting a mean would turn a bonus for surviving into a cost where episodes can end
-    early. Older rounds are forgotten with `decay` a round, since the reward itself changes while it is learned.
-    """
+    """Running standard deviation of the discounted return, by which the reward is divided. The reward is never centred:
+    subtracting a mean would turn a bonus for surviving into a cost where episodes can end early. Older rounds are
+    forgotten with `decay` a round, since the reward itself changes while it is learned."""
 
     def __init__(self, num_envs: int, gamma: float, decay: float = 0.95) -> None:
         self.gamma, self.decay = gamma, decay
@@ -60,9 +57,7 @@ class ReturnScale:
         return rewards / (scale + 1e-8 if scale > 1e-8 else 1.0)  # returns that never vary have no scale
 
     def state_dict(self) -> dict[str, Any]:
-        """A tree that `load_state_dict` takes."""
         return {"returns": self.returns, "variance": float(self.variance), "weight": float(self.weight)}
 
     def load_state_dict(self, tree: dict[str, Any]) -> None:
-        """Continue from a `state_dict`."""
         self.returns, self.variance, self.weight = tree["returns"], tree["variance"], tree["weight"]

@@ -1,7 +1,6 @@
 """How observations and actions of an environment become numbers for the discriminator, and go back.
 
-Every question about a space is asked here: its size, what a demonstration may hold, what the environment executes.
-"""
+Every question about a space is asked here: its size, what a demonstration may hold, what the environment executes."""
 
 import math
 import warnings
@@ -31,10 +30,8 @@ class Observations:
 
     def shaped(self, values: np.ndarray, where: str) -> np.ndarray:
         """The same values, from a demonstration; UserError if they have another shape than the space."""
-        if values.shape[1:] != self.space.shape:
-            raise UserError(
-                f"{where} has {self.kind} of shape {values.shape[1:]}; the environment's is {self.space.shape}"
-            )
+        if (shape := values.shape[1:]) != self.space.shape:
+            raise UserError(f"{where} has {self.kind} of shape {shape}; the environment's is {self.space.shape}")
         return values
 
 
@@ -53,8 +50,7 @@ class Actions(Observations):
         return generator.uniform(self.space.low, self.space.high, shape).astype(self.space.dtype)
 
     def recorded(self, values: np.ndarray, where: str) -> np.ndarray:
-        """Actions of a demonstration as float32, clipped to bounds from which they differ by rounding only; UserError
-        if they leave them by more."""
+        """Actions of a demonstration as float32, clipped to their bounds; UserError if that is more than rounding."""
         excess = np.maximum(self.space.low - values, values - self.space.high).max(axis=1)
         worst = int(excess.argmax())
         if excess[worst] > BOUND_TOLERANCE:

@@ -22,7 +22,6 @@ class Transitions:
         return len(self.observations)
 
     def parts(self) -> list[np.ndarray]:
-        """The four arrays."""
         return [getattr(self, field.name) for field in fields(self)]
 
     def rows(self, which: slice) -> "Transitions":
@@ -47,10 +46,8 @@ def transitions_of(demonstrations: Demonstrations) -> Transitions:
 
 
 def split(demonstrations: Demonstrations, holdout: float) -> tuple[Transitions, Transitions]:
-    """Transitions to train on and those held out: the last stretch of every episode, whole, since neighbours are alike.
-
-    With `holdout` 0 both are everything.
-    """
+    """Transitions to train on and those held out, the last stretch of every episode: neighbours are alike. With
+    `holdout` 0 both are everything."""
     train, held = [], []
     for episode in demonstrations.episodes:
         length = len(episode)

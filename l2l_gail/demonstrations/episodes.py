@@ -31,9 +31,7 @@ class Episode:
         on_step: Callable[[], None] | None = None,
     ) -> Self:
         """Plays from `env.reset(seed=seed)` to the end, at most `max_steps`; `on_step()` is called after each step.
-
-        `policy` maps an observation (O,) to an action (A,) within bounds.
-        """
+        `policy` maps an observation (O,) to an action (A,) within bounds."""
         observations, actions, rewards = [env.reset(seed=seed)[0]], [], []
         terminated = truncated = False
         while not (terminated or truncated or len(actions) == max_steps):

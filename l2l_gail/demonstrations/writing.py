@@ -26,11 +26,8 @@ def save_minari(
     requirements: Sequence[str] = (),
     overwrite: bool = False,
 ) -> Path:
-    """Writes a Minari data set under `root` and returns its folder.
-
-    Minari opens it by its id where MINARI_DATASETS_PATH is `root`. The folder appears only when it is complete; a
-    folder already there is a `UserError` unless `overwrite`.
-    """
+    """Writes a Minari data set under `root` and returns its folder. Minari opens it by its id with MINARI_DATASETS_PATH
+    as `root`. The folder appears only when it is complete; one already there is a `UserError` unless `overwrite`."""
     import minari
     from minari.data_collector import EpisodeBuffer
 

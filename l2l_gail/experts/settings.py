@@ -62,12 +62,7 @@ class ExpertSettings:
             raise UserError("--net-arch needs at least one layer")
 
 
-def settings_for(env: str) -> ExpertSettings:
-    """Settings of the environment's block in experts.yml; the defaults where there is none."""
-    return block(ExpertSettings, resources.files("l2l_gail.experts").joinpath("experts.yml"), env, env=env)
-
-
 def parse(argv: Sequence[str]) -> ExpertSettings:
-    """Settings from the environment's block in experts.yml, overridden by flags."""
-    default = settings_for(value_of("--env", argv, ExpertSettings.env))
-    return tyro.cli(ExpertSettings, default=default, args=argv)
+    """The settings that flags give, over the environment's block in experts.yml, if it has one."""
+    env, file = value_of("--env", argv, ExpertSettings.env), resources.files("l2l_gail.experts").joinpath("experts.yml")
+    return tyro.cli(ExpertSettings, default=block(ExpertSettings, file, env, env=env), args=argv)

@@ -1,7 +1,6 @@
 """Trains an expert with Stable-Baselines3 on the environment's own reward; resumable.
 
-Checkpoints are in Stable-Baselines3's own format, which contains pickles: open only those you made.
-"""
+Checkpoints are in Stable-Baselines3's own format, which contains pickles: open only those you made."""
 
 import json
 import re
@@ -31,12 +30,10 @@ BEST, BEST_FILTER, SETTINGS, SCORE = "best_model.zip", "best_vecnormalize.pkl", 
 
 
 def train(settings: ExpertSettings) -> tuple[OnPolicyAlgorithm, VecNormalize]:
-    """A trained policy with its observation filter, from a fresh start or from a checkpoint.
-
-    It is the last one or, with `select_episodes`, the one that returned most in the evaluations during training.
-    Ctrl-C saves and exits with status 130. A resumed run continues network, optimiser, schedule and filter; its
-    environments start anew, so that it is equal in distribution to an uninterrupted one, not in every digit.
-    """
+    """A trained policy with its observation filter, from a fresh start or from a checkpoint. It is the last one or,
+    with `select_episodes`, the one that returned most in the evaluations during training. Ctrl-C saves and exits with
+    status 130. A resumed run continues network, optimiser, schedule and filter; its environments start anew, so that it
+    is equal in distribution to an uninterrupted one, not in every digit."""
     run_dir = settings.run_dir or Path("runs/experts") / f"{settings.env}-{settings.algo}-{settings.seed}"
     done = newest(run_dir)
     if settings.resume:

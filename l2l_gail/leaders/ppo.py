@@ -1,8 +1,7 @@
 """Stable-Baselines3's PPO as the leader, unmodified.
 
 A callback waits for the end of each rollout, has the follower answer it, writes the learned rewards into PPO's buffer
-and has the advantages computed again. The true reward is only monitored.
-"""
+and has the advantages computed again. The true reward is only monitored."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -30,10 +29,8 @@ DIVERGED = "the policy diverged: its weights or its actions are NaN or infinite;
 
 
 class PPOLeader:
-    """Owns a PPO whose environments are those that `Environment.vectorised` makes.
-
-    With `normalize_reward` the learned reward is divided by the running deviation of its discounted return.
-    """
+    """Owns a PPO whose environments are those that `Environment.vectorised` makes. With `normalize_reward` the learned
+    reward is divided by the running deviation of its discounted return."""
 
     def __init__(self, algorithm: PPO, *, normalize_reward: bool = True) -> None:
         envs = algorithm.get_env()

@@ -15,10 +15,8 @@ MINARI_ID = re.compile(r"(?:[\w-]+/)*[\w-]+-v\d+")  # (namespace/)name-vN
 
 
 def read_hdf5(path: Path) -> Recording:
-    """A data set in Minari's HDF5 layout: its folder, its `data` folder or the file itself.
-
-    Read with h5py rather than Minari, so that a file stays readable whatever versions Minari supports by then.
-    """
+    """A data set in Minari's HDF5 layout: its folder, its `data` folder or the file itself. Read with h5py rather than
+    Minari, so that a file stays readable whatever versions Minari supports by then."""
     candidates = [path] if path.is_file() else [path / "data" / "main_data.hdf5", path / "main_data.hdf5"]
     file = next((candidate for candidate in candidates if candidate.is_file()), None)
     if file is None:
