@@ -12,7 +12,7 @@ import tyro
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from l2l_at import alarms, datasets, export, parallel, probe, report
+from l2l_at import alarms, datasets, export, grading, parallel, probe, report
 from l2l_at.batches import Batch
 from l2l_at.config import ATConfig
 from l2l_at.datasets import Task
@@ -83,9 +83,8 @@ def train(args: TrainArgs, resumed: Run | None = None) -> Run:
             else:
                 session.load_state_dict(checkpoint.latest(run.folder))
             run.resumed(trainer.step_count)
-        sizes = (
-            f"{len(task.train):,} images to train on, {len(task.held_out):,} to choose by, {len(task.test):,} to report"
-        )
+        trained, chosen_by, tested = (f"{len(part):,}" for part in (task.train, task.held_out, task.test))
+        sizes = f"{trained} images to train on, {chosen_by} to choose by, {tested} to report"
         what = f"{config.model} on {trainer.device}, method {config.method}, {config.threat}"
         print(f"{config.dataset}: {sizes}; {what}; run folder {run.folder}")
         with StopRequest(launched=parallel.count() > 1) as stop:
@@ -241,11 +240,9 @@ class Session:
         self.run.update(steps=self.trainer.step_count, result=result)
         print(report.of_run(result, self.run, self.args.settings))
         if self.args.tier != "none":
-            from l2l_at.grading import grade_folder
-
             images = self.args.grade_images or self.task.data.grade_images
             where = {"data_dir": self.args.data_dir, "device": self.trainer.device}
-            grade = grade_folder(self.run.folder, tier=self.args.tier, images=images, **where)
+            grade = grading.grade_folder(self.run.folder, tier=self.args.tier, images=images, **where)
             self.run.update(result=result | {"grade": grade})
         self.run.update(status="finished")  # last: a run whose grading was cut off is resumed, and then graded
         return self.run
