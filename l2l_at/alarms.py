@@ -5,14 +5,12 @@ from dataclasses import dataclass
 
 @dataclass
 class CollapseAlarm:
-    """Tells when a model withstands the one-step attack but not the many-step one: catastrophic overfitting.
-
-    Raised where the accuracy on training images under ten steps lies more than `gap` below that under one step, and is
-    either less than half of it or has dropped by more than `drop` from its best (the drop after which Wong et al.,
-    2020, stop). A drop that both accuracies share is none: it is how unsteady early epochs look, under PGD-10 too.
-
-    Once raised, it stays until the accuracy under ten steps is back within `drop` of its best: a model that has
-    collapsed and then withstands one step no longer, either, is no better for it."""
+    """Tells when a model withstands the one-step attack but not the many-step one: catastrophic overfitting. Raised
+    where the accuracy on training images under ten steps lies more than `gap` below that under one step, and is either
+    less than half of it or has dropped by more than `drop` from its best (the drop after which Wong et al., 2020,
+    stop). A drop that both accuracies share is none: it is how unsteady early epochs look, under PGD-10 too. Once
+    raised, it stays until the accuracy under ten steps is back within `drop` of its best: a model that has collapsed
+    and then withstands one step no longer, either, is no better for it."""
 
     best: float = 0.0
     raised: bool = False

@@ -116,8 +116,7 @@ class PublishedAttacker(Attacker):
     """The step size·tanh(network([x + δ, ĝ])) (Jiang et al., 2021; gradient and scale as in the published code).
 
     ĝ is the gradient of the loss over its largest absolute entry, in the whole batch as published; without
-    `sees_gradient` the network sees the image only ("naive"). With `detach_inputs` a step's weights learn from what it
-    adds, not from what later steps see of it."""
+    `sees_gradient` the network sees the image alone. With `detach_inputs` a step learns from what it adds only."""
 
     def __init__(
         self,
@@ -140,13 +139,11 @@ class PublishedAttacker(Attacker):
 
 
 class ResidualAttacker(Attacker):
-    """The step eᵃ·size·tanh(2eᵇ·clip(ĝ, ±3) + h(x + δ, ĝ, δ/radius)): a soft sign step, and what is learned of it.
-
-    ĝ is the gradient of the loss over its mean absolute entry. The logarithms a of the length and b of the sharpness
-    and the head of the network h start at zero, so that training starts from the hand-designed step. Our design; what
-    it keeps of Jiang et al. (2021) is an attacker that sees the gradient and learns with the classifier. `sees` names
-    the network's inputs; without any, a and b alone are learned. With `soft_sign=False` the step is the network's
-    alone, size·tanh(h), from a random head."""
+    """The step eᵃ·size·tanh(2eᵇ·clip(ĝ, ±3) + h(x + δ, ĝ, δ/radius)): a soft sign step, and what is learned of it. ĝ is
+    the gradient of the loss over its mean absolute entry. The logarithms a of the length and b of the sharpness and the
+    head of the network h start at zero, so that training starts from the hand-designed step. Our design; what it keeps
+    of Jiang et al. (2021) is an attacker that sees the gradient and learns with the classifier. Without any input that
+    it `sees` there is no h. With `soft_sign=False` the step is size·tanh(h), from a random head."""
 
     def __init__(
         self,

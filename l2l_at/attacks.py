@@ -54,13 +54,12 @@ def at_least_single(logits: Tensor) -> Tensor:
 
 
 def minus_divergence(model: nn.Module, images: Tensor) -> Objective:
-    """δ ↦ −Σ KL(p(x) ‖ p(x + δ)), the inner objective of TRADES; p(x) is a constant, taken once."""
+    """δ ↦ −Σ KL(p(x) ‖ p(x + δ)) but for a constant, TRADES' inner objective; p(x) is a constant too, taken once."""
     with torch.no_grad():
         target = softmax(at_least_single(model(images)), dim=1)
     torch.clear_autocast_cache()  # before torch 2.10 it would keep weights without a derivative for later passes
 
     def objective(delta: Tensor) -> Tensor:
-        # KL but for a constant of δ.
         return (target * log_softmax(at_least_single(model(images + delta)), dim=1)).sum()
 
     return objective
@@ -69,11 +68,9 @@ def minus_divergence(model: nn.Module, images: Tensor) -> Objective:
 @dataclass(frozen=True)
 class SparseStep:
     """A step of ℓ1 length `size`, spread evenly over the few entries with the largest gradients that can still move.
-
     The steepest ℓ1 step moves one pixel, which soon meets the box, so that many of them find next to nothing. As in
     SLIDE (Tramèr and Boneh, 2019) a `share` of the entries moves at once; those at the box that would leave it are
-    passed over (Croce and Hein, 2021, on why ball and box belong together). The share was chosen on digits, by what
-    APGD leaves."""
+    passed over (Croce and Hein, 2021, on why ball and box belong together). The share was chosen on digits by APGD."""
 
     size: float
     images: Tensor

@@ -23,8 +23,7 @@ class Batch(NamedTuple):
 
 class Batches:
     """Batches of a training set, epoch after epoch, without end; an incomplete last batch of an epoch is left out.
-    Order and augmentation are drawn from torch's global generators, so that a checkpoint of those and of `state_dict`
-    continues with the very next batch."""
+    All is drawn from torch's global generators: a checkpoint of those and of `state_dict` continues with the next."""
 
     def __init__(self, images: Images, size: int, augmentation: Augmentation = "none") -> None:
         if size > len(images):

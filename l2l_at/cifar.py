@@ -56,11 +56,9 @@ Arrays = tuple[np.ndarray, np.ndarray]
 
 
 def read(name: str, data_dir: Path | None = None) -> tuple[Arrays, Arrays]:
-    """`((images, labels), (images, labels))` of training and test set.
-
-    Images are uint8 of shape (n, 3, 32, 32), labels int64. Without `data_dir` the archive is fetched into a cache
-    folder and its checksum compared; with it, the files are read from there: unpacked, in the official folder, or in
-    the archive. Sizes and labels are checked; UserError names the file that is missing or wrong."""
+    """`((images, labels), (images, labels))` of training and test set, uint8 of shape (n, 3, 32, 32) and int64. Without
+    `data_dir` the archive is fetched into a cache and its checksum compared; with it, the files are read from there:
+    unpacked, in the official folder, or in the archive. UserError names the file that is missing or wrong."""
     layout = LAYOUTS[name]
     source = _fetched(layout) if data_dir is None else _found(layout, data_dir)
     parts = [_part(source, file, layout, TRAIN_RECORDS // len(layout.train)) for file in layout.train]

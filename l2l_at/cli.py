@@ -51,8 +51,7 @@ def main(argv: list[str] | None = None) -> None:
             raise UserError(f"{', '.join(extra)} cannot be given with --resume: the run's own settings hold")
         run, flags = Run.open(args.resume, kind=KIND), args
         args = stored_args(run)
-        if flags.data_dir is not None:
-            args = replace(args, data_dir=flags.data_dir)
+        args = replace(args, data_dir=flags.data_dir or args.data_dir)
         if "--device" in given:
             args = replace(args, settings=replace(args.settings, device=flags.settings.device))
     torch.set_num_threads(args.threads)

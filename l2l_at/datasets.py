@@ -79,7 +79,6 @@ class DataSet:
 
     @cached_property
     def normalisation(self) -> Moments:
-        """Mean and standard deviation of the pixels in [0, 1], per channel."""
         return self.moments or moments_of(self.read()[0])
 
     @property
@@ -127,7 +126,7 @@ def _cifar(name: str, classes: int, mean: tuple[float, ...], deviation: tuple[fl
     )
 
 
-DATASETS: dict[str, DataSet] = {
+DATASETS: dict[str, DataSet] = {  # those that `--dataset` names; add your own
     "digits": DataSet(
         "digits",
         10,
@@ -141,7 +140,6 @@ DATASETS: dict[str, DataSet] = {
     "cifar10": _cifar("cifar10", 10, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     "cifar100": _cifar("cifar100", 100, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
 }
-"""The data sets that `--dataset` names; add your own."""
 
 
 def find(name: str) -> DataSet:
@@ -169,9 +167,8 @@ class Task:
 def load(
     data: str | DataSet, *, data_dir: Path | None = None, holdout: float = 0.1, seed: int = 0, subset: int | None = None
 ) -> Task:
-    """A data set, or the one of that name, split for a run. `holdout` is the share of the training images, stratified
-    and drawn by `seed`, to choose by. With `subset` only so many training images are kept, stratified and drawn by
-    `seed`. The test images are always the same."""
+    """A data set, or the one of that name, split for a run: the share `holdout` of the training images is to choose by,
+    and of the rest `subset` are kept, both stratified and drawn by `seed`. The test images are always the same."""
     from sklearn.model_selection import train_test_split  # loads slowly
 
     data = find(data) if isinstance(data, str) else data

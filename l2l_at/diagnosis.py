@@ -6,7 +6,6 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from l2l_at import attacks
-from l2l_at.attacks import accuracy, evaluating
 from l2l_at.batches import Batch
 from l2l_at.session import load_task, stored_args
 from l2l_at.trainer import Trainer
@@ -54,15 +53,14 @@ def diagnose(run: Run) -> dict[str, Drawing]:
 
 def ladder(trainer: Trainer, x: torch.Tensor, y: torch.Tensor) -> tuple[dict[int, float], float, float]:
     """The loss under PGD by its number of steps, that under the training attack, in evaluation mode, and the size of
-    its largest perturbation over the radius: N-FGSM's leave the ball. All start at random, having seen no such image.
-    """
+    its largest perturbation over the radius: N-FGSM's leave the ball. All start at random, as on images never seen."""
     model, threat = trainer.model, trainer.config.threat
 
     @torch.no_grad()
     def loss(delta: torch.Tensor) -> float:
         return float(cross_entropy(model(x + delta), y))
 
-    with evaluating(model):
+    with attacks.evaluating(model):
         # Steps of 2.5 radii in all, as Madry et al. (2018) choose them; one step goes all the way.
         pgd = {k: loss(attacks.pgd(model, x, y, threat, steps=k, size=min(1.0, 2.5 / k))) for k in STEPS}
         own = trainer.method.follower.perturb(model, Batch(x, y))
@@ -76,8 +74,8 @@ def rungs(trainer: Trainer, x: torch.Tensor, y: torch.Tensor) -> Drawing:
     name = trainer.config.method + (" without its memory" if start is not None and start.name == "last" else "")
     if largest > 1.001:
         name += f" (up to {largest:.1f} ε)"
-    with evaluating(trainer.model):
-        clean = accuracy(trainer.model, x, y)
+    with attacks.evaluating(trainer.model):
+        clean = attacks.accuracy(trainer.model, x, y)
     labels = {
         "ylabel": "loss on held-out images",
         "title": f"{trainer.config.method} beside PGD, last checkpoint (clean accuracy {clean:.0%})",

@@ -25,7 +25,6 @@ def save(folder: Path, model: nn.Module, card: dict[str, Any]) -> None:
 
 
 def write_card(folder: Path, card: dict[str, Any]) -> None:
-    """Write what is said of a classifier beside its weights."""
     write_atomically(folder / CARD, (json.dumps(card, indent=2) + "\n").encode())
 
 

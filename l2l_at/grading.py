@@ -94,8 +94,7 @@ def grade(
     classes: int | None = None,
 ) -> dict[str, Any]:
     """Grade a classifier that takes images in [0, 1] and answers with logits; returns the record. Images go through the
-    attacks in shards; with `path`, what is done is kept there, and the same call goes on from it, and so does one of
-    the standard tier from one of the quick."""
+    attacks in shards; with `path`, what is done is kept there, and the same call, or one of another tier, goes on."""
     check(images, labels, threat, classes)
     grade = Grade(tier, threat, seed, len(labels))
     made_by = [graders.package_of(name) for name in (graders.FOOLBOX, *graders.AUTOATTACK["standard"])]
@@ -199,9 +198,7 @@ def grade_folder(
 
 
 def says_more(grade: dict[str, Any], other: dict[str, Any] | None) -> bool:
-    """Whether a grade is of more images than another, or of as many and a higher tier. One of another seed says the
-    same, and must not be chosen by what it says."""
-
+    """Whether a grade is of more images than another, or of as many and a higher tier, whatever seed and outcome."""
     one, two = ((record["n"], record["tier"] == "standard") for record in (grade, other or grade))
     return other is None or one > two
 

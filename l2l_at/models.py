@@ -1,7 +1,6 @@
 """Classifiers: ResNet, PreActResNet and WideResNet in their CIFAR form, and a small network for digits.
 
-Every classifier takes images in [0, 1] and normalises them inside, so that perturbations keep the scale of the pixels.
-"""
+Every classifier takes images in [0, 1] and normalises them inside: perturbations keep the scale of the pixels."""
 
 from collections.abc import Callable
 from functools import partial
@@ -56,8 +55,7 @@ class PreActBlock(nn.Module):
         super().__init__()
         self.norm1, self.conv1 = nn.BatchNorm2d(inputs), conv(inputs, outputs, stride=stride)
         self.norm2, self.conv2 = nn.BatchNorm2d(outputs), conv(outputs, outputs)
-        changes = stride != 1 or inputs != outputs
-        self.shortcut = conv(inputs, outputs, 1, stride) if changes else None
+        self.shortcut = conv(inputs, outputs, 1, stride) if stride != 1 or inputs != outputs else None
         self.of_activated = shortcut_of == "activated"
 
     def forward(self, x: Tensor) -> Tensor:
@@ -133,9 +131,8 @@ def check(name: str, shape: tuple[int, int, int]) -> None:
 def build(name: str, moments: Moments, classes: int) -> Normalised:
     """A fresh classifier for images with such moments, convolutions after He et al. (2015). Its weights are laid out
     channels-last, which makes the same numbers up to rounding in less time, on CPU and CUDA."""
-    mean, deviation = moments
-    network = NETWORKS[name](len(mean), classes)
+    network = NETWORKS[name](len(moments[0]), classes)
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-    return Normalised(network, mean, deviation).to(memory_format=torch.channels_last)
+    return Normalised(network, *moments).to(memory_format=torch.channels_last)

@@ -24,8 +24,7 @@ PATIENCE = timedelta(hours=4)  # the first process fetches data, measures and sa
 
 @contextmanager
 def group(device: torch.device) -> Iterator[None]:
-    """Within the block this process belongs with those that torchrun has started, if it has. Ends the other processes
-    if the first one fails between two steps."""
+    """Within the block this process belongs with those that torchrun started, if any; if the first fails, all end."""
     if not (dist.is_torchelastic_launched() and int(os.environ["WORLD_SIZE"]) > 1):
         yield
         return

@@ -43,6 +43,6 @@ def of_grade(record: dict[str, Any], folder: Path) -> str:
         *(f"    {name:16} {value:6.1%}" for name, value in record["attacks"].items()),
         f"    AutoAttack       {record['autoattack']:6.1%}   ({record['tier']}; over all {record['robust']:.1%})",
         f"    by {', '.join(record['packages'])}",
+        *(f"    WARNING: {text}" for text in record["warnings"]),
     ]
-    lines += [f"    WARNING: {text}" for text in record["warnings"]]
     return "\n".join(lines)

@@ -13,7 +13,7 @@ import tyro
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from l2l_at import alarms, datasets, export, parallel, probe, report
+from l2l_at import alarms, datasets, export, grading, parallel, probe, report
 from l2l_at.batches import Batch
 from l2l_at.config import ATConfig
 from l2l_at.datasets import Task
@@ -257,11 +257,9 @@ class Session:
         self.run.update(steps=self.trainer.step_count, result=result)
         print(report.of_run(result, self.run, self.args.settings))
         if self.args.tier != "none":
-            from l2l_at.grading import grade_folder
-
             images = self.args.grade_images or self.task.data.grade_images
             where = {"data_dir": self.args.data_dir, "device": self.trainer.device}
-            grade = grade_folder(self.run.folder, tier=self.args.tier, images=images, **where)
+            grade = grading.grade_folder(self.run.folder, tier=self.args.tier, images=images, **where)
             self.run.update(result=result | {"grade": grade})
             self.log_grade(grade)
         self.run.update(status="finished")  # last: a run whose grading was cut off is resumed, and then graded

@@ -40,9 +40,8 @@ class Trainer:
         self.method.follower.to(self.device)
         self.batches = Batches(task.train.to(self.device), config.batch_size, task.data.augmentation)
         self.total = config.epochs * self.batches.per_epoch
-        self.optimizer = torch.optim.SGD(
-            self.model.parameters(), config.learning_rate, config.momentum, weight_decay=config.weight_decay
-        )
+        rate, momentum, decay = config.learning_rate, config.momentum, config.weight_decay
+        self.optimizer = torch.optim.SGD(self.model.parameters(), rate, momentum, weight_decay=decay)
         self.schedule = make_schedule(self.optimizer, config, self.total)
         self.average = None if config.average == "none" else weights.averaged(self.model, config.average, config.ema)
         if self.method.follower.attacker is not None:
@@ -53,7 +52,6 @@ class Trainer:
 
     @property
     def evaluated(self) -> nn.Module:
-        """The classifier to judge: averaged, if there is an average."""
         return self.average.module if self.average is not None and self.average.n_averaged else self.model
 
     @property
@@ -120,12 +118,10 @@ class Trainer:
 
     def averages_now(self) -> bool:
         """Whether the weights enter the average now: after every step (EMA), or at the last epochs' ends (SWA)."""
-        if self.config.average == "ema":
-            return True
-        return self.step_count % self.batches.per_epoch == 0 and self.step_count > self.config.swa_from * self.total
+        ending = self.step_count % self.batches.per_epoch == 0
+        return self.config.average == "ema" or (ending and self.step_count > self.config.swa_from * self.total)
 
     def precision(self) -> AbstractContextManager:
-        """Mixed or full precision, as configured."""
         name, kind = self.config.precision, self.device.type
         mixed = name == "bf16" or (name == "auto" and kind == "cuda")
         return torch.autocast(kind, dtype=torch.bfloat16) if mixed else full_precision()

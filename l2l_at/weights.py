@@ -29,9 +29,8 @@ def averaged(model: nn.Module, kind: Literal["ema", "swa"], decay: float) -> Ave
 
 @contextmanager
 def perturbed(model: nn.Module, size: float) -> Iterator[None]:
-    """The model with its weights moved up the loss whose gradients it holds (Wu et al., 2020); then moved back. Each
-    weight of at least two dimensions moves along its gradient by `size` times its own norm. What happens to the weights
-    inside (an optimiser's step) stays."""
+    """The model with its weights moved up the loss whose gradients it holds (Wu et al., 2020); then moved back. Weights
+    of at least two dimensions move along their gradient by `size` times their norm. Steps made inside stay."""
     shifts = []
     with torch.no_grad():
         for name, weight in model.named_parameters():

@@ -18,8 +18,7 @@ def clone(
     """Fit the policy's mean action to actions (n, A) by least squares; returns the last epoch's mean loss.
 
     `observations` (n, O) are those that the policy sees, standardised. Standard deviation and value function stay as
-    they are: demonstrations of a deterministic expert would drive the former to zero, and PPO then could not explore.
-    """
+    they are: demonstrations of a deterministic expert would drive the former to 0, and PPO then could not explore."""
     inputs = torch.as_tensor(observations, dtype=torch.float32, device=policy.device)
     targets = torch.as_tensor(actions, device=policy.device)
     weights = [*policy.mlp_extractor.policy_net.parameters(), *policy.action_net.parameters()]

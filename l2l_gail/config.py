@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Annotated, Literal
 
+from l2l_experiment import settings
 from l2l_experiment.errors import UserError
-from l2l_experiment.settings import Count, Layers, Natural, NotNegative, Positive, Range, Seed, Share, block, check
+from l2l_experiment.settings import Count, Layers, Natural, NotNegative, Positive, Range, Seed, Share, ShareBelowOne
 
 RewardName = Literal["gail", "airl", "fairl", "logd", "constant"]
-BelowOne = Annotated[float, Range(0, 1, open_high=True)]
 
 
 @dataclass(frozen=True)
@@ -58,14 +58,14 @@ class GAILConfig:
     follower_learning_rate: NotNegative = 1e-3  # Learning rate of the learned rule's network
     log_rate_learning_rate: NotNegative = 0.05  # Learning rate of the learned rule's log rate
     log_rate_limit: Annotated[float, Range(1)] | None = None  # Largest factor on --disc-learning-rate, up or down
-    holdout: BelowOne = 0.25  # Share of every demonstration and rollout that only scores the learned rule
+    holdout: ShareBelowOne = 0.25  # Share of every demonstration and rollout that only scores the learned rule
     score_smoothing: Annotated[float, Range(0, 0.5)] | None = None  # Label smoothing in the score; default: as in steps
     score_penalty: NotNegative | None = None
     """Gradient penalty in the rule's score; by default that of its steps, or 1 if neither it nor labels are smooth."""
     freeze_follower: bool = False  # Keep the learned rule as it is
 
     def __post_init__(self) -> None:
-        check(self)
+        settings.check(self)
         if not (self.disc_hidden and self.net_arch):
             raise UserError("--disc-hidden and --net-arch need at least one layer each")
         if self.n_envs * self.n_steps < 2:
@@ -74,4 +74,4 @@ class GAILConfig:
 
 def tuned(env: str) -> GAILConfig:
     """The settings of `tuned.yml` for an environment: its block over the block `default`."""
-    return block(GAILConfig, resources.files("l2l_gail").joinpath("tuned.yml"), env, env=env)
+    return settings.block(GAILConfig, resources.files("l2l_gail").joinpath("tuned.yml"), env, env=env)

@@ -39,9 +39,7 @@ class MixtureFilter:
         return np.clip((observations - self.mean) / self.deviation, -CLIP, CLIP)
 
     def state_dict(self) -> dict[str, Any]:
-        """A tree that `load_state_dict` takes; the demonstrations are not part of it."""
-        return {"policy": self.policy}
+        return {"policy": self.policy}  # without the demonstrations, which are given again
 
     def load_state_dict(self, tree: dict[str, Any]) -> None:
-        """Continue from a `state_dict`."""
         self.policy = tree["policy"]

@@ -95,9 +95,8 @@ class AdamFollower(RuleFollower):
 
 
 class L2LFollower(RuleFollower):
-    """L2L: the discriminator's step is a learned rule, fitted every `follower_steps` steps while it answers.
-
-    The abstract of Jiang et al. (2021) names an extension to imitation in one sentence, and their code has none; this
+    """L2L: the discriminator's step is a learned rule, fitted every `follower_steps` steps while it answers. The
+    abstract of Jiang et al. (2021) names an extension to imitation in one sentence, and their code has none; this
     follower is our design. It keeps their template: the hand-designed step of the inner problem is replaced by a
     network that is trained jointly on the inner objective."""
 

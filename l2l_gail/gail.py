@@ -149,8 +149,7 @@ class GAIL:
         return self.leader.algorithm.predict(normalised, state, episode_start, deterministic)
 
     def save(self, folder: Path | str) -> Path:
-        """Write a checkpoint into `folder/checkpoints`, and the settings into `folder/config.yaml` unless it is there;
-        returns the checkpoint."""
+        """Write `folder/checkpoints/step_…`, which is returned, and `folder/config.yaml` unless that is there."""
         saved, config = checkpoint.save(folder, self.state_dict(), self.num_timesteps), Path(folder) / CONFIG
         if not config.exists():
             text = yaml.safe_dump({"settings": settings.plain(self.config)}, sort_keys=False)

@@ -61,15 +61,13 @@ def main(argv: list[str] | None = None) -> None:
 def play(gail: GAIL, env: gym.Env, seed: int, args: PlayArgs) -> tuple[float, int, list[np.ndarray]]:
     """One episode: its true return, its length, and the frames if it is recorded."""
     frames = []
-
-    def policy(observation: np.ndarray) -> np.ndarray:
-        return gail.predict(observation, deterministic=not args.stochastic)[0]
-
-    def draw() -> None:
-        frames.append(env.render())
-
-    on_step = None if args.video is None else draw
-    episode = Episode.played(env, policy, seed, max_steps=args.max_steps, on_step=on_step)
+    episode = Episode.played(
+        env,
+        lambda observation: gail.predict(observation, deterministic=not args.stochastic)[0],
+        seed,
+        max_steps=args.max_steps,
+        on_step=None if args.video is None else lambda: frames.append(env.render()),
+    )
     return float(episode.rewards.sum()), len(episode), frames
 
 
@@ -112,6 +110,5 @@ def write_video(path: Path, frames: list[np.ndarray], fps: int) -> None:
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
     except (ImportError, ValueError) as error:
-        raise UserError(
-            f"cannot write {path}: an .mp4 needs the package imageio-ffmpeg (pip install imageio-ffmpeg)"
-        ) from error
+        advice = "an .mp4 needs the package imageio-ffmpeg (pip install imageio-ffmpeg)"
+        raise UserError(f"cannot write {path}: {advice}") from error

@@ -58,9 +58,7 @@ class ReturnScale:
         return rewards / (scale + 1e-8 if scale > 1e-8 else 1.0)  # returns that never vary have no scale
 
     def state_dict(self) -> dict[str, Any]:
-        """A tree that `load_state_dict` takes."""
         return {"returns": self.returns, "variance": float(self.variance), "weight": float(self.weight)}
 
     def load_state_dict(self, tree: dict[str, Any]) -> None:
-        """Continue from a `state_dict`."""
         self.returns, self.variance, self.weight = tree["returns"], tree["variance"], tree["weight"]

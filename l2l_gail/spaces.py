@@ -51,8 +51,7 @@ class Actions(Observations):
         return generator.uniform(self.space.low, self.space.high, shape).astype(self.space.dtype)
 
     def recorded(self, values: np.ndarray, where: str) -> np.ndarray:
-        """Actions of a demonstration as float32, clipped to bounds from which they differ by rounding only; UserError
-        if they leave them by more."""
+        """Actions of a demonstration as float32, clipped to their bounds; UserError if that is more than rounding."""
         excess = np.maximum(self.space.low - values, values - self.space.high).max(axis=1)
         worst = int(excess.argmax())
         if excess[worst] > BOUND_TOLERANCE:

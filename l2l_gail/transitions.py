@@ -22,7 +22,6 @@ class Transitions:
         return len(self.observations)
 
     def parts(self) -> list[np.ndarray]:
-        """The four arrays."""
         return [getattr(self, field.name) for field in fields(self)]
 
     def rows(self, which: slice) -> "Transitions":

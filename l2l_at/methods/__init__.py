@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from l2l_at.config import ATConfig, tuned
@@ -25,8 +26,7 @@ class Recipe:
     summary: str
     source: str
     make: Callable[[ATConfig, int], Method]
-    takes: frozenset[str] = frozenset()
-    """What it looks at of the settings that only some methods look at; any other of those is refused."""
+    takes: frozenset[str] = frozenset()  # What it looks at of the settings that only some do; others are refused
     linf_only: bool = False  # Whether it knows no other norm
 
     def __str__(self) -> str:
@@ -45,18 +45,17 @@ class Loss:
     takes: frozenset[str]
 
 
+def _arow(c: ATConfig, weight: str) -> Leader:
+    strength, smoothing = _given(c.regularisation, 7.0), _given(c.label_smoothing, 0.2)
+    return partial(leaders.arow, strength=strength, smoothing=smoothing, weight=weight)
+
+
 WEIGHT, SMOOTHING = frozenset({"regularisation"}), frozenset({"label_smoothing"})
 CE = Loss(lambda c: leaders.cross_entropy(c.label_smoothing or 0.0, c.clean_share), SMOOTHING | {"clean_share"})
-TRADES = Loss(lambda c: leaders.trades(_given(c.regularisation, 6.0)), WEIGHT)
-MART = Loss(lambda c: leaders.mart(_given(c.regularisation, 5.0)), WEIGHT)
-
-
-def _arow(weight: str) -> Loss:
-    def leader(c: ATConfig) -> Leader:
-        return leaders.arow(_given(c.regularisation, 7.0), _given(c.label_smoothing, 0.2), weight)
-
-    return Loss(leader, WEIGHT | SMOOTHING)
-
+TRADES = Loss(lambda c: partial(leaders.trades, beta=_given(c.regularisation, 6.0)), WEIGHT)
+MART = Loss(lambda c: partial(leaders.mart, beta=_given(c.regularisation, 5.0)), WEIGHT)
+AROW = Loss(lambda c: _arow(c, "attacked"), WEIGHT | SMOOTHING)
+COW = Loss(lambda c: _arow(c, "clean"), WEIGHT | SMOOTHING)
 
 ATTACK = frozenset({"attack_steps", "attack_step_size", "attack_start", "inner"})
 LEARNED = frozenset({"attack_steps", "attack_step_size", "freeze_attacker", "attacker_width"})
@@ -140,11 +139,9 @@ METHODS: dict[str, Recipe] = {
     "trades": _steepest("clean CE plus β KL, attacked by KL", "Zhang et al., 2019", TRADES, start="noise", inner="kl"),
     "mart": _steepest("margin CE plus β KL weighted by clean doubt", "Wang et al., 2020", MART, start="noise"),
     "arow": _steepest(
-        "smoothed clean CE plus λ KL weighted by doubt under attack", "Yang et al., 2023", _arow("attacked"), inner="kl"
+        "smoothed clean CE plus λ KL weighted by doubt under attack", "Yang et al., 2023", AROW, inner="kl"
     ),
-    "cow": _steepest(
-        "ARoW's variant with the clean confidence as weight", "Yang et al., 2023", _arow("clean"), inner="kl"
-    ),
+    "cow": _steepest("ARoW's variant with the clean confidence as weight", "Yang et al., 2023", COW, inner="kl"),
     "ro": _steepest(
         "robust optimisation: one steepest step in the ball, perturbed batch only", "Shaham et al., 2015", **RO
     ),

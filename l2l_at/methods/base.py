@@ -14,8 +14,7 @@ from l2l_at.batches import Batch
 from l2l_at.config import ATConfig
 from l2l_at.methods.start import Start
 
-Leader = Callable[[nn.Module, Batch, Tensor], Tensor]
-"""The classifier's loss, shape (), on a batch and the perturbations that were found for it."""
+Leader = Callable[[nn.Module, Batch, Tensor], Tensor]  # model, batch, perturbations -> the classifier's loss, ()
 
 
 class Follower(Protocol):
@@ -41,13 +40,11 @@ class Follower(Protocol):
             self.start.prepare(count, shape)
 
     def perturb(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Perturbations without a graph, shape of the images; the model is used in the mode it is in. Asking changes
-        nothing: it is how a follower is measured, too."""
+        """Perturbations without a graph, shape of the images, by the model in the mode it is in; nothing changes."""
         raise NotImplementedError
 
     def respond(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Perturbations for the classifier's step, with whatever derivative they carry. The model comes in training
-        mode and is left in it."""
+        """Perturbations for the classifier's step, with any derivative; the model is and stays in training mode."""
         with nullcontext() if self.training_mode else evaluating(model):
             delta = self.perturb(model, batch)
         if self.start is not None:
@@ -67,10 +64,9 @@ class Follower(Protocol):
             getattr(self, name).load_state_dict(state[name])
 
     def to(self, device: torch.device) -> None:
-        if self.attacker is not None:
-            self.attacker.to(device)
-        if self.start is not None:
-            self.start.to(device)
+        for part in (self.attacker, self.start):
+            if part is not None:
+                part.to(device)
 
 
 class Answer(NamedTuple):

@@ -1,6 +1,7 @@
 """FAST-BAT: one gradient step whose dependence on the classifier is kept (Zhang et al., 2022)."""
 
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +23,7 @@ class FastBAT(Follower):
     are not at their bounds. If λ = 1/η that is the derivative of the step itself (`unroll(..., through="everything")`);
     the published code takes λ = 10 and η = 5000/255 (ε ≤ 8/255) or 2000/255, so that its derivative is damped against
     its own step (`implicit` with a masked multiple of the identity). Both are settings here: `--bat-step-size` is η and
-    `--bat-lambda` is λ, 0 standing for 1/η. η presumes summed losses and pixels in [0, 1]. All evaluations are in
-    training mode, as published."""
+    `--bat-lambda` is λ, 0 for 1/η. η presumes summed losses and pixels in [0, 1]. Training mode throughout."""
 
     def __init__(self, config: ATConfig) -> None:
         super().__init__(config)
@@ -31,15 +31,14 @@ class FastBAT(Follower):
         self.step_size = config.bat_step_size or default
 
     def perturb(self, model: nn.Module, batch: Batch) -> Tensor:
-        objective, images = minus_loss(model, *batch[:2]), batch.images
-        point = self._step(objective, self.threat.random_start(images), images)
-        return self._step(objective, point, images)
+        objective, start = minus_loss(model, *batch[:2]), self.threat.random_start(batch.images)
+        return self._descend(objective, start, batch.images, steps=2)
 
     def respond(self, model: nn.Module, batch: Batch) -> Tensor:
         objective, images = minus_loss(model, *batch[:2]), batch.images
-        point = self._step(objective, self.threat.random_start(images), images)
+        point = self._descend(objective, self.threat.random_start(images), images)
         if not self.config.bat_lambda:
-            return self._step(objective, point, images, "everything")
+            return self._descend(objective, point, images, through="everything")
         at = point.requires_grad_()
         (gradient,) = torch.autograd.grad(objective(at), at, create_graph=True)
         answer = self.threat.project(at.detach() - self.step_size * gradient.detach(), images)
@@ -49,6 +48,6 @@ class FastBAT(Follower):
         solver = scaled_identity(1 / self.config.bat_lambda, mask=free)
         return implicit(lambda delta: (gradient * delta).sum(), answer, solver)
 
-    def _step(self, objective: Objective, start: Tensor, images: Tensor, through: str = "nothing") -> Tensor:
+    def _descend(self, objective: Objective, start: Tensor, images: Tensor, steps: int = 1, **how: Any) -> Tensor:
         rule, project = GradientStep(self.step_size), partial(self.threat.project, images=images)
-        return unroll(objective, rule, start, steps=1, project=project, through=through).variable
+        return unroll(objective, rule, start, steps=steps, project=project, **how).variable

@@ -11,7 +11,6 @@ from l2l_at.methods.base import Follower
 
 class GradAlign(Follower):
     """Both players of GradAlign: `respond` is FGSM from zero, `leader` adds λ·(1 − mean cos(∇(x), ∇(x + η))).
-
     η is uniform in the ball. The gradient at x is a constant, and it is the one that FGSM's step was made of; that at
     x + η is differentiated twice. λ is 0.2·10^((255 ε − 8)/8), which is the published table for radii from 2/255 to
     16/255, and 2, its last entry, beyond. Training mode throughout, as published."""

@@ -1,6 +1,7 @@
 """The classifier's losses: what is done with the perturbations that a follower found.
 
-A leader is a function `(model, batch, delta) -> loss` of shape (). Nothing in it is detached unless it says so."""
+A leader is a function `(model, batch, delta) -> loss` of shape (); `functools.partial` fixes whatever else it takes.
+Nothing in it is detached unless it says so."""
 
 import torch
 from torch import Tensor, nn
@@ -29,48 +30,35 @@ def clean(model: nn.Module, batch: Batch, delta: Tensor) -> Tensor:
     return functional.cross_entropy(model(batch.images), batch.labels)
 
 
-def trades(beta: float) -> Leader:
+def trades(model: nn.Module, batch: Batch, delta: Tensor, *, beta: float) -> Tensor:
     """CE(x) + β·KL(p(x) ‖ p(x + δ)), means over the batch (Zhang et al., 2019)."""
-
-    def loss(model: nn.Module, batch: Batch, delta: Tensor) -> Tensor:
-        logits, attacked = model(batch.images), model(batch.images + delta)
-        return functional.cross_entropy(logits, batch.labels) + beta * divergence(logits, attacked).mean()
-
-    return loss
+    logits, attacked = model(batch.images), model(batch.images + delta)
+    return functional.cross_entropy(logits, batch.labels) + beta * divergence(logits, attacked).mean()
 
 
-def mart(beta: float) -> Leader:
+def mart(model: nn.Module, batch: Batch, delta: Tensor, *, beta: float) -> Tensor:
     """BCE(x + δ) + β·mean of KL(p(x) ‖ p(x + δ))·(1 − p_y(x)) (Wang et al., 2020). BCE is −log p_y − log(1 − the
     largest other probability), at the perturbed images."""
-
-    def loss(model: nn.Module, batch: Batch, delta: Tensor) -> Tensor:
-        logits, attacked = model(batch.images), model(batch.images + delta)
-        right = functional.one_hot(batch.labels, logits.shape[1]).bool()
-        other = attacked.softmax(1).masked_fill(right, 0).amax(1)
-        margin = functional.cross_entropy(attacked, batch.labels) - (1.0001 - other).log().mean()
-        weight = 1.0000001 - logits.softmax(1)[right]
-        return margin + beta * (divergence(logits, attacked) * weight).mean()
-
-    return loss
+    logits, attacked = model(batch.images), model(batch.images + delta)
+    right = functional.one_hot(batch.labels, logits.shape[1]).bool()
+    other = attacked.softmax(1).masked_fill(right, 0).amax(1)
+    margin = functional.cross_entropy(attacked, batch.labels) - (1.0001 - other).log().mean()
+    weight = 1.0000001 - logits.softmax(1)[right]
+    return margin + beta * (divergence(logits, attacked) * weight).mean()
 
 
-def arow(strength: float, smoothing: float, weight: str = "attacked") -> Leader:
+def arow(model: nn.Module, batch: Batch, delta: Tensor, *, strength: float, smoothing: float, weight: str) -> Tensor:
     """LS-CE(x) + λ·mean of KL(p(x) ‖ p(x + δ))·(1 − p_y(x + δ)) (Yang et al., 2023). λ is the published code's, twice
     the paper's. With `weight="clean"` the weight is p_y(x), the code's variant CoW. Smoothed labels give the true class
     its share of the uniform mass too. Nothing is detached: the gradient flows through the weight as well."""
-
-    def loss(model: nn.Module, batch: Batch, delta: Tensor) -> Tensor:
-        logits, attacked = model(batch.images), model(batch.images + delta)
-        right = functional.one_hot(batch.labels, logits.shape[1]).bool()
-        factor = logits.softmax(1)[right] if weight == "clean" else 1 - attacked.softmax(1)[right]
-        entropy = functional.cross_entropy(logits, batch.labels, label_smoothing=smoothing)
-        return entropy + strength * (divergence(logits, attacked) * factor).mean()
-
-    return loss
+    logits, attacked = model(batch.images), model(batch.images + delta)
+    right = functional.one_hot(batch.labels, logits.shape[1]).bool()
+    factor = logits.softmax(1)[right] if weight == "clean" else 1 - attacked.softmax(1)[right]
+    entropy = functional.cross_entropy(logits, batch.labels, label_smoothing=smoothing)
+    return entropy + strength * (divergence(logits, attacked) * factor).mean()
 
 
 def divergence(target: Tensor, logits: Tensor) -> Tensor:
-    """KL(softmax(target) ‖ softmax(logits)) of each sample, shape (batch,). The target is kept off zero, where the
-    gradient of p·log p is not a number."""
+    """KL(softmax(target) ‖ softmax(logits)) a sample, (batch,); targets stay off 0, where p·log p has no slope."""
     probabilities = at_least_single(target).softmax(1).clamp(min=1e-8)
     return (probabilities * (probabilities.log() - torch.log_softmax(at_least_single(logits), dim=1))).sum(1)

@@ -1,6 +1,7 @@
 """L2L's followers in their published forms: naive, grad, 2-step and k-step (Jiang et al., 2021)."""
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,13 +19,12 @@ from l2l_at.methods.base import Follower
 
 
 class Published(Follower):
-    """δ_φ: `steps` steps ε·size·tanh(g_φ([x + δ, ∇/max|∇|])) from zero; their sum is cut to ball and box.
-
-    Order and modes as in the published code. The classifier steps first, in training mode (its input gradient too),
-    against the attacker in evaluation mode; then the attacker steps on the same batch, in training mode, against the
-    classifier in evaluation mode, with the gradient taken anew. The attacker is trained through all steps; gradients
-    are data. Naive: `sees_gradient=False`. k-step: `detach_inputs`, and each step is cut to the box.
-    Not inherited: gradients that are computed and discarded, and the division by a vanishing gradient."""
+    """δ_φ: `steps` steps ε·size·tanh(g_φ([x + δ, ∇/max|∇|])) from zero; their sum is cut to ball and box. Order and
+    modes as in the published code. The classifier steps first, in training mode (its input gradient too), against the
+    attacker in evaluation mode; then the attacker steps on the same batch, in training mode, against the classifier in
+    evaluation mode, with the gradient taken anew. The attacker is trained through all steps; gradients are data. Naive:
+    `sees_gradient=False`. k-step: `detach_inputs`, and each step is cut to the box. Not inherited: gradients that are
+    computed and discarded, and the division by a vanishing gradient."""
 
     training_mode = True
 
@@ -40,12 +40,9 @@ class Published(Follower):
     ) -> None:
         super().__init__(config)
         inputs = 2 * channels if sees_gradient else channels
-        if config.attacker == "tiny":
-            network = tiny(inputs, channels, config.attacker_width, zero_head=False)
-        else:
-            network = PUBLISHED[config.attacker](inputs, channels)
+        networks = PUBLISHED | {"tiny": partial(tiny, width=config.attacker_width, zero_head=False)}
         self.attacker = PublishedAttacker(
-            network,
+            networks[config.attacker](inputs, channels),
             (config.attack_step_size or size) * self.threat.radius,
             sees_gradient=sees_gradient,
             scale=config.gradient_scale or "batch",
@@ -72,9 +69,8 @@ class Published(Follower):
             return own + (parallel.mean(own) - own.detach())  # in value that of all processes, which decide alike
 
         self.attacker.train()
-        inner = self._inner(model, images, labels)
+        objectives = [self._inner(model, images, labels)] * self.learner.steps + [score]
         with evaluating(model):
-            objectives = [inner] * self.learner.steps + [score]
             _, figures = self.learner.fit(objectives, torch.zeros_like(images), **self._on(images))
         return {"loss": -figures["score"], "gradient_norm": figures["gradient_norm"]}
 

@@ -18,14 +18,12 @@ from l2l_experiment.errors import UserError
 
 
 class Residual(Follower):
-    """δ_φ: `steps` steps of a `ResidualAttacker`, fitted to raise the very loss that the classifier lowers.
-
-    Our form of Jiang et al. (2021). Both players' gradients come from one evaluation of the leader's loss: on every
-    n-th batch (`--attacker-every`) the answer carries its derivative in φ (`through="rule"`), the classifier's backward
-    pass fills the attacker's gradients too, and `improve` goes up with them. With `sign_step` the learned part is only
-    the start of a signed step of that many radii, which is not learned (after FGSM-SDI, Jia et al., 2022); that start
-    is the network's alone (`soft_sign=False`), for a start that is a sign step itself leaves the second nothing to do.
-    """
+    """δ_φ: `steps` steps of a `ResidualAttacker`, fitted to raise the very loss that the classifier lowers. Our form of
+    Jiang et al. (2021). Both players' gradients come from one evaluation of the leader's loss: on every n-th batch
+    (`--attacker-every`) the answer carries its derivative in φ (`through="rule"`), the classifier's backward pass fills
+    the attacker's gradients too, and `improve` goes up with them. With `sign_step` the learned part is only the start
+    of a signed step of that many radii, which is not learned (after FGSM-SDI, Jia et al., 2022); that start is the
+    network's alone (`soft_sign=False`): after one that is a sign step itself nothing is left to do."""
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
 """Where a training attack begins, and the objective that it lowers."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from l2l_at.threat import Threat
 StartName = Literal["zero", "noise", "random", "last"]
 
 
-class Start:
+class Start(nn.Module):
     """First perturbations of a batch: `zero`, a little `noise`, a `random` point, or the `last` ones of its images.
 
     `noise` is for objectives that have no gradient at the clean image, such as TRADES' divergence. `last` goes on from
@@ -24,10 +24,11 @@ class Start:
     at random. What is remembered is rounded to 1/127 of the radius, a byte a pixel."""
 
     def __init__(self, name: StartName, threat: Threat) -> None:
+        super().__init__()
         self.name, self.threat = name, threat
         # int8, shape (training images, channels, padded height, padded width): perturbations of unmoved images.
-        self.kept: Tensor | None = None
-        self.seen: Tensor | None = None  # bool, shape (training images,): whether there has been an attack on it
+        self.register_buffer("kept", None)
+        self.register_buffer("seen", None)  # bool, shape (training images,): whether there has been an attack on it
 
     def prepare(self, count: int, shape: tuple[int, int, int]) -> None:
         """Make room for so many training images of shape (channels, height, width), if any is needed."""
@@ -36,7 +37,7 @@ class Start:
             self.kept = torch.zeros(count, channels, height + 2 * PADDING, width + 2 * PADDING, dtype=torch.int8)
             self.seen = torch.zeros(count, dtype=torch.bool)
 
-    def __call__(self, batch: Batch) -> Tensor:
+    def forward(self, batch: Batch) -> Tensor:
         """Perturbations inside the threat model, shape of the images, without a graph."""
         images, threat = batch.images, self.threat
         if self.name == "zero":
@@ -58,19 +59,6 @@ class Start:
         rows, frame, last = (gather(part) for part in (batch.rows, frame_of(batch), last))
         self.kept[rows] = write_through(self.kept[rows], frame, last)
         self.seen[rows] = True
-
-    def state_dict(self) -> dict[str, Any]:
-        return {} if self.kept is None else {"kept": self.kept, "seen": self.seen}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of `state_dict`; KeyError or RuntimeError for that of other settings."""
-        if self.kept is not None:
-            self.kept.copy_(state["kept"])
-            self.seen.copy_(state["seen"])
-
-    def to(self, device: torch.device) -> None:
-        if self.kept is not None:
-            self.kept, self.seen = self.kept.to(device), self.seen.to(device)
 
 
 def make_start(config: ATConfig, default: StartName, inner: str) -> Start:

@@ -69,10 +69,8 @@ class Noisy(Follower):
 
 class Free(Follower):
     """Free adversarial training (Shafahi et al., 2019): the perturbation steps on the classifier's own backward pass.
-
     A batch is seen several times in a row; the perturbation lives on, over replays and over batches. It is projected
-    before the loss, not inside its graph (the published code cuts to [0, 1] inside, which hides gradients on the box).
-    """
+    before the loss, not inside its graph (the published code cuts to [0, 1] inside, which hides gradients there)."""
 
     alone = True
 
@@ -88,7 +86,7 @@ class Free(Follower):
         return descend(minus_loss(model, *batch[:2]), start, batch.images, self.threat, steps=1, size=self.size)
 
     def respond(self, model: nn.Module, batch: Batch) -> Tensor:
-        kept = torch.zeros_like(batch.images) if self.kept is None else self.kept
+        kept = torch.zeros_like(batch.images) if self.kept is None else self.kept.to(batch.images.device)
         self.leaf = self.threat.project(kept, batch.images).requires_grad_()
         return self.leaf
 
@@ -103,7 +101,3 @@ class Free(Follower):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.kept = state["kept"]
-
-    def to(self, device: torch.device) -> None:
-        if self.kept is not None:
-            self.kept = self.kept.to(device)

@@ -74,9 +74,8 @@ def _open(source: Source, env: Environment) -> Recording:
             return read_hdf5(root / path)
     if MINARI_ID.fullmatch(str(source)):
         return read_minari(str(source))
-    raise UserError(
-        f"{source} is neither a folder, a .npz file nor the id of a Minari data set (such as mujoco/hopper/expert-v0)"
-    )
+    known = "a folder, a .npz file nor the id of a Minari data set (such as mujoco/hopper/expert-v0)"
+    raise UserError(f"{source} is neither {known}")
 
 
 def _shipped(env_id: str | None) -> Path:
@@ -133,6 +132,5 @@ def _checked(raw: RawEpisode, where: str, env: Environment) -> Episode:
     ends = terminations | truncations
     if ends[:-1].any():
         raise UserError(f"{where} ends at step {int(ends.argmax())} but goes on to step {steps - 1}; split it there")
-    return Episode(
-        observations, env.actions.recorded(actions, where), rewards, bool(terminations[-1]), bool(truncations[-1])
-    )
+    actions = env.actions.recorded(actions, where)
+    return Episode(observations, actions, rewards, bool(terminations[-1]), bool(truncations[-1]))

@@ -28,7 +28,6 @@ def play(
     min_return: float | None = None,
 ) -> Played:
     """Plays episodes reset with first_seed, first_seed+1, … until `episodes` of them return at least `min_return`.
-
     `policy` maps an observation (O,) to an action (A,) within bounds. A `UserError` as soon as more than half of the
     episodes would have to be dropped: what remained would say more about the rule than about the policy."""
     kept, seeds, dropped = [], [], []

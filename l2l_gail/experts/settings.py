@@ -61,11 +61,6 @@ class ExpertSettings:
             raise UserError("--net-arch needs at least one layer")
 
 
-def settings_for(env: str) -> ExpertSettings:
-    """Settings of the environment's block in experts.yml; the defaults where there is none."""
-    return block(ExpertSettings, resources.files("l2l_gail.experts").joinpath("experts.yml"), env, env=env)
-
-
 def parse(argv: Sequence[str]) -> ExpertSettings:
     """Settings from the environment's block in experts.yml, overridden by flags."""
     default = settings_for(value_of("--env", argv, ExpertSettings.env))

@@ -85,6 +85,5 @@ def _ends(arrays: dict[str, np.ndarray], steps: int, path: str) -> tuple[np.ndar
         flags[key] |= arrays[key].astype(bool)
     if "terminations" in arrays:  # `dones` and `episode_ends` say that, not why, an episode ended
         truncations &= ~terminations | arrays.get("truncations", np.zeros(steps)).astype(bool)
-    if steps and not (terminations[-1] or truncations[-1]):
-        truncations[-1] = True
+    truncations[-1:] |= ~terminations[-1:]  # a last episode that no flag ends was cut off
     return terminations, truncations
