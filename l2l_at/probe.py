@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from l2l_at import attacks
+from l2l_at.attacks import accuracy, evaluating
 from l2l_at.batches import Batch
 from l2l_at.datasets import Images
 from l2l_at.methods import Follower
@@ -16,22 +17,23 @@ CHUNK = 1000  # images at a time
 def robust_accuracy(model: nn.Module, images: Images, threat: Threat) -> dict[str, float]:
     """Clean and PGD-10 accuracy on a set, in evaluation mode; the random generators are left as they were."""
     clean, robust = 0.0, 0.0
-    with attacks.evaluating(model), _own_randomness(images.labels.device):
+    with evaluating(model), _own_randomness(images.labels.device):
         for start in range(0, len(images), CHUNK):
             x, y = images.take(slice(start, start + CHUNK))
             delta = attacks.pgd(model, x, y, threat)
-            clean += attacks.accuracy(model, x, y) * len(y)
-            robust += attacks.accuracy(model, x + delta, y) * len(y)
+            clean += accuracy(model, x, y) * len(y)
+            robust += accuracy(model, x + delta, y) * len(y)
     return {"clean": clean / len(images), "pgd10": robust / len(images)}
 
 
 def follower_figures(model: nn.Module, follower: Follower, batch: Batch) -> dict[str, float]:
     """The training attack beside PGD-10 and a plain sign step, on fixed training images, in evaluation mode.
 
-    `strength` is the loss under the training attack over the loss under PGD-10; `gain` is the same of what they add to
-    the clean loss, 0 for nothing and 1 for as much as PGD-10 does; `norm` is the mean norm over the radius."""
+    `strength` is the loss under the training attack over the loss under PGD-10; `gain` is the same of what the attacks
+    add to the clean loss, 0 for an attack that does nothing and 1 for one as strong as PGD-10. `norm` is the
+    perturbations' mean norm over the radius."""
     threat, images, labels = follower.threat, batch.images, batch.labels
-    with attacks.evaluating(model), _own_randomness(images.device):
+    with evaluating(model), _own_randomness(images.device):
         own = follower.perturb(model, batch)
         pgd = attacks.pgd(model, images, labels, threat)
         loss, zero = attacks.minus_loss(model, images, labels), torch.zeros_like(images)

@@ -62,6 +62,6 @@ class ExpertSettings:
 
 
 def parse(argv: Sequence[str]) -> ExpertSettings:
-    """Settings from the environment's block in experts.yml, overridden by flags."""
-    default = settings_for(value_of("--env", argv, ExpertSettings.env))
-    return parse_flags(ExpertSettings, argv, default=default)
+    """The settings that flags give, over the environment's block in experts.yml, if it has one."""
+    env, file = value_of("--env", argv, ExpertSettings.env), resources.files("l2l_gail.experts").joinpath("experts.yml")
+    return parse_flags(ExpertSettings, argv, default=block(ExpertSettings, file, env, env=env))
