@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from l2l_at import alarms, datasets, export, grading, parallel, probe, report
 from l2l_at.batches import Batch
-from l2l_at.config import ATConfig
+from l2l_at.config import ATConfig, tuned
 from l2l_at.datasets import Task
 from l2l_at.trainer import Trainer
 from l2l_experiment import board, checkpoint, metrics, provenance, settings
@@ -28,7 +28,8 @@ from l2l_experiment.stability import Running
 
 KIND = "at"  # of such a run, in its record
 STEADY = ("stability/drawdown", "stability/spread", "stability/worst_change")
-FINAL = ("grade/autoattack", "grade/clean", "robust/pgd10", "robust/clean", *STEADY)  # in TensorBoard's HParams table
+SHOWN = ("dataset", "method", "eps", "model", "seed")  # in TensorBoard's HParams table
+FINAL = ("grade/autoattack", "grade/clean", "robust/pgd10", "robust/clean", *STEADY)  # there, too
 CHARTS = {  # in its Custom Scalars tab
     "return": {"held out": ["robust/clean", "robust/pgd10"], "training": ["robust/train_fgsm", "robust/train_pgd10"]},
     "stability": {tag.removeprefix("stability/"): [tag] for tag in STEADY},
@@ -144,8 +145,10 @@ class Session:
         ):
             if not goes_on:
                 config = settings.plain(self.args)
-                known = config.pop("settings") | config
-                board.describe(shown, command=self.run.record["command"], settings=known, figures=FINAL, charts=CHARTS)
+                usual = settings.plain(TrainArgs(settings=tuned(self.args.settings.dataset)))
+                about = {"command": self.run.record["command"], "settings": config.pop("settings") | config}
+                usual = usual.pop("settings") | usual
+                board.describe(shown, **about, usual=usual, shown=SHOWN, figures=FINAL, charts=CHARTS)
             started = time.monotonic()
             while parallel.of_first(trainer.step_count < trainer.total and not (stopped or self.gives_up)):
                 for name, value in trainer.step().items():

@@ -15,14 +15,13 @@ from l2l_experiment.files import file_name
 from l2l_experiment.stability import drawdown, on_grid
 
 SUFFIX = ".l2l-comparison"
-BAND = ("band/lower", "band/upper")
 DRAWDOWN, SPREAD = "stability/drawdown", "stability/spread_across_runs"
 
 
 def write(folder: Path, groups: Mapping[str, Sequence[Curve]], grids: Mapping[str, ArrayLike], tag: str) -> None:
     """Write a folder a group (of several tasks: TASK/GROUP), in place of what an earlier call left; others' files stay.
 
-    Scalars on the group's grid: `tag`, the interquartile mean over its runs; `band/lower` and `band/upper`, its 95 %
+    Scalars on the group's grid: `tag`, the interquartile mean over its runs; `TAG_lower` and `TAG_upper`, its 95 %
     bootstrap interval, from three runs on; `stability/drawdown`, the interquartile mean of the runs' distance from
     their own best so far; `stability/spread_across_runs`, the interquartile range. The Custom Scalars tab shows the
     mean in its band."""
@@ -38,7 +37,7 @@ def write(folder: Path, groups: Mapping[str, Sequence[Curve]], grids: Mapping[st
         values = np.stack([on_grid(curve.steps, curve.values, steps) for curve in curves])
         mean = interquartile_mean(values, axis=0)
         low, high = bootstrap_interval([values]) if len(curves) >= RUNS_FOR_INTERVAL else (mean, mean)
-        lines = {tag: mean, BAND[0]: low, BAND[1]: high}
+        lines = {tag: mean, f"{tag}_lower": low, f"{tag}_upper": high}
         lines[DRAWDOWN] = interquartile_mean(np.stack([drawdown(some) for some in values]), axis=0)
         if len(curves) > 1:
             lines[SPREAD] = np.subtract(*np.percentile(values, [75, 25], axis=0))
@@ -48,4 +47,4 @@ def write(folder: Path, groups: Mapping[str, Sequence[Curve]], grids: Mapping[st
                 for step, value in zip(steps, line, strict=True):
                     writer.add_scalar(title, value, int(step))
             stability = {"drawdown": [DRAWDOWN], "spread across runs": [SPREAD]}
-            add_charts(writer, {"stability": stability}, {"comparison": {tag: (tag, *BAND)}})
+            add_charts(writer, {"stability": stability}, {"comparison": {tag: (tag, f"{tag}_lower", f"{tag}_upper")}})

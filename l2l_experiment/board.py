@@ -20,13 +20,17 @@ def describe(
     *,
     command: str,
     settings: Mapping[str, Any],
+    usual: Mapping[str, Any],
+    shown: Sequence[str],
     figures: Sequence[str],
     charts: Mapping[str, Lines],
 ) -> None:
-    """Write a run's description: `figures` are the tags of the HParams table, `charts` those of the Custom Scalars tab
-    by category and title."""
+    """Write a run's description. The Text tab has the command and all settings; the HParams table those named in
+    `shown` and those that are not as `usual`, beside the last values of the tags `figures`; the Custom Scalars tab the
+    `charts`, tags by category and title."""
     told = {name: value if type(value) in (int, float, str) else str(value) for name, value in settings.items()}
-    for part in hparams(told, dict.fromkeys(figures, 0)):
+    columns = {name: value for name, value in told.items() if name in shown or settings[name] != usual.get(name)}
+    for part in hparams(columns, dict.fromkeys(figures, 0)):
         writer.file_writer.add_summary(part)
     rows = "\n".join(f"| {name} | {value} |" for name, value in told.items())
     writer.add_text("run", f"    {command}\n\n| setting | value |\n|---|---|\n{rows}", 0)
@@ -39,15 +43,15 @@ def add_charts(
     """Lay out the Custom Scalars tab: by category and title the tags that are drawn in one chart as lines, or as a mean
     in its band. Charts of several runs with the same names become one, in which each run has its colour."""
     found: dict[str, list[layout_pb2.Chart]] = {}
-    for category, charts in lines.items():
-        for title, tags in charts.items():
-            content = layout_pb2.MultilineChartContent(tag=[f"^{tag}$" for tag in tags])
-            found.setdefault(category, []).append(layout_pb2.Chart(title=title, multiline=content))
     for category, banded in (bands or {}).items():
         for title, (value, lower, upper) in banded.items():
             series = layout_pb2.MarginChartContent.Series(value=value, lower=lower, upper=upper)
             content = layout_pb2.MarginChartContent(series=[series])
             found.setdefault(category, []).append(layout_pb2.Chart(title=title, margin=content))
+    for category, charts in lines.items():
+        for title, tags in charts.items():
+            content = layout_pb2.MultilineChartContent(tag=[f"^{tag}$" for tag in tags])
+            found.setdefault(category, []).append(layout_pb2.Chart(title=title, multiline=content))
     layout = layout_pb2.Layout(category=[layout_pb2.Category(title=c, chart=some) for c, some in found.items()])
     # As the plugin looks for it: TensorBoard's own helper needs TensorFlow.
     content = TensorProto(dtype="DT_STRING", string_val=[layout.SerializeToString()], tensor_shape=TensorShapeProto())

@@ -19,7 +19,7 @@ from l2l_experiment.interrupt import StopRequest
 from l2l_experiment.run import Run, default_folder
 from l2l_experiment.settings import Count, Natural, check
 from l2l_gail import alarms, evaluation, report
-from l2l_gail.config import GAILConfig
+from l2l_gail.config import GAILConfig, tuned
 from l2l_gail.demonstrations import Demonstrations, load_demonstrations
 from l2l_gail.environments import Environment
 from l2l_gail.gail import GAIL
@@ -27,7 +27,8 @@ from l2l_gail.gail import GAIL
 KIND = "gail"
 MOST_EVALUATED = 5  # episodes, while training
 STEADY = ("stability/drawdown", "stability/spread", "stability/worst_change")
-FINAL = ("eval/return", "eval/percent_of_expert", "rollout/ep_rew_mean", *STEADY)  # in TensorBoard's HParams table
+SHOWN = ("env", "follower", "num_demos", "seed", "disc_learning_rate", "disc_updates")  # in TensorBoard's HParams table
+FINAL = ("eval/return", "eval/percent_of_expert", "rollout/ep_rew_mean", *STEADY)  # there, too
 CHARTS = {  # in its Custom Scalars tab
     "return": {"training": ["rollout/ep_rew_mean"], "deterministic policy": ["eval/return"]},
     "stability": {tag.removeprefix("stability/"): [tag] for tag in STEADY},
@@ -225,8 +226,10 @@ def make_logger(run: Run, *, after: int | None = None) -> Logger:
     """TensorBoard and `metrics.jsonl` in the run's folder; a resumed run's go on `after` a step."""
     shown = _Board(run.folder, after)
     if after is None or after < 0:
-        known = run.config["settings"] | {name: value for name, value in run.config.items() if name != "settings"}
-        board.describe(shown.writer, command=run.record["command"], settings=known, figures=FINAL, charts=CHARTS)
+        config, usual = dict(run.config), settings.plain(TrainArgs(settings=tuned(run.config["settings"]["env"])))
+        about = {"command": run.record["command"], "settings": config.pop("settings") | config}
+        about["usual"] = usual.pop("settings") | usual
+        board.describe(shown.writer, **about, shown=SHOWN, figures=FINAL, charts=CHARTS)
     return Logger(str(run.folder), [shown, _Rows(run.folder / metrics.METRICS, after)])
 
 

@@ -46,8 +46,8 @@ def test_records_name_no_folder_of_the_machine_they_were_made_on():
 
 
 def test_the_repository_keeps_few_pictures():
-    assert len(list(ROOT.glob("docs/**/*.png"))) <= 12
-    assert list(ROOT.glob("docs/**/*.svg")) == []
+    assert len(list(RESULTS.glob("**/*.png"))) <= 12
+    assert list(RESULTS.glob("**/*.svg")) == []
 
 
 @pytest.mark.parametrize("script", ["gail", "at"])

@@ -23,7 +23,7 @@ def charts(folder):
     accumulator.Reload()
     (content,) = accumulator.Tensors(metadata.CONFIG_SUMMARY_TAG)
     found = layout_pb2.Layout.FromString(content.tensor_proto.string_val[0]).category
-    return {chart.title: [series.value for series in chart.margin.series] for chart in found[1].chart}
+    return {chart.title: [series.value for series in chart.margin.series] for chart in found[0].chart}
 
 
 def refused(command, argv, capsys):
@@ -45,7 +45,7 @@ def test_every_group_is_a_run_of_tensorboard_with_the_same_tags(tmp_path):
         board.write(tmp_path, some, dict.fromkeys(names, np.linspace(0, 20, 100)), TAG)
         assert sorted(path.name for path in tmp_path.iterdir()) == [*names]
     assert charts(tmp_path / "a") == {TAG: [TAG]}
-    low, mean, high = (np.array(scalars(tmp_path / "a", tag)).T for tag in ("band/lower", TAG, "band/upper"))
+    low, mean, high = (np.array(scalars(tmp_path / "a", tag)).T for tag in (f"{TAG}_lower", TAG, f"{TAG}_upper"))
     assert mean[0].tolist() == list(range(21))
     assert mean[1].tolist() == pytest.approx([1.5 * step for step in range(21)])
     assert (low[1, 1:] < mean[1, 1:]).all()

@@ -11,15 +11,25 @@ from l2l_experiment import board
 
 def test_settings_command_and_charts(tmp_path):
     charts = {"return": {"training": ["rollout/ep_rew_mean"]}, "stability": {"both": ["stability/a", "stability/b"]}}
+    usual, shown = {"rate": 0.1, "env": "Hopper-v4", "l2l": False, "seed": 3}, ["seed", "env"]
     settings = {"seed": 3, "rate": 0.1, "net_arch": [64, 64], "kl": None, "l2l": True, "env": "Hopper-v4"}
     with SummaryWriter(str(tmp_path)) as writer:
-        board.describe(writer, command="python x.py", settings=settings, figures=["eval/return"], charts=charts)
+        board.describe(
+            writer,
+            command="python x.py",
+            settings=settings,
+            usual=usual,
+            shown=shown,
+            figures=["eval/return"],
+            charts=charts,
+        )
     events = EventAccumulator(str(tmp_path)).Reload()
     plugin = events.PluginTagToContent(metadata.PLUGIN_NAME)
     started = metadata.parse_session_start_info_plugin_data(plugin[metadata.SESSION_START_INFO_TAG])
+    assert started.hparams.keys() == {"seed", "env", "net_arch", "l2l"}  # but the rate, which is as usual
     assert started.hparams["seed"].number_value == 3
     assert started.hparams["l2l"].string_value == "True"
-    assert (started.hparams["net_arch"].string_value, started.hparams["kl"].string_value) == ("[64, 64]", "None")
+    assert started.hparams["net_arch"].string_value == "[64, 64]"
     experiment = metadata.parse_experiment_plugin_data(plugin[metadata.EXPERIMENT_TAG])
     assert [info.name.tag for info in experiment.metric_infos] == ["eval/return"]
     (text,) = events.Tensors("run/text_summary")
