@@ -8,6 +8,7 @@ print(grade(classifier, images, labels, Threat("linf", 0.1))["robust"])
 """
 
 from l2l_at import datasets
+from l2l_at.attacks import PGD
 from l2l_at.config import ATConfig, tuned
 from l2l_at.datasets import DATASETS, DataSet, Images, Task
 from l2l_at.export import load
@@ -15,5 +16,5 @@ from l2l_at.grading import grade
 from l2l_at.threat import Threat
 from l2l_at.trainer import Trainer, train
 
-__all__ = ["DATASETS", "ATConfig", "DataSet", "Images", "Task", "Threat", "Trainer"]
+__all__ = ["DATASETS", "PGD", "ATConfig", "DataSet", "Images", "Task", "Threat", "Trainer"]
 __all__ += ["datasets", "grade", "load", "train", "tuned"]

@@ -110,6 +110,21 @@ def pgd(
     return descend(minus_loss(model, images, labels), start, images, threat, steps=steps, size=size)
 
 
+@dataclass(frozen=True)
+class PGD:
+    """Projected gradient descent (Madry et al., 2018) as an attack that is called with model, images and labels and
+    gives perturbed images. Images lie in [0, 1], shape (batch, channels, height, width); the model is attacked in
+    evaluation mode and left as it was. Nothing of ours grades a classifier: see `l2l_at.grade`."""
+
+    threat: Threat
+    steps: int = 10
+    size: float = 0.25  # of a step, over the radius
+
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        with evaluating(model):
+            return images + pgd(model, images, labels, self.threat, steps=self.steps, size=self.size)
+
+
 @torch.no_grad()
 def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
     """Share of images that the model gets right, in the mode it is in."""

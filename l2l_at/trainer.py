@@ -173,16 +173,22 @@ def make_schedule(optimizer: torch.optim.Optimizer, config: ATConfig, total: int
 
 
 def train(
-    model: nn.Module | None, data: str | DataSet | Task, *, config: ATConfig | None = None, progress: bool = True
+    model: nn.Module | None,
+    data: str | DataSet | Task,
+    *,
+    config: ATConfig | None = None,
+    progress: bool = True,
+    **changes: Any,
 ) -> nn.Module:
     """Train a classifier adversarially, without a run's folder; returns it in evaluation mode, averaged if so set.
 
     `model` takes images in [0, 1] and answers with logits; None is the one that the settings name (by default those of
     the data set, `tuned`). `data` is a data set or its name, which is split by the settings, or a split one; a new data
-    set joins `DATASETS`. Held-out images are left alone. Diverged if a weight becomes NaN or infinite."""
+    set joins `DATASETS`. `changes` are settings over those of `config`: `method="l2l"`, `epochs=20`. Held-out images
+    are left alone. Diverged if a weight becomes NaN or infinite."""
     own = data.data if isinstance(data, Task) else datasets.find(data) if isinstance(data, str) else data
     datasets.DATASETS[own.name] = own
-    config = tuned(own.name) if config is None else replace(config, dataset=own.name)
+    config = replace(tuned(own.name) if config is None else config, dataset=own.name, **changes)
     if not isinstance(data, Task):
         data = datasets.load(own, holdout=config.holdout, seed=config.seed, subset=config.subset)
     trainer = Trainer(config, data, model)

@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
-import joblib
 import numpy as np
 import tyro
 
-from l2l_compare import board, comparison, frontier
+from l2l_compare import comparison, frontier
 from l2l_compare.curves import PROBE, RETURNS, Curve, read
 from l2l_compare.figures import learning_curves
 from l2l_experiment.errors import UserError, exit_on_user_error
@@ -49,6 +48,8 @@ class Args:
 def main(argv: list[str] | None = None) -> None:
     """Read, compare, write."""
     args = parse(Args, argv)
+    from l2l_compare import board  # loads slowly, and --help must not wait for it
+
     curves = collect(args)
     make_folder(args.out)
     tag = curves[0].tag
@@ -73,6 +74,8 @@ def main(argv: list[str] | None = None) -> None:
 
 def collect(args: Args) -> list[Curve]:
     """The curves that can be compared, of one figure; what is left out, or doubtful, is told on stderr."""
+    import joblib
+
     folders = list({folder.resolve(): folder for folder in args.runs}.values())
     cores = -1 if len(folders) >= MANY else 1
     found = joblib.Parallel(n_jobs=cores)(joblib.delayed(attempt)(folder, args) for folder in folders)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.stats
 from numpy.typing import ArrayLike, NDArray
 
 from l2l_experiment.stability import ALPHA, cvar, finite
@@ -35,7 +34,7 @@ class Estimate(NamedTuple):
 
 def dispersion_across_runs(curves: ArrayLike, axis: int = 0) -> Any:
     """Interquartile range over runs at each step of the grid; (runs, n) gives (n,)."""
-    return scipy.stats.iqr(np.asarray(curves, dtype=np.float64), axis=axis)
+    return np.subtract(*np.percentile(np.asarray(curves, dtype=np.float64), [75, 25], axis=axis))
 
 
 def risk_across_runs(finals: ArrayLike, axis: int = 0) -> Any:
@@ -45,11 +44,13 @@ def risk_across_runs(finals: ArrayLike, axis: int = 0) -> Any:
 
 def interquartile_mean(values: ArrayLike, axis: int | None = None) -> Any:
     """Mean of the middle half: ⌊n/4⌋ values are dropped at each end. A float, or an array if `axis` is given."""
+    from scipy import stats  # loads slowly, and --help must not wait for it
+
     array = np.asarray(values, dtype=np.float64)
     if array.size == 0 or np.isnan(array).any():
         # Sorting would put NaN at the top, where it is trimmed away in silence.
         raise ValueError("an interquartile mean needs at least one value, and none of them NaN")
-    mean = scipy.stats.trim_mean(array, 0.25, axis=axis)
+    mean = stats.trim_mean(array, 0.25, axis=axis)
     return float(mean) if axis is None else mean
 
 
@@ -77,9 +78,11 @@ def bootstrap_interval(
 
 
 def _interval(samples: Sequence[Array], statistic: Callable[..., Any], n: int, seed: int, level: float) -> Any:
+    from scipy import stats
+
     rng = np.random.default_rng(seed)
     options = {"n_resamples": n, "batch": BATCH, "confidence_level": level, "method": "percentile", "rng": rng}
-    low, high = scipy.stats.bootstrap(samples, statistic, axis=0, vectorized=True, **options).confidence_interval
+    low, high = stats.bootstrap(samples, statistic, axis=0, vectorized=True, **options).confidence_interval
     return (float(low), float(high)) if np.ndim(low) == 0 else (low, high)
 
 
@@ -117,8 +120,10 @@ def mean_interval(values: ArrayLike, level: float = LEVEL) -> float:
     """Half the width of Student's t interval of a mean, for at least two values.
 
     For few runs: a bootstrap of two to five values is too narrow, for it draws from those values alone."""
+    from scipy import stats
+
     array = finite(values, at_least=2)
-    quantile = scipy.stats.t.ppf((1 + level) / 2, len(array) - 1)
+    quantile = stats.t.ppf((1 + level) / 2, len(array) - 1)
     return float(quantile * array.std(ddof=1) / np.sqrt(len(array)))
 
 

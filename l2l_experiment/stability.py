@@ -13,7 +13,6 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.stats
 from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
@@ -56,7 +55,7 @@ class Running:
             return {}
         found = {"drawdown": float(np.mean(self.recent[-self.block :])) - self.best}
         if len(self.recent) > self.block:
-            found["spread"] = float(scipy.stats.iqr(self.recent))
+            found["spread"] = _interquartile_range(self.recent)
         if len(self.recent) >= 2 * self.block:
             levels = np.convolve(self.recent, np.full(self.block, 1 / self.block), mode="valid")
             found["worst_change"] = float((levels[self.block :] - levels[: -self.block]).min())
@@ -83,7 +82,11 @@ def cvar(values: ArrayLike, alpha: float = ALPHA) -> float:
 
 def dispersion_across_time(curve: ArrayLike) -> float:
     """Interquartile range of the differences between neighbouring values, which takes a steady trend out."""
-    return float(scipy.stats.iqr(np.diff(finite(curve, at_least=2))))
+    return _interquartile_range(np.diff(finite(curve, at_least=2)))
+
+
+def _interquartile_range(values: ArrayLike) -> float:
+    return float(np.subtract(*np.percentile(values, [75, 25])))
 
 
 def short_term_risk(curve: ArrayLike, alpha: float = ALPHA) -> float:

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any, Union
 
 import gymnasium as gym
-import mujoco
 import numpy as np
 from stable_baselines3.common import vec_env
 from stable_baselines3.common.monitor import Monitor
@@ -18,7 +17,6 @@ STEP_LIMIT = 10_000  # steps after which an episode of an environment without a 
 # What MuJoCo derives from the state lags one substep behind it after a step, and rewards read these two as "before".
 DERIVED = ("xpos", "xipos")
 NEVER_END_EARLY = {"HalfCheetahEnv", "SwimmerEnv", "ReacherEnv", "PusherEnv", "PendulumEnv", "HumanoidStandupEnv"}
-INTEGRATION = mujoco.mjtState.mjSTATE_INTEGRATION
 
 EnvLike = Union[str, Callable[[], gym.Env], VecEnv, "Environment"]
 
@@ -95,6 +93,8 @@ def make(source: str | Callable[..., gym.Env], **kwargs: Any) -> gym.Env:
 
     Two notices that every user of HalfCheetah-v4 would see many times are left out: that v5 exists, and that MuJoCo
     deprecates an attribute in the task's file."""
+    import mujoco  # loads slowly, and --help must not wait for it
+
     if hasattr(mujoco, "set_mju_user_warning"):
         mujoco.set_mju_user_warning(_pass_on)
     with warnings.catch_warnings():
@@ -157,19 +157,23 @@ def _single(envs: VecNormalize) -> list[gym.Env]:
 
 def _physics(env: gym.Env) -> dict[str, np.ndarray] | None:
     """The complete integration state of a MuJoCo environment, or None for another kind."""
-    core = env.unwrapped
+    import mujoco
+
+    core, kind = env.unwrapped, mujoco.mjtState.mjSTATE_INTEGRATION
     if not all(hasattr(core, name) for name in ("model", "data", "do_simulation")):
         return None
-    integration = np.empty(mujoco.mj_stateSize(core.model, INTEGRATION))
-    mujoco.mj_getState(core.model, core.data, integration, INTEGRATION)
+    integration = np.empty(mujoco.mj_stateSize(core.model, kind))
+    mujoco.mj_getState(core.model, core.data, integration, kind)
     return {"integration": integration} | {name: getattr(core.data, name).copy() for name in DERIVED}
 
 
 def _set_physics(env: gym.Env, physics: dict[str, np.ndarray]) -> None:
-    model, data = env.unwrapped.model, env.unwrapped.data
-    mujoco.mj_setState(model, data, physics["integration"], INTEGRATION)
+    import mujoco
+
+    model, data, kind = env.unwrapped.model, env.unwrapped.data, mujoco.mjtState.mjSTATE_INTEGRATION
+    mujoco.mj_setState(model, data, physics["integration"], kind)
     mujoco.mj_forward(model, data)
-    mujoco.mj_setState(model, data, physics["integration"], INTEGRATION)  # mj_forward has moved the solver's warm start
+    mujoco.mj_setState(model, data, physics["integration"], kind)  # mj_forward has moved the solver's warm start
     for name in DERIVED:
         getattr(data, name)[:] = physics[name]
 

@@ -13,6 +13,7 @@ import torch
 import yaml
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.type_aliases import MaybeCallback
+from stable_baselines3.common.utils import configure_logger
 from torch import Tensor, nn
 
 from l2l_experiment import checkpoint, devices, randomness, settings
@@ -48,6 +49,8 @@ class GAIL:
     a follower is an object, or a function of discriminator and settings that makes one.
     `monitor`: other demonstrations of the same expert, on which the discriminator is only measured
     (`train_disc/heldout_*`).
+    `policy_kwargs`: of Stable-Baselines3's policy, over those that the settings give.
+    `tensorboard_log`: a folder in which every `learn` logs into a run of its own, as in Stable-Baselines3.
     """
 
     def __init__(
@@ -60,6 +63,8 @@ class GAIL:
         discriminator: nn.Module | None = None,
         follower: Follower | Callable[[nn.Module, GAILConfig], Follower] | None = None,
         monitor: Demonstrations | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        tensorboard_log: Path | str | None = None,
     ) -> None:
         self.env = environment(env)
         config = replace(tuned(self.env.id or "") if config is None else config, env=self.env.id or OBJECT)
@@ -67,7 +72,11 @@ class GAIL:
             config = settled(config)
         self.config, self.device = config, devices.resolve(config.device, auto="cpu")
         if leader is None:
-            leader = PPOLeader.make(self.env.vectorised(config.n_envs, config.seed), config, self.device)
+            envs = self.env.vectorised(config.n_envs, config.seed)
+            leader = PPOLeader.make(envs, config, self.device, policy_kwargs=policy_kwargs)
+        elif policy_kwargs:
+            raise UserError("policy_kwargs are those of the leader that the settings name; a given one has a policy")
+        self.tensorboard_log = tensorboard_log
         self.leader, self.envs = leader, leader.envs
         inputs = self.env.observations.size + self.env.actions.size
         if discriminator is None:
@@ -112,21 +121,27 @@ class GAIL:
         total_timesteps: int,
         callback: MaybeCallback = None,
         *,
+        tb_log_name: str = "GAIL",
         reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
         on_round: Callable[["GAIL"], None] | None = None,
     ) -> Self:
         """Train for `total_timesteps` environment steps, rounded up to whole rounds; behaviour cloning comes first, if
         the settings ask for it.
 
-        With `reset_num_timesteps=False` training goes on as one, its schedules included. `on_round(self)` is called
-        between rounds, when everything is consistent and can be saved; it may raise to stop."""
+        Arguments are those of Stable-Baselines3. With `reset_num_timesteps=False` training goes on as one, its
+        schedules included. `on_round(self)` is called between rounds, when everything is consistent and can be saved;
+        it may raise to stop."""
         if self.filter is None:
             raise UserError("GAIL has no demonstrations to learn from; it was made without them, for predict() alone")
         self.on_round = on_round
+        if self.tensorboard_log is not None:
+            self.set_logger(configure_logger(0, str(self.tensorboard_log), tb_log_name, reset_num_timesteps))
         if self.config.bc_epochs and self.bc_loss is None:
             self.bc_loss = self._clone()
         if total_timesteps > 0:
-            self.leader.learn(total_timesteps, self, callback=callback, reset_num_timesteps=reset_num_timesteps)
+            how = {"callback": callback, "reset_num_timesteps": reset_num_timesteps, "progress_bar": progress_bar}
+            self.leader.learn(total_timesteps, self, **how)
         self.between_rounds()
         return self
 

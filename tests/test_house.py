@@ -33,6 +33,13 @@ def imports(path):
     return {name for name in found if name in MODULES}
 
 
+def test_every_package_is_installed_and_the_demonstrations_with_them():
+    installed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    found = {".".join(path.parent.relative_to(ROOT).parts) for path in MODULES.values()}
+    assert set(installed["packages"]) == found | {"l2l_data"}
+    assert (ROOT / installed["package-dir"]["l2l_data"] / "l2l").is_dir()
+
+
 def test_packages_import_one_way():
     for name, path in MODULES.items():
         package = name.split(".")[0]

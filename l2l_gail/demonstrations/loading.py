@@ -17,8 +17,8 @@ from l2l_gail.environments import Environment, EnvLike, environment
 # Ant and Humanoid differ between v4 and v5 (friction, healthy reward, observations), so they are not here.
 INTERCHANGEABLE = (frozenset({"HalfCheetah-v4", "HalfCheetah-v5"}),)
 
-# Where the shipped sets lie: in the working directory, or in the checkout that this file belongs to.
-SHIPPED = (Path("expert_data"), Path(__file__).resolve().parents[2] / "expert_data")
+# Where the shipped sets lie: in the working directory, in the checkout that this file belongs to, or as installed.
+SHIPPED = (Path("expert_data"), *(Path(__file__).resolve().parents[2] / name for name in ("expert_data", "l2l_data")))
 
 Source = str | Path | Mapping[str, np.ndarray] | Demonstrations | None
 

@@ -44,18 +44,20 @@ class PPOLeader:
         self.returns: list[float] = []
 
     @classmethod
-    def make(cls, envs: VecNormalize, config: GAILConfig, device: torch.device) -> "PPOLeader":
-        """The leader that a configuration describes."""
-        algorithm = make_ppo(config, envs, device)
+    def make(
+        cls, envs: VecNormalize, config: GAILConfig, device: torch.device, *, policy_kwargs: dict | None = None
+    ) -> "PPOLeader":
+        """The leader that a configuration describes; `policy_kwargs` over those that follow from it."""
+        algorithm = make_ppo(config, envs, device, policy_kwargs=policy_kwargs)
         algorithm.set_logger(Logger(None, []))  # silent until the user sets another
         return cls(algorithm, normalize_reward=config.normalize_reward)
 
-    def learn(self, total_timesteps: int, game: Game, *, callback: MaybeCallback, reset_num_timesteps: bool) -> None:
+    def learn(self, total_timesteps: int, game: Game, *, callback: MaybeCallback, **how: bool) -> None:
         given = callback if isinstance(callback, list) else [] if callback is None else [callback]
         callbacks = [one if isinstance(one, BaseCallback) else ConvertCallback(one) for one in given]
         callbacks.insert(0, _Relabel(self, game))
         try:
-            self.algorithm.learn(total_timesteps, callback=callbacks, reset_num_timesteps=reset_num_timesteps)
+            self.algorithm.learn(total_timesteps, callback=callbacks, **how)
         except ValueError as error:
             if "of distribution" not in str(error):  # so torch says that the policy's actions are NaN
                 raise
@@ -187,10 +189,12 @@ class _Relabel(BaseCallback):
         buffer.compute_returns_and_advantage(last_values=self.locals["values"], dones=self.locals["dones"])
 
 
-def make_ppo(config: GAILConfig, envs: VecNormalize, device: torch.device) -> PPO:
+def make_ppo(config: GAILConfig, envs: VecNormalize, device: torch.device, *, policy_kwargs: dict | None = None) -> PPO:
     """Stable-Baselines3's PPO with the configuration's settings; also the plain PPO of the benchmark."""
     names = ("seed", "n_steps", "batch_size", "n_epochs", "gamma", "gae_lambda", "clip_range", "ent_coef", "target_kl")
-    return PPO("MlpPolicy", envs, device=device, **arguments(config, names))
+    given = arguments(config, names)
+    given["policy_kwargs"] |= policy_kwargs or {}
+    return PPO("MlpPolicy", envs, device=device, **given)
 
 
 def arguments(

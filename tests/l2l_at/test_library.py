@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from l2l_at import DATASETS, ATConfig, DataSet, Images, Threat, cli, datasets, export, grade, load, train
+from l2l_at import DATASETS, PGD, ATConfig, DataSet, Images, Threat, cli, datasets, export, grade, load, train
 from l2l_experiment.errors import UserError
 
 
@@ -30,13 +30,17 @@ def test_any_module_is_trained_on_any_data_set_and_graded(monkeypatch, own):
     monkeypatch.delitem(DATASETS, "squares")
     model = nn.Sequential(nn.Flatten(), nn.Linear(100, 10))
     before = model[1].weight.detach().clone()
-    config = ATConfig(method="pgd", eps=0.05, epochs=6, batch_size=60, average="swa")
-    classifier = train(model, own, config=config, progress=False)
+    config = ATConfig(eps=0.05, batch_size=60, average="swa")
+    classifier = train(model, own, config=config, progress=False, method="pgd", epochs=6)
     assert not classifier.training
     assert classifier is not model  # its average
     assert not torch.equal(model[1].weight, before)
     images, labels = datasets.load("squares").test.take(slice(None))
-    found = grade(classifier, images, labels, Threat("linf", 0.05))
+    threat = Threat("linf", 0.05)
+    attacked = PGD(threat)(classifier.train(), images, labels)
+    assert threat.size(attacked - images).max() <= 0.05 + 1e-6
+    assert classifier.training
+    found = grade(classifier, images, labels, threat)
     assert found["robust"] > 0.9
     assert train(None, datasets.load(own), config=ATConfig(model="preact-tiny", epochs=1), progress=False)
 

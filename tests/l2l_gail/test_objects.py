@@ -9,6 +9,7 @@ import pytest
 import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
 from l2l_experiment import checkpoint, metrics
@@ -50,6 +51,18 @@ def test_an_environment_may_be_a_function(config, pushes, tmp_path):
     np.testing.assert_array_equal(again, gail.predict(seen, deterministic=True)[0])
     by_id = GAIL("Pendulum-v1", pushes, config=config).learn(128)
     np.testing.assert_array_equal(again, by_id.predict(seen, deterministic=True)[0])
+
+
+def test_learning_as_in_stable_baselines3(config, pushes, tmp_path):
+    wide = {"net_arch": [5], "activation_fn": nn.ReLU}
+    gail = GAIL(pendulum, pushes, config=config, policy_kwargs=wide, tensorboard_log=tmp_path)
+    seen = []
+    gail.learn(128, callback=lambda *_: seen.append(1) or True, tb_log_name="mine", progress_bar=True)
+    gail.learn(64, tb_log_name="mine", reset_num_timesteps=False).learn(64, tb_log_name="mine")
+    assert len(seen) == 64
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine_1", "mine_2"]
+    assert "train_disc/loss" in EventAccumulator(str(tmp_path / "mine_1")).Reload().Tags()["scalars"]
+    assert gail.leader.algorithm.policy.mlp_extractor.policy_net[0].out_features == 5
 
 
 def test_an_environment_may_be_a_vecenv(config, pushes):
