@@ -11,6 +11,9 @@ from tensorboard.plugins.custom_scalar import layout_pb2, metadata
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
+# Settings that say how a run is made, not what it is: no columns of the HParams table.
+HOW = {"checkpoint_every", "data_dir", "demos", "device", "eval_episodes", "eval_every", "grade", "grade_images"}
+HOW |= {"probe_every", "probe_images", "run_dir", "threads"}
 Lines = Mapping[str, Sequence[str]]  # by a chart's title: the tags that it draws
 Band = tuple[str, str, str]  # tags of a mean, and of the lower and the upper end of its band
 
@@ -29,8 +32,8 @@ def describe(
     `shown` and those that are not as `usual`, beside the last values of the tags `figures`; the Custom Scalars tab the
     `charts`, tags by category and title."""
     told = {name: value if type(value) in (int, float, str) else str(value) for name, value in settings.items()}
-    columns = {name: value for name, value in told.items() if name in shown or settings[name] != usual.get(name)}
-    for part in hparams(columns, dict.fromkeys(figures, 0)):
+    varied = {name for name in told.keys() - HOW if settings[name] != usual.get(name)}
+    for part in hparams({name: told[name] for name in sorted(varied.union(shown))}, dict.fromkeys(figures, 0)):
         writer.file_writer.add_summary(part)
     rows = "\n".join(f"| {name} | {value} |" for name, value in told.items())
     writer.add_text("run", f"    {command}\n\n| setting | value |\n|---|---|\n{rows}", 0)

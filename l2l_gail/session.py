@@ -27,7 +27,7 @@ from l2l_gail.gail import GAIL
 KIND = "gail"
 MOST_EVALUATED = 5  # episodes, while training
 STEADY = ("stability/drawdown", "stability/spread", "stability/worst_change")
-SHOWN = ("env", "follower", "num_demos", "seed", "disc_learning_rate", "disc_updates")  # in TensorBoard's HParams table
+SHOWN = ("disc_learning_rate", "env", "follower", "num_demos", "seed")  # in TensorBoard's HParams table
 FINAL = ("eval/return", "eval/percent_of_expert", "rollout/ep_rew_mean", *STEADY)  # there, too
 CHARTS = {  # in its Custom Scalars tab
     "return": {"training": ["rollout/ep_rew_mean"], "deterministic policy": ["eval/return"]},

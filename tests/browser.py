@@ -27,7 +27,7 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def opened(logdir: Path, part: str, size: str = "1500,1000") -> Iterator[str]:
+def opened(logdir: Path, part: str, size: str = "1500,1100") -> Iterator[str]:
     """TensorBoard on `logdir` with its tab `part` in a browser; gives the address by which the page is driven."""
     port, control = free_port(), free_port()
     with tempfile.TemporaryDirectory() as profile:
