@@ -12,7 +12,7 @@ class Coordinatewise(nn.Module):
 
     Step: −rate·exp(log_rate)·(adam·exp(a) + b), with `adam` Adam's direction, `log_rate` one learned number for all
     weights, and (a, b) = (2·tanh, tanh) of a network's two outputs, so that no weight moves further than
-    rate·exp(log_rate)·(e²·|adam| + 1). The network's head starts at zero: at first the rule *is* `rules.Adam`, to the
+    `rate·exp(log_rate)·(e²·|adam| + 1)`. The network's head starts at zero: at first the rule *is* `rules.Adam`, to the
     last bit.
 
     Twelve inputs per weight: gradient, momenta (0.5, 0.9, 0.99) and weight, each over its root mean square in its

@@ -13,7 +13,7 @@ Solve = Callable[[Matvec, Variable], Variable]
 
 
 def conjugate_gradient(steps: int, tol: float = 1e-10) -> Solve:
-    """Conjugate gradients (Hestenes and Stiefel, 1952), stopped after `steps` or once |residual| ≤ tol·|b|.
+    """Conjugate gradients (Hestenes and Stiefel, 1952), stopped after `steps` or once `|residual| ≤ tol·|b|`.
 
     Needs a symmetric positive definite H; on an indefinite one the answer means nothing."""
 

@@ -1,6 +1,6 @@
 """TensorBoard's page in headless Chromium: opened, waited for, asked and photographed.
 
-python -m tests.browser LOGDIR OUT.png timeseries
+python -m tests.browser LOGDIR OUT.png "#timeseries"
 """
 
 import base64
@@ -27,8 +27,8 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def opened(logdir: Path, part: str, size: str = "1500,1100") -> Iterator[str]:
-    """TensorBoard on `logdir` with its tab `part` in a browser; gives the address by which the page is driven."""
+def opened(logdir: Path, place: str, size: str = "1500,1100") -> Iterator[str]:
+    """TensorBoard on `logdir` with its page `place` (#timeseries, …) in a browser; gives the address by which the page is driven."""
     port, control = free_port(), free_port()
     with tempfile.TemporaryDirectory() as profile:
         board = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logdir), "--port", str(port)]
@@ -37,7 +37,7 @@ def opened(logdir: Path, part: str, size: str = "1500,1100") -> Iterator[str]:
         try:
             until(lambda: json.loads(fetched(f"http://localhost:{port}/data/runs")))
             flags = (f"--remote-debugging-port={control}", f"--user-data-dir={profile}", f"--window-size={size}")
-            servers.append(subprocess.Popen([CHROMIUM, *PLAIN, *flags, f"http://localhost:{port}/#{part}"], **quiet))
+            servers.append(subprocess.Popen([CHROMIUM, *PLAIN, *flags, f"http://localhost:{port}/{place}"], **quiet))
             pages = until(lambda: json.loads(fetched(f"http://localhost:{control}/json/list")))
             yield next(page for page in pages if page["type"] == "page")["webSocketDebuggerUrl"]
         finally:

@@ -18,7 +18,7 @@ def test_two_groups_are_drawn_in_one_chart_in_two_colours(tmp_path):
     pytest.importorskip("websockets")
     groups = {name: [ragged(name, name, [0, 50, 100], [0, 5, end])] for name, end in (("adam", 3), ("l2l", 9))}
     board.write(tmp_path, groups, dict.fromkeys(groups, np.linspace(0, 100, 20)), TAG)
-    with opened(tmp_path, "timeseries") as page:
+    with opened(tmp_path, "#timeseries") as page:
         cards = until(lambda: (found := evaluate(page, STROKES)) and len(found.get(TAG, ())) >= 2 and found)
         names = evaluate(page, "document.querySelector('runs-data-table, runs-table').textContent")
     assert list(cards)[0] == TAG  # the first thing that is shown
