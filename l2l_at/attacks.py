@@ -38,7 +38,7 @@ def full_precision() -> Iterator[None]:
 
 
 def minus_loss(model: nn.Module, images: Tensor, labels: Tensor) -> Objective:
-    """δ ↦ −Σ cross-entropy(model(x + δ), y): what an attacker goes down. The sum makes each sample's gradient its own,
+    """δ ↦ −Σ cross-entropy(model(x + δ), y): what an attacker minimises. The sum makes each sample's gradient its own,
     whatever the batch. There is no clamp to [0, 1] in it: where pixels lie on the box it would hide the gradient, and
     the attack would be weak there. Projections keep x + δ in the box."""
 

@@ -1,4 +1,4 @@
-"""Adapters to attacks that are not ours: pyautoattack and foolbox, each behind a fence."""
+"""Adapters to attacks that are not ours: pyautoattack and foolbox, each isolated from the process."""
 
 import contextlib
 import importlib.metadata
@@ -31,7 +31,7 @@ class Attacked:
 def attack(name: str, model: nn.Module, images: Tensor, labels: Tensor, threat: Threat, *, seed: int) -> Attacked:
     """Run one attack on images that the model gets right; what it returns is checked here again. The model must be in
     evaluation mode. Random generators, tracing and log handlers are left as they were."""
-    with _fence() as messages:
+    with _isolated() as messages:
         torch.manual_seed(seed)
         run = _foolbox if name == FOOLBOX else _autoattack
         attacked = run(name, model, images, labels, threat, seed).detach()
@@ -73,7 +73,7 @@ def _foolbox(name: str, model: nn.Module, images: Tensor, labels: Tensor, threat
 
 
 @contextlib.contextmanager
-def _fence() -> Iterator[list[str]]:
+def _isolated() -> Iterator[list[str]]:
     """Collects what the attack says, and undoes what it does to the process."""
     messages: list[str] = []
 

@@ -41,7 +41,7 @@ def group(device: torch.device) -> Iterator[None]:
     except UserError:  # the first process meets its own between two steps, when the others wait for its word
         if rank() == 0:
             with suppress(RuntimeError):  # the others have met it as well, and are gone
-                of_first(False)
+                told_by_first(False)
         raise
     leave()
 
@@ -63,7 +63,7 @@ def count() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def of_first(value: bool) -> bool:
+def told_by_first(value: bool) -> bool:
     """What the first process says."""
     said = torch.tensor(int(value))
     if count() > 1:
@@ -74,11 +74,11 @@ def of_first(value: bool) -> bool:
 @contextmanager
 def first() -> Iterator[None]:
     """The block runs in the first process, then in the others: a file is fetched once. If it fails, they end."""
-    if rank() and not of_first(True):
+    if rank() and not told_by_first(True):
         sys.exit(0)
     yield
     if rank() == 0:
-        of_first(True)
+        told_by_first(True)
 
 
 def check(batch_size: int, *, alone: bool) -> None:

@@ -115,7 +115,7 @@ def follow(args: TrainArgs, resumed: Run | None = None) -> None:
     if resumed is not None and not resumed.saved_nothing():
         trainer.load_state_dict(checkpoint.latest(resumed.folder)["trainer"])
     with StopRequest(quiet=True, launched=True):  # of what the first process decides
-        while parallel.of_first(True):
+        while parallel.told_by_first(True):
             trainer.step()
 
 
@@ -150,7 +150,7 @@ class Session:
                 usual = usual.pop("settings") | usual
                 board.describe(shown, **about, usual=usual, shown=SHOWN, figures=FINAL, charts=CHARTS)
             started = time.monotonic()
-            while parallel.of_first(trainer.step_count < trainer.total and not (stopped or self.gives_up)):
+            while parallel.told_by_first(trainer.step_count < trainer.total and not (stopped or self.gives_up)):
                 for name, value in trainer.step().items():
                     total, count = self.sums.get(name, (0.0, 0))
                     self.sums[name] = (total + torch.as_tensor(value, dtype=torch.float64), count + 1)

@@ -86,7 +86,7 @@ def shared_grid(curves: Sequence[Curve]) -> Array:
     """Even steps over the stretch that every curve covers; UserError if there is none.
 
     They are as many as the run with the fewest values has there, and 100 at the most: between two values a curve is a
-    line, and more points on it would make a run that was measured seldom look steady."""
+    line, and more points on it would make a run that was measured rarely look steady."""
     first = max(curve.steps[0] for curve in curves)
     last = min(curve.steps[-1] for curve in curves)
     if last <= first:

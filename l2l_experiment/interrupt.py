@@ -8,7 +8,7 @@ from typing import Any, Self
 
 
 class StopRequest:
-    """Context manager in which SIGINT and SIGTERM only set `requested`; look at it once a round.
+    """Context manager in which SIGINT and SIGTERM only set `requested`; check it between two steps of work.
 
     The first signal prints one line, unless `quiet`; the second SIGINT raises KeyboardInterrupt at once. On leaving,
     the handlers are as they were. Signals reach the main thread only: in any other thread this does nothing. With
@@ -37,5 +37,5 @@ class StopRequest:
             # Past python's buffers: this may run in the middle of another print, which must not be entered twice.
             with contextlib.suppress(OSError):
                 again = b"" if self.launched else b" (Ctrl-C again: stop at once, without saving)"
-                os.write(2, b"\nwill save and stop after this round" + again + b"\n")
+                os.write(2, b"\nwill save and stop soon" + again + b"\n")
         self.requested = True

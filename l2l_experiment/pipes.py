@@ -1,4 +1,4 @@
-"""Output whose reader may go away: `command | head`, or the `tee` that Ctrl-C ends together with the command."""
+"""Output into a pipe that may be closed: `command | head`, or a `tee` that Ctrl-C ends together with the command."""
 
 import os
 import sys

@@ -93,7 +93,7 @@ def read(spec: str, rest: Sequence[str]) -> tuple[str, Experiments]:
             name, _, value = token[2:].partition("=")
             values = given[name.replace("_", "-")] = [value] if value else []
         elif not given:
-            raise UserError(f"{token} stands behind no flag; write e.g. --seed 0:5")
+            raise UserError(f"{token} belongs to no flag; write e.g. --seed 0:5")
         else:
             values.append(token)
     grid = {name: _options(values) for name, values in given.items()}

@@ -1,5 +1,6 @@
 """What a run says at its start and its end."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -86,13 +87,14 @@ def text(result: dict[str, Any], run: Run, gail: GAIL) -> str:
         if (step := result.get(name)) is not None:
             lines.append(f"  ALARM: from step {step:,} on {trouble.to_the_end}")
     if "stability" in result:
-        lines += ["", "  stability of the training return:"]
-        lines += [f"    {name.replace('_', ' '):22} {value:10.4g}" for name, value in result["stability"].items()]
+        lines += ["", "  stability of the training return (in its units; relative: a share of the peak):"]
+        known = {name: value for name, value in result["stability"].items() if np.isfinite(value)}
+        lines += [f"    {name.replace('_', ' '):22} {value:10.4g}" for name, value in known.items()]
     lines += [
         "",
         f"  Everything is in {run.folder}: record.json, metrics.jsonl, checkpoints/, policy.zip and",
         "  observation_filter.pkl (they open in plain Stable-Baselines3).",
-        f"  Watch it:    python scripts/play.py {run.folder}",
-        f"  See curves:  tensorboard --logdir {run.folder.parent}",
+        f"  Watch it:    python scripts/play.py {shlex.quote(str(run.folder))}",
+        f"  See curves:  tensorboard --logdir {shlex.quote(str(run.folder.parent))}",
     ]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Grading: foreign attacks behind a fence, resumable, with a record."""
+"""Grading: foreign attacks, isolated from the process, resumable, with a record."""
 
 import copy
 import json

@@ -131,7 +131,7 @@ def test_folders_of_other_tools_are_of_the_only_task_there_is():
     assert [curve.task for curve in several] == ["Hopper-v4", "", "Walker2d-v4"]
 
 
-def test_a_run_that_was_measured_seldom_looks_no_steadier():
+def test_a_run_that_was_measured_rarely_looks_no_steadier():
     """Points between two values would cut a change into many small ones."""
     noise = np.random.default_rng(0).normal(size=501)
     dense, coarse = ragged("a", "g", np.arange(501), noise), ragged("b", "h", np.arange(0, 501, 50), noise[::50])

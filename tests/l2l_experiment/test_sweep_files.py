@@ -122,7 +122,7 @@ def test_specs_that_are_none(spec, tmp_path):
     Path(spec("")).write_text("script: other\n")
     with pytest.raises(UserError, match="must name its `script`"):
         read(str(tmp_path / "mine.yaml"), [])
-    with pytest.raises(UserError, match="stray stands behind no flag"):
+    with pytest.raises(UserError, match="stray belongs to no flag"):
         read("gail", ["stray"])
 
 
