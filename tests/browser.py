@@ -28,7 +28,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def opened(logdir: Path, place: str, size: str = "1500,1100") -> Iterator[str]:
-    """TensorBoard on `logdir`, its page `place` (#timeseries, …) in a browser; gives the address that drives the page."""
+    """TensorBoard on `logdir`, page `place` (#timeseries, …), in a browser; gives the address that drives the page."""
     port, control = free_port(), free_port()
     with tempfile.TemporaryDirectory() as profile:
         board = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logdir), "--port", str(port)]
