@@ -38,12 +38,12 @@ CURVES = {
 
 def diagnose(run: Run) -> dict[str, Drawing]:
     """The figures of a finished or running adversarial training, by name."""
-    rows = metrics.read(run.folder / metrics.METRICS)
-    found = {}
+    rows, args = metrics.read(run.folder / metrics.METRICS), stored_args(run)
+    config, found = args.settings, {}
+    name = f"{config.dataset}, {config.method}, {config.threat}, seed {config.seed}"
     for stem, (label, tags) in CURVES.items():
         if curves := {title: [tuple(curve)] for title, curve in metrics.curves_of(rows, tags).items()}:
-            found[stem] = Drawing(curves, {"ylabel": label, "title": f"{run.folder.name}: {stem}", "count": False})
-    args = stored_args(run)
+            found[stem] = Drawing(curves, {"ylabel": label, "title": f"{name}: {stem}", "count": False})
     task = load_task(args)
     # It may have been trained on another machine.
     trainer = Trainer(replace(args.settings, device="auto", compile=False), task)

@@ -47,16 +47,18 @@ def learning_curves(
     colours: Sequence[str] = (),
     count: bool = True,
     of: str = "runs",
+    log: bool = False,
 ) -> Path:
     """Draw `stem.png` and return its path.
 
     A group is what one method's runs are called; each of its runs is a thin line, that whose place `worst` gives a
-    dotted one. Its thick line is the interquartile mean over the runs, as far as all of them reach, and from three runs
-    on the band around it is the mean's 95 % bootstrap interval at each step. `reference` draws named horizontal lines
-    (an expert's return, say). Groups are named with their number of runs, unless `count` is off, for curves that are
-    all of one run; `of` says what they are, then. A group has the colour of its place in `colours`, so that pictures of
-    some of the groups look alike, or by default that of its place in `groups`. The same input gives the same file, byte
-    for byte, under one version of matplotlib."""
+    dotted one. Its thick line is the interquartile mean over the runs, as far as all of them reach, and from three
+    runs on the band around it is the mean's 95 % bootstrap interval at each step. `reference` draws named
+    horizontal lines (an expert's return, say). Groups are named with their number of runs, unless `count` is off,
+    for curves that are all of one run; `of` says what they are, then. With `log` the vertical axis is logarithmic.
+    A group has the colour of its place in `colours`, so that pictures of some of the groups look alike, or by
+    default that of its place in `groups`. The same input gives the same file, byte for byte, under one version of
+    matplotlib."""
     if not groups or not all(groups.values()):
         raise ValueError("a figure needs at least one group, and every group at least one run")
 
@@ -70,6 +72,8 @@ def learning_curves(
         axes.xaxis.set_major_locator(MaxNLocator(MOST_TICKS, steps=[1, 2, 2.5, 5, 10]))
         if xlabel.endswith("steps"):
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        if log:
+            axes.set_yscale("log")
         axes.margins(x=0.01)
 
     most = max(map(len, groups.values()))

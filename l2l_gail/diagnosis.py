@@ -1,6 +1,7 @@
 """Why a run went as it did: figures of the discriminator, of its reward, and of the rule that moves it."""
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ CURVES: dict[str, tuple[str, dict[str, str]]] = {
         {"learned reward": "train_reward/std", "logits": "train_disc/logit_std"},
     ),
     "step": (
-        "length of the last step of a round over Adam's, log10",
+        "length of the last step of a round over Adam's",
         {"learned rule": "train_follower/step_over_adam", "its log rate alone": "train_follower/log_rate"},
     ),
 }
@@ -48,8 +49,10 @@ def diagnose(run: Run) -> dict[str, Drawing]:
 
     Where update rules move the discriminator the last checkpoint is loaded too: the policy goes on from there for a few
     rollouts, and on each the follower's rules answer from the checkpoint's weights with the checkpoint's memory."""
-    found = logged(metrics.read(run.folder / metrics.METRICS), run.folder.name)
     args = stored_args(run)
+    config = args.settings
+    name = f"{config.env}, {config.follower}, rate {config.disc_learning_rate:g}, seed {config.seed}"
+    found = logged(metrics.read(run.folder / metrics.METRICS), name)
     env = Environment(args.settings.env)
     gail = GAIL.load(run.folder, find_demonstrations(args, env)[0], env=env, device="cpu")
     if not isinstance(gail.follower, RuleFollower):
@@ -70,15 +73,14 @@ def logged(rows: list[dict[str, float]], name: str) -> dict[str, Drawing]:
     for stem, (label, tags) in CURVES.items():
         curves = {}
         for title, (steps, values) in metrics.curves_of(rows, tags).items():
-            if stem == "step":
-                of_log = tags[title].endswith("log_rate")
-                values = values / np.log(10) if of_log else np.log10(np.maximum(values, 1e-6))
+            if tags[title].endswith("log_rate"):
+                values = np.exp(values)
             if "{}" in label and len(steps) >= window:
                 mean = np.ones(window) / window
                 steps, values = (np.convolve(each, mean, mode="valid") for each in (steps, values))
             curves[title] = [(steps, values)]
         if curves:
-            found[stem] = drawn(curves, label.format(window), f"{name}: {stem}")
+            found[stem] = drawn(curves, label.format(window), f"{name}: {stem}", log=stem == "step")
     return found
 
 
@@ -130,6 +132,6 @@ def responses(follower: RuleFollower, steps: list[Objective]) -> Drawing:
     return drawn(curves, "median step over the learning rate", title, xlabel=xlabel)
 
 
-def drawn(curves: dict[str, list[tuple[np.ndarray, np.ndarray]]], ylabel: str, title: str, **labels: str) -> Drawing:
+def drawn(curves: dict[str, list[tuple[np.ndarray, np.ndarray]]], ylabel: str, title: str, **labels: Any) -> Drawing:
     """A figure of few curves, without their count in the legend."""
     return Drawing(curves, {"ylabel": ylabel, "title": title, "count": False} | labels)

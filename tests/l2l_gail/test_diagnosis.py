@@ -63,7 +63,7 @@ def test_curves_are_those_that_their_titles_name():
     }
     assert drawn["discriminator"] == {"demonstrations": 0.2, "other demonstrations": 0.3, "policy": 0.4}
     assert drawn["reward"] == {"learned reward": 5, "logits": 6}
-    assert drawn["step"] == pytest.approx({"learned rule": 2, "its log rate alone": 1})
+    assert drawn["step"] == pytest.approx({"learned rule": 100, "its log rate alone": 10})
 
 
 def test_response_to_a_first_gradient_is_a_step_of_one_rate_against_its_sign(gail):
