@@ -40,7 +40,9 @@ CHARTS = {  # in its Custom Scalars tab
 
 @dataclass(frozen=True)
 class TrainArgs:
-    """Train a classifier to withstand small perturbations of its input, with a learned or a hand-designed attacker."""
+    """Train a classifier to withstand small perturbations of its input, with a learned or a hand-designed attacker.
+
+    Example: l2l-train-at --dataset digits --method l2l --eps 0.2"""
 
     settings: Annotated[ATConfig, tyro.conf.arg(name="")] = field(default_factory=ATConfig)
     list: bool = False  # Print the methods, a line each, and do nothing else

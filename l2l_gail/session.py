@@ -47,7 +47,9 @@ BAR = {"unit": " steps", "unit_scale": True, "mininterval": 1.0, "smoothing": 0.
 
 @dataclass(frozen=True)
 class TrainArgs:
-    """Imitate demonstrations with GAIL: PPO against a discriminator that Adam or a learned follower (L2L) updates."""
+    """Imitate demonstrations with GAIL: PPO against a discriminator that Adam or a learned follower (L2L) updates.
+
+    Example: l2l-train-gail --env HalfCheetah-v4 --l2l"""
 
     settings: Annotated[GAILConfig, tyro.conf.arg(name="")] = field(default_factory=GAILConfig)
     l2l: bool = False  # Short for --follower l2l

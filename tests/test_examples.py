@@ -1,5 +1,6 @@
 """The examples run, and stay short enough to be read at a glance."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -92,3 +93,12 @@ def test_notebook():
     assert actions.shape == (5, 1)
     train_at(["--epochs", "1", "--subset", "256", "--grade", "none", "--method", "standard", "--run-dir", "run"])
     assert notebook.classify("run", torch.rand(3, 1, 8, 8)).shape == (3,)
+
+
+def test_the_notebook_runs_from_top_to_bottom():
+    cells, names = json.loads((FOLDER / "notebook.ipynb").read_text())["cells"], {}
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), names)
+    assert names["actions"].shape == (5, 1)
+    assert names["threat"].size(names["attacked"] - names["images"]).max() <= 0.1 + 1e-6
