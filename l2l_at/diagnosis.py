@@ -43,7 +43,9 @@ def diagnose(run: Run) -> dict[str, Drawing]:
     name = f"{config.dataset}, {config.method}, {config.threat}, seed {config.seed}"
     for stem, (label, tags) in CURVES.items():
         if curves := {title: [tuple(curve)] for title, curve in metrics.curves_of(rows, tags).items()}:
-            found[stem] = Drawing(curves, {"ylabel": label, "title": f"{name}: {stem}", "count": False})
+            last = ", ".join(f"{title} {values[-1]:.2f}" for title, ((_, values),) in curves.items())
+            words = {"ylabel": label, "title": f"{name}: {stem}", "count": False, "verdict": f"at the end: {last}"}
+            found[stem] = Drawing(curves, words)
     task = load_task(args)
     # It may have been trained on another machine.
     trainer = Trainer(replace(args.settings, device="auto", compile=False), task)
@@ -76,7 +78,10 @@ def rungs(trainer: Trainer, x: torch.Tensor, y: torch.Tensor) -> Drawing:
         name += f" (up to {largest:.1f} ε)"
     with attacks.evaluating(trainer.model):
         clean = attacks.accuracy(trainer.model, x, y)
+    stronger = [steps for steps, value in pgd.items() if value >= own]
+    told = f"as strong as PGD with {stronger[0]} steps" if stronger else f"stronger than PGD with {STEPS[-1]} steps"
     labels = {
+        "verdict": f"the training attack is {told}",
         "ylabel": "loss on held-out images",
         "title": f"{trainer.config.method} beside PGD, last checkpoint (clean accuracy {clean:.0%})",
         "xlabel": "steps of PGD from random starts",

@@ -1,5 +1,6 @@
 """The command `diagnose`: pictures that show why a run went as it did."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -7,8 +8,9 @@ from typing import Annotated
 import torch
 import tyro
 
-from l2l_compare.figures import learning_curves
+from l2l_compare.figures import learning_curves, overview
 from l2l_experiment import drawings
+from l2l_experiment.drawings import Drawing
 from l2l_experiment.errors import UserError, exit_on_user_error
 from l2l_experiment.files import make_folder, read_mapping
 from l2l_experiment.run import RECORD, Run
@@ -37,5 +39,16 @@ def main(argv: list[str] | None = None) -> None:
     out = args.out or args.run / "diagnosis"
     make_folder(out)
     drawings.save(found, out)
+    pictures = [learning_curves(drawing.curves, out / name, **drawing.labels) for name, drawing in found.items()]
+    if len(found) > 1:
+        panels = {name: {"groups": drawing.curves, **drawing.labels} for name, drawing in found.items()}
+        pictures.append(overview(panels, out / "overview", run_title(found)))
     for name, drawing in found.items():
-        print(learning_curves(drawing.curves, out / name, **drawing.labels))
+        if verdict := drawing.labels.get("verdict"):
+            print(f"{name}: {verdict}")
+    print("\n".join(map(str, pictures)))
+
+
+def run_title(found: Mapping[str, Drawing]) -> str:
+    """What the titles of single figures say of the run, before the figure's own name."""
+    return next(iter(found.values())).labels["title"].split(":")[0]

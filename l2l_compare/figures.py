@@ -3,6 +3,7 @@
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -48,6 +49,7 @@ def learning_curves(
     count: bool = True,
     of: str = "runs",
     log: bool = False,
+    verdict: str = "",
 ) -> Path:
     """Draw `stem.png` and return its path.
 
@@ -77,7 +79,8 @@ def learning_curves(
         axes.margins(x=0.01)
 
     most = max(map(len, groups.values()))
-    footer = [f"thick: interquartile mean over {of}; thin: single {of}"] if most > 1 else []
+    footer = [verdict] if verdict else []
+    footer += [f"thick: interquartile mean over {of}; thin: single {of}"] if most > 1 else []
     if most > 1 and worst:
         footer.append("dotted: the run that ends lowest")
     if most == RUNS_FOR_INTERVAL:
@@ -85,6 +88,31 @@ def learning_curves(
     elif most > RUNS_FOR_INTERVAL:
         footer.append("band: 95 % bootstrap interval of that mean, at each step")
     return save(draw, stem, title, xlabel, ylabel, "; ".join(footer))
+
+
+def overview(panels: Mapping[str, Mapping[str, Any]], stem: Path | str, title: str) -> Path:
+    """Draw `stem.png`: the curves of several figures beside each other, each under its name and its verdict, a line of
+    what it shows. A panel has `groups` and the words that `learning_curves` takes."""
+    rows = -(-len(panels) // 2)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(12.0, 0.6 + 3.6 * rows), layout="constrained")
+        FigureCanvasAgg(figure)
+        for place, (name, panel) in enumerate(panels.items(), start=1):
+            axes = figure.add_subplot(rows, 2, place)
+            for index, (label, curves) in enumerate(panel["groups"].items()):
+                _draw_group(axes, label, curves, index, None)
+            for label, value in (panel.get("reference") or {}).items():
+                axes.axhline(value, color="#777777", linewidth=1.2, linestyle=DASHES[1], zorder=1.5, label=label)
+            if panel.get("log"):
+                axes.set_yscale("log")
+            axes.set(xlabel=panel.get("xlabel", "steps"), ylabel=textwrap.fill(panel["ylabel"], 42), axisbelow=True)
+            axes.set_title(textwrap.fill(f"{name}: {panel.get('verdict', '')}".rstrip(": "), 66), fontsize=10)
+            axes.grid(color="#DDDDDD", linewidth=0.6)
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.legend(frameon=False, fontsize=8)
+        figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
+        figure.savefig(png := Path(f"{stem}.png"), dpi=120)
+    return png
 
 
 def _draw_group(axes: Axes, label: str, curves: Sequence[Curve], index: int, lowest: int | None) -> None:

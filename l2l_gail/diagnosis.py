@@ -13,6 +13,7 @@ from l2l_experiment import metrics
 from l2l_experiment.drawings import Drawing
 from l2l_experiment.errors import UserError
 from l2l_experiment.run import Run
+from l2l_gail import alarms
 from l2l_gail.environments import Environment
 from l2l_gail.followers import RuleFollower
 from l2l_gail.gail import GAIL
@@ -80,8 +81,23 @@ def logged(rows: list[dict[str, float]], name: str) -> dict[str, Drawing]:
                 steps, values = (np.convolve(each, mean, mode="valid") for each in (steps, values))
             curves[title] = [(steps, values)]
         if curves:
-            found[stem] = drawn(curves, label.format(window), f"{name}: {stem}", log=stem == "step")
+            last = {title: float(values[-1]) for title, ((_, values),) in curves.items()}
+            about = {"log": stem == "step", "verdict": verdict(stem, last)}
+            found[stem] = drawn(curves, label.format(window), f"{name}: {stem}", **about)
     return found
+
+
+def verdict(stem: str, last: dict[str, float]) -> str:
+    """What the last values of a logged figure say, in a line."""
+    if stem == "discriminator":
+        told = "at the end it is right on " + " and ".join(f"{value:.0%} of {who}" for who, value in last.items())
+        sides = [value for who, value in last.items() if who != "other demonstrations"]
+        apart = ": it tells them apart easily" if min(sides) > 0.9 else ": near chance" if max(sides) < 0.6 else ""
+        return told + apart
+    if stem == "reward":
+        flat = last.get("logits", 1.0) < alarms.FLAT
+        return "the same for all transitions: it teaches nothing" if flat else "it still varies over a rollout"
+    return "the last step was " + ", ".join(f"{value:.2g} times Adam's ({name})" for name, value in last.items())
 
 
 def answers(follower: RuleFollower, rule: UpdateRule, steps: list[Objective], scores: list[Objective]) -> list[float]:
@@ -100,7 +116,10 @@ def strength(follower: RuleFollower, rounds: list[tuple[list[Objective], list[Ob
     curves = {name: [(np.arange(len(y)), np.subtract(y, y[0])) for y in some] for name, some in reached.items()}
     title = f"answers from the last checkpoint, at {start:.2f} (chance: {CHANCE:.2f})"
     ylabel = "change of the scored objective (lower is better)"
-    return drawn(curves, ylabel, title, xlabel="discriminator steps", of="rollouts")
+    ends = {name: float(np.mean([values[-1] for _, values in some])) for name, some in curves.items()}
+    told = ", ".join(f"{name} {value:+.3f}" for name, value in ends.items())
+    how = {"xlabel": "discriminator steps", "of": "rollouts", "verdict": f"change after {MOST_STEPS} steps: {told}"}
+    return drawn(curves, ylabel, title, **how)
 
 
 def response(follower: RuleFollower, rule: UpdateRule, steps: list[Objective]) -> tuple[np.ndarray, np.ndarray]:

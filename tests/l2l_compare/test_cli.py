@@ -145,7 +145,8 @@ def test_compare_refuses_what_it_cannot_do(tmp_path, capsys):
 def test_diagnose_draws_what_the_tool_of_the_run_finds(tmp_path, monkeypatch, capsys):
     run = our_run(tmp_path / "run", [1.0, 2.0])
     (run / "record.json").write_text('{"kind": "gail", "format": 2}')
-    found = {"step": Drawing({"a": [([0, 1], [0.5, 1.5])]}, {"ylabel": "y", "title": "t"})}
+    words = {"ylabel": "y", "title": "Hopper: step", "verdict": "it grows", "log": True}
+    found = {name: Drawing({"a": [([0, 1], [0.5, 1.5])]}, words) for name in ("step", "other")}
 
     def module(kind, part):
         assert (kind, part) == ("gail", "diagnosis")
@@ -153,8 +154,10 @@ def test_diagnose_draws_what_the_tool_of_the_run_finds(tmp_path, monkeypatch, ca
 
     monkeypatch.setattr(diagnose, "module", module)
     diagnose.main([str(run)])
-    assert {path.name for path in (run / "diagnosis").iterdir()} == {"step.png", "diagnosis.json"}
-    assert capsys.readouterr().out == f"{run / 'diagnosis' / 'step.png'}\n"
+    pictures = ["step.png", "other.png", "overview.png"]
+    assert {path.name for path in (run / "diagnosis").iterdir()} == {*pictures, "diagnosis.json"}
+    told = capsys.readouterr().out.splitlines()
+    assert told == ["step: it grows", "other: it grows", *(str(run / "diagnosis" / name) for name in pictures)]
     (run / "record.json").write_text('{"kind": "zoo"}')
     assert f"{run} holds a run of kind 'zoo'" in refused(diagnose, [run], capsys)
     assert "record.json" in refused(diagnose, [tmp_path], capsys)
