@@ -28,7 +28,7 @@ def of_run(result: dict[str, Any], run: Run, config: ATConfig) -> str:
     lines += [
         "",
         f"  Everything is in {run.folder}: record.json, metrics.jsonl, checkpoints/, best/ and last/",
-        f"  Grade it:    python scripts/grade_at.py {folder} --tier standard",
+        f"  Grade it:    l2l-grade-at {folder} --tier standard",
         f"  See curves:  tensorboard --logdir {parent}",
     ]
     return "\n".join(lines)

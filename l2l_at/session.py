@@ -105,7 +105,7 @@ def train(args: TrainArgs, resumed: Run | None = None) -> Run:
         parallel.leave()
         if not finished:
             run.update(status="interrupted", steps=trainer.step_count)
-            told = shlex.join(["python", "scripts/train_at.py", "--resume", str(run.folder)])
+            told = shlex.join(["l2l-train-at", "--resume", str(run.folder)])
             print(f"Saved at step {trainer.step_count:,} of {trainer.total:,}. Continue with: {told}")
             return run
         return session.finish()

@@ -106,7 +106,7 @@ def overview(panels: Mapping[str, Mapping[str, Any]], stem: Path | str, title: s
             if panel.get("log"):
                 axes.set_yscale("log")
             axes.set(xlabel=panel.get("xlabel", "steps"), ylabel=textwrap.fill(panel["ylabel"], 42), axisbelow=True)
-            axes.set_title(textwrap.fill(f"{name}: {panel.get('verdict', '')}".rstrip(": "), 66), fontsize=10)
+            axes.set_title(textwrap.fill(f"{name}: {panel.get('verdict', '')}".rstrip(": "), 54), fontsize=10)
             axes.grid(color="#DDDDDD", linewidth=0.6)
             axes.spines[["top", "right"]].set_visible(False)
             axes.legend(frameon=False, fontsize=8)

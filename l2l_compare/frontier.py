@@ -32,7 +32,7 @@ def read(folder: Path) -> Graded:
         where = (*sorted(named, key=str), record.get("processes"))
         return Graded(100 * grade["autoattack"], result["training_seconds"], on, where)
     except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{folder} was not graded: python scripts/grade_at.py {folder}") from error
+        raise UserError(f"{folder} was not graded: l2l-grade-at {folder}") from error
 
 
 def draw(tasks: Mapping[str, Mapping[str, Sequence[Path]]], stem: Path) -> tuple[list[Path], list[str]]:

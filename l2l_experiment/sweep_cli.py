@@ -1,5 +1,6 @@
 """Train many runs, on all cores: l2l-sweep gail --follower adam l2l --seed 0:5 --out runs/mine"""
 
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -64,7 +65,7 @@ def main(argv: list[str] | None = None) -> None:
     failed = sweeps.run(planned.jobs, workers=args.jobs, backend=args.backend, address=args.address)
     depth = "/*/*/" if planned.jobs[0].folder.parent != out.resolve() else "/*/"
     done = f"{len(planned.jobs) - len(failed)} of {len(planned.jobs)} runs are finished"
-    print(f"{done}; compare them: python scripts/compare.py {out}{depth}")
+    print(f"{done}; compare them: l2l-compare {shlex.quote(str(out))}{depth}")
     if failed:
         sys.exit(1)
 

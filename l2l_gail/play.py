@@ -10,6 +10,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 import tyro
+from tqdm import tqdm
 
 from l2l_experiment.errors import UserError, exit_on_user_error
 from l2l_experiment.files import make_folder
@@ -60,14 +61,19 @@ def main(argv: list[str] | None = None) -> None:
 
 def play(gail: GAIL, env: gym.Env, seed: int, args: PlayArgs) -> tuple[float, int, list[np.ndarray]]:
     """One episode: its true return, its length, and the frames if it is recorded."""
-    frames = []
-    episode = Episode.played(
-        env,
-        lambda observation: gail.predict(observation, deterministic=not args.stochastic)[0],
-        seed,
-        max_steps=args.max_steps,
-        on_step=None if args.video is None else lambda: frames.append(env.render()),
-    )
+    frames: list[np.ndarray] = []
+
+    def policy(observation: np.ndarray) -> np.ndarray:
+        return gail.predict(observation, deterministic=not args.stochastic)[0]
+
+    with tqdm(desc="play", unit=" steps", leave=False) as bar:
+
+        def on_step() -> None:
+            bar.update()
+            if args.video is not None:
+                frames.append(env.render())
+
+        episode = Episode.played(env, policy, seed, max_steps=args.max_steps, on_step=on_step)
     return float(episode.rewards.sum()), len(episode), frames
 
 

@@ -94,7 +94,7 @@ def text(result: dict[str, Any], run: Run, gail: GAIL) -> str:
         "",
         f"  Everything is in {run.folder}: record.json, metrics.jsonl, checkpoints/, policy.zip and",
         "  observation_filter.pkl (they open in plain Stable-Baselines3).",
-        f"  Watch it:    python scripts/play.py {shlex.quote(str(run.folder))}",
+        f"  Watch it:    l2l-play {shlex.quote(str(run.folder))}",
         f"  See curves:  tensorboard --logdir {shlex.quote(str(run.folder.parent))}",
     ]
     return "\n".join(lines)

@@ -96,7 +96,7 @@ def train(args: TrainArgs, resumed: Run | None = None) -> Run:
         if not finished:
             run.update(status="interrupted", steps=gail.num_timesteps)
             gail.leader.algorithm.logger.close()
-            told = shlex.join(["python", "scripts/train_gail.py", "--resume", str(run.folder)])
+            told = shlex.join(["l2l-train-gail", "--resume", str(run.folder)])
             print(f"Saved at step {gail.num_timesteps:,}. Continue with: {told}")
             return run
         return finish(gail, run, args, demonstrations)

@@ -90,7 +90,7 @@ def _shipped(env_id: str | None) -> Path:
                 return folder
     raise UserError(
         f"no demonstrations ship for {env_id}: name some with --demos (a folder, a .npz file or a Minari id), "
-        f"or make them with scripts/make_expert_data.py --env {env_id}"
+        f"or make them: l2l-make-expert-data --env {env_id}"
     )
 
 
