@@ -53,11 +53,12 @@ def follower_figures(model: nn.Module, follower: Follower, batch: Batch) -> dict
     return figures
 
 
-def picture(images: Tensor, delta: Tensor, radius: float, count: int = 8) -> Tensor:
-    """Three rows of `count` images: clean, perturbation (grey is none), perturbed; shape (channels, height, width)."""
+def pictures(images: Tensor, delta: Tensor, radius: float, count: int = 8) -> dict[str, Tensor]:
+    """Rows of `count` images by name: clean, perturbation (grey is none), perturbed; each of shape (channels, height,
+    count · width)."""
     clean, noise = images[:count].float().cpu(), delta[:count].float().cpu()
-    rows = (clean, (0.5 + noise / (2 * radius)).clamp(0, 1), clean + noise)
-    return torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1).clamp(0, 1)
+    rows = {"clean": clean, "perturbation": 0.5 + noise / (2 * radius), "perturbed": clean + noise}
+    return {name: torch.cat(list(row), dim=2).clamp(0, 1) for name, row in rows.items()}
 
 
 def _own_randomness(device: torch.device):

@@ -213,8 +213,9 @@ class Session:
             self.collapsed_at = trainer.epoch
             print(f"\n{alarms.alarm_message(trainer.epoch, figures)}", file=sys.stderr)
         figures["robust/collapsed"] = float(collapsed)
-        drawn = probe.picture(trainer.batch.images, trainer.delta, trainer.config.threat.radius)
-        shown.add_image("images", drawn, trainer.step_count)
+        drawn = probe.pictures(trainer.batch.images, trainer.delta, trainer.config.threat.radius)
+        for name, row in drawn.items():
+            shown.add_image(f"images/{name}", row, trainer.step_count)
         chosen = {"pgd10": held_out["pgd10"], "clean": held_out["clean"]}
         if not self.best or tuple(chosen.values()) >= (self.best["pgd10"], self.best["clean"]):
             self.best = chosen | {"epoch": trainer.epoch}

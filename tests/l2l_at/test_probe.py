@@ -12,7 +12,7 @@ from l2l_at.batches import Batch
 from l2l_at.config import ATConfig
 from l2l_at.datasets import Images, load
 from l2l_at.diagnosis import STEPS, diagnose, ladder
-from l2l_at.probe import follower_figures, picture, robust_accuracy
+from l2l_at.probe import follower_figures, pictures, robust_accuracy
 from l2l_at.threat import Threat
 from l2l_at.trainer import Trainer
 from l2l_experiment import metrics
@@ -73,11 +73,13 @@ def test_the_alarm_by_its_rule():
     assert not CollapseAlarm()({"robust/train_fgsm": 0.15, "robust/train_pgd10": 0.02})  # withstands nothing yet
 
 
-def test_picture_has_three_rows():
+def test_pictures_are_rows_with_names():
     images = torch.rand(9, 1, 8, 8)
-    drawn = picture(images, torch.full_like(images, 0.1), 0.1)
-    assert drawn.shape == (1, 24, 64)
-    torch.testing.assert_close(drawn[:, 8:16], torch.ones(1, 8, 64))
+    drawn = pictures(images, torch.full_like(images, 0.1), 0.1)
+    assert {name: row.shape for name, row in drawn.items()} == dict.fromkeys(drawn, (1, 8, 64))
+    torch.testing.assert_close(drawn["clean"][:, :, :8], images[0])
+    torch.testing.assert_close(drawn["perturbation"], torch.ones(1, 8, 64))
+    torch.testing.assert_close(drawn["perturbed"][:, :, 8:16], (images[1] + 0.1).clamp(max=1))
 
 
 SHORT = ["--epochs", "1", "--subset", "256", "--grade", "none"]

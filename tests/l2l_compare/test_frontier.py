@@ -43,7 +43,7 @@ def test_a_frontier_has_the_median_cost_and_all_grades_of_a_group(tmp_path, monk
         ({"tier": "standard"}, "different tiers"),
         ({"machine": {"cpu": "Some CPU", "gpu": "a GPU"}}, "different machines"),
         ({"sessions": [{"machine": {"cpu": "Another CPU"}}]}, "different machines"),
-        ({"robust": None}, "grade_at.py"),
+        ({"robust": None}, "l2l-grade-at"),
         ({"robust": {}}, "was not graded"),  # damaged
     ],
 )
