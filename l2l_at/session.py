@@ -27,12 +27,11 @@ from l2l_experiment.settings import Count
 from l2l_experiment.stability import Running
 
 KIND = "at"  # of such a run, in its record
-STEADY = ("stability/drawdown", "stability/spread", "stability/worst_change")
 SHOWN = ("dataset", "method", "eps", "model", "seed")  # in TensorBoard's HParams table
-FINAL = ("grade/autoattack", "grade/clean", "robust/pgd10", "robust/clean", *STEADY)  # there, too
+FINAL = ("grade/autoattack", "grade/clean", "robust/pgd10", "robust/clean", *board.STEADY)  # there, too
 CHARTS = {  # in its Custom Scalars tab
     "return": {"held out": ["robust/clean", "robust/pgd10"], "training": ["robust/train_fgsm", "robust/train_pgd10"]},
-    "stability": {tag.removeprefix("stability/"): [tag] for tag in STEADY},
+    "stability": {tag.removeprefix("stability/"): [tag] for tag in board.STEADY},
     "classifier": {"loss": ["train_classifier/loss"], "learning rate": ["train_classifier/learning_rate"]},
     "attacker": {"strength and gain beside PGD-10": ["train_attacker/strength", "train_attacker/gain"]},
 }
@@ -146,11 +145,9 @@ class Session:
             tqdm(total=trainer.total, initial=trainer.step_count, unit=" steps", mininterval=1.0) as bar,
         ):
             if not goes_on:
-                config = settings.plain(self.args)
                 usual = settings.plain(TrainArgs(settings=tuned(self.args.settings.dataset)))
-                about = {"command": self.run.record["command"], "settings": config.pop("settings") | config}
-                usual = usual.pop("settings") | usual
-                board.describe(shown, **about, usual=usual, shown=SHOWN, figures=FINAL, charts=CHARTS)
+                about = {"command": self.run.record["command"], "settings": self.run.config, "usual": usual}
+                board.describe(shown, **about, shown=SHOWN, figures=FINAL, charts=CHARTS)
             started = time.monotonic()
             while parallel.told_by_first(trainer.step_count < trainer.total and not (stopped or self.gives_up)):
                 for name, value in trainer.step().items():

@@ -80,9 +80,11 @@ def collect(args: Args) -> list[Curve]:
     cores = -1 if len(folders) >= MANY else 1
     found = joblib.Parallel(n_jobs=cores)(joblib.delayed(attempt)(folder, args) for folder in folders)
     curves = [curve for curve in found if isinstance(curve, Curve)]
-    for curve in [curve for curve in curves if curve.steps[-1] < args.min_steps]:
-        tell(f"left out: {curve.name} ends at step {curve.steps[-1]:,.0f}, before --min-steps {args.min_steps:,.0f}")
-        curves.remove(curve)
+    for curve in curves:
+        if curve.steps[-1] < args.min_steps:
+            last = f"step {curve.steps[-1]:,.0f}"
+            tell(f"left out: {curve.name} ends at {last}, before --min-steps {args.min_steps:,.0f}")
+    curves = [curve for curve in curves if curve.steps[-1] >= args.min_steps]
     for reason in found:
         if isinstance(reason, str):
             tell(f"left out: {reason}")

@@ -184,14 +184,20 @@ def references(curves: Sequence[Curve]) -> dict[str, float]:
     return found
 
 
+def _ends(content: Mapping[str, Any]) -> tuple[list[str], dict[str, list[str]]]:
+    """Columns of what the runs' records say of their ends, as far as any group has them: heads, and cells by group."""
+    heads = list(dict.fromkeys(name for row in content["groups"].values() for name in row["evaluated"]))
+    rows = {name: row["evaluated"] for name, row in content["groups"].items()}
+    return heads, {name: [f"{row[key]:.4g}" if key in row else "–" for key in heads] for name, row in rows.items()}
+
+
 def brief(content: Mapping[str, Any]) -> str:
     """A short table for the terminal: a line a group."""
-    extra = list(dict.fromkeys(name for row in content["groups"].values() for name in row["evaluated"]))
-    rows = [["group", "runs", "final", "largest fall", *extra]]
+    heads, ends = _ends(content)
+    rows = [["group", "runs", "final", "largest fall", *heads]]
     for name, row in content["groups"].items():
         cells = [_cell(row["figures"][key]) if key in row["figures"] else "–" for key in ("final", "largest_fall")]
-        ends = [f"{row['evaluated'][key]:.4g}" if key in row["evaluated"] else "–" for key in extra]
-        rows.append([name, str(row["n"]), *cells, *ends])
+        rows.append([name, str(row["n"]), *cells, *ends[name]])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
 
@@ -209,13 +215,12 @@ def markdown(content: Mapping[str, Any]) -> str:
         probe = ", our own attack on held-out images: a probe, no grade" * (content["tag"] == PROBE)
         asked = ", of which more is taken to be better" * (content["tag"] not in TAGS)
         told = [f"Figure: `{content['tag']}`{probe}{asked}.", ""]
-    extra = list(dict.fromkeys(name for row in content["groups"].values() for name in row["evaluated"]))
-    head = ["group", "n", *extra, *(key.replace("_", " ") for key in keys), "worst run"]
+    heads, ends = _ends(content)
+    head = ["group", "n", *heads, *(key.replace("_", " ") for key in keys), "worst run"]
     lines = [*told, "| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for name, row in content["groups"].items():
         cells = [_cell(row["figures"][key]) if key in row["figures"] else "–" for key in keys]
-        ends = [f"{row['evaluated'][key]:.4g}" if key in row["evaluated"] else "–" for key in extra]
-        lines.append("| " + " | ".join([name, str(row["n"]), *ends, *cells, row["worst"]]) + " |")
+        lines.append("| " + " | ".join([name, str(row["n"]), *ends[name], *cells, row["worst"]]) + " |")
     if content["improvement"]:
         lines += ["", "| a run of | ends higher with probability |", "|---|---|"]
         lines += [f"| {pair} | {_cell(value)} |" for pair, value in content["improvement"].items()]

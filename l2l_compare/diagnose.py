@@ -1,6 +1,5 @@
 """The command `diagnose`: pictures that show why a run went as it did."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -8,13 +7,13 @@ from typing import Annotated
 import torch
 import tyro
 
+from l2l_compare.curves import TASK
 from l2l_compare.figures import learning_curves, overview
 from l2l_experiment import drawings
-from l2l_experiment.drawings import Drawing
 from l2l_experiment.errors import UserError, exit_on_user_error
 from l2l_experiment.files import make_folder, read_mapping
 from l2l_experiment.run import RECORD, Run
-from l2l_experiment.settings import parse
+from l2l_experiment.settings import one_level, parse
 from l2l_experiment.tools import TOOLS, module
 
 
@@ -35,20 +34,22 @@ def main(argv: list[str] | None = None) -> None:
     kind = read_mapping(args.run / RECORD).get("kind")
     if kind not in TOOLS:
         raise UserError(f"{args.run} holds a run of kind {kind!r}; name one of train_gail.py or train_at.py")
-    found = module(kind, "diagnosis").diagnose(Run.open(args.run, kind=kind))
+    run = Run.open(args.run, kind=kind)
+    found = module(kind, "diagnosis").diagnose(run)
     out = args.out or args.run / "diagnosis"
     make_folder(out)
     drawings.save(found, out)
     pictures = [learning_curves(drawing.curves, out / name, **drawing.labels) for name, drawing in found.items()]
     if len(found) > 1:
         panels = {name: {"groups": drawing.curves, **drawing.labels} for name, drawing in found.items()}
-        pictures.append(overview(panels, out / "overview", run_title(found)))
+        pictures.append(overview(panels, out / "overview", title_of(run)))
     for name, drawing in found.items():
         if verdict := drawing.labels.get("verdict"):
             print(f"{name}: {verdict}")
     print("\n".join(map(str, pictures)))
 
 
-def run_title(found: Mapping[str, Drawing]) -> str:
-    """What the titles of single figures say of the run, before the figure's own name."""
-    return next(iter(found.values())).labels["title"].split(":")[0]
+def title_of(run: Run) -> str:
+    """What a run is, by its settings."""
+    known = one_level(run.config)
+    return ", ".join(f"{name} {known[name]}" for name in (*TASK, "follower", "method", "seed") if name in known)

@@ -48,15 +48,15 @@ class JsonLines(AbstractContextManager):
 
 
 def read(path: Path | str, *, whole: bool = True) -> list[dict[str, Any]]:
-    """The rows that `JsonLines` wrote, null as NaN; a cut-off last line is passed over. Of rows in a row with one step
-    and other figures (a round's and an evaluation's) one is made.
+    """The rows that `JsonLines` wrote, null as NaN; a cut-off last line is passed over. Rows of one step that follow
+    each other (a round's, an evaluation's) become one, in which the later value counts.
 
     UserError if a row is damaged; or, unless the file is to be `whole`, the rows before it."""
     if not Path(path).is_file():
         raise UserError(f"there is no file {path}; name a run's {METRICS}")
     rows: list[dict[str, Any]] = []
     for _, row in _rows(Path(path), whole):
-        if rows and rows[-1]["step"] == row["step"] and rows[-1].keys() & row.keys() == {"step"}:
+        if rows and rows[-1]["step"] == row["step"]:
             rows[-1] |= row
         else:
             rows.append(row)

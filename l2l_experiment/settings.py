@@ -55,26 +55,26 @@ Seed = Annotated[int, Range(0, 2**31 - 1)]
 Layers = tuple[Count, ...]
 
 
-# The same under a name that other tools have, and what those are called here that are not quite the same.
+# The same under a name that other tools have, and what other names of theirs are called here: that which a command has.
 ALIASES = {"--total-timesteps": "--steps", "--total_timesteps": "--steps", "--beta": "--regularisation"}
 ELSEWHERE = {
-    "--lr": "--learning-rate",
-    "--policy-rate": "--learning-rate",
-    "--disc-lr": "--disc-learning-rate",
-    "--disc-rate": "--disc-learning-rate",
-    "--epsilon": "--eps",
-    "--alpha": "--attack-step-size, which is in units of the radius",
-    "--num-envs": "--n-envs",
-    "--num-steps": "--n-steps",
-    "--update-epochs": "--n-epochs",
-    "--env-id": "--env",
-    "--algo": "--follower (imitation) or --method (adversarial training)",
-    "--arch": "--model",
-    "--total-steps": "--steps",
-    "--timesteps": "--steps",
-    "--expert": "--demos",
-    "--output": "--run-dir",
-    "--logdir": "--run-dir",
+    "--lr": ("--learning-rate",),
+    "--policy-rate": ("--learning-rate",),
+    "--disc-lr": ("--disc-learning-rate",),
+    "--disc-rate": ("--disc-learning-rate",),
+    "--epsilon": ("--eps",),
+    "--alpha": ("--attack-step-size",),
+    "--num-envs": ("--n-envs",),
+    "--num-steps": ("--n-steps",),
+    "--update-epochs": ("--n-epochs",),
+    "--env-id": ("--env",),
+    "--algo": ("--follower", "--method"),
+    "--arch": ("--model",),
+    "--total-steps": ("--steps",),
+    "--timesteps": ("--steps",),
+    "--expert": ("--demos",),
+    "--output": ("--run-dir", "--out"),
+    "--logdir": ("--run-dir", "--out"),
 }
 
 
@@ -86,8 +86,8 @@ def parse(cls: type[T], argv: Sequence[str] | None = None, **how: Any) -> Any:
         name, equals, value = word.partition("=")
         if name in ALIASES and ALIASES[name] in known:
             words[place] = ALIASES[name] + equals + value
-        elif name in ELSEWHERE and name not in known and ELSEWHERE[name].split(",")[0].split(" ")[0] in known:
-            raise UserError(f"there is no {name}; did you mean {ELSEWHERE[name]}?")
+        elif name not in known and (meant := [other for other in ELSEWHERE.get(name, ()) if other in known]):
+            raise UserError(f"there is no {name}; did you mean {meant[0]}?")
     return tyro.cli(cls, args=words, **how)
 
 
@@ -168,6 +168,11 @@ def _built(value: Any, kind: Any, where: str) -> Any:
 def plain(args: Any) -> dict[str, Any]:
     """A command's arguments as plain values for config.yaml, without what only the command line has."""
     return plain_values({name: value for name, value in asdict(args).items() if name not in FLAGS})
+
+
+def one_level(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of config.yaml in one level."""
+    return (config.get("settings") or {}) | {name: value for name, value in config.items() if name != "settings"}
 
 
 def block(cls: type[T], file: Any, name: str, **fixed: Any) -> T:

@@ -180,5 +180,4 @@ def settings_of(script: str, flags: Sequence[str]) -> dict[str, Any]:
 
 def flat(config: Mapping[str, Any]) -> dict[str, Any]:
     """The content of config.yaml in one level, without paths that do not tell runs apart."""
-    values = (config.get("settings") or {}) | {name: value for name, value in config.items() if name != "settings"}
-    return {name: value for name, value in values.items() if name not in PATHS}
+    return {name: value for name, value in settings.one_level(config).items() if name not in PATHS}

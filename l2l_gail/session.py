@@ -22,16 +22,16 @@ from l2l_gail import alarms, evaluation, report
 from l2l_gail.config import GAILConfig, tuned
 from l2l_gail.demonstrations import Demonstrations, load_demonstrations
 from l2l_gail.environments import Environment
+from l2l_gail.followers import settled
 from l2l_gail.gail import GAIL
 
 KIND = "gail"
 MOST_EVALUATED = 5  # episodes, while training
-STEADY = ("stability/drawdown", "stability/spread", "stability/worst_change")
 SHOWN = ("disc_learning_rate", "env", "follower", "num_demos", "seed")  # in TensorBoard's HParams table
-FINAL = ("eval/return", "eval/percent_of_expert", "rollout/ep_rew_mean", *STEADY)  # there, too
+FINAL = ("eval/return", "eval/percent_of_expert", "rollout/ep_rew_mean", *board.STEADY)  # there, too
 CHARTS = {  # in its Custom Scalars tab
     "return": {"training": ["rollout/ep_rew_mean"], "deterministic policy": ["eval/return"]},
-    "stability": {tag.removeprefix("stability/"): [tag] for tag in STEADY},
+    "stability": {tag.removeprefix("stability/"): [tag] for tag in board.STEADY},
     "discriminator": {
         "accuracy": ["train_disc/acc", "train_disc/heldout_acc"],
         "loss": ["train_disc/loss", "train_disc/heldout_loss"],
@@ -228,9 +228,9 @@ def make_logger(run: Run, *, after: int | None = None) -> Logger:
     """TensorBoard and `metrics.jsonl` in the run's folder; a resumed run's go on `after` a step."""
     shown = _Board(run.folder, after)
     if after is None or after < 0:
-        config, usual = dict(run.config), settings.plain(TrainArgs(settings=tuned(run.config["settings"]["env"])))
-        about = {"command": run.record["command"], "settings": config.pop("settings") | config}
-        about["usual"] = usual.pop("settings") | usual
+        env, follower = (run.config["settings"][name] for name in ("env", "follower"))
+        usual = TrainArgs(settings=settled(replace(tuned(env), follower=follower)))
+        about = {"command": run.record["command"], "settings": run.config, "usual": settings.plain(usual)}
         board.describe(shown.writer, **about, shown=SHOWN, figures=FINAL, charts=CHARTS)
     return Logger(str(run.folder), [shown, _Rows(run.folder / metrics.METRICS, after)])
 

@@ -98,3 +98,10 @@ def test_curves_are_the_finite_values_of_a_tag():
     rows = [{"step": 1, "a": 2.0, "b": math.nan}, {"step": 3, "a": math.inf}, {"step": 5, "a": 4.0}]
     found = metrics.curves_of(rows, {"A": "a", "B": "b", "C": "c"})
     assert {title: curve.tolist() for title, curve in found.items()} == {"A": [[1.0, 5.0], [2.0, 4.0]]}
+
+
+def test_rows_of_one_step_become_one_and_the_later_value_counts(path):
+    with JsonLines(path) as rows:
+        for step, values in ((1, {"a": 1}), (1, {"eval/return": 5}), (1, {"eval/return": 6}), (2, {"a": 2})):
+            rows.write(step, values)
+    assert metrics.read(path) == [{"step": 1, "a": 1, "eval/return": 6}, {"step": 2, "a": 2}]

@@ -139,5 +139,7 @@ def test_names_of_other_tools_are_taken_or_told():
     assert settings.parse(Flags, ["--total-timesteps", "7"]).steps == 7
     assert settings.parse(Flags, ["--total-timesteps=8"]).steps == 8
     assert settings.given_flags(["--total-timesteps=8"]) == {"--steps"}
-    with pytest.raises(UserError, match="there is no --env-id; did you mean --env?"):
-        settings.parse(Flags, ["--env-id=Hopper-v4"])
+    for word, meant in (("--env-id=Hopper-v4", "--env"), ("--algo", "--method"), ("--lr", "--learning-rate")):
+        known = meant != "--learning-rate"  # which these flags do not have
+        with pytest.raises(UserError if known else SystemExit, match=f"did you mean {meant}\\?" if known else ""):
+            settings.parse(Flags, [word])
