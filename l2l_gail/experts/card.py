@@ -20,7 +20,7 @@ def card(
 ) -> dict[str, Any]:
     """The card of a data set, ready for JSON. The standard deviation is that of the sample (n − 1)."""
     returns = demonstrations.returns
-    of_others = {name for algo, names in OWN.items() if algo != settings.algo for name in names}
+    of_others = {name for names in OWN.values() for name in names} - {*OWN[settings.algo]}
     idle = MAY_CHANGE | {"env", "select_episodes"} | of_others  # did not shape the policy
     selection, rule = "the policy at the end of training.", "every episode is kept."
     if settings.select_episodes:

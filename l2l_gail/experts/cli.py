@@ -52,7 +52,7 @@ def write(settings: ExpertSettings, played: Played, *, trained_steps: int, comma
         dataset_id,
         demonstrations,
         seeds=played.seeds,
-        algorithm=f"{settings.algo.upper()} of {'Stable-Baselines3' if settings.algo == 'ppo' else 'sb3-contrib'}",
+        algorithm=f"{settings.algo.upper()} of {'Stable-Baselines3' if settings.algo in ('ppo', 'sac') else 'sb3-contrib'}",
         description=f"Deterministic episodes of an expert in {settings.env}; how it was made is in card.json.",
         requirements=[f"mujoco=={content['versions']['mujoco']}"],
         overwrite=settings.overwrite,

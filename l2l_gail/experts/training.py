@@ -9,10 +9,17 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from stable_baselines3 import PPO
-from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, ConvertCallback, EvalCallback
+from stable_baselines3 import PPO, SAC
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import (
+    BaseCallback,
+    CheckpointCallback,
+    ConvertCallback,
+    EvalCallback,
+    EveryNTimesteps,
+)
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.utils import safe_mean
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from tqdm import tqdm
@@ -21,7 +28,7 @@ from l2l_experiment.errors import UserError
 from l2l_experiment.files import plain, write_atomically
 from l2l_experiment.interrupt import StopRequest
 from l2l_gail import environments
-from l2l_gail.experts.settings import MAY_CHANGE, OWN, ExpertSettings
+from l2l_gail.experts.settings import MAY_CHANGE, OFF_POLICY, OWN, ExpertSettings
 from l2l_gail.leaders.ppo import arguments
 
 ACTIVATIONS = {"tanh": torch.nn.Tanh, "relu": torch.nn.ReLU}
@@ -29,7 +36,7 @@ CHECKPOINT = re.compile(r"expert_(\d+)_steps\.zip")
 BEST, BEST_FILTER, SETTINGS, SCORE = "best_model.zip", "best_vecnormalize.pkl", "settings.json", "best.json"
 
 
-def train(settings: ExpertSettings) -> tuple[OnPolicyAlgorithm, VecNormalize]:
+def train(settings: ExpertSettings) -> tuple[BaseAlgorithm, VecNormalize]:
     """A trained policy with its observation filter, from a fresh start or from a checkpoint.
 
     It is the last one or, with `select_episodes`, the one that returned most in the evaluations during training. Ctrl-C
@@ -47,9 +54,12 @@ def train(settings: ExpertSettings) -> tuple[OnPolicyAlgorithm, VecNormalize]:
             raise UserError(f"{run_dir} holds a checkpoint; continue it with --resume, or name another --run-dir")
         for old in (*run_dir.glob("expert_*_steps.*"), *(run_dir / name for name in (BEST, BEST_FILTER, SCORE))):
             old.unlink(missing_ok=True)
-        normalizer = VecNormalize(make_envs(settings, settings.seed), gamma=settings.gamma)
-        names = ("seed", "n_steps", "batch_size", "gamma", "gae_lambda", *OWN[settings.algo])
+        normalizer = normalised(settings, make_envs(settings, settings.seed), gamma=settings.gamma)
+        names = ("seed", "batch_size", "gamma", *OWN[settings.algo])
         shared = arguments(settings, names, ACTIVATIONS[settings.activation], decay=settings.linear_decay)
+        if off_policy(settings):
+            shared["policy_kwargs"] |= {"net_arch": [*settings.net_arch]}
+            del shared["policy_kwargs"]["log_std_init"]
         model = algorithm(settings.algo)("MlpPolicy", normalizer, device="cpu", **shared)
         done = 0
     if done < settings.steps:
@@ -68,6 +78,8 @@ def train(settings: ExpertSettings) -> tuple[OnPolicyAlgorithm, VecNormalize]:
             model.learn(settings.steps - done, callback=callbacks, reset_num_timesteps=not settings.resume)
         model_file, filter_file = files(run_dir, model.num_timesteps)
         model.save(model_file)
+        if isinstance(model, OffPolicyAlgorithm):
+            model.save_replay_buffer(replay_file(run_dir, model.num_timesteps))
         normalizer.save(str(filter_file))
         if model.num_timesteps < settings.steps:
             print(f"stopped at step {model.num_timesteps}; continue by adding --resume", file=sys.stderr)
@@ -81,9 +93,20 @@ def train(settings: ExpertSettings) -> tuple[OnPolicyAlgorithm, VecNormalize]:
 def saving(settings: ExpertSettings, run_dir: Path) -> list[BaseCallback]:
     """Callbacks that save a checkpoint now and then and, with `select_episodes`, the policy that returns most."""
     calls = max(settings.checkpoint_every // settings.n_envs, 1)
-    checkpoints = CheckpointCallback(calls, str(run_dir), "expert", save_vecnormalize=True)
+
+    def keep_newest_replay(*_: object) -> bool:
+        """Removes the replay buffers of older checkpoints: one of them is all that a resumed run needs."""
+        for old in run_dir.glob("expert_replay_buffer_*_steps.pkl"):
+            if old != replay_file(run_dir, newest(run_dir)):
+                old.unlink()
+        return True
+
+    checkpoints = CheckpointCallback(
+        calls, str(run_dir), "expert", save_vecnormalize=True, save_replay_buffer=off_policy(settings)
+    )
+    after = [EveryNTimesteps(settings.checkpoint_every, ConvertCallback(keep_newest_replay))]
     if not settings.select_episodes:
-        return [checkpoints]
+        return [checkpoints, *after]
 
     def keep_filter_and_score(*_: object) -> bool:
         """What belongs to the best policy, which Stable-Baselines3 saves alone."""
@@ -94,7 +117,7 @@ def saving(settings: ExpertSettings, run_dir: Path) -> list[BaseCallback]:
 
     apart = 500_000 * (settings.seed + 1)  # from the seeds of training and of recording
     best = EvalCallback(
-        VecNormalize(make_envs(settings, apart, 1), training=False, norm_reward=False),
+        normalised(settings, make_envs(settings, apart, 1), training=False),
         callback_on_new_best=ConvertCallback(keep_filter_and_score),
         n_eval_episodes=settings.select_episodes,
         eval_freq=calls,
@@ -103,12 +126,17 @@ def saving(settings: ExpertSettings, run_dir: Path) -> list[BaseCallback]:
     )
     if (run_dir / SCORE).is_file():
         best.best_mean_reward = json.loads((run_dir / SCORE).read_text())["score"]
-    return [checkpoints, best]
+    return [checkpoints, *after, best]
 
 
 def files(run_dir: Path, steps: int) -> tuple[Path, Path]:
     """Model and observation filter of a checkpoint, as Stable-Baselines3's `CheckpointCallback` calls them."""
     return run_dir / f"expert_{steps}_steps.zip", run_dir / f"expert_vecnormalize_{steps}_steps.pkl"
+
+
+def replay_file(run_dir: Path, steps: int | None) -> Path:
+    """The replay buffer of a checkpoint, as `CheckpointCallback` calls it."""
+    return run_dir / f"expert_replay_buffer_{steps}_steps.pkl"
 
 
 def newest(run_dir: Path) -> int | None:
@@ -118,10 +146,12 @@ def newest(run_dir: Path) -> int | None:
     return max((steps for steps in found if files(run_dir, steps)[1].is_file()), default=None)
 
 
-def load(settings: ExpertSettings, model: Path, filter_: Path, *, seed: int) -> tuple[OnPolicyAlgorithm, VecNormalize]:
+def load(settings: ExpertSettings, model: Path, filter_: Path, *, seed: int) -> tuple[BaseAlgorithm, VecNormalize]:
     """The model and the filter of a checkpoint, with fresh environments."""
     normalizer = VecNormalize.load(str(filter_), make_envs(settings, seed))
     loaded = algorithm(settings.algo).load(model, env=normalizer, device="cpu")
+    if (replay := replay_file(model.parent, loaded.num_timesteps)).is_file():
+        loaded.load_replay_buffer(replay)
     loaded.set_random_seed(seed)  # loading has seeded everything as at the beginning
     return loaded, normalizer
 
@@ -131,15 +161,26 @@ def make_envs(settings: ExpertSettings, seed: int, count: int | None = None) -> 
     return make_vec_env(lambda: environments.make(settings.env), count or settings.n_envs, seed=seed)
 
 
-def algorithm(name: str) -> type[OnPolicyAlgorithm]:
+def off_policy(settings: ExpertSettings) -> bool:
+    """Whether the algorithm learns from a replay buffer; such a one sees observations and rewards as they are."""
+    return OFF_POLICY[0] in OWN[settings.algo]
+
+
+def normalised(settings: ExpertSettings, envs: VecEnv, *, training: bool = True, **how: float) -> VecNormalize:
+    """The environments behind the filter of observations and, in training, of rewards; neither if off-policy."""
+    usual = not off_policy(settings)
+    return VecNormalize(envs, training=training, norm_obs=usual, norm_reward=usual and training, **how)
+
+
+def algorithm(name: str) -> type[BaseAlgorithm]:
     """The class behind `--algo`."""
-    if name == "ppo":
-        return PPO
+    if name in (own := {"ppo": PPO, "sac": SAC}):
+        return own[name]
     try:
-        from sb3_contrib import TRPO
+        import sb3_contrib
     except ImportError as error:
-        raise UserError('--algo trpo needs sb3-contrib: pip install "l2l[experts]"') from error
-    return TRPO
+        raise UserError(f'--algo {name} needs sb3-contrib: pip install "l2l[experts]"') from error
+    return getattr(sb3_contrib, name.upper())
 
 
 def check_same_run(settings: ExpertSettings, file: Path) -> None:
