@@ -11,10 +11,10 @@ from l2l_at import datasets
 from l2l_at.attacks import PGD
 from l2l_at.config import ATConfig, tuned
 from l2l_at.datasets import DATASETS, DataSet, Images, Task
-from l2l_at.export import load
+from l2l_at.export import load, save
 from l2l_at.grading import grade
 from l2l_at.threat import Threat
 from l2l_at.trainer import Trainer, train
 
 __all__ = ["DATASETS", "PGD", "ATConfig", "DataSet", "Images", "Task", "Threat", "Trainer"]
-__all__ += ["datasets", "grade", "load", "train", "tuned"]
+__all__ += ["datasets", "grade", "load", "save", "train", "tuned"]

@@ -15,7 +15,7 @@ import tyro
 from l2l_at import methods, parallel
 from l2l_at.config import tuned
 from l2l_at.grading import Tier, grade_folder, keep_grade
-from l2l_at.session import KIND, TrainArgs, follow, stored_args, train
+from l2l_at.session import GROUPS, KIND, TrainArgs, follow, stored_args, train
 from l2l_at.threat import Norm
 from l2l_experiment import devices, settings
 from l2l_experiment.errors import UserError, exit_on_user_error
@@ -25,7 +25,8 @@ from l2l_experiment.settings import Count, Seed, given_flags, value_of
 
 def parse(argv: Sequence[str]) -> TrainArgs:
     """The settings that flags give, over the data set's tuned ones; exits with a message if one is wrong."""
-    args = settings.parse(TrainArgs, argv, default=TrainArgs(settings=tuned(value_of("--dataset", argv, "digits"))))
+    usual = TrainArgs(settings=tuned(value_of("--dataset", argv, "digits")))
+    args = settings.parse(TrainArgs, argv, default=usual, groups=GROUPS)
     given = given_flags(argv)
     if "--norm" in given and args.settings.norm != "linf" and not {"--eps", "--resume"} & given:
         raise UserError(f"--norm {args.settings.norm} needs --eps: the default radius is one of linf")

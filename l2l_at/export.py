@@ -10,41 +10,58 @@ from safetensors import SafetensorError
 from torch import nn
 
 from l2l_at import datasets, models
+from l2l_at.config import ATConfig
 from l2l_experiment.errors import UserError
-from l2l_experiment.files import write_atomically
+from l2l_experiment.files import make_folder, write_atomically
 
 WEIGHTS, CARD = "model.safetensors", "card.json"
+OWN = "own"  # the model of a card whose classifier is no network of this package
 
 
-def save(folder: Path, model: nn.Module, card: dict[str, Any]) -> None:
-    """Write a classifier and its card; the card must name `model`, `dataset`, `classes` and `threat`."""
-    folder.mkdir(parents=True, exist_ok=True)
+def save(path: Path | str, model: nn.Module, config: ATConfig, **about: Any) -> None:
+    """Write a classifier as `load` and `l2l-grade-at` open it. `config` says what it was trained for: data set, threat
+    model, network (a module of one's own has none); `about` joins the card, as plain values."""
+    folder, data = Path(path), datasets.find(config.dataset)
+    card = {
+        "model": config.model if isinstance(model, models.Normalised) else OWN,
+        "dataset": config.dataset,
+        "classes": data.classes,
+        "moments": data.normalisation,
+        "threat": {"norm": config.norm, "radius": config.threat.radius},
+        "method": config.method,
+        "seed": config.seed,
+    }
+    make_folder(folder)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     write_atomically(folder / WEIGHTS, safetensors.torch.save(weights))
-    write_card(folder, card)
+    write_card(folder, card | about)
 
 
 def write_card(folder: Path, card: dict[str, Any]) -> None:
     write_atomically(folder / CARD, (json.dumps(card, indent=2) + "\n").encode())
 
 
-def load(path: Path | str) -> nn.Module:
-    """A classifier that was exported, in evaluation mode: takes images in [0, 1], answers with logits. `path` is a
-    folder with model.safetensors and card.json, or a run's folder, whose best classifier is then loaded."""
+def load(path: Path | str, model: nn.Module | None = None) -> nn.Module:
+    """A classifier that was saved, in evaluation mode: takes images in [0, 1], answers with logits. `path` is a folder
+    with model.safetensors and card.json, or a run's folder, whose best classifier is then loaded. A module of one's own
+    is passed as `model`, of the same class, and takes the weights."""
     folder = find(path)
     card = read_card(folder)
-    # Cards of earlier versions do not hold the moments; they are all of data sets that come with this package.
-    moments = card.get("moments") or datasets.find(card["dataset"]).normalisation
-    if card["model"] not in models.NETWORKS:
-        raise UserError(f"{folder / CARD} names the model {card['model']!r}; there are {', '.join(models.NETWORKS)}")
-    model = models.build(card["model"], moments, card["classes"])
+    if model is None:
+        if card["model"] not in models.NETWORKS:
+            own = "pass a module of the same class: load(path, model)" if card["model"] == OWN else ""
+            known = own or f"there are {', '.join(models.NETWORKS)}"
+            raise UserError(f"{folder / CARD} names the model {card['model']!r}; {known}")
+        # Cards of earlier versions do not hold the moments; they are all of data sets that come with this package.
+        moments = card.get("moments") or datasets.find(card["dataset"]).normalisation
+        model = models.build(card["model"], moments, card["classes"])
     try:
         model.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{folder / WEIGHTS} cannot be read ({error}); export the classifier again") from error
+        raise UserError(f"{folder / WEIGHTS} cannot be read ({error}); save the classifier again") from error
     except RuntimeError as error:
         what = f"no {card['model']} for {card['dataset']}, which {CARD} says it is"
-        raise UserError(f"{folder / WEIGHTS} holds {what}: weights and card must come from one export") from error
+        raise UserError(f"{folder / WEIGHTS} holds {what}: weights and card must come from one save") from error
     return model.eval()
 
 
@@ -67,7 +84,7 @@ def read_card(folder: Path) -> dict[str, Any]:
         card = json.loads((folder / CARD).read_text(encoding="utf-8"))
         missing = [name for name in ("model", "dataset", "classes", "threat") if name not in card]
     except (OSError, ValueError) as error:
-        raise UserError(f"{folder / CARD} cannot be read ({error}); export the classifier again") from error
+        raise UserError(f"{folder / CARD} cannot be read ({error}); save the classifier again") from error
     if missing:
-        raise UserError(f"{folder / CARD} does not say {', '.join(missing)}; export the classifier again")
+        raise UserError(f"{folder / CARD} does not say {', '.join(missing)}; save the classifier again")
     return card

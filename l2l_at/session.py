@@ -36,6 +36,15 @@ CHARTS = {  # in its Custom Scalars tab
     "attacker": {"strength and gain beside PGD-10": ["train_attacker/strength", "train_attacker/gain"]},
 }
 
+GROUPS = {  # of flags in --help, each by its first
+    "list": "run",
+    "dataset": "data, method, classifier, threat model",
+    "holdout": "training",
+    "attack_steps": "attack in training",
+    "regularisation": "methods",
+    "attacker": "learned attacker: l2l",
+}
+
 
 @dataclass(frozen=True)
 class TrainArgs:
@@ -221,22 +230,15 @@ class Session:
 
     def save_classifier(self, name: str, held_out: dict[str, float]) -> None:
         """Export the classifier as it is into the run's folder `name`."""
-        config, data = self.trainer.config, self.task.data
-        card = {
-            "model": config.model,
-            "dataset": config.dataset,
-            "classes": data.classes,
+        about = {
             "shape": self.task.shape,
-            "moments": data.normalisation,
-            "threat": {"norm": config.norm, "radius": config.threat.radius},
-            "method": config.method,
-            "seed": config.seed,
             "epoch": self.trainer.epoch,
             "held_out": {"n": len(self.held_out)} | held_out,
-            "data": data.note(self.args.data_dir),
+            "data": self.task.data.note(self.args.data_dir),
             "versions": provenance.versions(),
         }
-        export.save(self.run.folder / name, self.trainer.evaluated, plain(card, finite=True))
+        config, classifier = self.trainer.config, self.trainer.evaluated
+        export.save(self.run.folder / name, classifier, config, **plain(about, finite=True))
 
     def finish(self) -> Run:
         """Export the last classifier, write the record, report, and grade if asked to."""

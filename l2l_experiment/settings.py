@@ -2,6 +2,8 @@
 
 A range is part of a field's type, `gamma: Annotated[float, Range(0, 1)] = 0.99`; None is always inside one."""
 
+import contextlib
+import io
 import itertools
 import math
 import sys
@@ -78,8 +80,12 @@ ELSEWHERE = {
 }
 
 
-def parse(cls: type[T], argv: Sequence[str] | None = None, **how: Any) -> Any:
-    """A command's arguments by tyro; UserError for a flag that other tools have and that is called otherwise here."""
+def parse(
+    cls: type[T], argv: Sequence[str] | None = None, *, groups: Mapping[str, str] | None = None, **how: Any
+) -> Any:
+    """A command's arguments by tyro; UserError for a flag that other tools have and that is called otherwise here.
+
+    `groups` divides `--help`: the name of each group by the field it starts with."""
     words = [*(sys.argv[1:] if argv is None else argv)]
     known = {flag(name) for name in _names(cls)}
     for place, word in enumerate(words):
@@ -88,7 +94,24 @@ def parse(cls: type[T], argv: Sequence[str] | None = None, **how: Any) -> Any:
             words[place] = ALIASES[name] + equals + value
         elif name not in known and (meant := [other for other in ELSEWHERE.get(name, ()) if other in known]):
             raise UserError(f"there is no {name}; did you mean {meant[0]}?")
-    return tyro.cli(cls, args=words, **how)
+    if not {"-h", "--help"} & {*words}:
+        return tyro.cli(cls, args=words, **how)
+    with contextlib.redirect_stdout(io.StringIO()) as text, contextlib.suppress(SystemExit):
+        tyro.cli(cls, args=words, **how)
+    print(divided(text.getvalue(), groups or {}), end="")
+    raise SystemExit(0)
+
+
+def divided(text: str, groups: Mapping[str, str]) -> str:
+    """A help text with a heading before each group's first flag; tyro itself groups only nested dataclasses."""
+    lines, headings = [], {flag(name): title for name, title in groups.items()}
+    for line in text.splitlines():
+        words = line.replace(",", " ").split()
+        if words and words[0] in headings:
+            title = headings.pop(words[0])
+            lines += ["", f" {title}", f" {'-' * 78}"]
+        lines.append(line.rstrip())
+    return "\n".join([*lines, ""])
 
 
 def _names(cls: type) -> set[str]:

@@ -20,6 +20,8 @@ class GAILConfig:
     seed: Seed = 0  # Seed of the networks, the environments and every draw
     device: str = "auto"  # Where networks live: auto, cpu or cuda. PPO with small networks is fastest on the CPU
 
+    every: Count = 1  # Keep every N-th transition of the demonstrations alone, as Ho and Ermon (2016) do
+    bc_epochs: Natural = 0  # Passes of behaviour cloning over the demonstrations before GAIL starts
     filter: Literal["demonstrations", "running"] = "demonstrations"
     """Standardise the policy's observations by the demonstrations' moments, or by those of all it has seen so far."""
     n_envs: Count = 8  # Environments stepped side by side in one process
@@ -34,8 +36,6 @@ class GAILConfig:
     clip_range: Positive = 0.2  # PPO's clipping range
     target_kl: Positive | None = None  # Skip a round's remaining passes once the policy's KL exceeds 1.5 times this
     ent_coef: NotNegative = 0.0  # Weight of PPO's entropy bonus
-    every: Count = 1  # Keep every N-th transition of the demonstrations alone, as Ho and Ermon (2016) do
-    bc_epochs: Natural = 0  # Passes of behaviour cloning over the demonstrations before GAIL starts
 
     reward: RewardName = "gail"  # gail: -log(1-D); airl: D's logit h; fairl: -h*exp(h); logd: log D; constant: 1
     normalize_reward: bool = True  # Divide the learned reward by the running deviation of its discounted return

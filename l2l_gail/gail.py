@@ -241,8 +241,9 @@ class GAIL:
 
     def set_logger(self, logger: Logger) -> None:
         """Where figures go: a Stable-Baselines3 logger. Figures not yet written, as after `load`, go along."""
-        for key, value in self.leader.algorithm.logger.name_to_value.items():
-            logger.record(key, value)
+        before = self.leader.algorithm.logger
+        for key, value in before.name_to_value.items():
+            logger.record(key, value, exclude=before.name_to_excluded.get(key))
         self.leader.algorithm.set_logger(logger)
 
     def inputs(self, data: Transitions) -> Tensor:

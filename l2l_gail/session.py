@@ -42,6 +42,15 @@ CHARTS = {  # in its Custom Scalars tab
         "length of a round's update": ["train_follower/update_norm"],
     },
 }
+GROUPS = {  # of flags in --help, each by its first
+    "l2l": "run",
+    "env": "environment, seed, device",
+    "every": "demonstrations",
+    "filter": "leader: PPO",
+    "reward": "reward",
+    "disc_hidden": "discriminator",
+    "follower_steps": "follower: l2l and l2l-rate",
+}
 BAR = {"unit": " steps", "unit_scale": True, "mininterval": 1.0, "smoothing": 0.05}  # steps/s and ETA
 
 

@@ -12,7 +12,7 @@ from l2l_gail.environments import Environment
 from l2l_gail.experts.card import card, check_readme, write_readme
 from l2l_gail.experts.recording import Played, play
 from l2l_gail.experts.settings import ExpertSettings, parse
-from l2l_gail.experts.training import train
+from l2l_gail.experts.training import algorithm, train
 
 
 @exit_on_user_error
@@ -52,7 +52,7 @@ def write(settings: ExpertSettings, played: Played, *, trained_steps: int, comma
         dataset_id,
         demonstrations,
         seeds=played.seeds,
-        algorithm=f"{settings.algo.upper()} of {'Stable-Baselines3' if settings.algo in ('ppo', 'sac') else 'sb3-contrib'}",
+        algorithm=f"{settings.algo.upper()} of {algorithm(settings.algo).__module__.split('.')[0]}",
         description=f"Deterministic episodes of an expert in {settings.env}; how it was made is in card.json.",
         requirements=[f"mujoco=={content['versions']['mujoco']}"],
         overwrite=settings.overwrite,

@@ -55,7 +55,7 @@ def train(settings: ExpertSettings) -> tuple[BaseAlgorithm, VecNormalize]:
         for old in (*run_dir.glob("expert_*_steps.*"), *(run_dir / name for name in (BEST, BEST_FILTER, SCORE))):
             old.unlink(missing_ok=True)
         normalizer = normalised(settings, make_envs(settings, settings.seed), gamma=settings.gamma)
-        names = ("seed", "batch_size", "gamma", *OWN[settings.algo])
+        names = ["seed", "batch_size", "gamma", *(name for name in OWN[settings.algo] if name != "log_std_init")]
         shared = arguments(settings, names, ACTIVATIONS[settings.activation], decay=settings.linear_decay)
         if off_policy(settings):
             shared["policy_kwargs"] |= {"net_arch": [*settings.net_arch]}

@@ -114,7 +114,9 @@ class PPOLeader:
             ppo._last_obs, ppo._last_episode_starts = last["observations"], last["starts"]
         elif last is not None:
             ppo._last_obs, ppo._last_episode_starts = self.envs.reset(), np.ones(self.envs.num_envs, dtype=bool)
-        self._figures().update(tree["pending"])
+        if (logger := getattr(ppo, "_logger", None)) is not None:
+            for key, value in tree["pending"].items():  # n_updates is not for TensorBoard, as PPO has it
+                logger.record(key, value, exclude="tensorboard" if key == "train/n_updates" else None)
         return exact
 
 

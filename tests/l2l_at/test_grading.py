@@ -13,6 +13,7 @@ from torch import nn
 
 from l2l_at import export, graders, grading, models
 from l2l_at.attacks import accuracy, pgd
+from l2l_at.config import tuned
 from l2l_at.datasets import DATASETS, load
 from l2l_at.grading import Grade, grade, grade_folder, says_more, suspicions
 from l2l_at.threat import Threat
@@ -191,7 +192,7 @@ def test_bad_input_is_refused(change, message, trained):
 
 @pytest.fixture
 def exported(trained, tmp_path):
-    export.save(tmp_path / "best", trained[0], CARD)
+    export.save(tmp_path / "best", trained[0], tuned("digits", eps="0.1"))
     return tmp_path
 
 
@@ -226,6 +227,10 @@ def test_export_and_load(trained, exported):
     loaded = export.load(exported)
     assert not loaded.training
     assert torch.equal(loaded(images), model(images))
+    export.save(exported / "own", model.network, tuned("digits"))
+    with pytest.raises(UserError, match="load\\(path, model\\)"):
+        export.load(exported / "own")
+    assert export.load(exported / "own", model.network)(images).shape == (len(images), 10)
 
 
 @pytest.mark.parametrize(
@@ -257,8 +262,8 @@ def test_tiers_name_attacks_that_exist():
 
 def test_a_classifier_that_is_replaced_meanwhile_gets_no_grade(exported, trained, monkeypatch):
     def attack(model, *_, **__):
-        card = export.read_card(exported / "best") | {"epoch": 99}
-        export.save(exported / "best", models.build("small-cnn", DATASETS["digits"].normalisation, 10), card)
+        other = models.build("small-cnn", DATASETS["digits"].normalisation, 10)
+        export.save(exported / "best", other, tuned("digits"), epoch=99)
         return {"n": 8, "tier": "quick"}
 
     monkeypatch.setattr(grading, "grade", attack)

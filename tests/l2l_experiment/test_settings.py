@@ -143,3 +143,12 @@ def test_names_of_other_tools_are_taken_or_told():
         known = meant != "--learning-rate"  # which these flags do not have
         with pytest.raises(UserError if known else SystemExit, match=f"did you mean {meant}\\?" if known else ""):
             settings.parse(Flags, [word])
+
+
+def test_help_is_divided_into_groups(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        settings.parse(Config, ["--help"], groups={"rate": "a heading"})
+    lines = capsys.readouterr().out.splitlines()
+    place = lines.index(" a heading")
+    assert lines[place + 2].split()[0] == "--rate"
+    assert sum(line.strip().startswith("--rate") for line in lines) == 1

@@ -58,6 +58,21 @@ def test_a_resumed_expert_continues_network_and_filter_and_meets_other_starts(tm
     assert (longer.num_timesteps, longer._n_updates) == (192, 3)
 
 
+@pytest.mark.parametrize("algo", ["sac", "tqc"])
+def test_an_off_policy_expert_resumes_with_its_replay_buffer(algo, tmp_path):
+    if algo == "tqc":
+        pytest.importorskip("sb3_contrib")
+    more = ["--algo", algo, "--learning-starts", "32", "--checkpoint-every", "64"]
+    settings = parse(arguments(tmp_path, *more))
+    model, normalizer = training.train(settings)
+    assert not (normalizer.norm_obs or normalizer.norm_reward)
+    (replay,) = (tmp_path / "run").glob("expert_replay_buffer_*")  # those of older checkpoints are removed
+    again = replace(settings, resume=True, steps=192)
+    longer, _ = training.train(again)
+    assert longer.replay_buffer.size() * 2 == longer.num_timesteps == 192
+    assert longer._n_updates > model._n_updates > 0
+
+
 def test_the_best_policy_is_recorded_also_after_a_restart(tmp_path, monkeypatch):
     settings = parse(arguments(tmp_path, "--select-episodes", "1", "--checkpoint-every", "64", steps=192))
     scores = iter([3.0, 7.0, 5.0, 6.0, 8.0])
