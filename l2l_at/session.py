@@ -26,6 +26,7 @@ from l2l_experiment.run import Run, default_folder
 from l2l_experiment.settings import Count
 from l2l_experiment.stability import Running
 
+WARM_UP, LONG = 10, 2.0  # steps before a CPU's speed is known; hours that are worth a note
 KIND = "at"  # of such a run, in its record
 SHOWN = ("dataset", "method", "eps", "model", "seed")  # in TensorBoard's HParams table
 FINAL = ("grade/autoattack", "grade/clean", "robust/pgd10", "robust/clean", *board.STEADY)  # there, too
@@ -164,6 +165,8 @@ class Session:
                     self.sums[name] = (total + torch.as_tensor(value, dtype=torch.float64), count + 1)
                 bar.update()
                 step = trainer.step_count
+                if bar.n - bar.initial == WARM_UP:
+                    self.warn(bar, (time.monotonic() - started) / WARM_UP)
                 epoch, ending = step // every, step == trainer.total
                 if step % every and not stop.requested:
                     continue
@@ -193,6 +196,12 @@ class Session:
         if self.gives_up:
             print("stopped: catastrophic overfitting", file=sys.stderr)
         return not stopped
+
+    def warn(self, bar: tqdm, seconds: float) -> None:
+        """Say early that a run will take long on a CPU, given the seconds that a step takes."""
+        hours = seconds * (bar.total - bar.n) / 3600
+        if self.trainer.device.type == "cpu" and hours > LONG:
+            bar.write(f"note: {hours:.0f} hours to go on this CPU; use a GPU, or a smaller --model, --subset, --epochs")
 
     def diverged(self, reason: str) -> NoReturn:
         """End the run before anything of it is measured, exported or saved."""
