@@ -1,6 +1,6 @@
 """Data sets: where their images come from, how they are normalised and augmented, and their split for a run."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -28,6 +28,20 @@ class Images:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def check(self, name: str, classes: int, shape: Sequence[int]) -> None:
+        """UserError unless they are images of a shape, and labels of so many classes; `name` is the data set's."""
+        integers, labels = self.integers, self.labels
+        if integers.dtype != torch.uint8 or integers.dim() != 4 or tuple(integers.shape[1:]) != tuple(shape):
+            raise UserError(
+                f"the images of {name} must be uint8 of shape (n, channels, height, width), training and test alike; "
+                f"got {integers.dtype} of shape {tuple(integers.shape)}"
+            )
+        if labels.dtype != torch.int64 or labels.shape != integers.shape[:1] or not len(labels):
+            raise UserError(f"the labels of {name} must be int64, one an image; got {labels.dtype}")
+        if labels.min() < 0 or labels.max() >= classes:
+            reach = f"{labels.min()} to {labels.max()}"
+            raise UserError(f"the labels of {name} must lie in [0, {classes}), got {reach}")
 
     def take(self, rows: Tensor | slice) -> tuple[Tensor, Tensor]:
         """Images in [0, 1], float32, and labels of some rows."""
@@ -64,17 +78,7 @@ class DataSet:
         parts = self.loader(data_dir) if self.takes_folder else self.loader()
         train, test = (part if isinstance(part, Images) else Images(*map(torch.as_tensor, part)) for part in parts)
         for images in (train, test):
-            integers, labels = images.integers, images.labels
-            if integers.dtype != torch.uint8 or integers.dim() != 4 or integers.shape[1:] != train.integers.shape[1:]:
-                raise UserError(
-                    f"the images of {self.name} must be uint8 of shape (n, channels, height, width), training and test "
-                    f"alike; got {integers.dtype} of shape {tuple(integers.shape)}"
-                )
-            if labels.dtype != torch.int64 or labels.shape != integers.shape[:1] or not len(labels):
-                raise UserError(f"the labels of {self.name} must be int64, one an image; got {labels.dtype}")
-            if labels.min() < 0 or labels.max() >= self.classes:
-                reach = f"{labels.min()} to {labels.max()}"
-                raise UserError(f"the labels of {self.name} must lie in [0, {self.classes}), got {reach}")
+            images.check(self.name, self.classes, train.integers.shape[1:])
         return train, test
 
     @cached_property
@@ -158,6 +162,10 @@ class Task:
     train: Images
     held_out: Images
     test: Images
+
+    def __post_init__(self) -> None:
+        for part in (self.train, self.held_out, self.test):
+            part.check(self.data.name, self.data.classes, self.shape)
 
     @property
     def shape(self) -> tuple[int, int, int]:

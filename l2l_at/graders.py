@@ -11,9 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from l2l_at.answers import Classifier, right
 from l2l_at.threat import Threat
+from l2l_experiment.errors import UserError
 
 AUTOATTACK = {"quick": ("apgd-ce", "apgd-t"), "standard": ("apgd-ce", "apgd-t", "fab-t", "square")}
 FOOLBOX = "foolbox-pgd50"
@@ -28,17 +30,34 @@ class Attacked:
     messages: tuple[str, ...]  # What the attack's own checks had to say
 
 
-def attack(name: str, model: nn.Module, images: Tensor, labels: Tensor, threat: Threat, *, seed: int) -> Attacked:
+def attack(name: str, model: Classifier, images: Tensor, labels: Tensor, threat: Threat, *, seed: int) -> Attacked:
     """Run one attack on images that the model gets right; what it returns is checked here again. The model must be in
-    evaluation mode. Random generators, tracing and log handlers are left as they were."""
-    with _isolated() as messages:
-        torch.manual_seed(seed)
-        run = _foolbox if name == FOOLBOX else _autoattack
-        attacked = run(name, model, images, labels, threat, seed).detach()
+    evaluation mode. Random generators, tracing and log handlers are left as they were. UserError if the attack fails.
+
+    Where the attack meets an answer that is not finite, it runs again with a class for such answers: an attack that
+    compares NaN with a label may take it for a right answer."""
+    for model.refusal in (False, True):
+        model.refused = 0
+        with _isolated() as messages:
+            torch.manual_seed(seed)
+            run = _foolbox if name == FOOLBOX else _autoattack
+            try:
+                attacked = run(name, model, images, labels, threat, seed).detach()
+            except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
+                shape = tuple(images.shape[1:])
+                detail = str(error).splitlines()[0] if str(error) else "no detail"
+                raise UserError(
+                    f"{name} fails in {threat.norm} on images of shape {shape} ({type(error).__name__}: {detail}); "
+                    "attacks that were done are kept where the grading has a folder"
+                ) from error
+        if not model.refused:
+            break
+        messages.append(f"{name} met NaN or infinite answers of the model; they count as wrong")
+    model.refusal = False
     inside = threat.size(attacked - images) <= threat.radius * (1 + TOLERANCE)
     inside &= ((attacked >= -1e-6) & (attacked <= 1 + 1e-6)).flatten(1).all(1)
     with torch.no_grad():
-        wrong = model(attacked).argmax(1) != labels
+        wrong = ~right(model(attacked), labels)
     if outside := int((~inside).sum()):
         messages.append(f"{name} left the threat model on {outside} images, which are counted as not fooled")
     return Attacked(wrong & inside, tuple(dict.fromkeys(messages)))
@@ -49,7 +68,7 @@ def package_of(name: str) -> str:
     return f"{package} {importlib.metadata.version(package)}"
 
 
-def _autoattack(name: str, model: nn.Module, images: Tensor, labels: Tensor, threat: Threat, seed: int) -> Tensor:
+def _autoattack(name: str, model: Classifier, images: Tensor, labels: Tensor, threat: Threat, seed: int) -> Tensor:
     from pyautoattack import AutoAttack, checks
 
     # The counters behind its check for dynamic defences are never reset: one such model would taint all later ones.
@@ -58,11 +77,15 @@ def _autoattack(name: str, model: nn.Module, images: Tensor, labels: Tensor, thr
     norm = {"linf": "Linf", "l2": "L2", "l1": "L1"}[threat.norm]
     adversary = AutoAttack(model, norm=norm, eps=threat.radius, seed=seed, version="standard", device=images.device)
     adversary.attacks_to_run = [name]  # with the settings that "standard" gives it
+    with torch.no_grad():
+        others = model(images[:1]).shape[1] - 1
+    for targeted in (adversary.apgd_targeted, adversary.fab):
+        targeted.n_target_classes = min(targeted.n_target_classes, others)
     attacked, _ = adversary.run_standard_evaluation(images, labels, batch_size=len(images))
     return attacked
 
 
-def _foolbox(name: str, model: nn.Module, images: Tensor, labels: Tensor, threat: Threat, seed: int) -> Tensor:
+def _foolbox(name: str, model: Classifier, images: Tensor, labels: Tensor, threat: Threat, seed: int) -> Tensor:
     import foolbox
 
     kinds = {"linf": foolbox.attacks.LinfPGD, "l2": foolbox.attacks.L2PGD, "l1": foolbox.attacks.L1PGD}

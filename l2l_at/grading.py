@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from l2l_at import datasets, export, graders, report
+from l2l_at.answers import FEWEST, Classifier, images_of, labels_of, require, right
 from l2l_at.attacks import evaluating, full_precision
 from l2l_at.threat import Threat, parse_radius
 from l2l_experiment import devices, provenance
@@ -82,7 +84,7 @@ def suspicions(grade: Grade) -> list[str]:
 
 
 def grade(
-    model: nn.Module,
+    model: Callable[[Tensor], Any],
     images: Tensor,
     labels: Tensor,
     threat: Threat,
@@ -94,27 +96,49 @@ def grade(
     classes: int | None = None,
 ) -> dict[str, Any]:
     """Grade a classifier that takes images in [0, 1] and answers with logits; returns the record. Images go through the
-    attacks in shards; with `path`, what is done is kept there, and the same call, or one of another tier, goes on."""
-    check(images, labels, threat, classes)
-    grade = Grade(tier, threat, seed, len(labels))
+    attacks in shards; with `path`, what is done is kept there, and the same call, or one of another tier, goes on.
+
+    `model` is a module or a function, `images` are floats of shape (n, channels, height, width), `labels` integers of
+    shape (n,) or one-hot rows, as tensors or arrays. An answer that is NaN or infinite is wrong, whatever its label;
+    warnings tell. UserError for input that no attack could make sense of, or for an attack that fails."""
+    with torch.inference_mode(False), torch.enable_grad(), full_precision():  # whatever the caller's mode
+        images = images_of(images)
+        classifier = Classifier(model)
+        with evaluating(classifier):
+            classes = require(classifier, images[:shard], classes=classes)
+            labels = labels_of(labels, len(images), classes, images.device)
+            threat.check(tuple(images.shape[1:]))
+            if classes < FEWEST:
+                raise UserError(
+                    f"AutoAttack's targeted attack needs at least {FEWEST} classes, this task has {classes}"
+                )
+            return _grade(classifier, images, labels, Grade(tier, threat, seed, len(labels)), shard, path)
+
+
+def _grade(
+    model: Classifier, images: Tensor, labels: Tensor, grade: Grade, shard: int, path: Path | None
+) -> dict[str, Any]:
+    threat, seed = grade.threat, grade.seed
     made_by = [graders.package_of(name) for name in (graders.FOOLBOX, *graders.AUTOATTACK["standard"])]
     made_by += [f"torch {torch.__version__}", images.device.type]
     what = {"made by": sorted(set(made_by)), "norm": threat.norm, "radius": threat.radius, "seed": seed, "shard": shard}
     what["of"] = fingerprint(model, images, labels)
     shards = _shards(path, what)
     starts = range(0, len(labels), shard)
-    bar = tqdm(total=len(starts) * len(grade.attacks), unit=" shards", mininterval=1.0)
-    with evaluating(model), full_precision(), bar:
+    with tqdm(total=len(starts) * len(grade.attacks), unit=" shards", mininterval=1.0) as bar:
         for start in starts:
             x, y = images[start : start + shard], labels[start : start + shard]
+            model.refusal, model.refused = False, 0
             with torch.no_grad():
-                right = model(x).argmax(1) == y
-            grade.flags.setdefault("clean", []).extend(right.tolist())
-            left = right
+                good = right(model(x), y)
+            if model.refused:
+                grade.messages.append(f"the model answers NaN or infinity on {int(model.refused)} of {len(y)} images")
+            grade.flags.setdefault("clean", []).extend(good.tolist())
+            left = good
             for name in grade.attacks:
                 bar.set_postfix_str(name, refresh=False)
                 if (key := f"{name}/{start}") not in shards:
-                    after, messages = right.clone() if name == graders.FOOLBOX else left.clone(), []
+                    after, messages = good.clone() if name == graders.FOOLBOX else left.clone(), []
                     if (before := after.clone()).any():
                         attacked = graders.attack(name, model, x[before], y[before], threat, seed=seed + start)
                         after[before], messages = ~attacked.fooled, list(attacked.messages)
@@ -135,21 +159,6 @@ def fingerprint(model: nn.Module, images: Tensor, labels: Tensor) -> str:
     for tensor in (*model.state_dict().values(), images, labels):
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def check(images: Tensor, labels: Tensor, threat: Threat, classes: int | None) -> None:
-    """UserError for what no attack could make sense of."""
-    if len(images) != len(labels) or not len(labels):
-        raise UserError(f"grading needs as many labels as images, and some; got {len(images)} and {len(labels)}")
-    if not torch.isfinite(images).all() or images.min() < 0 or images.max() > 1:
-        reach = f"these reach from {float(images.min()):g} to {float(images.max()):g}"
-        raise UserError(f"images must lie in [0, 1], {reach}; normalisation belongs inside the model")
-    if classes is not None:
-        if classes < 10:  # they aim at nine other classes
-            raise UserError(f"AutoAttack's targeted attacks need at least ten classes, this task has {classes}")
-        if labels.min() < 0 or labels.max() >= classes:
-            raise UserError(f"labels must lie in [0, {classes}), these reach from {labels.min()} to {labels.max()}")
-    threat.check(tuple(images.shape[1:]))
 
 
 def _shards(path: Path | None, what: dict[str, Any]) -> dict[str, Any]:

@@ -104,7 +104,7 @@ def train(args: TrainArgs, resumed: Run | None = None) -> Run:
                 print(f"{run.folder} was stopped before it saved a checkpoint; it starts over")
             else:
                 session.load_state_dict(checkpoint.latest(run.folder))
-            run.resumed(trainer.step_count)
+            run.resumed(trainer.step_count, every=trainer.batches.per_epoch)
         counts = [f"{len(part):,}" for part in (task.train, task.held_out, task.test)]
         sizes = "{} images to train on, {} to choose by, {} to report".format(*counts)
         what = f"{config.model} on {trainer.device}, method {config.method}, {config.threat}"
@@ -190,6 +190,7 @@ class Session:
                     if not math.isfinite(figures["train_classifier/loss"]):
                         self.diverged("the mean loss of an epoch is NaN or infinite")
                 if stop.requested or ending or epoch % self.args.checkpoint_every == 0 or self.gives_up:
+                    rows.sync()
                     checkpoint.save(self.run.folder, self.state_dict(), step)
                 stopped = stop.requested and not ending
                 started = time.monotonic()

@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, OneCycleLR
 from tqdm import trange
 
-from l2l_at import datasets, methods, models, parallel, weights
+from l2l_at import answers, attacks, datasets, methods, models, parallel, weights
 from l2l_at.attacks import full_precision
 from l2l_at.batches import Batch, Batches
 from l2l_at.config import ATConfig, tuned
 from l2l_at.datasets import DataSet, Task
 from l2l_at.methods import Answer
-from l2l_experiment import devices, randomness
+from l2l_experiment import devices, randomness, settings
 from l2l_experiment.errors import Diverged, UserError
 
 
@@ -31,6 +31,9 @@ class Trainer:
             models.check(config.model, task.shape)
             model = models.build(config.model, task.data.normalisation, task.data.classes)
         self.model = model.to(self.device)
+        with attacks.evaluating(self.model):
+            sample = task.train.subset(slice(0, 2)).to(self.device).take(slice(None))[0]
+            answers.require(self.model, sample, classes=task.data.classes)
         self.forward = torch.compile(self.model) if config.compile else self.model
         self.method = methods.make(config, task.shape[0])
         parallel.check(config.batch_size, alone=self.method.follower.alone)
@@ -129,6 +132,7 @@ class Trainer:
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed run needs, between two steps."""
         return {
+            "settings": settings.plain(self.config),
             "model": self.model.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -142,6 +146,7 @@ class Trainer:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of `state_dict`, on the CPU bit for bit; UserError for that of other settings."""
+        settings.require_same(state.get("settings", {}), self.config, but=frozenset({"device", "compile"}))
         try:
             self.model.load_state_dict(state["model"])
             if self.average is not None:

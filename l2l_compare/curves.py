@@ -124,6 +124,8 @@ def _rows(folder: Path, unfinished: bool, end: float | None) -> Callable[[str], 
     steps, told = np.unique([float(row["step"]) for row in rows]), None
     if len(steps) > 1 and (apart := np.diff(steps)).max() > GAP * np.median(apart):
         told = f"has a gap after step {steps[apart.argmax()]:.0f}"
+    elif len(steps) > 1 and steps[0] > GAP * np.median(apart):
+        told = f"begins at step {steps[0]:.0f} only"
     elif len(steps) and end is not None and steps[-1] < end:
         told = f"ends at step {steps[-1]:.0f}, though the run made {end:.0f}"
     if told and not unfinished:

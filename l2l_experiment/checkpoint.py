@@ -1,15 +1,18 @@
 """Checkpoints: a tree of values in a folder that appears whole or not at all, and opens without unpickling anything.
 
-A checkpoint is `checkpoints/step_000123456/` with `tensors.safetensors` and `meta.json`. Its tree may hold dicts (keys
+A checkpoint is `checkpoints/step_000123456/` with `tensors.safetensors`, `meta.json` and `SHA256SUMS`, the checksums of
+both as `sha256sum -c` reads them. Its tree may hold dicts (keys
 strings or integers), lists, tuples, Tensors, numpy arrays, numbers, strings, booleans and None: what `state_dict` of a
 module or an optimiser returns, and more."""
 
+import hashlib
 import json
 import os
 import re
 import shutil
 import sys
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,8 @@ from torch import Tensor
 from l2l_experiment.errors import UserError
 from l2l_experiment.files import sync
 
-FORMAT = 2
+FORMAT = 3  # 2 had no checksums
+META, TENSORS, SUMS = "meta.json", "tensors.safetensors", "SHA256SUMS"
 _NAME = re.compile(r"step_(\d+)(\.replaced)?")
 _KINDS = {"list": list, "tuple": tuple}
 
@@ -35,14 +39,15 @@ def save(folder: Path | str, tree: Any, step: int) -> Path:
     anything else than the above, UserError if it cannot be written."""
     tensors: dict[str, Tensor] = {}
     text = json.dumps({"format": FORMAT, "step": step, "tree": _describe(tree, tensors)})
+    parts = {META: text.encode(), TENSORS: safetensors.torch.save(tensors)}
     root = Path(folder) / "checkpoints"
     target = root / f"step_{step:09d}"
     temporary = root / f".tmp_{uuid.uuid4().hex}"
     try:
         root.mkdir(parents=True, exist_ok=True)
         temporary.mkdir()
-        safetensors.torch.save_file(tensors, temporary / "tensors.safetensors")
-        (temporary / "meta.json").write_text(text, encoding="utf-8")
+        for name, data in (parts | {SUMS: _sums(parts)}).items():
+            (temporary / name).write_bytes(data)
         for path in (*temporary.iterdir(), temporary):
             sync(path)
         if target.exists():
@@ -74,17 +79,31 @@ def latest(folder: Path | str) -> Any:
     candidates = _found(root)
     for path in candidates:
         try:
-            meta = json.loads((path / "meta.json").read_text(encoding="utf-8"))
-            if meta["format"] == 1:
-                raise UserError(f"{path} was written by l2l 0.1; open it with that version, this one reads newer runs")
-            if meta["format"] != FORMAT:
-                raise ValueError(f"its format is {meta['format']!r}, this version reads {FORMAT}")
             # Read, not memory-mapped: the file may be deleted while the tensors live.
-            return _build(meta["tree"], safetensors.torch.load((path / "tensors.safetensors").read_bytes()))
+            parts = {name: (path / name).read_bytes() for name in (META, TENSORS)}
+            if not (path / SUMS).exists():
+                _require_format(json.loads(parts[META]), path)
+            if (path / SUMS).read_bytes() != _sums(parts):
+                raise ValueError(f"its content does not have the checksums in {SUMS}")
+            meta = json.loads(parts[META])
+            _require_format(meta, path)
+            return _build(meta["tree"], safetensors.torch.load(parts[TENSORS]))
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
             print(f"warning: passing over the damaged checkpoint {path} ({error})", file=sys.stderr)
     what = "only damaged checkpoints" if candidates else "no checkpoint"
     raise UserError(f"there is {what} in {root}; name the folder of a run that saved one, or start a new run")
+
+
+def _sums(parts: Mapping[str, bytes]) -> bytes:
+    """The content of SHA256SUMS."""
+    return "".join(f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in parts.items()).encode()
+
+
+def _require_format(meta: Mapping[str, Any], path: Path) -> None:
+    """UserError if a checkpoint is whole, but of another version."""
+    if meta["format"] != FORMAT:
+        other = "l2l 0.1" if meta["format"] == 1 else f"another version (format {meta['format']!r}, not {FORMAT})"
+        raise UserError(f"{path} was written by {other}; open it with that version")
 
 
 def _found(root: Path) -> list[Path]:

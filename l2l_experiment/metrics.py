@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -40,6 +41,10 @@ class JsonLines(AbstractContextManager):
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
 
+    def sync(self) -> None:
+        """Have the disk hold all rows: before a checkpoint is saved that counts on them."""
+        os.fsync(self._file.fileno())
+
     def close(self) -> None:
         self._file.close()
 
@@ -61,6 +66,12 @@ def read(path: Path | str, *, whole: bool = True) -> list[dict[str, Any]]:
         else:
             rows.append(row)
     return rows
+
+
+def missing(path: Path | str, step: int, every: int) -> list[int]:
+    """The steps up to `step` of which a log that has a row each `every` steps has none, as after a power cut."""
+    logged = {row["step"] for _, row in _rows(Path(path))} if Path(path).is_file() else set()
+    return [step for step in range(every, step + 1, every) if step not in logged]
 
 
 def curves_of(rows: Sequence[Mapping[str, float]], tags: Mapping[str, str]) -> dict[str, np.ndarray]:

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -11,7 +12,7 @@ from typing import Any, Self
 import filelock
 import yaml
 
-from l2l_experiment import checkpoint, provenance
+from l2l_experiment import checkpoint, metrics, provenance
 from l2l_experiment.errors import UserError
 from l2l_experiment.files import plain, read_mapping, write_atomically
 
@@ -84,8 +85,14 @@ class Run:
         ended = self.record.get("status") != "running" or {"steps", "result"} & self.record.keys()
         return not ended and not checkpoint.exists(self.folder)
 
-    def resumed(self, step: int, **figures: Any) -> None:
-        """Note that training goes on from a step (0: starts over), and by what code and where it does so now."""
+    def resumed(self, step: int, *, every: int | None = None, **figures: Any) -> None:
+        """Note that training goes on from a step (0: starts over), and by what code and where it does so now.
+
+        Warns if the log, which has a row each `every` steps, lacks some before that step, and notes which."""
+        if every is not None and (gaps := metrics.missing(self.folder / metrics.METRICS, step, every)):
+            told = f"{len(gaps)} of {step // every} rows before step {step:,} are missing (the first at {gaps[0]:,})"
+            print(f"warning: {self.folder / metrics.METRICS}: {told}; the curve has a gap for good", file=sys.stderr)
+            figures["missing_rows"] = gaps
         sessions = [*self.record.get("sessions", []), {"step": step, **provenance.origin()}]
         resumed_at = [*self.record.get("resumed_at", []), step]
         self.update(status="running", resumed_at=resumed_at, sessions=sessions, **figures)

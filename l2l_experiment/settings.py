@@ -198,6 +198,15 @@ def one_level(config: Mapping[str, Any]) -> dict[str, Any]:
     return (config.get("settings") or {}) | {name: value for name, value in config.items() if name != "settings"}
 
 
+def require_same(made_with: Mapping[str, Any], now: Any, *, but: frozenset[str] = frozenset()) -> None:
+    """UserError that names what differs between the settings that a checkpoint was made with and those of now."""
+    own = plain(now)
+    names = sorted((made_with.keys() | own.keys()) - but)
+    if other := [name for name in names if made_with.get(name) != own.get(name)]:
+        told = ", ".join(f"{name} {made_with.get(name)!r}, not {own.get(name)!r}" for name in other)
+        raise UserError(f"the checkpoint was made with other settings ({told}); restore the config.yaml that made it")
+
+
 def block(cls: type[T], file: Any, name: str, **fixed: Any) -> T:
     """The settings of a file of tuned ones: the block `name` over the block `default`, and `fixed` over both."""
     blocks = yaml.safe_load(file.read_text())

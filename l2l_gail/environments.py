@@ -6,6 +6,7 @@ from typing import Any, Union
 
 import gymnasium as gym
 import numpy as np
+from gymnasium import wrappers
 from stable_baselines3.common import vec_env
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper, VecMonitor, VecNormalize
@@ -16,6 +17,12 @@ from l2l_gail.spaces import Actions, Observations
 STEP_LIMIT = 10_000  # steps after which an episode of an environment without a limit is cut off: it might never end
 # What MuJoCo derives from the state lags one substep behind it after a step, and rewards read these two as "before".
 DERIVED = ("xpos", "xipos")
+# Wrappers that keep nothing from one step to the next, or nothing that `state_dict` leaves out. Any other may.
+KEEP_NOTHING = {
+    *(Monitor, wrappers.TimeLimit, wrappers.OrderEnforcing, wrappers.PassiveEnvChecker, wrappers.ClipAction),
+    *(wrappers.RescaleAction, wrappers.RescaleObservation, wrappers.FlattenObservation, wrappers.FilterObservation),
+    *(wrappers.DtypeObservation, wrappers.ReshapeObservation, wrappers.ClipReward),
+}
 NEVER_END_EARLY = {"HalfCheetahEnv", "SwimmerEnv", "ReacherEnv", "PusherEnv", "PendulumEnv", "HumanoidStandupEnv"}
 
 EnvLike = Union[str, Callable[[], gym.Env], VecEnv, "Environment"]
@@ -101,7 +108,7 @@ def make(source: str | Callable[..., gym.Env], **kwargs: Any) -> gym.Env:
         warnings.filterwarnings("ignore", message=".*is out of date.*")
         env = gym.make(source, **kwargs) if isinstance(source, str) else source(**kwargs)
     has_limit = _time_limit(env) is not None or (env.spec is not None and env.spec.max_episode_steps is not None)
-    return env if has_limit else gym.wrappers.TimeLimit(env, STEP_LIMIT)
+    return env if has_limit else wrappers.TimeLimit(env, STEP_LIMIT)
 
 
 def _pass_on(message: str) -> None:
@@ -110,7 +117,7 @@ def _pass_on(message: str) -> None:
 
 
 def state_dict(envs: VecNormalize) -> dict[str, Any]:
-    """A tree from which `load_state_dict` continues, exactly for MuJoCo environments in this process."""
+    """A tree from which `load_state_dict` continues, exactly for Gymnasium's MuJoCo environments in this process."""
     return {
         "filter": {"mean": envs.obs_rms.mean, "var": envs.obs_rms.var, "count": float(envs.obs_rms.count)},
         "training": envs.training,
@@ -119,8 +126,8 @@ def state_dict(envs: VecNormalize) -> dict[str, Any]:
                 "physics": _physics(env),
                 "rewards": [float(reward) for reward in env.rewards],
                 "elapsed": getattr(_time_limit(env), "_elapsed_steps", None),
-                "rng": env.unwrapped.np_random.bit_generator.state,
-                "action_rng": env.action_space.np_random.bit_generator.state,
+                "rng": _generator(env.unwrapped.np_random),
+                "action_rng": _generator(env.action_space.np_random),
             }
             for env in _single(envs)
         ],
@@ -138,8 +145,9 @@ def load_state_dict(envs: VecNormalize, tree: dict[str, Any]) -> bool:
     envs.training = tree["training"]
     exact = bool(singles) and all(state["physics"] is not None for state in tree["envs"])
     for env, state in zip(singles, tree["envs"], strict=True):
-        env.unwrapped.np_random.bit_generator.state = state["rng"]
-        env.action_space.np_random.bit_generator.state = state["action_rng"]
+        for generator, name in ((env.unwrapped.np_random, "rng"), (env.action_space.np_random, "action_rng")):
+            if state[name] is not None and _generator(generator) is not None:
+                generator.bit_generator.state = state[name]
         if exact:
             _set_physics(env, state["physics"])
             env.rewards = list(state["rewards"])
@@ -155,12 +163,23 @@ def _single(envs: VecNormalize) -> list[gym.Env]:
     return list(inner.envs) if monitored else []
 
 
+def _generator(generator: Any) -> dict[str, Any] | None:
+    """The state of Gymnasium's own kind of generator; None for another, which goes on from a fresh start."""
+    bits = getattr(generator, "bit_generator", None)
+    return bits.state if isinstance(bits, np.random.PCG64) else None
+
+
 def _physics(env: gym.Env) -> dict[str, np.ndarray] | None:
-    """The complete integration state of a MuJoCo environment, or None for another kind."""
+    """The complete integration state of one of Gymnasium's MuJoCo environments behind wrappers that keep nothing; None
+    for any other, which may keep something outside its physics."""
     import mujoco
 
     core, kind = env.unwrapped, mujoco.mjtState.mjSTATE_INTEGRATION
-    if not all(hasattr(core, name) for name in ("model", "data", "do_simulation")):
+    while isinstance(env, gym.Wrapper):
+        if type(env) not in KEEP_NOTHING:
+            return None
+        env = env.env
+    if not type(core).__module__.startswith("gymnasium.envs.mujoco.") or _generator(core.np_random) is None:
         return None
     integration = np.empty(mujoco.mj_stateSize(core.model, kind))
     mujoco.mj_getState(core.model, core.data, integration, kind)
@@ -178,7 +197,7 @@ def _set_physics(env: gym.Env, physics: dict[str, np.ndarray]) -> None:
         getattr(data, name)[:] = physics[name]
 
 
-def _time_limit(env: gym.Env) -> gym.wrappers.TimeLimit | None:
-    while isinstance(env, gym.Wrapper) and not isinstance(env, gym.wrappers.TimeLimit):
+def _time_limit(env: gym.Env) -> wrappers.TimeLimit | None:
+    while isinstance(env, gym.Wrapper) and not isinstance(env, wrappers.TimeLimit):
         env = env.env
-    return env if isinstance(env, gym.wrappers.TimeLimit) else None
+    return env if isinstance(env, wrappers.TimeLimit) else None

@@ -119,13 +119,19 @@ def go_on(gail: GAIL, run: Run, args: TrainArgs) -> None:
         gail.set_logger(make_logger(run, after=-1))  # nothing of them is kept
         run.resumed(0, target_steps=args.steps)
         return
-    gail.load_state_dict(checkpoint.latest(run.folder))  # first: a checkpoint that does not fit leaves the logs alone
+    exact = gail.load_state_dict(checkpoint.latest(run.folder))  # first: one that does not fit leaves the logs alone
     done = gail.num_timesteps
     if done >= args.steps + gail.leader.round_size:
         raise UserError(f"{run.folder} has made {done:,} steps already, more than --steps {args.steps:,}")
     gail.set_logger(make_logger(run, after=done))
     run.record.pop("result", None)  # of a finished run that is extended: no longer that of this folder
-    run.resumed(done, target_steps=args.steps)
+    if not exact:
+        print(f"note: {RESET}")
+    exactly = [*run.record.get("resumed_exactly", []), exact]
+    run.resumed(done, every=gail.leader.round_size, target_steps=args.steps, resumed_exactly=exactly)
+
+
+RESET = "the state of these environments cannot be read back, so they were reset: the run goes on, but not bit for bit"
 
 
 class _Stopped(Exception):
@@ -148,6 +154,9 @@ def learn(gail: GAIL, run: Run, args: TrainArgs, stop: StopRequest, bar: tqdm) -
             found = evaluation.returns(gail.leader.algorithm, gail.env, episodes=few, filter_of=gail.envs)
             log_evaluation(gail, float(found.mean()))
         if step != saved and (step % every == 0 or step >= args.steps or stop.requested):
+            for output in gail.leader.algorithm.logger.output_formats:
+                if isinstance(output, _Rows):
+                    output.rows.sync()
             gail.save(run.folder)
             saved = step
         if stop.requested and step < args.steps:

@@ -216,4 +216,4 @@ def test_a_checkpoint_of_other_settings_is_refused(copied, capsys):
     with pytest.raises(SystemExit) as stopped:
         cli.main(["--resume", str(copied)])
     assert stopped.value.code == 2
-    assert "does not fit" in capsys.readouterr().err
+    assert "made with other settings (method 'l2l', not 'pgd-2')" in capsys.readouterr().err

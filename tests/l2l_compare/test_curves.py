@@ -87,8 +87,9 @@ def test_a_log_of_ours_that_is_not_whole_is_left_out_unless_asked_for(tmp_path):
     (folder / "record.json").write_text('{"kind": "gail", "status": "finished", "steps": 190}')
     assert len(curves.read(folder).steps) == 20
     rows = (folder / METRICS).read_text().splitlines(keepends=True)
-    cut_off, with_a_gap = "".join(rows)[:-5], "".join(rows[:4] + rows[-4:])
-    for content, told in ((cut_off, "ends at step 180, though the run made 190"), (with_a_gap, "gap after step 30")):
+    cut_off, with_a_gap, late = "".join(rows)[:-5], "".join(rows[:4] + rows[-4:]), "".join(rows[-9:])
+    ends, gap, begins = "ends at step 180, though the run made 190", "gap after step 30", "begins at step 110 only"
+    for content, told in ((cut_off, ends), (with_a_gap, gap), (late, begins)):
         (folder / METRICS).write_text(content)
         with pytest.raises(UserError, match=told):
             curves.read(folder)

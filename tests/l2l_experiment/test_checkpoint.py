@@ -10,7 +10,6 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
-import safetensors.torch
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -98,7 +97,7 @@ def test_what_cannot_be_kept_is_refused(tmp_path):
 def test_it_opens_without_unpickling(tmp_path, monkeypatch):
     path = save(tmp_path, 12)
     assert path == tmp_path / "checkpoints" / "step_000000012"
-    assert sorted(os.listdir(path)) == ["meta.json", "tensors.safetensors"]
+    assert sorted(os.listdir(path)) == ["SHA256SUMS", "meta.json", "tensors.safetensors"]
     for name in ("pickle.load", "pickle.loads", "pickle.Unpickler", "torch.load"):
         monkeypatch.setattr(name, None)
     assert step_of(tmp_path) == 12
@@ -121,7 +120,7 @@ class Killed(BaseException):
     """Nothing cleans up behind it."""
 
 
-CALLS = [(Path, "mkdir"), (safetensors.torch, "save_file"), (Path, "write_text"), (checkpoint, "sync")]
+CALLS = [(Path, "mkdir"), (Path, "write_bytes"), (checkpoint, "sync")]
 CALLS += [(os, "replace"), (shutil, "rmtree")]
 
 
@@ -164,14 +163,14 @@ def swap(path):
     (path / "tensors.safetensors").write_bytes((other / "tensors.safetensors").read_bytes())
 
 
-TENSORS, META = "tensors.safetensors", "meta.json"
+TENSORS, META, SUMS = checkpoint.TENSORS, checkpoint.META, checkpoint.SUMS
 DAMAGE = {
+    "no checksums": lambda path: (path / SUMS).unlink(),
     "cut-off tensors": lambda path: (path / TENSORS).write_bytes((path / TENSORS).read_bytes()[:-3]),
     "another checkpoint's tensors": swap,
     "no meta": lambda path: (path / META).unlink(),
     "cut-off meta": lambda path: (path / META).write_text('{"format": 2, "st'),
     "meta of another kind": lambda path: (path / META).write_text("[]"),
-    "a later format": lambda path: (path / META).write_text(json.dumps({"format": 99})),
     "binary meta": lambda path: (path / META).write_bytes(b"\xff\xfe\x00"),
 }
 
@@ -193,6 +192,23 @@ def test_none_that_can_be_used_is_the_users_to_know(tmp_path):
     (path / TENSORS).unlink()
     with pytest.raises(UserError, match="only damaged checkpoints in "):
         checkpoint.latest(tmp_path)
-    (path / META).write_text(json.dumps({"format": 1, "step": 1, "meta": {}}))
-    with pytest.raises(UserError, match=r"written by l2l 0\.1; open it with that version"):
-        checkpoint.latest(tmp_path)
+    for other, told in ((1, r"l2l 0\.1"), (2, "another version")):
+        path = save(tmp_path, 1)
+        (path / SUMS).unlink()  # older ones have none
+        (path / META).write_text(json.dumps({"format": other, "step": 1, "meta": {}}))
+        with pytest.raises(UserError, match=f"written by {told}.*; open it with that version"):
+            checkpoint.latest(tmp_path)
+
+
+def test_every_flipped_bit_is_noticed(tmp_path, capsys):
+    path = save(tmp_path, 1)
+    for name in (TENSORS, META, SUMS):
+        whole = (path / name).read_bytes()
+        for place in range(0, len(whole) * 8, 7):
+            damaged = bytearray(whole)
+            damaged[place // 8] ^= 1 << place % 8
+            (path / name).write_bytes(damaged)
+            with pytest.raises(UserError, match="only damaged checkpoints"):
+                checkpoint.latest(tmp_path)
+        (path / name).write_bytes(whole)
+    assert step_of(tmp_path) == 1

@@ -3,7 +3,9 @@
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium import wrappers
 from gymnasium.envs.classic_control import PendulumEnv
+from gymnasium.envs.mujoco.half_cheetah_v4 import HalfCheetahEnv
 
 from l2l_experiment.errors import UserError
 from l2l_gail import Environment, environments
@@ -41,6 +43,48 @@ def test_other_kinds_of_environment_are_reset_and_say_so():
     assert not environments.load_state_dict(other, environments.state_dict(envs))
     with pytest.raises(UserError, match="holds 2 environments, this run has 1"):
         environments.load_state_dict(Environment("Pendulum-v1").vectorised(1, 0), environments.state_dict(envs))
+
+
+class WithTarget(HalfCheetahEnv):
+    """Draws at its reset what its physics does not hold."""
+
+    def reset_model(self):
+        self.target = self.np_random.uniform()
+        return super().reset_model()
+
+
+def half_cheetah(wrap=lambda env: env):
+    return lambda: wrap(gym.make("HalfCheetah-v4", max_episode_steps=100))
+
+
+@pytest.mark.parametrize(
+    ("source", "exact"),
+    [
+        (half_cheetah(), True),
+        (half_cheetah(lambda env: wrappers.RescaleAction(env, -2.0, 2.0)), True),
+        (half_cheetah(lambda env: wrappers.FlattenObservation(wrappers.FrameStackObservation(env, 3))), False),
+        (half_cheetah(wrappers.TimeAwareObservation), False),
+        (half_cheetah(lambda env: wrappers.StickyAction(env, 0.5)), False),
+        (half_cheetah(wrappers.NormalizeObservation), False),
+        (half_cheetah(lambda env: wrappers.TransformObservation(env, lambda seen: seen, None)), False),
+        (lambda: WithTarget(), False),
+    ],
+)
+def test_what_may_keep_a_state_of_its_own_is_reset_and_says_so(source, exact):
+    envs, other = (Environment(source).vectorised(1, 0) for _ in range(2))
+    envs.reset()
+    envs.step(np.zeros((1, 6), dtype=np.float32))
+    assert environments.load_state_dict(other, environments.state_dict(envs)) == exact
+
+
+@pytest.mark.parametrize("generator", [np.random.RandomState(0), np.random.Generator(np.random.MT19937(0))])
+def test_a_generator_of_another_kind_starts_anew(generator):
+    envs, other = (Environment(half_cheetah()).vectorised(1, 0) for _ in range(2))
+    envs.reset()
+    environments._single(envs)[0].unwrapped.np_random = generator
+    tree = environments.state_dict(envs)
+    assert tree["envs"][0]["rng"] is None
+    assert not environments.load_state_dict(other, tree)
 
 
 def test_an_environment_without_a_time_limit_is_given_one(monkeypatch):

@@ -65,7 +65,7 @@ def test_an_off_policy_expert_resumes_with_its_replay_buffer(algo, tmp_path):
     more = ["--algo", algo, "--learning-starts", "32", "--checkpoint-every", "64"]
     settings = parse(arguments(tmp_path, *more))
     model, normalizer = training.train(settings)
-    assert not (normalizer.norm_obs or normalizer.norm_reward)
+    assert (normalizer.norm_obs, normalizer.norm_reward) == (False, False)
     (replay,) = (tmp_path / "run").glob("expert_replay_buffer_*")  # those of older checkpoints are removed
     again = replace(settings, resume=True, steps=192)
     longer, _ = training.train(again)

@@ -192,5 +192,8 @@ def test_what_is_loaded_predicts_the_same_and_fits_the_run(config, cheetah, tmp_
         loaded.learn(128)
     with pytest.raises(UserError, match="demonstrations are not those"):
         GAIL.load(tmp_path, make_demonstrations(17, 6, seed=1))
-    with pytest.raises(UserError, match="does not fit"):
-        GAIL(HALF, cheetah, config=replace(config, disc_hidden=(8,))).load_state_dict(gail.state_dict())
+    for change in ({"seed": 1}, {"learning_rate": 1e-3}, {"reward": "airl"}, {"disc_hidden": (8,)}):
+        other, (name,) = GAIL(HALF, cheetah, config=replace(config, **change)), change
+        with pytest.raises(UserError, match=rf"made with other settings \({name} .*restore the config.yaml"):
+            other.load_state_dict(gail.state_dict())
+    GAIL(HALF, cheetah, config=replace(config, device="cpu")).load_state_dict(gail.state_dict())

@@ -108,6 +108,27 @@ def test_a_killed_and_resumed_run_has_no_gap_and_no_doubled_point(flags, tmp_pat
         assert [row.get(tag) for row in rows(killed)] == [row.get(tag) for row in rows(whole)]
     assert [row["step"] for row in rows(killed)] == list(range(64, 513, 64))
     assert record(killed)["resumed_at"] == [256]
+    assert record(killed)["resumed_exactly"] == [True]
+    assert "missing_rows" not in record(killed)
+
+
+def test_rows_that_a_power_cut_took_are_told(flags, tmp_path, capsys):
+    folder = tmp_path / "run"
+    main(["--steps", "256", *flags, "--run-dir", str(folder)])
+    log = folder / "metrics.jsonl"
+    log.write_text("".join(line for line in log.read_text().splitlines(True) if json.loads(line)["step"] > 128))
+    main(["--resume", str(folder), "--steps", "320"])
+    assert "2 of 4 rows before step 256 are missing (the first at 64)" in capsys.readouterr().err
+    assert record(folder)["missing_rows"] == [64, 128]
+
+
+def test_a_resume_that_resets_environments_says_so(flags, tmp_path, capsys, monkeypatch):
+    folder = tmp_path / "run"
+    monkeypatch.setattr("l2l_gail.environments.KEEP_NOTHING", set())  # as for any wrapper that is not known
+    main(["--steps", "128", *flags, "--run-dir", str(folder)])
+    main(["--resume", str(folder), "--steps", "192"])
+    assert "note: the state of these environments cannot be read back" in capsys.readouterr().out
+    assert record(folder)["resumed_exactly"] == [False]
 
 
 def test_the_policy_is_evaluated_while_it_trains_and_that_changes_nothing(flags, tmp_path, at):

@@ -1,0 +1,97 @@
+"""What a classifier answers, checked before it is trained on or attacked: shapes, classes, numbers that are finite."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from l2l_experiment.errors import UserError
+
+FEWEST = 4  # classes: the targeted loss of AutoAttack divides by a difference of the first, third and fourth logit
+REFUSED = -1e9  # of the class that stands for NaN, where the answer is finite
+
+
+class Classifier(nn.Module):
+    """Any callable from images to logits as a module: a tuple's first part, or what an output names `logits`.
+
+    With `refusal` there is one class more, which is the answer where a logit is NaN or infinite: no attack takes such
+    an answer for a right one. `refused` counts the images of such answers."""
+
+    def __init__(self, model: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.model, self.refusal, self.refused = model, False, 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = logits_of(self.model(images)).float()
+        finite = logits.isfinite().all(1, keepdim=True)
+        self.refused = self.refused + (~finite).sum()  # a tensor: a GPU need not be waited for
+        if not self.refusal:
+            return logits
+        logits = torch.where(finite, logits, torch.zeros_like(logits))
+        return torch.cat([logits, torch.where(finite, REFUSED, -REFUSED).to(logits)], 1)
+
+
+def logits_of(answer: Any) -> Tensor:
+    """Logits, shape (n, classes), of what a model returned; UserError for anything else."""
+    answer = getattr(answer, "logits", answer)
+    answer = answer[0] if isinstance(answer, tuple | list) and answer else answer
+    if not isinstance(answer, Tensor) or answer.dim() != 2:
+        found = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
+        raise UserError(f"the model must answer images with logits of shape (n, classes), got {found}")
+    return answer
+
+
+def right(logits: Tensor, labels: Tensor) -> Tensor:
+    """Which answers are right, bool of shape (n,): NaN and infinite ones never are."""
+    return (logits.argmax(1) == labels) & logits.isfinite().all(1)
+
+
+@torch.no_grad()
+def require(model: Callable[[Tensor], Any], images: Tensor, *, classes: int | None = None) -> int:
+    """The number of classes that a model tells apart, by one forward pass; UserError if it answers with another shape,
+    with another number of classes than `classes`, or with nothing finite at all."""
+    try:
+        logits = logits_of(model(images))
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        shape = tuple(images.shape)
+        raise UserError(f"the model cannot take images of shape {shape}: {str(error).splitlines()[0]}") from error
+    if len(logits) != len(images) or classes not in (None, logits.shape[1]):
+        wanted = (len(images), classes or "classes")
+        raise UserError(f"the model answers {len(images)} images with shape {tuple(logits.shape)}, not {wanted}")
+    if not logits.isfinite().all(1).any():
+        raise UserError("the model answers with NaN or infinite logits on every image: its weights may have diverged")
+    return logits.shape[1]
+
+
+def images_of(images: Any) -> Tensor:
+    """Images as float32 of shape (n, channels, height, width), with no history; UserError if they are anything else."""
+    found = torch.as_tensor(images)
+    if not found.is_floating_point() or found.dim() != 4 or not found.numel():
+        told = f"{found.dtype} of shape {tuple(found.shape)}"
+        raise UserError(f"images must be floats in [0, 1] of shape (n, channels, height, width), got {told}")
+    found = found.detach().float().clone()  # a copy: one that was made in inference mode would take no gradient
+    if not found.isfinite().all() or found.min() < 0 or found.max() > 1:
+        reach = f"these reach from {float(found.min()):g} to {float(found.max()):g}"
+        raise UserError(f"images must lie in [0, 1], {reach}; normalisation belongs inside the model")
+    return found
+
+
+def labels_of(labels: Any, count: int, classes: int, device: torch.device) -> Tensor:
+    """Labels as int64 of shape (count,), from any kind of integers, one-hot rows or a column; UserError otherwise."""
+    found = torch.as_tensor(np.asarray(labels) if isinstance(labels, list) else labels).detach().to(device)
+    if found.dim() == 2 and found.shape[1] == 1:
+        found = found[:, 0]
+    if found.dim() == 2 and found.shape[1] == classes and bool(((found == 0) | (found == 1)).all()):
+        if not (found.sum(1) == 1).all():
+            raise UserError("one-hot labels must have a single 1 in each row")
+        found = found.argmax(1)
+    if found.dim() != 1 or len(found) != count or not count:
+        raise UserError(f"grading needs as many labels as images, and some; got {tuple(found.shape)} for {count}")
+    whole = found.long().clone()
+    if found.dtype == torch.bool or bool((whole != found).any()):
+        raise UserError(f"labels must be whole numbers, got {found.dtype}")
+    if whole.min() < 0 or whole.max() >= classes:
+        raise UserError(f"labels must lie in [0, {classes}), these reach from {whole.min()} to {whole.max()}")
+    return whole
