@@ -88,22 +88,26 @@ def _found(layout: Layout, data_dir: Path) -> Path:
 
 
 def _part(source: Path, file: str, layout: Layout, records: int) -> Arrays:
-    """Images and labels of one file in a folder or an archive."""
+    """Images and labels of one file in a folder or an archive, whose size is looked at before its content."""
+    size = records * (layout.labels + PIXELS)
     try:
         if source.is_dir():
-            raw = np.fromfile(source / file, dtype=np.uint8)
+            found = (source / file).stat().st_size
+            raw = np.fromfile(source / file, dtype=np.uint8, count=size)
         else:
             with tarfile.open(source) as tar:
-                raw = np.frombuffer(tar.extractfile(f"{layout.folder}/{file}").read(), dtype=np.uint8)
+                member = tar.getmember(f"{layout.folder}/{file}")
+                found = member.size
+                raw = np.frombuffer(tar.extractfile(member).read(size if found == size else 0), dtype=np.uint8)
     except (KeyError, AttributeError):  # there is none of that name, or it is a folder
         raise UserError(f"{source} holds no file {layout.folder}/{file}; fetch it again from {layout.url}") from None
     except (OSError, EOFError, tarfile.TarError) as error:
         what = f"cannot read {source / file}" if source.is_dir() else f"{source} is damaged"
         raise UserError(f"{what} ({error}); fetch it again from {layout.url}") from error
-    wrong, size = f"it is damaged, or not a file of {layout.folder}", layout.labels + PIXELS
-    if raw.size != records * size:
-        raise UserError(f"{file} has {raw.size:,} bytes where {records:,} records need {records * size:,}; {wrong}")
-    rows = raw.reshape(records, size)
+    wrong = f"it is damaged, or not a file of {layout.folder}"
+    if found != size or raw.size != size:
+        raise UserError(f"{file} has {found:,} bytes where {records:,} records need {size:,}; {wrong}")
+    rows = raw.reshape(records, -1)
     labels = rows[:, layout.labels - 1].astype(np.int64)
     if labels.max() >= layout.classes:
         raise UserError(f"{file} holds the label {labels.max()} where labels lie below {layout.classes}; {wrong}")

@@ -11,6 +11,7 @@ from l2l_at.session import load_task, stored_args
 from l2l_at.trainer import Trainer
 from l2l_experiment import checkpoint, metrics
 from l2l_experiment.drawings import Drawing
+from l2l_experiment.errors import UserError
 from l2l_experiment.run import Run
 
 STEPS = (1, 2, 3, 5, 7, 10, 20, 50)
@@ -36,8 +37,10 @@ CURVES = {
 }
 
 
-def diagnose(run: Run) -> dict[str, Drawing]:
-    """The figures of a finished or running adversarial training, by name."""
+def diagnose(run: Run, env: str | None = None) -> dict[str, Drawing]:
+    """The figures of a finished or running adversarial training, by name; it has no `env`."""
+    if env is not None:
+        raise UserError(f"--env would change nothing: {run.folder} is adversarial training")
     rows, args = metrics.read(run.folder / metrics.METRICS), stored_args(run)
     config, found = args.settings, {}
     name = f"{config.dataset}, {config.method}, {config.threat}, seed {config.seed}"

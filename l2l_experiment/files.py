@@ -62,13 +62,15 @@ def read_mapping(
 ) -> dict[str, Any]:
     """A mapping from a JSON (.json) or YAML file, or a UserError that says what is wrong with the file."""
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise UserError(f"{path} is no file")
         text = path.read_text(encoding="utf-8")
         content = json.loads(text) if path.suffix == ".json" else yaml.load(text, loader)
     except FileNotFoundError:
         raise UserError(f"{path.parent} is not a run's folder: it has no {path.name}") from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, yaml.YAMLError) as error:
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"{path} is damaged ({str(error).splitlines()[0]}); {advice}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} is damaged (it holds no mapping); {advice}")

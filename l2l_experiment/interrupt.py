@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request to save and stop, not as an accident."""
+"""Ctrl-C, SIGTERM and SIGHUP as a request to save and stop, not as an accident."""
 
 import contextlib
 import os
@@ -8,7 +8,8 @@ from typing import Any, Self
 
 
 class StopRequest:
-    """Context manager in which SIGINT and SIGTERM only set `requested`; check it between two steps of work.
+    """Context manager in which SIGINT, SIGTERM and SIGHUP (a terminal that closes; not under nohup) only set
+    `requested`; check it between two steps of work.
 
     The first signal prints one line, unless `quiet`; the second SIGINT raises KeyboardInterrupt at once. On leaving,
     the handlers are as they were. Signals reach the main thread only: in any other thread this does nothing. With
@@ -21,7 +22,11 @@ class StopRequest:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._before = {n: signal.signal(n, self._handle) for n in (signal.SIGINT, signal.SIGTERM)}
+            caught = [signal.SIGINT, signal.SIGTERM]
+            hang_up = getattr(signal, "SIGHUP", None)  # Windows has none
+            if hang_up is not None and signal.getsignal(hang_up) is not signal.SIG_IGN:
+                caught.append(hang_up)
+            self._before = {number: signal.signal(number, self._handle) for number in caught}
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,5 +1,6 @@
-"""Output into a pipe that may be closed: `command | head`, or a `tee` that Ctrl-C ends together with the command."""
+"""Output that may fail: a pipe that is closed (`command | head`, a `tee` that Ctrl-C ends), a full disk, no stream."""
 
+import contextlib
 import os
 import sys
 from collections.abc import Iterator
@@ -8,10 +9,10 @@ from typing import Any, TextIO
 
 
 class _Forgiving:
-    """A stream that goes on into nothing once nobody reads it any more."""
+    """A stream that goes on into nothing once it cannot be written to any more, or where there is none."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = open(os.devnull, "w", encoding="utf-8") if stream is None else stream  # noqa: SIM115
 
     def write(self, text: str) -> int:
         self._attempt("write", text)
@@ -23,10 +24,12 @@ class _Forgiving:
     def _attempt(self, method: str, *arguments: str) -> None:
         try:
             getattr(self._stream, method)(*arguments)
-        except BrokenPipeError:
-            nothing = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nothing, self._stream.fileno())
-            os.close(nothing)
+        except (OSError, ValueError):  # ValueError: it was closed
+            with contextlib.suppress(OSError, ValueError):
+                nothing = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nothing, self._stream.fileno())
+                os.close(nothing)
+                self._stream.flush()  # what it still held
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -34,7 +37,7 @@ class _Forgiving:
 
 @contextmanager
 def forgiving() -> Iterator[None]:
-    """Within the block a closed pipe behind stdout or stderr stops nothing: what is at work can still be saved."""
+    """Within the block stdout and stderr that are closed, full or missing stop nothing: work can still be saved."""
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = map(_Forgiving, before)
     try:

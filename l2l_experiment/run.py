@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import os
+import stat
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -38,7 +40,10 @@ class Run:
         record = {"kind": kind, "format": FORMAT, "status": "running", "started": started, **provenance.origin()}
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            if any(folder.iterdir()):
+            left = {
+                path.name for path in folder.iterdir()
+            }  # a kill before there was a record leaves the settings alone
+            if left - {CONFIG} and not all(name.startswith(".tmp_") for name in left - {CONFIG}):
                 raise UserError(f"the folder {folder} is not empty; name a new one, or resume the run that it holds")
             write_atomically(folder / CONFIG, yaml.safe_dump(settings, sort_keys=False).encode())
             run = cls(folder, settings, record)
@@ -53,6 +58,7 @@ class Run:
         folder = Path(folder)
         if not folder.is_dir():
             raise UserError(f"there is no folder {folder}; name the folder of a run")
+        require_plain(folder)
         record, config = read_mapping(folder / RECORD), read_mapping(folder / CONFIG)
         if record.get("kind") != kind:
             raise UserError(f"{folder} holds a run of kind {record.get('kind')!r}, but this needs one of kind {kind!r}")
@@ -101,6 +107,17 @@ class Run:
         """Merge figures into the record, in memory and on disk; a number that is not finite becomes null."""
         self.record |= plain(figures, finite=True)
         write_atomically(self.folder / RECORD, (json.dumps(self.record, indent=2) + "\n").encode())
+
+
+def require_plain(folder: Path) -> None:
+    """UserError if a run's folder holds anything but files and folders: what is written through a stranger's link lands
+    elsewhere, and a pipe is waited for."""
+    for place, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(place) / name
+            if not stat.S_ISDIR(mode := path.lstat().st_mode) and not stat.S_ISREG(mode):
+                kind = "a link" if stat.S_ISLNK(mode) else "no file"
+                raise UserError(f"{path} is {kind}; a run's folder holds files and folders only: remove it, or copy it")
 
 
 def default_folder(root: Path | str, name: str) -> Path:

@@ -85,6 +85,9 @@ def _flag(key: str, words: Words, switches: frozenset[str]) -> Words:
     return (f"--{key}" if words[0].lower() == "true" else f"--no-{key}",)
 
 
+MOST = 10_000  # runs of a sweep
+
+
 def read(spec: str, rest: Sequence[str]) -> tuple[str, Experiments]:
     """The script and the blocks of each experiment, from a file and from flags; flags stand over the file."""
     given: dict[str, list[str]] = {}
@@ -143,8 +146,8 @@ def _options(values: Any) -> list[Words]:
     found: list[Words] = []
     for value in values if isinstance(values, list) else [values]:
         if isinstance(value, str) and (span := re.fullmatch(r"(\d+):(\d+)", value)):
-            if not (numbers := range(int(span[1]), int(span[2]))):
-                raise UserError(f"{value} holds no number; 0:5 stands for 0, 1, 2, 3, 4")
+            if not 0 < len(numbers := range(int(span[1]), min(int(span[2]), int(span[1]) + MOST + 1))) <= MOST:
+                raise UserError(f"{value} must hold 1 to {MOST:,} numbers; 0:5 stands for 0, 1, 2, 3, 4")
             found += [(str(number),) for number in numbers]
         else:
             found.append(_words(value))

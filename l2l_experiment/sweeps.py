@@ -108,20 +108,47 @@ def make(job: Job, stop_file: Path) -> int:
     """Make or resume one run, with its output in FOLDER.log; returns the exit code, 1 if it left no finished run.
 
     Where there is a file `stop_file` the run is asked to stop, or not begun."""
-    if stop_file.exists():
-        return 1
+    with _turn(job.folder, stop_file) as mine:
+        if not mine:
+            return 1
+        return 0 if status(job.folder) == "finished" else _make(job, stop_file)  # by another sweep meanwhile
+
+
+@contextlib.contextmanager
+def _turn(folder: Path, stop_file: Path) -> Iterator[bool]:
+    """Wait until no other sweep, and no process at all, is at work on a run; false if asked to stop before."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock, told = filelock.FileLock(folder.with_name(f".{folder.name}.turn")), False
+    with contextlib.ExitStack() as held:
+        while not stop_file.exists():
+            with contextlib.suppress(filelock.Timeout):
+                with contextlib.suppress(NotImplementedError):  # a file system without locks
+                    held.enter_context(lock.acquire(timeout=POLL))
+                if not _is_trained(folder):
+                    yield True
+                    return
+                time.sleep(POLL)
+            if not told:
+                with log_of(folder).open("a") as log:
+                    print(f"{folder} is being trained by another process; waiting for it", file=log)
+            told = True
+        yield False
+
+
+def _make(job: Job, stop_file: Path) -> int:
     folder = job.folder
-    if _is_trained(folder):
-        with log_of(folder).open("a") as log:
-            print(f"{folder} is being trained by another process", file=log)
-        return 2
-    if status(folder) == "finished":  # by another sweep, since this one looked
-        return 0
     resumable = any(folder.glob("checkpoints/step_*"))
     if not resumable and folder.exists():  # killed before its first checkpoint: out of the way, but not thrown away
         folder.rename(folder.with_name(f".{folder.name}.cut-off-{time.time_ns()}"))
     program = ["-m", f"{TOOLS[job.script]}.cli"] if job.script in TOOLS else [job.script]
-    arguments = ["--resume", str(folder)] if resumable else [*job.flags, "--run-dir", str(folder)]
+    # An id that names a module to import is given again: whoever wrote the sweep trusts it.
+    trusted = [
+        word
+        for pair in zip(job.flags, job.flags[1:], strict=False)
+        if pair[0] == "--env" and ":" in pair[1]
+        for word in pair
+    ]
+    arguments = ["--resume", str(folder), *trusted] if resumable else [*job.flags, "--run-dir", str(folder)]
     command = [*_guard(), sys.executable, *program, *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     folder.parent.mkdir(parents=True, exist_ok=True)

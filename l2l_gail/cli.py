@@ -14,7 +14,7 @@ from l2l_gail.config import tuned
 from l2l_gail.followers import settled
 from l2l_gail.session import GROUPS, KIND, TrainArgs, stored_args, train
 
-WITH_RESUME = {"--resume", "--steps", "--device", "--demos", "--threads"}
+WITH_RESUME = {"--resume", "--steps", "--device", "--demos", "--threads", "--env"}
 
 
 def parse(argv: Sequence[str]) -> TrainArgs:
@@ -37,7 +37,12 @@ def main(argv: list[str] | None = None) -> None:
             raise UserError(f"{', '.join(extra)} cannot be given with --resume: the run's own settings hold")
         run, asked = Run.open(args.resume, kind=KIND), args
         steps = asked.steps if "--steps" in given else None
-        args = stored_args(run, steps, device=asked.settings.device if "--device" in given else None)
+        device, env = (getattr(asked.settings, n) if f"--{n}" in given else None for n in ("device", "env"))
+        args = stored_args(run, steps, device, env=env)
+        if env not in (None, args.settings.env):
+            raise UserError(
+                f"--env {env} cannot be given with --resume: the run's own environment is {args.settings.env}"
+            )
         threads = asked.threads if "--threads" in given else args.threads
         args = replace(args, demos=asked.demos or args.demos, threads=threads)
     torch.set_num_threads(args.threads)

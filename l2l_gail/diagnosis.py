@@ -45,12 +45,12 @@ MOST_STEPS = 50
 BINS = np.linspace(-3, 3, 25)
 
 
-def diagnose(run: Run) -> dict[str, Drawing]:
+def diagnose(run: Run, env: str | None = None) -> dict[str, Drawing]:
     """The figures of a finished or running GAIL run, by name.
 
     Where update rules move the discriminator the last checkpoint is loaded too: the policy goes on from there for a few
     rollouts, and on each the follower's rules answer from the checkpoint's weights with the checkpoint's memory."""
-    args = stored_args(run)
+    args = stored_args(run, env=env)
     config = args.settings
     name = f"{config.env}, {config.follower}, rate {config.disc_learning_rate:g}, seed {config.seed}"
     found = logged(metrics.read(run.folder / metrics.METRICS), name)

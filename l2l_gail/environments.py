@@ -14,6 +14,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper,
 from l2l_experiment.errors import UserError
 from l2l_gail.spaces import Actions, Observations
 
+LARGEST = 1e18  # of an observation's size: its square fits single precision
 STEP_LIMIT = 10_000  # steps after which an episode of an environment without a limit is cut off: it might never end
 # What MuJoCo derives from the state lags one substep behind it after a step, and rewards read these two as "before".
 DERIVED = ("xpos", "xipos")
@@ -74,25 +75,61 @@ class Environment:
             envs.seed(seed)
             for index, env in enumerate(envs.envs):
                 env.action_space.seed(seed + index)
-        return VecNormalize(_KeepLast(envs), norm_reward=False)
+        return VecNormalize(Checked(envs, self.name), norm_reward=False)
 
 
-class _KeepLast(VecEnvWrapper):
-    """Keeps an episode's last observation in `info["last_observation"]`: `VecNormalize` standardises the other one."""
+class Checked(VecEnvWrapper):
+    """UserError where an environment returns an observation that no network can use, at which step and component; keeps
+    an episode's last observation in `info["last_observation"]`: `VecNormalize` standardises the other one."""
+
+    def __init__(self, venv: VecEnv, name: str) -> None:
+        super().__init__(venv)
+        self.name, self.steps = name, np.zeros(venv.num_envs, dtype=int)
 
     def reset(self) -> Any:
-        return self.venv.reset()
+        observations = self.venv.reset()
+        self.steps[:] = 0
+        self.check(observations)
+        return observations
 
     def step_wait(self) -> Any:
         observations, rewards, dones, infos = self.venv.step_wait()
+        self.steps += 1
         for index in np.flatnonzero(dones):
-            infos[index]["last_observation"] = infos[index].get("terminal_observation")
+            last = infos[index]["last_observation"] = infos[index].get("terminal_observation")
+            if last is not None:
+                require_usable(last, self.name, int(self.steps[index]))
+            self.steps[index] = 0
+        self.check(observations)
         return observations, rewards, dones, infos
+
+    def check(self, observations: np.ndarray) -> None:
+        if not np.abs(observations).max(initial=0.0) < LARGEST:  # false for NaN, too
+            for row, step in zip(observations, self.steps, strict=True):
+                require_usable(row, self.name, int(step))
+
+
+def require_usable(observation: np.ndarray, name: str, step: int) -> None:
+    """UserError unless all of an observation lies within `LARGEST`; `step` is that of its episode."""
+    values = np.ravel(observation)
+    if not np.abs(values).max(initial=0.0) < LARGEST:
+        at = int(np.flatnonzero(~(np.abs(values) < LARGEST))[0])
+        raise UserError(
+            f"{name} returned an observation that is {values[at]:g} in component {at} at step {step} of an episode; "
+            f"observations must be finite and below {LARGEST:g}: the environment is at fault, not the policy"
+        )
 
 
 def environment(source: EnvLike) -> Environment:
     """The `Environment` that an id, a factory, a `VecEnv` or an `Environment` stands for."""
     return source if isinstance(source, Environment) else Environment(source)
+
+
+def require_named(stored: str, given: str | None) -> None:
+    """UserError if a stored id names a module, which opening it would import, and nobody has `given` the same id."""
+    if ":" in stored and stored != given:
+        module = stored.partition(":")[0]
+        raise UserError(f"the run's environment imports the module {module}; if you trust it, say so: --env {stored}")
 
 
 def make(source: str | Callable[..., gym.Env], **kwargs: Any) -> gym.Env:

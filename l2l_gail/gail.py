@@ -25,7 +25,7 @@ from l2l_gail import cloning
 from l2l_gail.config import GAILConfig, tuned
 from l2l_gail.demonstrations import Demonstrations, load_demonstrations
 from l2l_gail.discriminator import Discriminator
-from l2l_gail.environments import EnvLike, environment
+from l2l_gail.environments import EnvLike, environment, require_named
 from l2l_gail.filters import MixtureFilter
 from l2l_gail.followers import FOLLOWERS, Follower, Objectives, score_config, settled
 from l2l_gail.leaders import Leader, PPOLeader
@@ -183,7 +183,8 @@ class GAIL:
     ) -> Self:
         """The newest checkpoint that `save` wrote into a folder. Without demonstrations it can predict, not learn.
 
-        Objects that were given in place of what the settings name are given again (`env`, `leader`, …)."""
+        Objects that were given in place of what the settings name are given again (`env`, `leader`, …), and so is an
+        environment's id that names a module to import: `env="module:Name-v0"`."""
         path = Path(folder) / CONFIG
         content = read_mapping(path).get("settings")
         if not isinstance(content, dict):
@@ -191,6 +192,8 @@ class GAIL:
         config = settings.read(GAILConfig, content, str(path))
         if env is None and config.env == OBJECT:
             raise UserError(f"{folder} was trained on an environment object; give it again: env=...")
+        if env is None:
+            require_named(config.env, None)
         if device is not None:
             config = replace(config, device=device)
         gail = cls(config.env if env is None else env, demonstrations, config=config, **objects)

@@ -21,12 +21,18 @@ from l2l_gail.environments import Environment
 from l2l_gail.gail import GAIL
 from l2l_gail.session import KIND
 
+DRIVERS = (
+    "without a display MuJoCo needs EGL (Debian: apt install libegl1, with a GPU driver or libgl1-mesa-dri) or OSMesa "
+    "(apt install libosmesa6, then MUJOCO_GL=osmesa)"
+)
+
 
 @dataclass(frozen=True)
 class PlayArgs:
     """Play the policy of a GAIL run in a window, or record it into a video."""
 
     run: Annotated[Path, tyro.conf.Positional]  # Folder of the run
+    env: str | None = None  # Only for a run whose environment's id names a module to import: that id again
     video: Path | None = None  # Record into this .mp4 or .gif instead of opening a window
     episodes: Count = 1  # How many episodes
     max_steps: Count | None = None  # Stop each episode after so many steps
@@ -47,7 +53,7 @@ def main(argv: list[str] | None = None) -> None:
     Run.open(args.run, kind=KIND)
     if args.video is not None:
         make_folder(args.video.parent)
-    gail, frames = GAIL.load(args.run, device="cpu"), []  # also if it was trained elsewhere
+    gail, frames = GAIL.load(args.run, env=args.env, device="cpu"), []  # also if it was trained elsewhere
     env = open_environment(gail.env, recording=args.video is not None)
     for number in range(args.episodes):
         total, steps, images = play(gail, env, args.seed + number, args)
@@ -84,6 +90,7 @@ def open_environment(environment: Environment, *, recording: bool) -> gym.Env:
         raise UserError("there is no display to open a window on: run it on a desktop, or record with --video out.mp4")
     if recording and headless:
         os.environ.setdefault("MUJOCO_GL", "egl")
+    model = None
     try:
         plain = environment.make()
         model = getattr(plain.unwrapped, "model", None)
@@ -96,11 +103,8 @@ def open_environment(environment: Environment, *, recording: bool) -> gym.Env:
         env.render()  # the first frame is where a missing driver shows
     except Exception as error:  # MuJoCo, OpenGL and glfw each raise their own, AttributeError among them
         detail = str(error).splitlines()[0] if str(error) else "no detail"
-        raise UserError(
-            f"{environment.name} cannot be drawn here ({type(error).__name__}: {detail}); "
-            "without a display MuJoCo needs EGL (Debian: apt install libegl1, with a GPU driver or libgl1-mesa-dri) or "
-            "OSMesa (apt install libosmesa6, then MUJOCO_GL=osmesa)"
-        ) from error
+        said = f"{environment.name} cannot be drawn here ({type(error).__name__}: {detail})"
+        raise UserError(said if model is None else f"{said}; {DRIVERS}") from error
     return env
 
 

@@ -63,7 +63,7 @@ def result(gail: GAIL, demonstrations: Demonstrations, folder: Path, episodes: i
     log = folder / metrics.METRICS
     everything = metrics.read(log) if log.is_file() else []
     found |= alarms.since(everything)
-    rows = [row for row in everything if RETURN in row]
+    rows = [row for row in everything if np.isfinite(row.get(RETURN, np.nan))]
     if len(rows) > 1:
         found["stability"] = summarise(np.array([r["step"] for r in rows]), np.array([r[RETURN] for r in rows]))
     return found
@@ -76,7 +76,8 @@ def text(result: dict[str, Any], run: Run, gail: GAIL) -> str:
     for name, label in (("return", "imitator"), ("expert", "demonstrations"), ("random", "random policy")):
         row = result[name]
         if not np.isfinite(row["mean"]):
-            lines.append(f"  {label:15} their file holds no rewards, so there is no return to compare with")
+            why = "their file holds no rewards" if name == "expert" else "the environment's reward is NaN or infinite"
+            lines.append(f"  {label:15} {why}, so there is no return to compare with")
             continue
         share = evaluation.percent(row["mean"], result["expert"]["mean"])
         of_expert = "" if share is None else f"   {share:6.1f} % of expert"

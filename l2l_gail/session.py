@@ -21,7 +21,7 @@ from l2l_experiment.settings import Count, Natural, check
 from l2l_gail import alarms, evaluation, report
 from l2l_gail.config import GAILConfig, tuned
 from l2l_gail.demonstrations import Demonstrations, load_demonstrations
-from l2l_gail.environments import Environment
+from l2l_gail.environments import Environment, require_named
 from l2l_gail.followers import settled
 from l2l_gail.gail import GAIL
 
@@ -213,9 +213,11 @@ def carry_follower(gail: GAIL, source: Path | None) -> None:
     gail.follower.carry(checkpoint.latest(Run.open(source, kind=KIND).folder)["follower"], str(source))
 
 
-def stored_args(run: Run, steps: int | None = None, device: str | None = None) -> TrainArgs:
-    """The arguments a run was started with, its steps as last asked for; `steps` may extend and `device` move it."""
+def stored_args(run: Run, steps: int | None = None, device: str | None = None, *, env: str | None = None) -> TrainArgs:
+    """The arguments a run was started with, its steps as last asked for; `steps` may extend and `device` move it. An
+    environment's id that names a module is given again as `env`: whoever gives it trusts the module."""
     args = settings.read(TrainArgs, run.config, str(run.folder / "config.yaml"))
+    require_named(args.settings.env, env)
     config = args.settings if device is None else replace(args.settings, device=device)
     target = run.record.get("target_steps", args.steps)
     return replace(args, settings=config, steps=target if steps is None else steps)

@@ -41,6 +41,13 @@ class Actions(Observations):
 
     kind, needs, bounded = "actions", "a bounded, one-dimensional Box", True
 
+    def __init__(self, space: gym.Space, name: str) -> None:
+        super().__init__(space, name)
+        if space.dtype.kind != "f":
+            raise UserError(
+                f"{name} has actions {space}, which are whole numbers: a policy over a Box would act with fractions"
+            )
+
     def executed(self, values: np.ndarray) -> np.ndarray:
         """What the environment makes of a policy's actions, same shape: it clips them to their bounds."""
         return np.clip(values, self.space.low, self.space.high)

@@ -48,16 +48,20 @@ def transitions_of(demonstrations: Demonstrations, every: int = 1) -> Transition
 def split(demonstrations: Demonstrations, holdout: float, every: int = 1) -> tuple[Transitions, Transitions]:
     """Transitions to train on and those held out: the last stretch of every episode, whole, since neighbours are alike.
 
-    With `holdout` 0 both are everything."""
-    train, held = [], []
+    Of episodes too short to be cut, every so many are held out whole. With `holdout` 0 both parts are everything."""
+    train, held, short = [], [], 0.0
     for episode in demonstrations.episodes:
         length = -(-len(episode) // every)
         cut = length - round(holdout * length)
-        if not 0 < cut < length and holdout:
-            raise UserError(f"an episode of {length} steps is too short to hold out {holdout:.0%} of it")
+        if holdout and not 0 < cut < length:
+            before, short = short, short + holdout
+            cut = 0 if int(short + 1e-9) > int(before + 1e-9) else length
         seen, ended = episode.observations, episode.arrays()["terminations"]
         whole = Transitions(seen[:-1], episode.actions, seen[1:], ended).rows(slice(None, None, every))
         train.append(whole.rows(slice(0, cut)))
         held.append(whole.rows(slice(cut, None)) if holdout else whole)
+    if not (sum(map(len, train)) and sum(map(len, held))):
+        count = sum(map(len, train)) + sum(map(len, held))
+        raise UserError(f"{count} transitions of demonstrations are too few to hold out {holdout:.0%} of them")
     columns = (zip(*(piece.parts() for piece in pieces), strict=True) for pieces in (train, held))
     return tuple(Transitions(*map(np.concatenate, parts)) for parts in columns)

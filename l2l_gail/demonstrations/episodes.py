@@ -8,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 
 from l2l_experiment.errors import UserError
+from l2l_gail.environments import require_usable
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Episode:
         while not (terminated or truncated or len(actions) == max_steps):
             actions.append(np.asarray(policy(observations[-1]), dtype=np.float32))
             observation, reward, terminated, truncated, _ = env.step(actions[-1])
+            require_usable(observation, "the environment" if env.spec is None else env.spec.id, len(actions))
             observations.append(observation)
             rewards.append(float(reward))
             if on_step is not None:

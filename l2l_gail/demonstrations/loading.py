@@ -55,7 +55,7 @@ def load_demonstrations(source: Source, env: EnvLike, *, num_demos: int | None =
 
 def shipped_dataset_id(env_id: str) -> str:
     """Id of the data set that ships for an environment: HalfCheetah-v4 gives l2l/halfcheetah-v4-expert-v0."""
-    return f"l2l/{env_id.lower()}-expert-v0"
+    return f"l2l/{env_id.rpartition(':')[2].lower()}-expert-v0"  # without the module that an id may name
 
 
 def _open(source: Source, env: Environment) -> Recording:

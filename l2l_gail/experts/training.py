@@ -24,7 +24,7 @@ from stable_baselines3.common.utils import safe_mean
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from tqdm import tqdm
 
-from l2l_experiment.errors import UserError
+from l2l_experiment.errors import Diverged, UserError
 from l2l_experiment.files import plain, write_atomically
 from l2l_experiment.interrupt import StopRequest
 from l2l_gail import environments
@@ -75,7 +75,13 @@ def train(settings: ExpertSettings) -> tuple[BaseAlgorithm, VecNormalize]:
                 return not stop.requested
 
             callbacks = [ConvertCallback(go_on), *saving(settings, run_dir)]
-            model.learn(settings.steps - done, callback=callbacks, reset_num_timesteps=not settings.resume)
+            try:
+                model.learn(settings.steps - done, callback=callbacks, reset_num_timesteps=not settings.resume)
+            except ValueError as error:
+                if "of distribution" not in str(error):  # so torch says that the policy's actions are NaN
+                    raise
+                told = f"{settings.env}'s reward may be NaN, or --learning-rate too large"
+                raise Diverged(f"the policy diverged: {told}") from error
         model_file, filter_file = files(run_dir, model.num_timesteps)
         model.save(model_file)
         if isinstance(model, OffPolicyAlgorithm):
@@ -158,7 +164,8 @@ def load(settings: ExpertSettings, model: Path, filter_: Path, *, seed: int) -> 
 
 def make_envs(settings: ExpertSettings, seed: int, count: int | None = None) -> VecEnv:
     """So many environments, by default those of training."""
-    return make_vec_env(lambda: environments.make(settings.env), count or settings.n_envs, seed=seed)
+    envs = make_vec_env(lambda: environments.make(settings.env), count or settings.n_envs, seed=seed)
+    return environments.Checked(envs, settings.env)
 
 
 def off_policy(settings: ExpertSettings) -> bool:

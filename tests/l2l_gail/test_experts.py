@@ -53,7 +53,7 @@ def test_a_resumed_expert_continues_network_and_filter_and_meets_other_starts(tm
         np.testing.assert_array_equal(one.detach(), two.detach())
     np.testing.assert_array_equal(normalizer.obs_rms.mean, filter_again.obs_rms.mean)
     assert not filter_again.training
-    assert list(filter_again.venv._seeds) == [128, 129]
+    assert list(filter_again.unwrapped._seeds) == [128, 129]
     longer, _ = training.train(replace(settings, resume=True, steps=192))
     assert (longer.num_timesteps, longer._n_updates) == (192, 3)
 

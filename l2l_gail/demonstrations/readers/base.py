@@ -10,6 +10,7 @@ import numpy as np
 from l2l_experiment.errors import UserError
 
 KEYS = ("observations", "actions", "rewards", "terminations", "truncations")
+MOST_COMPRESSED = 2000  # how many times larger than its file an array may be: zeros compress a thousandfold
 RawEpisode = dict[str, np.ndarray]  # by KEYS
 
 

@@ -9,13 +9,28 @@ import h5py
 import numpy as np
 
 from l2l_experiment.errors import UserError
-from l2l_gail.demonstrations.readers.base import KEYS, RawEpisode, Recording, damage_named, one_line
+from l2l_gail.demonstrations.readers.base import (
+    KEYS,
+    MOST_COMPRESSED,
+    RawEpisode,
+    Recording,
+    damage_named,
+    one_line,
+)
+from l2l_gail.demonstrations.readers.npz import read_arrays
 
+D4RL = {  # names in a flat file of D4RL, and ours
+    "observations": "observations",
+    "actions": "actions",
+    "rewards": "rewards",
+    "terminals": "terminations",
+    "timeouts": "truncations",
+}
 MINARI_ID = re.compile(r"(?:[\w-]+/)*[\w-]+-v\d+")  # (namespace/)name-vN
 
 
 def read_hdf5(path: Path) -> Recording:
-    """A data set in Minari's HDF5 layout: its folder, its `data` folder or the file itself.
+    """A data set in Minari's HDF5 layout: its folder, its `data` folder or the file itself; or a flat file of D4RL.
 
     Read with h5py rather than Minari, so that a file stays readable whatever versions Minari supports by then."""
     candidates = [path] if path.is_file() else [path / "data" / "main_data.hdf5", path / "main_data.hdf5"]
@@ -24,18 +39,43 @@ def read_hdf5(path: Path) -> Recording:
         raise UserError(f"{path} is no data set in Minari's HDF5 layout: it has no data/main_data.hdf5")
     with damage_named(file), h5py.File(file, "r") as handle:
         names = sorted((name for name in handle if name.startswith("episode_")), key=_episode_number)
+        if not names and {"observations", "actions"} <= {*handle}:
+            return read_arrays(
+                {ours: _array(handle, name, file) for name, ours in D4RL.items() if name in handle}, str(path)
+            )
 
     def episodes() -> Iterator[RawEpisode]:
         for name in names:
             with damage_named(file), h5py.File(file, "r") as handle:
-                group = handle[name]
-                for key in KEYS:
-                    if key not in group or not isinstance(group[key], h5py.Dataset):
-                        raise UserError(f"{name} of {file} has no array '{key}'; it needs {', '.join(KEYS)}")
-                raw = {key: np.asarray(group[key][()]) for key in KEYS}
+                if not isinstance(handle.get(name, getlink=True), h5py.HardLink) or not isinstance(
+                    handle[name], h5py.Group
+                ):
+                    raise UserError(f"{name} of {file} is no group of arrays; it needs {', '.join(KEYS)}")
+                raw = {key: _array(handle[name], key, file) for key in KEYS}
             yield raw
 
     return Recording(str(path), _recorded_environment(file.with_name("metadata.json")), len(names), episodes())
+
+
+def _array(group: h5py.Group, key: str, file: Path) -> np.ndarray:
+    """An array of a file that a stranger may have made: one that lies in it, and is no larger than it could hold."""
+    where = f"'{key}' of {group.name} in {file}"
+    if key not in group:
+        raise UserError(
+            f"{group.name.strip('/') or 'the top'} of {file} has no array '{key}'; it needs {', '.join(KEYS)}"
+        )
+    if not isinstance(group.get(key, getlink=True), h5py.HardLink):
+        raise UserError(f"{where} is a link; arrays must lie in the file itself")
+    found = group[key]
+    if isinstance(found, h5py.Group):
+        raise UserError(f"{where} is a dictionary ({', '.join(found)}); flatten it into one array")
+    if found.external or found.is_virtual:
+        raise UserError(f"{where} is stored in another file; arrays must lie in the file itself")
+    if found.dtype.kind not in "biuf":
+        raise UserError(f"{where} does not hold real numbers (dtype {found.dtype})")
+    if found.nbytes > MOST_COMPRESSED * (file.stat().st_size + 1000):
+        raise UserError(f"{where} declares {found.nbytes:,} bytes, more than a file of this size can hold")
+    return np.asarray(found[()])
 
 
 def _recorded_environment(metadata: Path) -> str | None:

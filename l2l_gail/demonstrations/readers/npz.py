@@ -1,5 +1,6 @@
 """Flat arrays, of an .npz file or given in Python."""
 
+import math
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from l2l_experiment.errors import UserError
-from l2l_gail.demonstrations.readers.base import KEYS, RawEpisode, Recording, one_line
+from l2l_gail.demonstrations.readers.base import KEYS, MOST_COMPRESSED, RawEpisode, Recording, one_line
 
 
 def read_npz(path: Path) -> Recording:
@@ -16,11 +17,34 @@ def read_npz(path: Path) -> Recording:
     if not path.is_file():
         raise UserError(f"there is no file {path}")
     try:
+        _require_whole(path)
         with np.load(path, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
     except (OSError, ValueError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path} is damaged or no .npz file of plain arrays: {one_line(error)}") from error
     return read_arrays(arrays, str(path))
+
+
+def _require_whole(path: Path) -> None:
+    """UserError or ValueError if an array's header asks for another size than its member has, or for far more than the
+    file can hold: memory is not allocated for what a stranger's file only declares."""
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            if not info.filename.endswith(".npy"):
+                continue
+            with archive.open(info) as member:
+                version = np.lib.format.read_magic(member)
+                reader = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+                if version not in reader:
+                    raise ValueError(f"{info.filename} has version {version} of the format")
+                shape, _, dtype = reader[version](member)
+                declared = math.prod(shape) * dtype.itemsize
+                if dtype.hasobject:
+                    raise ValueError(f"{info.filename} holds objects")
+                if declared != info.file_size - member.tell() or min(shape, default=0) < 0:
+                    raise ValueError(f"{info.filename} declares {declared:,} bytes, and holds others")
+            if info.file_size > MOST_COMPRESSED * (path.stat().st_size + 1000):
+                raise ValueError(f"{info.filename} declares {info.file_size:,} bytes, more than this file can hold")
 
 
 def read_arrays(source: Mapping[str, np.ndarray], path: str) -> Recording:
@@ -48,6 +72,9 @@ def read_arrays(source: Mapping[str, np.ndarray], path: str) -> Recording:
                 cut = slice(start, end)
                 observations, rewards = arrays["observations"][start + i : end + i + 1], arrays["rewards"][cut]
                 flags = terminations[cut], truncations[cut]
+            elif end - start == 1:  # a single action is kept, as if it led nowhere
+                cut, observations = slice(start, end), arrays["observations"][[start, start]]
+                rewards, flags = arrays["rewards"][cut], (terminations[cut], truncations[cut])
             else:  # the last action led nowhere known, so the episode stops before it, and not at its true end
                 cut = slice(start, end - 1)
                 observations = arrays["observations"][start:end]
@@ -65,8 +92,15 @@ def _ends(arrays: dict[str, np.ndarray], steps: int, path: str) -> tuple[np.ndar
     terminations, truncations = np.zeros(steps, dtype=bool), np.zeros(steps, dtype=bool)
     if "episode_ends" in arrays:
         ends = arrays["episode_ends"]
-        right = ends.ndim == 1 and ends.dtype.kind in "iu" and len(ends) > 0
-        if not right or ends[0] < 1 or (np.diff(ends.astype(np.int64)) < 1).any() or ends[-1] != steps:
+        if ends.dtype.kind not in "iuf" or (ends.dtype.kind == "f" and not (ends == np.round(ends)).all()):
+            raise UserError(f"{path} has episode_ends of dtype {ends.dtype}; they must be whole numbers")
+        if (
+            ends.ndim != 1
+            or not len(ends)
+            or ends[0] < 1
+            or (np.diff(ends.astype(np.int64)) < 1).any()
+            or ends[-1] != steps
+        ):
             raise UserError(
                 f"{path} has episode_ends that do not rise from 1 or more to its number of actions, {steps}"
             )
