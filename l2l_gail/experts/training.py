@@ -75,13 +75,15 @@ def train(settings: ExpertSettings) -> tuple[BaseAlgorithm, VecNormalize]:
                 return not stop.requested
 
             callbacks = [ConvertCallback(go_on), *saving(settings, run_dir)]
+            told = f"the policy diverged: {settings.env}'s reward may be NaN, or --learning-rate too large"
             try:
                 model.learn(settings.steps - done, callback=callbacks, reset_num_timesteps=not settings.resume)
             except ValueError as error:
                 if "of distribution" not in str(error):  # so torch says that the policy's actions are NaN
                     raise
-                told = f"{settings.env}'s reward may be NaN, or --learning-rate too large"
-                raise Diverged(f"the policy diverged: {told}") from error
+                raise Diverged(told) from error
+            if not all(weight.isfinite().all() for weight in model.policy.parameters()):
+                raise Diverged(told)  # torch says it only where it validates distributions
         model_file, filter_file = files(run_dir, model.num_timesteps)
         model.save(model_file)
         if isinstance(model, OffPolicyAlgorithm):

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from l2l_at import models
 from l2l_at.batches import Batch
-from l2l_at.datasets import DATASETS, Images, Task
+from l2l_at.datasets import DATASETS, Images, Task, load
 
 
 @pytest.fixture(scope="session")
@@ -49,3 +50,20 @@ def smooth_game():
     images = torch.rand(5, 1, 4, 4, dtype=torch.float64)
     images = images.where(images > 0.3, torch.zeros((), dtype=torch.float64))
     return model, Batch(images, torch.tensor([0, 3, 1, 9, 5]), torch.arange(5))
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A small classifier trained for a moment on clean digits, and some test images."""
+    torch.manual_seed(0)
+    task = load("digits")
+    model = models.build("small-cnn", DATASETS["digits"].normalisation, 10)
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
+    images, labels = task.train.take(slice(None))
+    for _ in range(60):
+        rows = torch.randint(0, len(labels), (256,))
+        loss = nn.functional.cross_entropy(model(images[rows]), labels[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model.eval(), *task.test.subset(slice(0, 100)).take(slice(None))

@@ -1,5 +1,6 @@
 """Signals ask a run to stop; a command's mistakes end in one line and exit code 2."""
 
+import shlex
 import signal
 import subprocess
 import sys
@@ -90,3 +91,44 @@ exit_on_user_error(main)()
     process.stdin.close()
     assert process.wait(60) == 0
     assert (tmp_path / "saved").exists()
+
+
+@pytest.mark.parametrize("stream", [">&-", ">/dev/full", "2>&-", "2>/dev/full", ">&- 2>&-", "| head -c 0"])
+def test_output_that_cannot_be_written_stops_nothing(stream, tmp_path):
+    code = f"""
+import sys, tqdm
+from l2l_experiment.errors import exit_on_user_error
+@exit_on_user_error
+def main():
+    for number in tqdm.trange(3):
+        print("x" * 10_000, flush=True)
+    open({str(tmp_path / "done")!r}, "w").close()
+main()
+"""
+    (tmp_path / "program.py").write_text(code)
+    command = f"{shlex.quote(sys.executable)} {shlex.quote(str(tmp_path / 'program.py'))} {stream}"
+    ended = subprocess.run(["bash", "-c", f"{command}; exit ${{PIPESTATUS[0]}}"], capture_output=True, timeout=60)
+    assert (tmp_path / "done").exists()
+    assert b"Traceback" not in ended.stderr
+    assert ended.returncode == 0
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_terminal_that_closes_is_a_request_unless_it_is_ignored(ignored):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    try:
+        with StopRequest(quiet=True) as stop:
+            signal.raise_signal(signal.SIGHUP)
+            assert stop.requested != ignored
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_disk_that_is_full_is_one_sentence(capsys):
+    @exit_on_user_error
+    def main():
+        raise OSError(28, "No space left on device", "metrics.jsonl")
+
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert capsys.readouterr().err.startswith("error: cannot read or write metrics.jsonl: No space left on device")

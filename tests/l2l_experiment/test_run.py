@@ -164,3 +164,28 @@ def test_what_a_resumed_run_notes(run):
     assert (record["status"], record["resumed_at"], record["demos"]) == ("running", [10, 20], "x")
     assert [session["step"] for session in record["sessions"]] == [10, 20]
     assert record["sessions"][0]["versions"] == record["versions"]
+
+
+def test_a_folder_that_holds_links_or_pipes_is_refused(tmp_path):
+    for name, make in (
+        ("policy.zip", lambda path: path.symlink_to(tmp_path / "elsewhere")),
+        ("checkpoints", lambda path: path.symlink_to(tmp_path)),
+        ("deep/loop", lambda path: path.symlink_to(path)),
+        ("metrics.jsonl", os.mkfifo),
+    ):
+        folder = tmp_path / name.replace("/", "-")
+        Run.create(folder, kind="gail", config={})
+        (folder / name).parent.mkdir(exist_ok=True)
+        make(folder / name)
+        with pytest.raises(UserError, match=f"{name} is .*files and folders only"):
+            Run.open(folder, kind="gail")
+
+
+def test_a_run_that_was_killed_between_its_settings_and_its_record_starts_over(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "update", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            Run.create(tmp_path / "a", kind="gail", config={"seed": 1})
+    assert Run.create(tmp_path / "a", kind="gail", config={"seed": 2}).config == {"seed": 2}
+    with pytest.raises(UserError, match="not empty"):
+        Run.create(tmp_path / "a", kind="gail", config={})

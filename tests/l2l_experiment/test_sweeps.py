@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent import futures
 
 import pytest
 
@@ -87,13 +88,25 @@ def test_no_runs_side_by_side_are_refused():
         sweeps.run([], workers=0)
 
 
-def test_a_run_that_another_process_trains_is_left_alone(script, tmp_path):
+def test_a_run_that_another_process_trains_is_waited_for(script, tmp_path):
     folder = tmp_path / "a"
     Run.create(folder, kind="gail", config={})
-    with Run.open(folder, kind="gail").held():
-        assert len(sweeps.run([Job(script, folder, ())], workers=1)) == 1
-    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["a"]
-    assert "another process" in sweeps.log_of(folder).read_text()
+    with futures.ThreadPoolExecutor() as pool:
+        with Run.open(folder, kind="gail").held():
+            waiting = pool.submit(sweeps.make, Job(script, folder, ()), tmp_path / ".stop")
+            while not (log := sweeps.log_of(folder)).exists() or "waiting for it" not in log.read_text():
+                time.sleep(0.05)
+            assert not waiting.done()
+            assert folder.is_dir()  # what the other one is at work on is not moved away
+        assert waiting.result(60) == 0
+
+
+def test_two_sweeps_of_one_folder_make_each_run_once(script, tmp_path):
+    job = Job(script, tmp_path / "a", ("--second",))
+    with futures.ThreadPoolExecutor() as pool:
+        both = [pool.submit(sweeps.make, job, tmp_path / ".stop") for _ in range(2)]
+        assert [one.result(60) for one in both] == [0, 0]
+    assert sweeps.log_of(job.folder).read_text().count("50%|") == 1
 
 
 def test_a_run_that_another_sweep_has_finished_meanwhile_is_left_alone(script, tmp_path):
@@ -120,6 +133,7 @@ def until(true, seconds=30):
 def slow_sweep(script, out, names="ab", prefix="", backend="local"):
     """A sweep of slow runs, two at a time, in a process of its own; two of them have begun."""
     code = f"""
+from concurrent import futures
 from pathlib import Path
 from l2l_experiment import sweeps
 from l2l_experiment.errors import exit_on_user_error

@@ -1,6 +1,8 @@
 """Every defect of demonstrations is named, with file and episode."""
 
 import contextlib
+import io
+import zipfile
 
 import h5py
 import numpy as np
@@ -97,3 +99,73 @@ def test_a_flipped_byte_is_named_or_does_no_harm(tmp_path_factory, at, change_by
     path.write_bytes(content)
     with contextlib.suppress(UserError):
         read(path)
+
+
+def test_a_flat_file_of_d4rl_is_read(tmp_path, demonstrations):
+    flat, file = arrays(demonstrations), tmp_path / "d4rl.hdf5"
+    last = np.flatnonzero(flat["dones"])
+    with h5py.File(file, "w") as handle:
+        count = len(flat["actions"])
+        seen = np.delete(flat["observations"], last + 1 + np.arange(len(last)), axis=0)
+        for name, values in (("observations", seen), ("actions", flat["actions"]), ("rewards", flat["rewards"])):
+            handle[name] = values
+        handle["terminals"], handle["timeouts"] = np.zeros(count, bool), flat["dones"]
+    found = read(file)
+    assert [len(episode) for episode in found.episodes] == [11, 11, 11]  # the last action leads nowhere known
+    np.testing.assert_allclose(found.returns, demonstrations.returns)
+
+
+def _declare(group, name, **how):
+    shape, dtype = group[name].shape, group[name].dtype
+    del group[name]
+    group.create_dataset(name, **({"shape": shape, "dtype": dtype} | how))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda group, path: _declare(group, "rewards", shape=(10**9,), chunks=True), "declares 8,000,000,000 bytes"),
+        (lambda group, path: _declare(group, "rewards", external=[("/etc/hostname", 0, 96)]), "stored in another file"),
+        (lambda group, path: _declare(group, "rewards", dtype=h5py.string_dtype()), "no.* real numbers"),
+    ],
+)
+def test_an_array_that_lies_elsewhere_or_is_larger_than_its_file(folder, change, message):
+    path = folder / "data" / "main_data.hdf5"
+    with h5py.File(path, "a") as file:
+        change(file["episode_1"], path)
+    with pytest.raises(UserError, match=message):
+        read(folder)
+
+
+def test_links_and_dictionaries_are_named(folder, tmp_path):
+    path = folder / "data" / "main_data.hdf5"
+    with h5py.File(path, "a") as file:
+        group = file["episode_1"]
+        del group["rewards"]
+        group["rewards"] = h5py.ExternalLink(str(tmp_path / "other.hdf5"), "/rewards")
+    with pytest.raises(UserError, match="'rewards' .* is a link"):
+        read(folder)
+    with h5py.File(path, "a") as file:
+        group = file["episode_1"]
+        del group["observations"]
+        group.create_group("observations")["joints"] = np.zeros(3)
+    with pytest.raises(UserError, match=r"is a dictionary \(joints\); flatten it"):
+        read(folder)
+
+
+def test_an_npz_whose_header_asks_for_more_than_it_holds(tmp_path, demonstrations):
+    path, header = tmp_path / "demos.npz", io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": (10**12, 17)})
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("observations.npy", header.getvalue())
+    with pytest.raises(UserError, match="declares 136,000,000,000,000 bytes, and holds others"):
+        read(path)
+    flat = arrays(demonstrations)
+    ends = np.flatnonzero(flat.pop("dones")) + 1
+    for kind, told in ((ends.astype(float), None), (ends + 0.5, "whole numbers"), (ends.astype(str), "whole numbers")):
+        np.savez(path, **flat, episode_ends=kind)
+        if told is None:
+            assert len(read(path)) == 3
+        else:
+            with pytest.raises(UserError, match=told):
+                read(path)

@@ -30,7 +30,7 @@ def test_the_end_of_every_episode_is_held_out_and_every_tenth_transition_kept_if
     np.testing.assert_array_equal(held.next_observations[9], first.observations[40])
     assert (len(train), len(held)) == (60, 20)
     assert [len(part) for part in split(demonstrations, 0.0)] == [80, 80]
-    with pytest.raises(UserError, match="too short"):
+    with pytest.raises(UserError, match="too few"):
         split(make_demonstrations(3, 2, length=1), 0.25)
     train, held = split(demonstrations, 0.25, every=10)
     for part, rows in ((train, [0, 10, 20]), (held, [30])):
