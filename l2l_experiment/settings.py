@@ -180,7 +180,7 @@ def read(cls: type[T], values: Mapping[str, Any], where: str, *, base: T | None 
 
 def _built(value: Any, kind: Any, where: str) -> Any:
     kinds = [kind, *get_args(kind)]
-    inner = [k for k in kinds if is_dataclass(k)]
+    inner = [k for k in kinds if isinstance(k, type) and is_dataclass(k)]  # not a Range, which is an instance
     if inner and isinstance(value, Mapping):
         return read(inner[0], value, where)
     if isinstance(value, list):
