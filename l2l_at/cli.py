@@ -20,7 +20,7 @@ from l2l_at.threat import Norm
 from l2l_experiment import devices, settings
 from l2l_experiment.errors import UserError, exit_on_user_error
 from l2l_experiment.run import Run
-from l2l_experiment.settings import Count, Seed, given_flags, value_of
+from l2l_experiment.settings import Count, Seed, Threads, given_flags, value_of
 
 
 def parse(argv: Sequence[str]) -> TrainArgs:
@@ -83,7 +83,7 @@ class GradeArgs:
     seed: Seed = 0  # Seed of the attacks
     data_dir: Path | None = None  # Folder with the official CIFAR files; without it they are fetched into a cache
     device: Literal["auto", "cpu", "cuda"] = "auto"  # Where to attack
-    threads: Count = 1  # CPU threads of torch
+    threads: Threads = 1  # CPU threads of torch
 
     def __post_init__(self) -> None:
         settings.check(self)

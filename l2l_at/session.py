@@ -23,7 +23,7 @@ from l2l_experiment.errors import Diverged
 from l2l_experiment.files import plain
 from l2l_experiment.interrupt import StopRequest
 from l2l_experiment.run import Run, default_folder
-from l2l_experiment.settings import Count
+from l2l_experiment.settings import Count, Threads
 from l2l_experiment.stability import Running
 
 WARM_UP, LONG = 10, 2.0  # steps before a CPU's speed is known; hours that are worth a note
@@ -64,7 +64,7 @@ class TrainArgs:
     stop_on_collapse: bool = False  # End the run when catastrophic overfitting is seen, not only raise the alarm
     grade: Literal["none", "quick", "standard"] | None = None  # Grade the end; by default quick (digits), none (CIFAR)
     grade_images: Count | None = None  # Grade on so many test images only; by default 100 of the digits, all of CIFAR
-    threads: Count = 1  # CPU threads of torch
+    threads: Threads = 1  # CPU threads of torch
 
     def __post_init__(self) -> None:
         settings.check(self)

@@ -12,6 +12,9 @@ from l2l_experiment.errors import UserError
 Norm = Literal["linf", "l2", "l1"]
 
 
+SMALLEST = 1e-6  # radius: single precision tells pixels near 1 apart by 6e-8
+
+
 @dataclass(frozen=True)
 class Threat:
     """Perturbations δ of images x in [0, 1] with ‖δ‖ ≤ radius and x + δ in [0, 1]. Images and perturbations have the
@@ -26,6 +29,10 @@ class Threat:
             raise UserError(f"the norm must be one of {', '.join(get_args(Norm))}, got {self.norm!r}")
         if not (math.isfinite(self.radius) and self.radius > 0):
             raise UserError(f"the radius of the threat model must be a positive number, got {self.radius}")
+        if self.radius < SMALLEST:
+            raise UserError(
+                f"a radius of {self.radius:g} is lost in rounding; it must be at least {SMALLEST:g}"
+            )
 
     def check(self, shape: tuple[int, ...]) -> None:
         """UserError if the radius is implausible for images of this shape (channels, height, width)."""

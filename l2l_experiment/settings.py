@@ -54,7 +54,8 @@ NotNegative = Annotated[float, Range(0)]
 Share = Annotated[float, Range(0, 1)]
 ShareBelowOne = Annotated[float, Range(0, 1, open_high=True)]
 Seed = Annotated[int, Range(0, 2**31 - 1)]
-Layers = tuple[Count, ...]
+Layers = tuple[Annotated[int, Range(1, 65_536)], ...]
+Threads = Annotated[int, Range(1, 1024)]
 
 
 # The same under a name that other tools have, and what other names of theirs are called here: that which a command has.

@@ -24,8 +24,8 @@ class GAILConfig:
     bc_epochs: Natural = 0  # Passes of behaviour cloning over the demonstrations before GAIL starts
     filter: Literal["demonstrations", "running"] = "demonstrations"
     """Standardise the policy's observations by the demonstrations' moments, or by those of all it has seen so far."""
-    n_envs: Count = 8  # Environments stepped side by side in one process
-    n_steps: Count = 256  # Steps of each environment between two updates (a round)
+    n_envs: Annotated[int, Range(1, 4096)] = 8  # Environments stepped side by side in one process
+    n_steps: Annotated[int, Range(1, 1_000_000)] = 256  # Steps of each environment between two updates (a round)
     learning_rate: Positive = 3e-4  # PPO's learning rate at the start; it falls linearly to zero
     batch_size: Annotated[int, Range(2)] = 256  # PPO's minibatch
     n_epochs: Count = 10  # PPO's passes over a round

@@ -17,7 +17,7 @@ from l2l_experiment import board, checkpoint, metrics, settings
 from l2l_experiment.errors import Diverged, UserError
 from l2l_experiment.interrupt import StopRequest
 from l2l_experiment.run import Run, default_folder
-from l2l_experiment.settings import Count, Natural, check
+from l2l_experiment.settings import Count, Natural, Range, Threads, check
 from l2l_gail import alarms, evaluation, report
 from l2l_gail.config import GAILConfig, tuned
 from l2l_gail.demonstrations import Demonstrations, load_demonstrations
@@ -70,8 +70,10 @@ class TrainArgs:
     checkpoint_every: Count = 20  # Rounds between two checkpoints
     follower_from: Path | None = None  # Start with the learned follower of this run (see also --freeze-follower)
     eval_every: Natural = 100_000  # Steps between evaluations of the deterministic policy while training; 0: none
-    eval_episodes: Count = 20  # Episodes of the evaluation at the end; of those before it at most 5
-    threads: Count = 1  # CPU threads of torch; one is fastest with networks this small
+    eval_episodes: Annotated[int, Range(1, 1_000_000)] = (
+        20  # Episodes evaluated at the end; before it at most 5
+    )
+    threads: Threads = 1  # CPU threads of torch; one is fastest with networks this small
 
     def __post_init__(self) -> None:
         check(self)

@@ -39,8 +39,8 @@ class ExpertSettings:
     overwrite: bool = False  # Replace the data set, and the checkpoint, that are there
     checkpoint_every: Count = 100_000  # Environment steps between checkpoints
     select_episodes: Natural = 0  # Episodes each checkpoint plays; the best is recorded. 0: the last is, unplayed
-    n_envs: Count = 8  # Environments stepped together
-    n_steps: Annotated[int, Range(2)] = 256  # ppo, trpo: steps of each environment in a rollout
+    n_envs: Annotated[int, Range(1, 4096)] = 8  # Environments stepped together
+    n_steps: Annotated[int, Range(2, 1_000_000)] = 256  # ppo, trpo: steps of each environment in a rollout
     batch_size: Annotated[int, Range(2)] = 256  # Of a gradient step (trpo: of the critic's)
     learning_rate: Positive = 3e-4  # Of Adam (trpo: of the critic's)
     linear_decay: bool = True  # Learning rate falls to 0 at the end

@@ -102,3 +102,8 @@ def test_a_radius_is_implausible_from_the_distance_to_uniform_grey_on(norm, grey
 def test_radius_must_be_positive(radius):
     with pytest.raises(UserError, match="positive"):
         Threat("linf", radius)
+
+
+def test_a_radius_that_rounding_swallows_is_refused():
+    with pytest.raises(UserError, match="lost in rounding"):
+        Threat("linf", 1e-320)

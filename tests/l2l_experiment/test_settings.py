@@ -48,7 +48,7 @@ REFUSED = [
     ({"n_steps": 0}, "--n-steps must be at least 1, got 0"),
     ({"n_steps": 2.0}, "--n-steps must be a whole number, got 2.0"),
     ({"n_steps": True}, "--n-steps must be a whole number, got True"),
-    ({"net_arch": (64, 0)}, "--net-arch must be at least 1, got 0"),
+    ({"net_arch": (64, 0)}, "--net-arch must lie in [1, 65536], got 0"),
     ({"net_arch": 64}, "--net-arch takes several values, got 64"),
     ({"target_kl": 0.0}, "--target-kl must be positive, got 0.0"),
     ({"offset": -2}, "--offset must be at least -1, got -2"),
