@@ -30,9 +30,7 @@ class Threat:
         if not (math.isfinite(self.radius) and self.radius > 0):
             raise UserError(f"the radius of the threat model must be a positive number, got {self.radius}")
         if self.radius < SMALLEST:
-            raise UserError(
-                f"a radius of {self.radius:g} is lost in rounding; it must be at least {SMALLEST:g}"
-            )
+            raise UserError(f"a radius of {self.radius:g} is lost in rounding; it must be at least {SMALLEST:g}")
 
     def check(self, shape: tuple[int, ...]) -> None:
         """UserError if the radius is implausible for images of this shape (channels, height, width)."""

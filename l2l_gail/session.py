@@ -70,9 +70,7 @@ class TrainArgs:
     checkpoint_every: Count = 20  # Rounds between two checkpoints
     follower_from: Path | None = None  # Start with the learned follower of this run (see also --freeze-follower)
     eval_every: Natural = 100_000  # Steps between evaluations of the deterministic policy while training; 0: none
-    eval_episodes: Annotated[int, Range(1, 1_000_000)] = (
-        20  # Episodes evaluated at the end; before it at most 5
-    )
+    eval_episodes: Annotated[int, Range(1, 1_000_000)] = 20  # Episodes evaluated at the end; before it at most 5
     threads: Threads = 1  # CPU threads of torch; one is fastest with networks this small
 
     def __post_init__(self) -> None:
@@ -166,7 +164,8 @@ def learn(gail: GAIL, run: Run, args: TrainArgs, stop: StopRequest, bar: tqdm) -
 
     done = gail.num_timesteps
     try:
-        gail.learn(args.steps - done, reset_num_timesteps=done == 0, on_round=on_round)
+        # Not even at step 0: environments that a checkpoint has put back would be reset a second time.
+        gail.learn(args.steps - done, reset_num_timesteps=False, on_round=on_round)
     except _Stopped:
         return False
     except Diverged:

@@ -127,6 +127,7 @@ def kills(tool: str, until: float, chance: random.Random, folder: Path) -> Count
     while time.monotonic() < until:
         run = folder / f"run{found['runs']}"
         found["runs"] += 1
+        history = []
         for turn in range(60):
             words = ["--resume", str(run)] if (run / "record.json").is_file() else [*flags, "--run-dir", str(run)]
             disturbed = turn < 12
@@ -136,11 +137,13 @@ def kills(tool: str, until: float, chance: random.Random, folder: Path) -> Count
                     faulty(chance)
                 main(words)
 
+            before = sorted(path.name for path in run.glob("checkpoints/*"))
             code = forked(work, log, seconds=chance.uniform(0.02, took) if disturbed else 60)
+            history.append((words[0], code, before, log.read_text()[-200:]))
             if code == 0 and Run.open(run, kind=tool).record["status"] == "finished":
                 break
             found["kills"] += 1
-            if not disturbed or "Traceback" in log.read_text():
+            if not disturbed or code not in (None, 2):  # None: killed; 2: one sentence about a disk that is full
                 found["lost"] += 1
                 print(f"lost: {run}\n{log.read_text()[-2000:]}")
                 break
@@ -149,7 +152,7 @@ def kills(tool: str, until: float, chance: random.Random, folder: Path) -> Count
         if code == 0 and repr(outcome(run)) != wanted:
             found["unequal"] += 1
             mine = outcome(run)
-            print(f"unequal: {run}: {difference(mine, outcome(whole))}")
+            print(f"unequal: {run}: {difference(mine, outcome(whole))}", *history, sep="\n  ")
         elif code == 0:
             shutil.rmtree(run)
     return found

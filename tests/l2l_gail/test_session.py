@@ -96,18 +96,19 @@ def test_a_run_from_flags_to_report(flags, refused, tmp_path, capsys, monkeypatc
     assert (folder / "metrics.jsonl").read_bytes() == before
 
 
-def test_a_killed_and_resumed_run_has_no_gap_and_no_doubled_point(flags, tmp_path, at):
+@pytest.mark.parametrize(("step", "saved"), [(320, 256), (64, 0)])
+def test_a_killed_and_resumed_run_has_no_gap_and_no_doubled_point(flags, tmp_path, at, step, saved):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    at(320, lambda: shutil.copytree(whole, killed))  # what is on disk at that moment is what a kill leaves
+    at(step, lambda: shutil.copytree(whole, killed))  # what is on disk at that moment is what a kill leaves
     main(["--l2l", "--steps", "512", *flags, "--run-dir", str(whole)])
-    assert rows(killed)[-1]["step"] == 320
+    assert rows(killed)[-1]["step"] == step
     time.sleep(1)  # TensorBoard tells event files apart by their second
     main(["--resume", str(killed)])
     for tag in ("train_reward/mean", "train_disc/loss", "train/value_loss"):
         assert curve(killed, tag) == curve(whole, tag) != []
         assert [row.get(tag) for row in rows(killed)] == [row.get(tag) for row in rows(whole)]
     assert [row["step"] for row in rows(killed)] == list(range(64, 513, 64))
-    assert record(killed)["resumed_at"] == [256]
+    assert record(killed)["resumed_at"] == [saved]
     assert record(killed)["resumed_exactly"] == [True]
     assert "missing_rows" not in record(killed)
 
