@@ -1,9 +1,8 @@
 """Checkpoints: a tree of values in a folder that appears whole or not at all, and opens without unpickling anything.
 
 A checkpoint is `checkpoints/step_000123456/` with `tensors.safetensors`, `meta.json` and `SHA256SUMS`, the checksums of
-both as `sha256sum -c` reads them. Its tree may hold dicts (keys
-strings or integers), lists, tuples, Tensors, numpy arrays, numbers, strings, booleans and None: what `state_dict` of a
-module or an optimiser returns, and more."""
+both as `sha256sum -c` reads them. Its tree may hold dicts (keys strings or integers), lists, tuples, Tensors, numpy
+arrays, numbers, strings, booleans and None: what `state_dict` of a module or an optimiser returns, and more."""
 
 import hashlib
 import json

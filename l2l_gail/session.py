@@ -51,6 +51,7 @@ GROUPS = {  # of flags in --help, each by its first
     "disc_hidden": "discriminator",
     "follower_steps": "follower: l2l and l2l-rate",
 }
+RESET = "the state of these environments cannot be read back, so they were reset: the run goes on, but not bit for bit"
 BAR = {"unit": " steps", "unit_scale": True, "mininterval": 1.0, "smoothing": 0.05}  # steps/s and ETA
 
 
@@ -66,7 +67,9 @@ class TrainArgs:
     num_demos: Count = 4  # Demonstrations to train on, from the first; the others only measure the discriminator
     steps: Natural = 1_000_000  # Environment steps in all; rounded up to whole rounds
     run_dir: Path | None = None  # Folder of the run; by default a new one in runs/
-    resume: Path | None = None  # Continue the run in this folder; beside it only --steps, --device, --demos, --threads
+    resume: Path | None = (
+        None  # Continue the run in this folder; beside it --steps, --device, --demos, --threads, --env
+    )
     checkpoint_every: Count = 20  # Rounds between two checkpoints
     follower_from: Path | None = None  # Start with the learned follower of this run (see also --freeze-follower)
     eval_every: Natural = 100_000  # Steps between evaluations of the deterministic policy while training; 0: none
@@ -129,9 +132,6 @@ def go_on(gail: GAIL, run: Run, args: TrainArgs) -> None:
         print(f"note: {RESET}")
     exactly = [*run.record.get("resumed_exactly", []), exact]
     run.resumed(done, every=gail.leader.round_size, target_steps=args.steps, resumed_exactly=exactly)
-
-
-RESET = "the state of these environments cannot be read back, so they were reset: the run goes on, but not bit for bit"
 
 
 class _Stopped(Exception):
