@@ -1,6 +1,7 @@
 """The two players and everything that changes while they train: one object that steps, saves and restores."""
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +16,7 @@ from l2l_at.batches import Batch, Batches
 from l2l_at.config import ATConfig, tuned
 from l2l_at.datasets import DataSet, Task
 from l2l_at.methods import Answer
-from l2l_experiment import devices, randomness, settings
+from l2l_experiment import checkpoint, devices, randomness, settings
 from l2l_experiment.errors import Diverged, UserError
 
 
@@ -66,7 +67,7 @@ class Trainer:
         if self.batch is None or self.step_count % self.method.replays == 0:
             self.batch = parallel.share(self.batches.next())
         self.model.train()
-        with self.precision():
+        with self.precision(), _one_image_told():
             if self.config.awp and self.step_count >= self.config.awp_from * self.total:
                 answer = self.against_weights_too(self.batch)
             else:
@@ -148,6 +149,7 @@ class Trainer:
         """The inverse of `state_dict`, on the CPU bit for bit; UserError for that of other settings."""
         settings.require_same(state.get("settings", {}), self.config, but=frozenset({"device", "compile"}))
         try:
+            checkpoint.require_like(state, self.state_dict())
             self.model.load_state_dict(state["model"])
             if self.average is not None:
                 self.average.load_state_dict(state["average"])
@@ -167,6 +169,18 @@ class Trainer:
             raise UserError(f"{wrong}; resume with the config.yaml that made it") from error
         randomness.load_state_dict(state["randomness"])
         parallel.same_draws(self.device)
+
+
+@contextmanager
+def _one_image_told() -> Iterator[None]:
+    """UserError where batch normalisation meets a single image whose maps have shrunk to 1 × 1."""
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):  # so torch says it
+            raise
+        told = "the model's batch normalisation cannot train on a batch of one image; choose another batch_size"
+        raise UserError(told) from error
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, config: ATConfig, total: int) -> LRScheduler:

@@ -86,11 +86,30 @@ def latest(folder: Path | str) -> Any:
                 raise ValueError(f"its content does not have the checksums in {SUMS}")
             meta = json.loads(parts[META])
             _require_format(meta, path)
+            if meta["step"] != _order(path)[0]:
+                raise ValueError(f"it says that it is of step {meta['step']!r}")
             return _build(meta["tree"], safetensors.torch.load(parts[TENSORS]))
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
             print(f"warning: passing over the damaged checkpoint {path} ({error})", file=sys.stderr)
     what = "only damaged checkpoints" if candidates else "no checkpoint"
     raise UserError(f"there is {what} in {root}; name the folder of a run that saved one, or start a new run")
+
+
+def require_like(found: Any, own: Any, where: str = "") -> None:
+    """ValueError, which names the place, unless a tree fits the one that it is to replace: arrays of the same shape,
+    whole numbers of the same sign. What only one of them holds is not compared: an optimiser starts without moments."""
+    place = where or "the state"
+    if isinstance(own, dict) and isinstance(found, dict):
+        for key in own.keys() & found.keys():
+            require_like(found[key], own[key], f"{where}/{key}")
+    elif isinstance(own, list | tuple) and isinstance(found, list | tuple):
+        for index, (theirs, ours) in enumerate(zip(found, own, strict=False)):
+            require_like(theirs, ours, f"{where}/{index}")
+    elif isinstance(own, Tensor | np.ndarray):
+        if found is not None and tuple(getattr(found, "shape", ())) != tuple(own.shape):
+            raise ValueError(f"{place} has another shape than {tuple(own.shape)}")
+    elif type(own) is int and found is not None and (type(found) is not int or found < min(own, 0)):
+        raise ValueError(f"{place} is {found!r}, which is no count")
 
 
 def _sums(parts: Mapping[str, bytes]) -> bytes:

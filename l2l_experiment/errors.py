@@ -34,8 +34,8 @@ def exit_on_user_error(main: Callable[P, R]) -> Callable[P, R]:
         except OSError as error:
             if error.errno is None:  # no failure of a file or a device
                 raise
-            place = f"{error.filename}: " if error.filename is not None else ""
-            told = f"{place}{error.strerror or error}; what was saved before is whole"
+            place = "a file" if error.filename is None else error.filename
+            told = f"{place}: {error.strerror or error}; what was saved before is whole"
             print(f"error: cannot read or write {told}", file=sys.stderr)
             sys.exit(2)
         except KeyboardInterrupt:

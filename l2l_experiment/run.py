@@ -17,6 +17,7 @@ import yaml
 from l2l_experiment import checkpoint, metrics, provenance
 from l2l_experiment.errors import UserError
 from l2l_experiment.files import plain, read_mapping, write_atomically
+from l2l_experiment.settings import is_text
 
 LOCK = ".lock"  # in a run's folder, held while somebody trains in it
 CONFIG, RECORD = "config.yaml", "record.json"
@@ -36,6 +37,8 @@ class Run:
     def create(cls, folder: Path | str, *, kind: str, config: Mapping[str, Any]) -> Self:
         """Start a run in a folder that does not exist or is empty; `kind` names the tool that can resume it."""
         folder, settings = Path(folder), plain(config)
+        if not is_text(str(folder.absolute())):
+            raise UserError(f"{str(folder.absolute())!r} is not UTF-8; name another folder")
         started = datetime.now().astimezone().isoformat(timespec="seconds")
         record = {"kind": kind, "format": FORMAT, "status": "running", "started": started, **provenance.origin()}
         try:

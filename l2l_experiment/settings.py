@@ -89,6 +89,8 @@ def parse(
     `groups` divides `--help`: the name of each group by the field it starts with."""
     words = [*(sys.argv[1:] if argv is None else argv)]
     known = {flag(name) for name in _names(cls)}
+    if strange := [word for word in words if not is_text(word)]:
+        raise UserError(f"{strange[0]!r} is not UTF-8; rename the file or folder")
     for place, word in enumerate(words):
         name, equals, value = word.partition("=")
         if name in ALIASES and ALIASES[name] in known:
@@ -101,6 +103,11 @@ def parse(
         tyro.cli(cls, args=words, **how)
     print(divided(text.getvalue(), groups or {}), end="")
     raise SystemExit(0)
+
+
+def is_text(word: str) -> bool:
+    """Whether a word of the command line, or a path, can be written as UTF-8: names of files may be any bytes."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in word)
 
 
 def divided(text: str, groups: Mapping[str, str]) -> str:

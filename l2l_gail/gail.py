@@ -227,6 +227,7 @@ class GAIL:
                 "changed since); name the right ones with --demos"
             )
         try:
+            checkpoint.require_like(tree, self.state_dict())
             self.discriminator.load_state_dict(tree["discriminator"])
             self.follower.load_state_dict(tree["follower"])
             if self.filter is not None and tree["filter"] is not None:

@@ -4,12 +4,14 @@ from functools import partial
 
 import pytest
 import torch
+from torch import nn
 
 from l2l_at import methods
 from l2l_at.config import ATConfig
 from l2l_at.datasets import load
-from l2l_at.trainer import Trainer, make_schedule
+from l2l_at.trainer import Trainer, make_schedule, train
 from l2l_experiment import checkpoint
+from l2l_experiment.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -44,6 +46,12 @@ def test_resume_is_bit_equal(settings, small_images, tmp_path):
     for mine, theirs in ((straight.model, resumed.model), (straight.evaluated, resumed.evaluated)):
         for a, b in zip(mine.state_dict().values(), theirs.state_dict().values(), strict=True):
             assert torch.equal(a, b)
+
+
+def test_batch_normalisation_on_a_batch_of_one_is_one_sentence():
+    net = nn.Sequential(nn.Conv2d(1, 2, 8), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(2, 10))
+    with pytest.raises(UserError, match="cannot train on a batch of one image"):
+        train(net, "digits", method="pgd", epochs=1, batch_size=1)
 
 
 def test_half_precision_is_used():

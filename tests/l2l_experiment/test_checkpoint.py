@@ -185,6 +185,37 @@ def test_a_damaged_one_is_passed_over_with_a_warning(tmp_path, capsys, damage):
     assert "step_000000002" in warning
 
 
+@pytest.mark.parametrize("step", [-2, 1.5, 3, None])
+def test_one_that_says_another_step_than_its_folder_is_damaged(tmp_path, capsys, step):
+    save(tmp_path, 1)
+    path = save(tmp_path, 2)
+    parts = {META: json.dumps(json.loads((path / META).read_text()) | {"step": step}).encode()}
+    (path / META).write_bytes(parts[META])
+    (path / SUMS).write_bytes(checkpoint._sums(parts | {TENSORS: (path / TENSORS).read_bytes()}))
+    assert step_of(tmp_path) == 1
+    assert f"of step {step!r}" in capsys.readouterr().err
+
+
+OWN = {"steps": 0, "mean": np.zeros(3), "moments": {}, "last": None, "envs": [{"elapsed": 4}], "warm": True}
+FITS = [{"steps": 7, "moments": {"a": np.ones(2)}, "last": np.ones(5)}, {"mean": torch.ones(3)}, {"mean": None}, {}]
+MISFITS = [
+    ({"steps": -1}, "/steps is -1"),
+    ({"steps": 0.5}, "/steps is 0.5"),
+    ({"steps": True}, "/steps is True"),
+    ({"mean": np.zeros((3, 1))}, "/mean has another shape"),
+    ({"mean": "x"}, "/mean has another shape"),
+    ({"envs": [{"elapsed": "x"}]}, "/envs/0/elapsed is 'x'"),
+]
+
+
+def test_a_state_fits_another_or_the_place_is_named():
+    for changes in FITS:
+        checkpoint.require_like(OWN | changes, OWN)
+    for changes, told in MISFITS:
+        with pytest.raises(ValueError, match=told):
+            checkpoint.require_like(OWN | changes, OWN)
+
+
 def test_none_that_can_be_used_is_the_users_to_know(tmp_path):
     with pytest.raises(UserError, match="no checkpoint in "):
         checkpoint.latest(tmp_path)

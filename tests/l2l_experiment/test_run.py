@@ -166,6 +166,11 @@ def test_what_a_resumed_run_notes(run):
     assert record["sessions"][0]["versions"] == record["versions"]
 
 
+def test_a_folder_whose_name_is_not_text_is_refused(tmp_path):
+    with pytest.raises(UserError, match="is not UTF-8"):  # TensorBoard could not write there
+        Run.create(tmp_path / os.fsdecode(b"a\xff"), kind="gail", config={})
+
+
 def test_a_folder_that_holds_links_or_pipes_is_refused(tmp_path):
     for name, make in (
         ("policy.zip", lambda path: path.symlink_to(tmp_path / "elsewhere")),

@@ -62,6 +62,8 @@ def test_a_wrong_value_is_one_sentence_that_names_the_flag(values, told):
     with pytest.raises(UserError) as refused:
         Config(**values)
     assert str(refused.value) == told
+    with pytest.raises(UserError, match="is not UTF-8"):
+        settings.parse(Config, ["--env", "a\udcff"])
 
 
 def test_ends_of_ranges_integers_for_floats_and_none_are_taken():
