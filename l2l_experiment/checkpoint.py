@@ -97,7 +97,7 @@ def latest(folder: Path | str) -> Any:
 
 def require_like(found: Any, own: Any, where: str = "") -> None:
     """ValueError, which names the place, unless a tree fits the one that it is to replace: arrays of the same shape,
-    whole numbers of the same sign. What only one of them holds is not compared: an optimiser starts without moments."""
+    whole numbers of the same sign. What one of them lacks is not compared: an optimiser starts without moments."""
     place = where or "the state"
     if isinstance(own, dict) and isinstance(found, dict):
         for key in own.keys() & found.keys():
@@ -106,7 +106,7 @@ def require_like(found: Any, own: Any, where: str = "") -> None:
         for index, (theirs, ours) in enumerate(zip(found, own, strict=False)):
             require_like(theirs, ours, f"{where}/{index}")
     elif isinstance(own, Tensor | np.ndarray):
-        if found is not None and tuple(getattr(found, "shape", ())) != tuple(own.shape):
+        if found is not None and 0 not in own.shape and getattr(found, "shape", None) != own.shape:
             raise ValueError(f"{place} has another shape than {tuple(own.shape)}")
     elif type(own) is int and found is not None and (type(found) is not int or found < min(own, 0)):
         raise ValueError(f"{place} is {found!r}, which is no count")

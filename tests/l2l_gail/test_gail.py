@@ -196,9 +196,9 @@ def test_what_is_loaded_predicts_the_same_and_fits_the_run(config, cheetah, tmp_
         other, (name,) = GAIL(HALF, cheetah, config=replace(config, **change)), change
         with pytest.raises(UserError, match=rf"made with other settings \({name} .*restore the config.yaml"):
             other.load_state_dict(gail.state_dict())
-    for place, value in (("num_timesteps", -64), ("num_timesteps", 0.5), ("elapsed", -1)):
+    for place, value in (("num_timesteps", -64), ("num_timesteps", 0.5), ("n_updates", -1)):
         tree = gail.state_dict()
-        (tree["leader"]["environments"]["envs"][0] if place == "elapsed" else tree["leader"])[place] = value
+        tree["leader"][place] = value
         with pytest.raises(UserError, match=f"does not fit.*/{place} is {value}, which is no count"):
             GAIL(HALF, cheetah, config=config).load_state_dict(tree)
     GAIL(HALF, cheetah, config=replace(config, device="cpu")).load_state_dict(gail.state_dict())
