@@ -54,7 +54,10 @@ def load(path: Path | str, model: nn.Module | None = None) -> nn.Module:
             raise UserError(f"{folder / CARD} names the model {card['model']!r}; {known}")
         # Cards of earlier versions do not hold the moments; they are all of data sets that come with this package.
         moments = card.get("moments") or datasets.find(card["dataset"]).normalisation
-        model = models.build(card["model"], moments, card["classes"])
+        try:
+            model = models.build(card["model"], moments, card["classes"])
+        except (TypeError, ValueError, RuntimeError, KeyError) as error:
+            raise UserError(f"{folder / CARD} does not describe a classifier ({error}); restore the file") from error
     try:
         model.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))
     except (OSError, SafetensorError) as error:

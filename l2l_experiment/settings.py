@@ -209,16 +209,19 @@ def one_level(config: Mapping[str, Any]) -> dict[str, Any]:
 def require_same(made_with: Mapping[str, Any], now: Any, *, but: frozenset[str] = frozenset()) -> None:
     """UserError that names what differs between the settings that a checkpoint was made with and those of now."""
     own = plain(now)
+    made_with = plain(type(now)()) | dict(made_with)  # settings that are newer than it were at their defaults
     names = sorted((made_with.keys() | own.keys()) - but)
     if other := [name for name in names if made_with.get(name) != own.get(name)]:
         told = ", ".join(f"{name} {made_with.get(name)!r}, not {own.get(name)!r}" for name in other)
         raise UserError(f"the checkpoint was made with other settings ({told}); restore the config.yaml that made it")
 
 
-def block(cls: type[T], file: Any, name: str, **fixed: Any) -> T:
-    """The settings of a file of tuned ones: the block `name` over the block `default`, and `fixed` over both."""
+def block(cls: type[T], file: Any, *names: str, **fixed: Any) -> T:
+    """The settings of a file of tuned ones: blocks by name, each over those before it and all over the block `default`,
+    and `fixed` over everything."""
     blocks = yaml.safe_load(file.read_text())
-    return read(cls, {**(blocks.get("default") or {}), **(blocks.get(name) or {}), **fixed}, f"{file.name}, {name}")
+    chosen = [blocks.get(name) or {} for name in ("default", *names)]
+    return read(cls, {key: value for part in (*chosen, fixed) for key, value in part.items()}, f"{file.name}, {names}")
 
 
 def refuse_idle(settings: Any, usual: Sequence[Any], names: frozenset[str], reason: str) -> None:

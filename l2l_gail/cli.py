@@ -12,6 +12,7 @@ from l2l_experiment.run import Run
 from l2l_experiment.settings import given_flags, value_of
 from l2l_gail.config import tuned
 from l2l_gail.followers import settled
+from l2l_gail.leaders import LEADERS
 from l2l_gail.session import GROUPS, KIND, TrainArgs, stored_args, train
 
 WITH_RESUME = {"--resume", "--steps", "--device", "--demos", "--threads", "--env"}
@@ -22,7 +23,9 @@ def parse(argv: Sequence[str]) -> TrainArgs:
     env = value_of("--env", argv, "HalfCheetah-v4")
     if "--l2l" in argv and value_of("--follower", argv, "l2l") == "adam":
         raise UserError("--l2l is short for --follower l2l and contradicts --follower adam; leave one of them out")
-    args = settings.parse(TrainArgs, argv, default=TrainArgs(settings=tuned(env)), groups=GROUPS)
+    leader = value_of("--leader", argv, "ppo")
+    default = TrainArgs(settings=tuned(env, leader if leader in LEADERS else "ppo"))
+    args = settings.parse(TrainArgs, argv, default=default, groups=GROUPS)
     return replace(args, settings=settled(args.settings))
 
 

@@ -1,12 +1,17 @@
 """Behaviour cloning: the baseline without an adversary, and an optional start for GAIL."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
-from stable_baselines3.common.policies import ActorCriticPolicy
+from gymnasium import spaces
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.sac.policies import SACPolicy
+from torch import Tensor, nn
 
 
 def clone(
-    policy: ActorCriticPolicy,
+    policy: BasePolicy,
     observations: np.ndarray,
     actions: np.ndarray,
     *,
@@ -15,22 +20,40 @@ def clone(
     batch_size: int = 256,
     learning_rate: float = 1e-3,
 ) -> float:
-    """Fit the policy's mean action to actions (n, A) by least squares; returns the last epoch's mean loss.
+    """Fit the policy to actions of its own space, shape (n, *shape); returns the last epoch's mean loss.
 
-    `observations` (n, O) are those that the policy sees, standardised. Standard deviation and value function stay as
-    they are: demonstrations of a deterministic expert would drive the former to 0, and PPO then could not explore."""
-    inputs = torch.as_tensor(observations, dtype=torch.float32, device=policy.device)
+    `observations` (n, *shape) are those that the policy sees, standardised. Where actions are continuous its mean is
+    fitted by least squares, and its standard deviation stays as it is: demonstrations of a deterministic expert would
+    drive it to 0, and the policy could not explore. Elsewhere the likelihood is maximised. Value functions stay."""
+    inputs = torch.as_tensor(observations, device=policy.device)
     targets = torch.as_tensor(actions, device=policy.device)
-    weights = [*policy.mlp_extractor.policy_net.parameters(), *policy.action_net.parameters()]
-    optimizer = torch.optim.Adam(weights, lr=learning_rate)
+    optimizer = torch.optim.Adam(list(acting_weights(policy)), lr=learning_rate)
     losses = [float("nan")]
     for _ in range(epochs):
         losses = []
         for rows in torch.randperm(len(inputs), generator=generator).split(batch_size):
-            predicted = policy.get_distribution(inputs[rows]).distribution.mean
-            loss = (predicted - targets[rows]).square().mean()
+            loss = loss_of(policy, inputs[rows], targets[rows])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             losses.append(float(loss.detach()))
     return float(np.mean(losses))
+
+
+def acting_weights(policy: BasePolicy) -> Iterator[nn.Parameter]:
+    """The weights that decide on a policy's action."""
+    if isinstance(policy, SACPolicy):
+        yield from policy.actor.parameters()
+        return
+    for part in (policy.pi_features_extractor, policy.mlp_extractor.policy_net, policy.action_net):
+        yield from part.parameters()
+
+
+def loss_of(policy: BasePolicy, inputs: Tensor, targets: Tensor) -> Tensor:
+    """How far the policy's actions are from those of the demonstrations."""
+    if isinstance(policy, SACPolicy):
+        return (policy.actor(inputs, deterministic=True) - policy.scale_action(targets)).square().mean()
+    found = policy.get_distribution(inputs)
+    if isinstance(policy.action_space, spaces.Box):
+        return (found.distribution.mean - targets).square().mean()
+    return -found.log_prob(targets).mean()

@@ -8,38 +8,52 @@ from l2l_experiment import settings
 from l2l_experiment.errors import UserError
 from l2l_experiment.settings import Count, Layers, Natural, NotNegative, Positive, Range, Seed, Share, ShareBelowOne
 
-RewardName = Literal["gail", "airl", "fairl", "logd", "constant"]
+RewardName = Literal["gail", "airl", "fairl", "logd", "dail", "constant"]
 
 
 @dataclass(frozen=True)
 class GAILConfig:
     """Settings of one GAIL run: leader, reward, discriminator and follower."""
 
-    env: str = "HalfCheetah-v4"  # Gymnasium environment with continuous observations and actions
+    env: str = "HalfCheetah-v4"  # Gymnasium environment
     follower: str = "adam"  # Who updates the discriminator: adam, l2l (learned rule), l2l-rate (its log rate alone)
     seed: Seed = 0  # Seed of the networks, the environments and every draw
     device: str = "auto"  # Where networks live: auto, cpu or cuda. PPO with small networks is fastest on the CPU
+    rescale_actions: bool | None = None  # Let the policy act in [-1, 1]; default: where the bounds are far from it
 
     every: Count = 1  # Keep every N-th transition of the demonstrations alone, as Ho and Ermon (2016) do
+    imitate: Literal["pairs", "states"] = "pairs"
+    """What the discriminator compares: observation and action, or observation and next observation, without actions."""
+    absorbing: bool = False  # Episodes that end early lead into a state with a learned reward: no bonus for surviving
     bc_epochs: Natural = 0  # Passes of behaviour cloning over the demonstrations before GAIL starts
     filter: Literal["demonstrations", "running"] = "demonstrations"
     """Standardise the policy's observations by the demonstrations' moments, or by those of all it has seen so far."""
+    leader: Literal["ppo", "sac"] = "ppo"  # Who trains the policy; sac needs far fewer environment steps, each slower
     n_envs: Annotated[int, Range(1, 4096)] = 8  # Environments stepped side by side in one process
     n_steps: Annotated[int, Range(1, 1_000_000)] = 256  # Steps of each environment between two updates (a round)
-    learning_rate: Positive = 3e-4  # PPO's learning rate at the start; it falls linearly to zero
-    batch_size: Annotated[int, Range(2)] = 256  # PPO's minibatch
+    learning_rate: Positive = 3e-4  # The policy's learning rate; PPO's falls linearly to zero
+    batch_size: Annotated[int, Range(2)] = 256  # Transitions in a minibatch
     n_epochs: Count = 10  # PPO's passes over a round
-    net_arch: Layers = (64, 64)  # Hidden layers of policy and value function (tanh)
+    net_arch: Layers = (64, 64)  # Hidden layers of policy and value function (PPO: tanh, SAC: ReLU)
     log_std_init: Annotated[float, Range(-20, 5)] = -1.5  # Logarithm of the policy's standard deviation at the start
     gamma: Share = 0.99  # Discount factor
     gae_lambda: Share = 0.95  # Lambda of generalised advantage estimation
     clip_range: Positive = 0.2  # PPO's clipping range
     target_kl: Positive | None = None  # Skip a round's remaining passes once the policy's KL exceeds 1.5 times this
     ent_coef: NotNegative = 0.0  # Weight of PPO's entropy bonus
+    buffer_size: Count = 1_000_000  # SAC: transitions in the replay memory
+    learning_starts: Natural = 1000  # SAC: random steps before the first update
+    gradient_steps: Annotated[int, Range(-1)] = -1  # SAC: updates after a step of all environments; -1: one for each
+    tau: Share = 0.005  # SAC: share of the critic in its target after each update
 
-    reward: RewardName = "gail"  # gail: -log(1-D); airl: D's logit h; fairl: -h*exp(h); logd: log D; constant: 1
+    reward: RewardName = "gail"
+    """gail: -log(1-D); airl: D's logit h; fairl: -h*exp(h); logd: log D; dail: D*(tanh(h)+1)/2; constant: 1"""
     normalize_reward: bool = True  # Divide the learned reward by the running deviation of its discounted return
 
+    disc_form: Literal["logit", "airl", "airl-state"] = "logit"
+    """A network gives the logit; or AIRL: g(s,a) + gamma*h(s') - h(s) - log pi, with g(s) alone in airl-state."""
+    disc_loss: Literal["cross-entropy", "wasserstein"] = "cross-entropy"  # wasserstein: difference of mean logits
+    disc_control: NotNegative = 0.0  # Weight k of (k/2)*(D-1/2)^2, the controller of C-GAIL
     disc_hidden: Layers = (128, 128)  # Hidden layers of the discriminator (tanh)
     disc_learning_rate: Positive = 3e-4  # The discriminator's learning rate; that a learned follower starts from
     disc_updates: Count = 10  # Discriminator steps a round
@@ -70,8 +84,16 @@ class GAILConfig:
             raise UserError("--disc-hidden and --net-arch need at least one layer each")
         if self.n_envs * self.n_steps < 2:
             raise UserError("PPO standardises advantages: a round needs at least 2 transitions")
+        if self.absorbing and self.gamma == 1:
+            raise UserError("--absorbing sums a reward for ever, which needs a --gamma below 1")
+        if self.imitate == "states" and self.disc_form != "logit":
+            raise UserError(f"--disc-form {self.disc_form} needs actions, and --imitate states has none")
 
 
-def tuned(env: str) -> GAILConfig:
-    """The settings of `tuned.yml` for an environment: its block over the block `default`."""
-    return settings.block(GAILConfig, resources.files("l2l_gail").joinpath("tuned.yml"), env, env=env)
+def tuned(env: str, leader: str = "ppo") -> GAILConfig:
+    """The settings of `tuned.yml` for an environment: its block over the block `default`; for another leader than PPO
+    the blocks `LEADER` and `ENV LEADER`."""
+    file = resources.files("l2l_gail").joinpath("tuned.yml")
+    if leader == "ppo":
+        return settings.block(GAILConfig, file, env, env=env)
+    return settings.block(GAILConfig, file, leader, f"{env} {leader}", env=env, leader=leader)

@@ -54,11 +54,11 @@ def diagnose(run: Run, env: str | None = None) -> dict[str, Drawing]:
     config = args.settings
     name = f"{config.env}, {config.follower}, rate {config.disc_learning_rate:g}, seed {config.seed}"
     found = logged(metrics.read(run.folder / metrics.METRICS), name)
-    env = Environment(args.settings.env)
+    env = Environment(args.settings.env, rescale=args.settings.rescale_actions)
     gail = GAIL.load(run.folder, find_demonstrations(args, env)[0], env=env, device="cpu")
     if not isinstance(gail.follower, RuleFollower):
         return found
-    if gail.filter.policy is None:
+    if gail.num_timesteps == 0:
         raise UserError(f"{run.folder} has no checkpoint of a trained discriminator yet; wait for the next one")
     given = [gail.objectives([*gail.replay, gail.leader.rollout()]) for _ in range(ROLLOUTS)]
     rounds = [([o.train() for _ in range(MOST_STEPS)], [o.score() for _ in range(BATCHES)]) for o in given]

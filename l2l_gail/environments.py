@@ -12,17 +12,18 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper, VecMonitor, VecNormalize
 
 from l2l_experiment.errors import UserError
-from l2l_gail.spaces import Actions, Observations
+from l2l_gail.spaces import Actions, ChannelsFirst, Observations, actions_of
 
 LARGEST = 1e18  # of an observation's size: its square fits single precision
 STEP_LIMIT = 10_000  # steps after which an episode of an environment without a limit is cut off: it might never end
 # What MuJoCo derives from the state lags one substep behind it after a step, and rewards read these two as "before".
 DERIVED = ("xpos", "xipos")
+CLASSIC = ("state", "steps_beyond_terminated", "last_u")  # what the classic-control tasks keep from step to step
 # Wrappers that keep nothing from one step to the next, or nothing that `state_dict` leaves out. Any other may.
 KEEP_NOTHING = {
     *(Monitor, wrappers.TimeLimit, wrappers.OrderEnforcing, wrappers.PassiveEnvChecker, wrappers.ClipAction),
     *(wrappers.RescaleAction, wrappers.RescaleObservation, wrappers.FlattenObservation, wrappers.FilterObservation),
-    *(wrappers.DtypeObservation, wrappers.ReshapeObservation, wrappers.ClipReward),
+    *(wrappers.DtypeObservation, wrappers.ReshapeObservation, wrappers.ClipReward, ChannelsFirst),
 }
 NEVER_END_EARLY = {"HalfCheetahEnv", "SwimmerEnv", "ReacherEnv", "PusherEnv", "PendulumEnv", "HumanoidStandupEnv"}
 
@@ -33,15 +34,18 @@ class Environment:
     """An environment that is opened once to read its spaces, and makes copies of itself.
 
     `source` is a Gymnasium id, a function that makes an environment, or a Stable-Baselines3 `VecEnv`, of which there
-    are no copies. UserError for one that cannot be made, or whose spaces are not supported (see `l2l_gail.spaces`)."""
+    are no copies. `rescale`: whether policies act in [-1, 1] instead of the bounds of a Box; by default where those are
+    far from it. UserError for one that cannot be made, or whose spaces are not supported (see `l2l_gail.spaces`)."""
 
-    def __init__(self, source: EnvLike) -> None:
+    actions: Actions
+
+    def __init__(self, source: EnvLike, *, rescale: bool | None = None) -> None:
         self.source, self.id = source, source if isinstance(source, str) else None
         self.name = self.id or "the environment"  # in messages
         self.ends_early, self.unlimited, env = True, False, source  # ends_early: perhaps before the time limit
         if not isinstance(source, VecEnv):
             try:
-                env = self.make()
+                env = make(source)
             except (gym.error.Error, ImportError) as error:
                 raise UserError(
                     f"environment {source!r} cannot be made ({str(error).splitlines()[0]}); "
@@ -52,16 +56,18 @@ class Environment:
             self.unlimited = self.id is not None and gym.spec(env.spec.id).max_episode_steps is None
             env.close()
         self.observations = Observations(env.observation_space, self.name)
-        self.actions = Actions(env.action_space, self.name)
+        self.actions = actions_of(env.action_space, self.name, rescale)
 
     def make(self, **kwargs: Any) -> gym.Env:
-        """A copy, with `STEP_LIMIT` where there is no time limit; UserError if it is a `VecEnv`."""
+        """A copy with converted observations and the environment's own actions, and with `STEP_LIMIT` where there is no
+        time limit; UserError if it is a `VecEnv`."""
         if isinstance(self.source, VecEnv):
             raise UserError("a VecEnv cannot be copied; give GAIL a function that makes one environment")
-        return make(self.source, **kwargs)
+        return self.observations.wrap(make(self.source, **kwargs))
 
     def vectorised(self, n_envs: int, seed: int) -> VecNormalize:
-        """`n_envs` copies in one process behind one observation filter; true returns stay visible through `Monitor`.
+        """`n_envs` copies in one process behind one observation filter, that take a policy's actions; true returns stay
+        visible through `Monitor`. Images are not filtered.
 
         One process, because stepping MuJoCo in subprocesses is several times slower on few cores. A `VecEnv` is taken
         as it is."""
@@ -75,7 +81,33 @@ class Environment:
             envs.seed(seed)
             for index, env in enumerate(envs.envs):
                 env.action_space.seed(seed + index)
-        return VecNormalize(Checked(envs, self.name), norm_reward=False)
+        if envs.action_space != self.actions.policy_space or envs.observation_space != self.observations.space:
+            envs = Adapted(envs, self)
+        return VecNormalize(Checked(envs, self.name), norm_obs=not self.observations.image, norm_reward=False)
+
+
+class Adapted(VecEnvWrapper):
+    """Takes a policy's actions, and returns converted observations, where either differs from the environment's own."""
+
+    def __init__(self, venv: VecEnv, env: Environment) -> None:
+        super().__init__(venv, env.observations.space, env.actions.policy_space)
+        self.env = env
+
+    def step_async(self, actions: np.ndarray) -> None:
+        self.venv.step_async(self.env.actions.executed(actions))
+
+    def converted(self, observations: Any) -> np.ndarray:
+        return self.env.observations.convert(observations, self.env.name)
+
+    def reset(self) -> np.ndarray:
+        return self.converted(self.venv.reset())
+
+    def step_wait(self) -> Any:
+        observations, rewards, dones, infos = self.venv.step_wait()
+        for index in np.flatnonzero(dones):
+            if (last := infos[index].get("terminal_observation")) is not None:
+                infos[index]["terminal_observation"] = self.env.observations.one(last)
+        return self.converted(observations), rewards, dones, infos
 
 
 class Checked(VecEnvWrapper):
@@ -120,9 +152,19 @@ def require_usable(observation: np.ndarray, name: str, step: int) -> None:
         )
 
 
-def environment(source: EnvLike) -> Environment:
+def environment(source: EnvLike, *, rescale: bool | None = None) -> Environment:
     """The `Environment` that an id, a factory, a `VecEnv` or an `Environment` stands for."""
-    return source if isinstance(source, Environment) else Environment(source)
+    return source if isinstance(source, Environment) else Environment(source, rescale=rescale)
+
+
+def actions_of_envs(envs: VecEnv) -> Actions:
+    """The actions that vectorised environments take, as `Environment.vectorised` or somebody else made them."""
+    inner = envs
+    while isinstance(inner, VecEnvWrapper):
+        if isinstance(inner, Adapted):
+            return inner.env.actions
+        inner = inner.venv
+    return actions_of(envs.action_space, "the environment", rescale=False)
 
 
 def require_named(stored: str, given: str | None) -> None:
@@ -154,9 +196,13 @@ def _pass_on(message: str) -> None:
 
 
 def state_dict(envs: VecNormalize) -> dict[str, Any]:
-    """A tree from which `load_state_dict` continues, exactly for Gymnasium's MuJoCo environments in this process."""
+    """A tree from which `load_state_dict` continues, exactly for Gymnasium's MuJoCo and classic-control environments in
+    this process."""
+    moments = getattr(envs, "obs_rms", None)  # none of images
     return {
-        "filter": {"mean": envs.obs_rms.mean, "var": envs.obs_rms.var, "count": float(envs.obs_rms.count)},
+        "filter": None
+        if moments is None
+        else {"mean": moments.mean, "var": moments.var, "count": float(moments.count)},
         "training": envs.training,
         "envs": [
             {
@@ -177,8 +223,8 @@ def load_state_dict(envs: VecNormalize, tree: dict[str, Any]) -> bool:
     if len(tree["envs"]) != len(singles):
         raise UserError(f"the checkpoint holds {len(tree['envs'])} environments, this run has {len(singles)}")
     envs.reset()  # after it every wrapper counts as started
-    kept = tree["filter"]
-    envs.obs_rms.mean, envs.obs_rms.var, envs.obs_rms.count = kept["mean"].copy(), kept["var"].copy(), kept["count"]
+    if (kept := tree["filter"]) is not None:
+        envs.obs_rms.mean, envs.obs_rms.var, envs.obs_rms.count = kept["mean"].copy(), kept["var"].copy(), kept["count"]
     envs.training = tree["training"]
     exact = bool(singles) and all(state["physics"] is not None for state in tree["envs"])
     for env, state in zip(singles, tree["envs"], strict=True):
@@ -206,27 +252,39 @@ def _generator(generator: Any) -> dict[str, Any] | None:
     return bits.state if isinstance(bits, np.random.PCG64) else None
 
 
-def _physics(env: gym.Env) -> dict[str, np.ndarray] | None:
-    """The complete integration state of one of Gymnasium's MuJoCo environments behind wrappers that keep nothing; None
-    for any other, which may keep something outside its physics."""
-    import mujoco
-
-    core, kind = env.unwrapped, mujoco.mjtState.mjSTATE_INTEGRATION
+def _physics(env: gym.Env) -> dict[str, Any] | None:
+    """The whole state of one of Gymnasium's MuJoCo or classic-control environments behind wrappers that keep nothing,
+    or None: any other may keep something elsewhere."""
+    core = env.unwrapped
     while isinstance(env, gym.Wrapper):
         if type(env) not in KEEP_NOTHING:
             return None
         env = env.env
-    if not type(core).__module__.startswith("gymnasium.envs.mujoco.") or _generator(core.np_random) is None:
+    family = type(core).__module__.rpartition(".")[0]
+    if _generator(core.np_random) is None:
         return None
+    if family == "gymnasium.envs.classic_control":
+        found = {name: getattr(core, name, None) for name in CLASSIC}
+        return found | {"state": None if found["state"] is None else np.array(found["state"])}
+    if family != "gymnasium.envs.mujoco":
+        return None
+    import mujoco
+
+    kind = mujoco.mjtState.mjSTATE_INTEGRATION
     integration = np.empty(mujoco.mj_stateSize(core.model, kind))
     mujoco.mj_getState(core.model, core.data, integration, kind)
     return {"integration": integration} | {name: getattr(core.data, name).copy() for name in DERIVED}
 
 
-def _set_physics(env: gym.Env, physics: dict[str, np.ndarray]) -> None:
+def _set_physics(env: gym.Env, physics: dict[str, Any]) -> None:
+    core = env.unwrapped
+    if "integration" not in physics:
+        for name, value in physics.items():
+            setattr(core, name, value)
+        return
     import mujoco
 
-    model, data, kind = env.unwrapped.model, env.unwrapped.data, mujoco.mjtState.mjSTATE_INTEGRATION
+    model, data, kind = core.model, core.data, mujoco.mjtState.mjSTATE_INTEGRATION
     mujoco.mj_setState(model, data, physics["integration"], kind)
     mujoco.mj_forward(model, data)
     mujoco.mj_setState(model, data, physics["integration"], kind)  # mj_forward has moved the solver's warm start

@@ -1,6 +1,6 @@
 """The discriminator's observation filter, one for demonstrations and policy."""
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -15,13 +15,19 @@ class MixtureFilter:
     not squeeze the range in which upright ones differ. Then they are standardised by the mixture's moments: by the
     demonstrations' own, an early policy lies far away, and the discriminator has won before the policy can learn."""
 
-    def __init__(self, demonstrations: np.ndarray) -> None:
+    def __init__(self) -> None:
+        self.mean: np.ndarray | None = None
+        self.deviation: np.ndarray | None = None
+        self.policy: np.ndarray | None = None  # mean and variance of the policy's observations in those units
+
+    def fit(self, demonstrations: np.ndarray) -> Self:
+        """Take the units from the demonstrations' observations, shape (n, obs)."""
         exact = demonstrations.astype(np.float64)
         self.mean, deviation = exact.mean(axis=0), exact.std(axis=0)
         # What the demonstrations never vary, such as a goal, has no scale of its own: it keeps the environment's.
         constant = deviation < 1e-6 * np.maximum(1.0, np.abs(self.mean))
         self.deviation = np.where(constant, 1.0, deviation + 1e-3)
-        self.policy: np.ndarray | None = None  # mean and variance of the policy's observations in those units
+        return self
 
     def update(self, observations: np.ndarray) -> None:
         """Take in the policy's observations of a round, shape (n, obs)."""
@@ -39,7 +45,26 @@ class MixtureFilter:
         return np.clip((observations - self.mean) / self.deviation, -CLIP, CLIP)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"policy": self.policy}  # without the demonstrations, which are given again
+        return {"policy": self.policy, "mean": self.mean, "deviation": self.deviation}
 
     def load_state_dict(self, tree: dict[str, Any]) -> None:
-        self.policy = tree["policy"]
+        self.policy, self.mean, self.deviation = tree["policy"], tree["mean"], tree["deviation"]
+
+
+class NoFilter:
+    """Leaves observations as they are: pixels in [0, 1]."""
+
+    def fit(self, demonstrations: np.ndarray) -> Self:
+        return self
+
+    def update(self, observations: np.ndarray) -> None:
+        pass
+
+    def __call__(self, observations: np.ndarray) -> np.ndarray:
+        return observations
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, tree: dict[str, Any]) -> None:
+        pass

@@ -207,16 +207,24 @@ FOLLOWERS: dict[str, Recipe] = {
 
 
 def settled(config: GAILConfig) -> GAILConfig:
-    """The settings with all decided that their follower leaves open; UserError for those that it does not look at."""
+    """The settings with all decided that their follower leaves open; UserError for those that change nothing."""
     if config.follower not in FOLLOWERS:
         raise UserError(f"--follower must be one of {', '.join(FOLLOWERS)}, got {config.follower!r}")
-    recipe, usual = FOLLOWERS[config.follower], (GAILConfig(), tuned(config.env))
+    recipe, usual = FOLLOWERS[config.follower], (GAILConfig(), tuned(config.env, config.leader))
     particular = frozenset().union(*(recipe.takes for recipe in FOLLOWERS.values()))
     refuse_idle(config, usual, particular - recipe.takes, f"for --follower {config.follower}")
+    refuse_idle(config, usual, OF_OTHER_LEADERS[config.leader], f"for --leader {config.leader}")
     decided = recipe.settle(config)
     if not (config.gradient_penalty or decided.score_penalty):
         refuse_idle(config, usual, frozenset({"gradient_target"}), "without --gradient-penalty")
     return decided
+
+
+OF_OTHER_LEADERS = {  # settings that a leader does not look at
+    "ppo": frozenset({"buffer_size", "learning_starts", "gradient_steps", "tau"}),
+    "sac": frozenset({"n_epochs", "log_std_init", "gae_lambda", "clip_range", "target_kl", "ent_coef"})
+    | {"normalize_reward"},
+}
 
 
 def score_config(config: GAILConfig) -> GAILConfig:

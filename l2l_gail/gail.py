@@ -24,13 +24,11 @@ from l2l_experiment.stability import Running
 from l2l_gail import cloning
 from l2l_gail.config import GAILConfig, tuned
 from l2l_gail.demonstrations import Demonstrations, load_demonstrations
-from l2l_gail.discriminator import Discriminator
 from l2l_gail.environments import EnvLike, environment, require_named
-from l2l_gail.filters import MixtureFilter
 from l2l_gail.followers import FOLLOWERS, Follower, Objectives, score_config, settled
-from l2l_gail.leaders import Leader, PPOLeader
+from l2l_gail.leaders import LEADERS, Leader
 from l2l_gail.losses import draw, health, objective
-from l2l_gail.rewards import reward
+from l2l_gail.reward_model import RewardModel
 from l2l_gail.transitions import Transitions, split, transitions_of
 
 OBJECT = "an environment object"  # what the settings call an environment that has no id
@@ -47,6 +45,8 @@ class GAIL:
     `leader`, `discriminator`, `follower`: objects in place of those that the settings name. A leader brings the
     environments of its algorithm; a discriminator answers transitions of shape (n, inputs) with logits of shape (n,);
     a follower is an object, or a function of discriminator and settings that makes one.
+    `reward`: a `RewardModel`, such as that of another run, to train on as it is: nothing is learned but the policy, and
+    no demonstrations are needed.
     `monitor`: other demonstrations of the same expert, on which the discriminator is only measured
     (`train_disc/heldout_*`).
     `policy_kwargs`: of Stable-Baselines3's policy, over those that the settings give.
@@ -62,33 +62,32 @@ class GAIL:
         leader: Leader | None = None,
         discriminator: nn.Module | None = None,
         follower: Follower | Callable[[nn.Module, GAILConfig], Follower] | None = None,
+        reward: RewardModel | None = None,
         monitor: Demonstrations | None = None,
         policy_kwargs: dict[str, Any] | None = None,
         tensorboard_log: Path | str | None = None,
     ) -> None:
-        self.env = environment(env)
+        self.env = environment(env, rescale=None if config is None else config.rescale_actions)
         config = replace(tuned(self.env.id or "") if config is None else config, env=self.env.id or OBJECT)
         if follower is None:
             config = settled(config)
         self.config, self.device = config, devices.resolve(config.device, auto="cpu")
         if leader is None:
             envs = self.env.vectorised(config.n_envs, config.seed)
-            leader = PPOLeader.make(envs, config, self.device, policy_kwargs=policy_kwargs)
+            leader = LEADERS[config.leader].make(envs, config, self.device, policy_kwargs=policy_kwargs)
         elif policy_kwargs:
             raise UserError("policy_kwargs are those of the leader that the settings name; a given one has a policy")
         self.tensorboard_log = tensorboard_log
-        self.leader, self.envs = leader, leader.envs
-        inputs = self.env.observations.size + self.env.actions.size
-        if discriminator is None:
-            discriminator = Discriminator(inputs, config.disc_hidden, spectral_norm=config.spectral_norm)
-        self.discriminator = discriminator.to(self.device)
+        self.leader, self.envs, self.fixed = leader, leader.envs, reward is not None
+        self.model = reward or RewardModel(self.env, config, discriminator, lambda data: leader.log_prob(data))
+        self.discriminator = self.model.discriminator
         make = FOLLOWERS[config.follower].make if follower is None else follower
         self.follower = make(self.discriminator, config) if callable(make) else make
         if follower is not None:
             self.config = replace(config, follower=type(self.follower).__name__)
         self.scoring = score_config(self.config)
         self.generator = torch.Generator().manual_seed(config.seed)
-        self.filter: MixtureFilter | None = None
+        self.demonstrations: Demonstrations | None = None
         self.replay: list[Transitions] = []
         self.figures: dict[str, float] = {}
         self.stability = Running(block=10, window=100)  # in episodes
@@ -96,20 +95,30 @@ class GAIL:
         self.on_round: Callable[[GAIL], None] | None = None
         if demonstrations is not None:
             self._imitate(load_demonstrations(demonstrations, self.env), monitor)
+        elif self.fixed:
+            self._standardise()
 
     def _imitate(self, demonstrations: Demonstrations, monitor: Demonstrations | None) -> None:
+        if not demonstrations.have_actions and (self.config.imitate == "pairs" or self.config.bc_epochs):
+            raise UserError(f"{demonstrations.source} has no actions: only --imitate states learns from it, uncloned")
         self.demonstrations = demonstrations
         self.train_expert, self.score_expert = split(demonstrations, self.follower.holdout, self.config.every)
         everything = transitions_of(demonstrations, self.config.every).float32()
-        self.filter = MixtureFilter(self.env.observations.features(everything.observations))
-        if self.config.filter == "demonstrations":
-            # A running filter remembers every fall: a robot that once lay on its back sees pitch ten times smaller.
-            self.envs.training = False
-            self.envs.obs_rms.mean, self.envs.obs_rms.var = self.filter.mean, self.filter.deviation**2
+        if not self.fixed:
+            self.model.filter.fit(self.env.observations.features(everything.observations))
+        self._standardise()
         self.monitored = None
         if monitor is not None and len(monitor):
             whole = transitions_of(monitor).float32()  # thinned: more would say the same and cost time in every round
             self.monitored = whole.rows(slice(None, None, -(-len(whole) // MOST_MEASURED)))
+
+    def _standardise(self) -> None:
+        """Have the policy see observations in units of the demonstrations, unless they are images."""
+        if self.config.filter == "demonstrations" and not self.env.observations.image:
+            # A running filter remembers every fall: a robot that once lay on its back sees pitch ten times smaller.
+            filter = self.model.filter
+            self.envs.training = False
+            self.envs.obs_rms.mean, self.envs.obs_rms.var = filter.mean, filter.deviation**2
 
     @property
     def num_timesteps(self) -> int:
@@ -132,7 +141,7 @@ class GAIL:
         Arguments are those of Stable-Baselines3. With `reset_num_timesteps=False` training goes on as one, its
         schedules included. `on_round(self)` is called between rounds, when everything is consistent and can be saved;
         it may raise to stop."""
-        if self.filter is None:
+        if self.demonstrations is None and not self.fixed:
             raise UserError("GAIL has no demonstrations to learn from; it was made without them, for predict() alone")
         self.on_round = on_round
         if self.tensorboard_log is not None:
@@ -146,22 +155,29 @@ class GAIL:
         return self
 
     def _clone(self) -> float:
+        if self.demonstrations is None:
+            raise UserError("--bc-epochs clones demonstrations, and there are none")
         expert, policy = transitions_of(self.demonstrations, self.config.every).float32(), self.leader.algorithm.policy
-        if self.config.filter == "running" and self.num_timesteps == 0:
+        if self.config.filter == "running" and self.num_timesteps == 0 and not self.env.observations.image:
             self.envs.obs_rms.update(expert.observations.astype(np.float64))
-        seen = self.envs.normalize_obs(expert.observations)
-        return cloning.clone(policy, seen, expert.actions, epochs=self.config.bc_epochs, generator=self.generator)
+        seen, targets = self.envs.normalize_obs(expert.observations), self.env.actions.targets(expert.actions)
+        return cloning.clone(policy, seen, targets, epochs=self.config.bc_epochs, generator=self.generator)
 
     def predict(
         self,
-        observation: np.ndarray,
+        observation: Any,
         state: tuple[np.ndarray, ...] | None = None,
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
-        """Actions for observations as the environment gives them, shape (obs,) or (batch, obs), and the state."""
-        normalised = self.envs.normalize_obs(observation)
-        return self.leader.algorithm.predict(normalised, state, episode_start, deterministic)
+        """Actions of the environment for its observations, one or a batch of them, and the state."""
+        space = self.env.observations
+        single = space.is_single(observation)
+        seen = space.one(observation) if single else space.convert(observation, "predict")
+        actions, state = self.leader.algorithm.predict(
+            self.envs.normalize_obs(seen), state, episode_start, deterministic
+        )
+        return self.env.actions.executed(actions), state
 
     def save(self, folder: Path | str) -> Path:
         """Write `folder/checkpoints/step_…`, which is returned, and `folder/config.yaml` unless that is there."""
@@ -205,12 +221,11 @@ class GAIL:
         return {
             "settings": settings.plain(self.config),
             "leader": self.leader.state_dict(),
-            "discriminator": self.discriminator.state_dict(),
+            **self.model.state_dict(),
             "follower": self.follower.state_dict(),
-            "filter": None if self.filter is None else self.filter.state_dict(),
             "replay": [past.parts() for past in self.replay],
             "generator": self.generator.get_state(),
-            "demonstrations": None if self.filter is None else self.train_expert.fingerprint(),
+            "demonstrations": None if self.demonstrations is None else self.train_expert.fingerprint(),
             "bc_loss": self.bc_loss,
             "stability": self.stability.state_dict(),
             "rng": randomness.state_dict(),
@@ -221,17 +236,15 @@ class GAIL:
         happens where their inner state cannot be read (not MuJoCo): the run goes on, but not bit for bit."""
         settings.require_same(tree.get("settings", {}), self.config, but=frozenset({"device"}))
         made_with = tree.get("demonstrations")
-        if made_with and self.filter is not None and made_with != self.train_expert.fingerprint():
+        if made_with and self.demonstrations is not None and made_with != self.train_expert.fingerprint():
             raise UserError(
                 "the demonstrations are not those that this checkpoint was trained on (another file or set, or it has "
                 "changed since); name the right ones with --demos"
             )
         try:
             checkpoint.require_like(tree, self.state_dict())
-            self.discriminator.load_state_dict(tree["discriminator"])
+            self.model.load_state_dict(tree)
             self.follower.load_state_dict(tree["follower"])
-            if self.filter is not None and tree["filter"] is not None:
-                self.filter.load_state_dict(tree["filter"])
             self.replay = [Transitions(*parts) for parts in tree["replay"]]
             self.generator.set_state(tree["generator"])
             self.bc_loss = tree["bc_loss"]
@@ -252,19 +265,23 @@ class GAIL:
             logger.record(key, value, exclude=before.name_to_excluded.get(key))
         self.leader.algorithm.set_logger(logger)
 
+    @property
+    def filter(self) -> Any:
+        """The discriminator's observation filter."""
+        return self.model.filter
+
     def inputs(self, data: Transitions) -> Tensor:
-        """Transitions as the discriminator sees them: filtered observation and action, shape (n, inputs)."""
-        observations = self.filter(self.env.observations.features(data.observations))
-        actions = self.env.actions.features(data.actions)
-        return torch.as_tensor(np.concatenate([observations, actions], axis=1), dtype=torch.float32, device=self.device)
+        """Transitions as the discriminator is trained on them, shape (n, inputs)."""
+        return self.model.inputs(data, absorbed=True)
 
     def objectives(self, recent: list[Transitions]) -> Objectives:
         """What the follower works on, given rollouts, the newest last.
 
         Held out are the end of every demonstration and of the newest rollout, as much as the follower wants."""
-        policy = torch.cat([self.inputs(data) for data in recent])
+        newest = self.inputs(recent[-1])
+        policy = torch.cat([*(self.inputs(data) for data in recent[:-1]), newest])
         train, score = self.inputs(self.train_expert), self.inputs(self.score_expert)
-        held = round(self.follower.holdout * len(recent[-1]))
+        held = round(self.follower.holdout * len(newest))
         seen, unseen = (policy[:-held], policy[-held:]) if held else (policy, policy)
 
         def fresh(expert: Tensor, imitator: Tensor, config: GAILConfig) -> Callable:
@@ -280,7 +297,13 @@ class GAIL:
 
     def answer(self, transitions: Transitions, progress: float) -> None:
         """Called by the leader with a round's transitions: the follower moves the discriminator."""
-        self.filter.update(self.env.observations.features(transitions.observations))
+        figures = {} if self.fixed else self._answer(transitions, progress)
+        steady = self.stability.add(self.leader.returns)
+        self.figures = {}
+        self._log(figures | {f"stability/{key}": value for key, value in steady.items()})
+
+    def _answer(self, transitions: Transitions, progress: float) -> dict[str, float]:
+        self.model.filter.update(self.env.observations.features(transitions.observations))
         recent = [*self.replay, transitions]
         self.replay = recent[len(recent) - self.config.replay_rounds :]
         if hasattr(self.discriminator, "refresh"):
@@ -292,16 +315,16 @@ class GAIL:
             other = health(self.discriminator, self.inputs(self.monitored), fresh)
             figures |= {"train_disc/heldout_loss": other["loss"], "train_disc/heldout_acc": other["acc_expert"]}
         answer = self.follower.answer(self.objectives(recent), progress)
-        figures |= {f"train_follower/{key}": value for key, value in answer.items()}
-        steady = self.stability.add(self.leader.returns)
-        self.figures = {}
-        self._log(figures | {f"stability/{key}": value for key, value in steady.items()})
+        return figures | {f"train_follower/{key}": value for key, value in answer.items()}
 
-    @torch.no_grad()
-    def reward(self, transitions: Transitions) -> np.ndarray:
+    def score(self, transitions: Transitions) -> np.ndarray:
         """Called by the leader: the learned reward by the discriminator as it is now, shape (n,)."""
-        logits = self.discriminator(self.inputs(transitions))
-        learned = reward(logits, self.config.reward).cpu().numpy()
+        return self.model.kept(transitions) if self.fixed else self.model.score(transitions)
+
+    def reward(self, transitions: Transitions) -> np.ndarray:
+        """The same for the transitions of a round, with figures for the log."""
+        logits = self.model.logits(transitions)
+        learned = self.model.kept(transitions) if self.fixed else self.model.score(transitions, logits)
         figures = {"train_reward/mean": float(learned.mean()), "train_reward/std": float(learned.std())}
         self._log(figures | {"train_disc/logit_std": float(logits.std())})
         return learned

@@ -30,10 +30,13 @@ def draw(expert: Tensor, policy: Tensor, size: int, generator: torch.Generator) 
 def objective(discriminator: nn.Module, batch: Batch, config: GAILConfig) -> Callable[[dict[str, Tensor]], Tensor]:
     """The discriminator's loss on a batch as a function of its named weights.
 
-    Binary cross-entropy summed over the two kinds (2·log 2 = 1.386 at chance; Ho and Ermon, 2016), plus the switched-on
-    regularisers: gradient penalty (Gulrajani et al., 2017), entropy bonus, mixup, label smoothing. The penalty is part
-    of the objective, so a learned follower answers a problem that has a finite optimum."""
+    Binary cross-entropy summed over the two kinds (2·log 2 = 1.386 at chance; Ho and Ermon, 2016), or the difference of
+    mean logits, policy's less expert's (`wasserstein`), plus the switched-on regularisers: gradient penalty (Gulrajani
+    et al., 2017), the controller (k/2)·E[(D − ½)²] summed over the two kinds (Luo et al., 2024), entropy bonus, mixup,
+    label smoothing. The penalty is part of the objective, so a learned follower answers a problem that has a finite
+    optimum."""
     smooth, buffers = config.label_smoothing, dict(discriminator.named_buffers())
+    constants = getattr(discriminator, "constants", 0)  # columns that are no inputs of a network
     between = torch.lerp(batch.policy, batch.expert, batch.mixing)
 
     def loss(weights: dict[str, Tensor]) -> Tensor:
@@ -47,12 +50,19 @@ def objective(discriminator: nn.Module, batch: Batch, config: GAILConfig) -> Cal
             logits = logits_of(torch.cat([batch.expert, batch.policy]))
             labels = torch.full_like(logits, 1 - smooth)
             labels[len(batch.expert) :] = smooth
-        total = 2 * F.binary_cross_entropy_with_logits(logits, labels)
+        if config.disc_loss == "wasserstein":
+            total = 2 * ((1 - 2 * labels) * logits).mean()
+        else:
+            total = 2 * F.binary_cross_entropy_with_logits(logits, labels)
+        if config.disc_control:
+            total = total + config.disc_control * (torch.sigmoid(logits) - 0.5).square().mean()
         if config.entropy_bonus:
             total = total - config.entropy_bonus * bernoulli_entropy(logits).mean()
         if config.gradient_penalty:
             points = between.clone().requires_grad_()
             (gradient,) = torch.autograd.grad(logits_of(points).sum(), points, create_graph=True)
+            if constants:
+                gradient = gradient[:, :-constants]
             norm = (gradient.square().sum(1) + 1e-12).sqrt()  # a derivative also where the gradient is zero
             total = total + config.gradient_penalty * (norm - config.gradient_target).square().mean()
         return total

@@ -19,11 +19,14 @@ from l2l_gail.rewards import BIAS
 RETURN = "rollout/ep_rew_mean"
 
 
-def announce(gail: GAIL, demonstrations: Demonstrations, folder: Path) -> str:
+def announce(gail: GAIL, demonstrations: Demonstrations | None, folder: Path) -> str:
     """The task, the demonstrations and what is unusual about them, in a few lines."""
-    mean = demonstrations.mean_return
-    returns = f"with a mean return of {mean:.0f}" if np.isfinite(mean) else "without rewards"
-    task = f"{gail.env.name}: {len(demonstrations)} demonstrations {returns} ({demonstrations.source})"
+    if demonstrations is None:
+        task = f"{gail.env.name}: no demonstrations, a learned reward as it is"
+    else:
+        mean = demonstrations.mean_return
+        returns = f"with a mean return of {mean:.0f}" if np.isfinite(mean) else "without rewards"
+        task = f"{gail.env.name}: {len(demonstrations)} demonstrations {returns} ({demonstrations.source})"
     first = f"{task}; follower {gail.config.follower}; run folder {folder}"
     return "\n".join([first, *(f"note: {note}" for note in notes(gail.config, gail.env))])
 
@@ -31,33 +34,35 @@ def announce(gail: GAIL, demonstrations: Demonstrations, folder: Path) -> str:
 def notes(config: GAILConfig, env: Environment) -> list[str]:
     """Sentences for the user, none where nothing is unusual."""
     said = []
-    if config.reward in BIAS and config.reward != "constant" and env.ends_early:
+    if config.reward in BIAS and config.reward != "constant" and env.ends_early and not config.absorbing:
         said.append(
             f"episodes of {env.name} may end early and the reward '{config.reward}' {BIAS[config.reward]}. "
-            "Compare with --reward constant, which shows what that alone achieves."
+            "Let --absorbing remove that, or compare with --reward constant, which shows what it alone achieves."
         )
     if env.unlimited:
         said.append(
             f"{env.name} was registered without a time limit: an episode that does not end by itself is cut off "
             f"after {STEP_LIMIT:,} steps. Register it with max_episode_steps to set another limit."
         )
-    if advice := env.actions.advice(env.name, config.log_std_init):
-        said.append(advice)
-    return said
+    log_std = config.log_std_init if config.leader == "ppo" else 0.0
+    return said + [told for told in (env.observations.told(), env.actions.advice(log_std)) if told is not None]
 
 
-def result(gail: GAIL, demonstrations: Demonstrations, folder: Path, episodes: int) -> dict[str, Any]:
+def result(gail: GAIL, demonstrations: Demonstrations | None, folder: Path, episodes: int) -> dict[str, Any]:
     """The figures of a finished run for its record: true returns, alarms, stability of the training return."""
     measured = evaluation.returns(gail.leader.algorithm, gail.env, episodes=episodes, filter_of=gail.envs)
     chance = evaluation.random_returns(gail.env, episodes=episodes)
     found: dict[str, Any] = {
         "return": evaluation.summary(measured),
         "random": evaluation.summary(chance),
-        "expert": evaluation.summary(demonstrations.returns),
-        "percent_of_expert": evaluation.percent(measured.mean(), demonstrations.mean_return),
         "evaluation_seed": evaluation.EVALUATION_SEED,
         "skipped_fits": gail.follower.skipped,
     }
+    if demonstrations is not None:
+        found["expert"] = evaluation.summary(demonstrations.returns)
+        expert = demonstrations.mean_return
+        found["percent_of_expert"] = evaluation.percent(measured.mean(), expert)
+        found["percent_from_random"] = evaluation.percent(measured.mean() - chance.mean(), expert - chance.mean())
     if gail.bc_loss is not None:
         found["bc_loss"] = gail.bc_loss
     log = folder / metrics.METRICS
@@ -74,12 +79,13 @@ def text(result: dict[str, Any], run: Run, gail: GAIL) -> str:
     config = gail.config
     lines = [f"\n{gail.env.name}, {config.follower} follower, {run.record['steps']:,} steps, seed {config.seed}", ""]
     for name, label in (("return", "imitator"), ("expert", "demonstrations"), ("random", "random policy")):
-        row = result[name]
+        if (row := result.get(name)) is None:
+            continue
         if not np.isfinite(row["mean"]):
             why = "their file holds no rewards" if name == "expert" else "the environment's reward is NaN or infinite"
             lines.append(f"  {label:15} {why}, so there is no return to compare with")
             continue
-        share = evaluation.percent(row["mean"], result["expert"]["mean"])
+        share = evaluation.percent(row["mean"], result["expert"]["mean"]) if "expert" in result else None
         of_expert = "" if share is None else f"   {share:6.1f} % of expert"
         lines.append(f"  {label:15} {row['mean']:9.1f} ± {row['sd']:7.1f}{of_expert}   n = {row['n']}")
     if skipped := result["skipped_fits"]:

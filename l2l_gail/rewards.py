@@ -11,6 +11,7 @@ from l2l_gail.config import RewardName
 
 BIAS = {
     "gail": "is never negative: it rewards staying alive, whatever the policy does",
+    "dail": "is never negative: it rewards staying alive, whatever the policy does",
     "logd": "is never positive: it rewards ending the episode early",
     "constant": "is a control that knows nothing of the demonstrations",
 }
@@ -20,7 +21,8 @@ def reward(logit: Tensor, form: RewardName) -> Tensor:
     """The learned reward for logits h of "expert", D = sigmoid(h); same shape.
 
     `gail` −log(1−D) (Ho and Ermon, 2016, as their code has it for tasks that end on failure), `airl` h (Fu et al.,
-    2018), `fairl` −h·eʰ (Ghasemipour et al., 2020), `logd` log D, `constant` 1, the control for a survival bonus."""
+    2018; Wasserstein's linear reward, too), `fairl` −h·eʰ (Ghasemipour et al., 2020), `logd` log D,
+    `dail` D/2·(tanh h + 1) (Chirra et al., 2026), `constant` 1, the control for a survival bonus."""
     if form == "gail":
         return F.softplus(logit)
     if form == "airl":
@@ -29,9 +31,11 @@ def reward(logit: Tensor, form: RewardName) -> Tensor:
         return -logit * logit.clamp(max=10).exp()  # e^10 already dwarfs every other reward
     if form == "logd":
         return -F.softplus(-logit)
+    if form == "dail":
+        return torch.sigmoid(logit) * (logit.tanh() + 1) / 2
     if form == "constant":
         return torch.ones_like(logit)
-    raise ValueError(f"reward must be gail, airl, fairl, logd or constant, not {form!r}")
+    raise ValueError(f"reward must be gail, airl, fairl, logd, dail or constant, not {form!r}")
 
 
 class ReturnScale:

@@ -24,6 +24,7 @@ from l2l_gail.demonstrations import Demonstrations, load_demonstrations
 from l2l_gail.environments import Environment, require_named
 from l2l_gail.followers import settled
 from l2l_gail.gail import GAIL
+from l2l_gail.reward_model import RewardModel
 
 KIND = "gail"
 MOST_EVALUATED = 5  # episodes, while training
@@ -46,7 +47,7 @@ GROUPS = {  # of flags in --help, each by its first
     "l2l": "run",
     "env": "environment, seed, device",
     "every": "demonstrations",
-    "filter": "leader: PPO",
+    "filter": "leader: PPO or SAC",
     "reward": "reward",
     "disc_hidden": "discriminator",
     "follower_steps": "follower: l2l and l2l-rate",
@@ -72,6 +73,7 @@ class TrainArgs:
     )
     checkpoint_every: Count = 20  # Rounds between two checkpoints
     follower_from: Path | None = None  # Start with the learned follower of this run (see also --freeze-follower)
+    reward_from: Path | None = None  # Train on the reward that this run learned, as it is; no demonstrations needed
     eval_every: Natural = 100_000  # Steps between evaluations of the deterministic policy while training; 0: none
     eval_episodes: Annotated[int, Range(1, 1_000_000)] = 20  # Episodes evaluated at the end; before it at most 5
     threads: Threads = 1  # CPU threads of torch; one is fastest with networks this small
@@ -84,17 +86,18 @@ class TrainArgs:
 
 def train(args: TrainArgs, resumed: Run | None = None) -> Run:
     """Make a run, or continue `resumed`; train it to its end, evaluate it and write the result into its record."""
-    env = Environment(args.settings.env)
+    env = Environment(args.settings.env, rescale=args.settings.rescale_actions)
     demonstrations, monitor = find_demonstrations(args, env)
-    gail = GAIL(env, demonstrations, config=args.settings, monitor=monitor)
+    given = None if args.reward_from is None else RewardModel.load(args.reward_from, env, device=args.settings.device)
+    gail = GAIL(env, demonstrations, config=args.settings, monitor=monitor, reward=given)
     config, run = gail.config, resumed
     if run is None:
         carry_follower(gail, args.follower_from)
         folder = args.run_dir or default_folder("runs", f"{config.env}_{config.follower}_s{config.seed}")
         # Absolute paths: resuming from another folder must find the same files.
         demos = str(Path(args.demos).resolve()) if args.demos and Path(args.demos).exists() else args.demos
-        source = args.follower_from and args.follower_from.resolve()
-        stored = replace(args, settings=config, demos=demos, follower_from=source)
+        carried, kept = (path and path.resolve() for path in (args.follower_from, args.reward_from))
+        stored = replace(args, settings=config, demos=demos, follower_from=carried, reward_from=kept)
         run = Run.create(folder, kind=KIND, config=settings.plain(stored))
         gail.set_logger(make_logger(run))
     with run.held():
@@ -176,13 +179,14 @@ def learn(gail: GAIL, run: Run, args: TrainArgs, stop: StopRequest, bar: tqdm) -
 
 def log_evaluation(gail: GAIL, mean: float) -> None:
     """Log the mean true return of the deterministic policy at the step where the run is."""
-    share = evaluation.percent(mean, gail.demonstrations.mean_return)
+    known = gail.demonstrations
+    share = None if known is None else evaluation.percent(mean, known.mean_return)
     figures = {"eval/return": mean} | ({} if share is None else {"eval/percent_of_expert": share})
     for output in gail.leader.algorithm.logger.output_formats:  # not with what is waiting to be logged a round later
         output.write(figures, dict.fromkeys(figures, ()), gail.num_timesteps)
 
 
-def finish(gail: GAIL, run: Run, args: TrainArgs, demonstrations: Demonstrations) -> Run:
+def finish(gail: GAIL, run: Run, args: TrainArgs, demonstrations: Demonstrations | None) -> Run:
     """Export the policy, evaluate it, write the result and print the report."""
     gail.leader.algorithm.save(run.folder / "policy.zip")
     was, gail.envs.training = gail.envs.training, False  # as it is evaluated: one that is loaded must not go on moving
@@ -197,8 +201,10 @@ def finish(gail: GAIL, run: Run, args: TrainArgs, demonstrations: Demonstrations
     return run
 
 
-def find_demonstrations(args: TrainArgs, env: Environment) -> tuple[Demonstrations, Demonstrations]:
-    """The demonstrations to train on, and the rest of their set."""
+def find_demonstrations(args: TrainArgs, env: Environment) -> tuple[Demonstrations, Demonstrations] | tuple[None, None]:
+    """The demonstrations to train on, and the rest of their set; none if the reward is another run's."""
+    if args.reward_from is not None and args.demos is None:
+        return None, None
     everything = load_demonstrations(args.demos, env)
     if args.num_demos > len(everything):
         raise UserError(f"--num-demos {args.num_demos}: {everything.source} holds {len(everything)} demonstrations")
@@ -250,7 +256,8 @@ def make_logger(run: Run, *, after: int | None = None) -> Logger:
     shown = _Board(run.folder, after)
     if after is None or after < 0:
         env, follower = (run.config["settings"][name] for name in ("env", "follower"))
-        usual = TrainArgs(settings=settled(replace(tuned(env), follower=follower)))
+        leader = run.config["settings"]["leader"]
+        usual = TrainArgs(settings=settled(replace(tuned(env, leader), follower=follower)))
         about = {"command": run.record["command"], "settings": run.config, "usual": settings.plain(usual)}
         board.describe(shown.writer, **about, shown=SHOWN, figures=FINAL, charts=CHARTS)
     return Logger(str(run.folder), [shown, _Rows(run.folder / metrics.METRICS, after)])

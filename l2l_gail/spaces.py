@@ -1,64 +1,171 @@
-"""How observations and actions of an environment become numbers for the discriminator, and go back.
+"""How observations and actions of an environment become arrays for policy and discriminator, and go back.
 
-Every question about a space is asked here: its size, what a demonstration may hold, what the environment executes."""
+Every question about a space is asked here. Observations of any space become one array: a vector, or for images frames
+with their channels first. Actions stay what the environment takes; the policy may act in units of their bounds."""
 
 import math
 import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.spaces import Box
+from gymnasium import spaces, wrappers
+from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
 
 from l2l_experiment.errors import UserError
 
 BOUND_TOLERANCE = 1e-4  # by which recorded actions may leave their bounds: the rounding of a float32 policy
+SMALLEST_FRAME = 36  # height and width below which Stable-Baselines3's convolutions have nothing left
+USUAL = (0.5, 2.0)  # half the width of bounds that a policy fills well as it starts: from, to below
+
+
+class ChannelsFirst(gym.ObservationWrapper):
+    """Frames (H, W, C), or grey ones (H, W), as (C, H, W): the order that Stable-Baselines3's networks take."""
+
+    def __init__(self, env: gym.Env) -> None:
+        super().__init__(env)
+        low, high = (
+            channels_first(bound[None])[0] for bound in (env.observation_space.low, env.observation_space.high)
+        )
+        self.observation_space = spaces.Box(low, high, dtype=np.uint8)
+
+    def observation(self, observation: np.ndarray) -> np.ndarray:
+        return channels_first(observation[None])[0]
 
 
 class Observations:
-    """A one-dimensional Box of observations; UserError for another space."""
+    """Observations of an environment: what the policy sees of them (`space`), and what the discriminator does.
 
-    kind, needs, bounded = "observations", "a one-dimensional Box", False
+    UserError for a space that is neither an image nor can be flattened (text, graphs, sequences)."""
+
+    kind = "observations"
 
     def __init__(self, space: gym.Space, name: str) -> None:
-        if not isinstance(space, Box) or len(space.shape) != 1 or (self.bounded and not space.is_bounded()):
-            raise UserError(f"{name} has {self.kind} {space}; GAIL here needs {self.needs}")
-        self.space, self.size = space, space.shape[0]
+        self.raw, self.name, self.image = space, name, is_image(space)
+        if self.image:
+            frame = channels_first(space.low[None])[0] if needs_transposing(space) else space.low
+            self.space = spaces.Box(0, 255, frame.shape, np.uint8)
+        else:
+            if not space.is_np_flattenable:
+                raise UserError(f"{name} has observations {space}; GAIL here takes what can be flattened into an array")
+            self.space = spaces.flatten_space(space)
+        self.shape, self.size = self.space.shape, math.prod(self.space.shape)
+
+    def wrap(self, env: gym.Env) -> gym.Env:
+        """The environment with observations as `space` has them."""
+        if self.image:
+            return ChannelsFirst(env) if needs_transposing(self.raw) else env
+        return env if is_vector(self.raw) else wrappers.FlattenObservation(env)
+
+    def convert(self, values: Any, where: str) -> np.ndarray:
+        """A batch of the environment's own observations, or of converted ones, as an array (n, *shape); dictionaries
+        and tuples hold a batch each. UserError if they have another shape."""
+        if isinstance(values, Mapping | tuple):
+            return flatten(self.raw, values, where)
+        values = np.asarray(values)
+        if values.shape[1:] == self.shape and not (isinstance(self.raw, spaces.Discrete) and values.ndim == 1):
+            return values
+        if self.image and values.shape[1:] == self.raw.shape:
+            return channels_first(values)
+        return flatten(self.raw, values, where)
+
+    def one(self, value: Any) -> np.ndarray:
+        """The same of a single observation, shape (*shape)."""
+        if isinstance(value, Mapping):
+            return self.convert({key: np.asarray(part)[None] for key, part in value.items()}, self.name)[0]
+        if isinstance(value, tuple):
+            return self.convert(tuple(np.asarray(part)[None] for part in value), self.name)[0]
+        return self.convert(np.asarray(value)[None], self.name)[0]
+
+    def is_single(self, value: Any) -> bool:
+        """Whether this is one observation and no batch, raw or converted."""
+        first, space = value, self.raw
+        while isinstance(space, spaces.Dict | spaces.Tuple) and isinstance(first, Mapping | tuple):
+            key = next(iter(space.spaces)) if isinstance(space, spaces.Dict) else 0
+            first, space = first[key], space.spaces[key]
+        return np.shape(first) in (space.shape, self.shape)
 
     def features(self, values: np.ndarray) -> np.ndarray:
-        """Values (n, …) as the discriminator takes them, shape (n, size)."""
-        return values.reshape(len(values), -1)
+        """Converted observations as the discriminator takes them, shape (n, size); pixels lie in [0, 1]."""
+        flat = values.reshape(len(values), -1)
+        return flat.astype(np.float32) / 255 if self.image else flat
 
-    def shaped(self, values: np.ndarray, where: str) -> np.ndarray:
-        """The same values, from a demonstration; UserError if they have another shape than the space."""
-        if values.shape[1:] != self.space.shape:
-            shape, right = values.shape[1:], self.space.shape
-            raise UserError(f"{where} has {self.kind} of shape {shape}; the environment's is {right}")
-        return values
+    def told(self) -> str | None:
+        """What became of a space that is not a vector, in a sentence; None for one that is."""
+        if self.image:
+            return f"observations of {self.name} are images {self.shape}: convolutions see them, scaled to [0, 1]"
+        if is_vector(self.raw):
+            return None
+        parts = ", ".join(f"{name} {size}" for name, size in parts_of(self.raw))
+        small = f"; frames below {SMALLEST_FRAME} pixels are too small for convolutions" if looks_like(self.raw) else ""
+        return f"observations of {self.name} are flattened into {self.size} numbers ({parts}){small}"
 
 
-class Actions(Observations):
-    """A bounded one-dimensional Box of actions; UserError for another space."""
+class Actions(Protocol):
+    """Actions of an environment: those that it takes (`space`) and those of a policy (`policy_space`)."""
 
-    kind, needs, bounded = "actions", "a bounded, one-dimensional Box", True
+    space: gym.Space
+    policy_space: gym.Space
+    size: int  # of a feature
 
-    def __init__(self, space: gym.Space, name: str) -> None:
-        super().__init__(space, name)
+    def executed(self, values: np.ndarray) -> np.ndarray:
+        """What a policy's actions (…, *shape) make the environment do, in its own units."""
+
+    def targets(self, values: np.ndarray) -> np.ndarray:
+        """The environment's actions as those of a policy, shape (n, *shape)."""
+
+    def features(self, values: np.ndarray) -> np.ndarray:
+        """The environment's actions as the discriminator takes them, shape (n, size)."""
+
+    def uniform(self, generator: np.random.Generator, count: int) -> np.ndarray:
+        """Random actions of a policy, shape (count, *shape)."""
+
+    def recorded(self, values: np.ndarray, where: str) -> np.ndarray:
+        """Actions of a demonstration, checked; UserError for another shape or values out of bounds."""
+
+    def advice(self, log_std: float) -> str | None:
+        """A sentence on bounds that the policy's first actions do not fit, or on rescaled ones; else None."""
+
+
+class Continuous:
+    """A bounded, one-dimensional Box. With `rescale` the policy acts in [-1, 1], and so does the discriminator see
+    actions; by default where half the bounds' width lies outside `USUAL`, or their centre is not 0."""
+
+    def __init__(self, space: spaces.Box, name: str, rescale: bool | None = None) -> None:
         if space.dtype.kind != "f":
             raise UserError(
                 f"{name} has actions {space}, which are whole numbers: a policy over a Box would act with fractions"
             )
+        if len(space.shape) != 1 or not space.is_bounded():
+            raise UserError(f"{name} has actions {space}; GAIL here needs a bounded, one-dimensional Box")
+        self.space, self.name, self.size = space, name, space.shape[0]
+        low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+        self.center, self.reach = (low + high) / 2, np.maximum((high - low) / 2, 1e-12)
+        free = high > low  # an action without a choice does not matter
+        fits = (self.reach >= USUAL[0]) & (self.reach < USUAL[1]) & (abs(self.center) <= 0.1 * self.reach)
+        self.rescaled = bool((free & ~fits).any()) if rescale is None else rescale
+        self.policy_space = spaces.Box(-1.0, 1.0, space.shape, space.dtype) if self.rescaled else space
 
     def executed(self, values: np.ndarray) -> np.ndarray:
-        """What the environment makes of a policy's actions, same shape: it clips them to their bounds."""
-        return np.clip(values, self.space.low, self.space.high)
+        clipped = np.clip(values, self.policy_space.low, self.policy_space.high)
+        if not self.rescaled:
+            return clipped
+        moved = (self.center + self.reach * clipped).astype(self.space.dtype)
+        return np.clip(moved, self.space.low, self.space.high)  # rounding must not lead out of the bounds
+
+    def targets(self, values: np.ndarray) -> np.ndarray:
+        return ((values - self.center) / self.reach).astype(values.dtype) if self.rescaled else values
+
+    def features(self, values: np.ndarray) -> np.ndarray:
+        return self.targets(values).reshape(len(values), -1)
 
     def uniform(self, generator: np.random.Generator, count: int) -> np.ndarray:
-        """Random actions, shape (count, size)."""
-        shape = (count, *self.space.shape)
-        return generator.uniform(self.space.low, self.space.high, shape).astype(self.space.dtype)
+        low, high = self.policy_space.low, self.policy_space.high
+        return generator.uniform(low, high, (count, *self.space.shape)).astype(self.space.dtype)
 
     def recorded(self, values: np.ndarray, where: str) -> np.ndarray:
-        """Actions of a demonstration as float32, clipped to their bounds; UserError if that is more than rounding."""
+        require_shape(values, self.space.shape, "actions", where)
         excess = np.maximum(self.space.low - values, values - self.space.high).max(axis=1)
         worst = int(excess.argmax())
         if excess[worst] > BOUND_TOLERANCE:
@@ -69,17 +176,147 @@ class Actions(Observations):
             )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # casting loses digits only
-            return self.executed(values).astype(np.float32)
+            return np.clip(values, self.space.low, self.space.high).astype(np.float32)
 
-    def advice(self, name: str, log_std: float) -> str | None:
-        """A sentence where the policy's first actions, around 0, do not fit the bounds; None where they do."""
-        low, high = (bound.astype(np.float64).ravel() for bound in (self.space.low, self.space.high))
-        low, high = low[high > low], high[high > low]  # an action without a choice does not matter
-        reach, share = (high - low) / 2, 2 * math.exp(log_std) / (high - low)
-        if not ((abs(low + high) > reach).any() or (share < 0.02).any() or (share > 2).any()):
+    def advice(self, log_std: float) -> str | None:
+        low, high, std = self.space.low.min(), self.space.high.max(), math.exp(log_std)
+        if self.rescaled:
+            return f"actions of {self.name} reach from {low:g} to {high:g}: rescaled to [-1, 1] for the policy"
+        share = std / self.reach[self.space.high > self.space.low]
+        if not ((share < 0.02).any() or (share > 2).any()):
             return None
         return (
-            f"actions of {name} reach from {low.min():g} to {high.max():g}, and the policy starts around 0 with a "
-            f"standard deviation of {math.exp(log_std):.2g}: actions are not rescaled. "
-            "Register it behind gymnasium's RescaleAction (-1 to 1), or set --log-std-init."
+            f"actions of {self.name} reach from {low:g} to {high:g}, and the policy starts around 0 with a standard "
+            f"deviation of {std:.2g}. Let --rescale-actions scale them, or set --log-std-init."
         )
+
+
+class Categorical:
+    """`Discrete`, `MultiDiscrete` or `MultiBinary`: the environment takes numbers, the discriminator sees one-hot codes
+    (bits, of `MultiBinary`)."""
+
+    def __init__(self, space: gym.Space, name: str) -> None:
+        if not isinstance(space, spaces.Discrete) and len(space.shape) != 1:
+            raise UserError(f"{name} has actions {space}; GAIL here needs one-dimensional ones")
+        if isinstance(space, spaces.MultiDiscrete) and np.any(space.start):
+            raise UserError(f"{name} has actions {space}; GAIL here needs a MultiDiscrete that starts at 0")
+        self.space, self.name, self.size = space, name, spaces.flatdim(space)
+        self.start = int(space.start) if isinstance(space, spaces.Discrete) else 0
+        self.policy_space = spaces.Discrete(int(space.n)) if self.start else space
+        self.counts = {spaces.Discrete: lambda: [space.n], spaces.MultiDiscrete: lambda: space.nvec}.get(
+            type(space), lambda: [2] * space.shape[0]
+        )()
+
+    def executed(self, values: np.ndarray) -> np.ndarray:
+        whole = np.asarray(values).astype(np.int64) + self.start
+        # Stable-Baselines3's buffers keep the number of a `Discrete` in a dimension of its own.
+        return whole[..., 0] if isinstance(self.space, spaces.Discrete) and whole.ndim > 1 else whole
+
+    def targets(self, values: np.ndarray) -> np.ndarray:
+        return values - self.start
+
+    def features(self, values: np.ndarray) -> np.ndarray:
+        return flatten(self.space, values, "actions")
+
+    def uniform(self, generator: np.random.Generator, count: int) -> np.ndarray:
+        drawn = generator.integers(0, self.counts, (count, len(self.counts)))
+        return drawn[:, 0] if isinstance(self.space, spaces.Discrete) else drawn
+
+    def recorded(self, values: np.ndarray, where: str) -> np.ndarray:
+        if isinstance(self.space, spaces.Discrete) and values.shape[1:] == (1,):
+            values = values[:, 0]
+        require_shape(values, self.space.shape, "actions", where)
+        whole = np.asarray(values, dtype=np.int64)
+        counted = (whole - self.start).reshape(len(whole), -1)
+        wrong = (whole != values).reshape(len(whole), -1) | (counted < 0) | (counted >= np.asarray(self.counts))
+        if wrong.any():
+            at = int(np.flatnonzero(wrong.any(axis=1))[0])
+            raise UserError(f"{where} has the action {values[at]} at step {at}; actions must lie in {self.space}")
+        return whole
+
+    def advice(self, log_std: float) -> str | None:
+        return None
+
+
+def actions_of(space: gym.Space, name: str, rescale: bool | None = None) -> Actions:
+    """The actions of a space; UserError for one that no policy here can act in."""
+    if isinstance(space, spaces.Box):
+        return Continuous(space, name, rescale)
+    if isinstance(space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
+        return Categorical(space, name)
+    raise UserError(
+        f"{name} has actions {space}; GAIL here takes a bounded Box, Discrete, MultiDiscrete and MultiBinary"
+    )
+
+
+def is_vector(space: gym.Space) -> bool:
+    return isinstance(space, spaces.Box) and len(space.shape) == 1
+
+
+def looks_like(space: gym.Space) -> bool:
+    """Whether a space holds frames of pixels, (H, W) or with channels, of any size."""
+    return isinstance(space, spaces.Box) and len(space.shape) in (2, 3) and is_image_space(_frame(space))
+
+
+def is_image(space: gym.Space) -> bool:
+    """Whether observations are frames that are large enough for convolutions."""
+    return looks_like(space) and sorted(space.shape)[-2] >= SMALLEST_FRAME
+
+
+def needs_transposing(space: spaces.Box) -> bool:
+    return len(space.shape) == 2 or not is_image_space_channels_first(space)
+
+
+def _frame(space: spaces.Box) -> spaces.Box:
+    return (
+        space if len(space.shape) == 3 else spaces.Box(space.low[..., None], space.high[..., None], dtype=space.dtype)
+    )
+
+
+def channels_first(values: np.ndarray) -> np.ndarray:
+    """Frames (n, H, W, C) or (n, H, W) as (n, C, H, W)."""
+    return values[:, None] if values.ndim == 3 else np.moveaxis(values, -1, 1)
+
+
+def parts_of(space: gym.Space, name: str = "") -> Iterator[tuple[str, int]]:
+    """The parts of a flattened space in their order, with their sizes."""
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        inner = space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
+        for key, part in inner:
+            yield from parts_of(part, f"{name}.{key}" if name else str(key))
+    else:
+        yield name or type(space).__name__, spaces.flatdim(space)
+
+
+def flatten(space: gym.Space, values: Any, where: str) -> np.ndarray:
+    """`gymnasium.spaces.flatten` of a whole batch, shape (n, flatdim); UserError if its shapes are not the space's."""
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        named = isinstance(space, spaces.Dict)
+        inner = list(space.spaces.items()) if named else list(enumerate(space.spaces))
+        if not isinstance(values, Mapping if named else tuple | list) or len(values) != len(inner):
+            raise UserError(f"{where} has observations that are no {'dictionary' if named else 'tuple'} as in {space}")
+        if named and (missing := [key for key, _ in inner if key not in values]):
+            raise UserError(f"{where} has no observations '{missing[0]}'; it holds {', '.join(map(str, values))}")
+        parts = [flatten(part, values[key], f"{where}, {key},") for key, part in inner]
+        if len({len(part) for part in parts}) > 1:
+            raise UserError(f"{where} has parts of different length: {[len(part) for part in parts]}")
+        return np.concatenate(parts, axis=1)
+    values = np.asarray(values)
+    if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
+        if isinstance(space, spaces.Discrete) and values.shape[1:] == (1,):
+            values = values[:, 0]
+        require_shape(values, space.shape, "observations", where)
+        counts, starts = (space.n, space.start) if isinstance(space, spaces.Discrete) else (space.nvec, space.start)
+        chosen = (values - starts).reshape(len(values), -1).astype(np.int64)
+        counts = np.broadcast_to(np.asarray(counts).ravel(), chosen.shape[1:])
+        if (chosen < 0).any() or (chosen >= counts).any() or (chosen != (values - starts).reshape(chosen.shape)).any():
+            raise UserError(f"{where} has observations outside {space}")
+        codes = [np.arange(count) == column[:, None] for count, column in zip(counts, chosen.T, strict=True)]
+        return np.concatenate(codes, axis=1).astype(np.float32)
+    require_shape(values, space.shape, "observations", where)
+    return values.reshape(len(values), -1)
+
+
+def require_shape(values: np.ndarray, right: tuple[int, ...], kind: str, where: str) -> None:
+    if values.shape[1:] != right:
+        raise UserError(f"{where} has {kind} of shape {values.shape[1:]}; the environment's is {right}")

@@ -29,9 +29,9 @@ class Transitions:
         return Transitions(*(part[which] for part in self.parts()))
 
     def float32(self) -> "Transitions":
-        """The same in single precision, as networks see them."""
-        *numbers, ended = self.parts()
-        return Transitions(*(part.astype(np.float32) for part in numbers), ended)
+        """The same in single precision, as networks see them; whole numbers stay what they are."""
+        single = (part.astype(np.float32) if part.dtype.kind == "f" else part for part in self.parts())
+        return Transitions(*single)
 
     def fingerprint(self) -> str:
         """A hash of observations and actions, by which demonstrations are known again."""

@@ -9,14 +9,15 @@ import numpy as np
 
 from l2l_experiment.errors import UserError
 from l2l_gail.environments import require_usable
+from l2l_gail.spaces import is_image
 
 
 @dataclass(frozen=True)
 class Episode:
     """One episode of T steps, from reset to end."""
 
-    observations: np.ndarray  # (T+1, O) float64: the last one is where the last action led
-    actions: np.ndarray  # (T, A) float32
+    observations: np.ndarray  # (T+1, *shape) float64, or uint8 images: the last one is where the last action led
+    actions: np.ndarray  # (T, A) float32, or whole numbers (T,) or (T, A); (T, 0) where the source has none
     rewards: np.ndarray  # (T,) float64: the true reward, for reports only; NaN where the file has none
     terminated: bool
     truncated: bool
@@ -33,19 +34,21 @@ class Episode:
     ) -> Self:
         """Plays from `env.reset(seed=seed)` to the end, at most `max_steps`; `on_step()` is called after each step.
 
-        `policy` maps an observation (O,) to an action (A,) within bounds."""
+        `policy` maps an observation to an action of the environment, within bounds."""
         observations, actions, rewards = [env.reset(seed=seed)[0]], [], []
+        kind = np.float32 if env.action_space.dtype.kind == "f" else np.int64
         terminated = truncated = False
         while not (terminated or truncated or len(actions) == max_steps):
-            actions.append(np.asarray(policy(observations[-1]), dtype=np.float32))
+            actions.append(np.asarray(policy(observations[-1]), dtype=kind))
             observation, reward, terminated, truncated, _ = env.step(actions[-1])
             require_usable(observation, "the environment" if env.spec is None else env.spec.id, len(actions))
             observations.append(observation)
             rewards.append(float(reward))
             if on_step is not None:
                 on_step()
-        seen, paid = np.asarray(observations, dtype=np.float64), np.asarray(rewards, dtype=np.float64)
-        return cls(seen, np.asarray(actions, dtype=np.float32), paid, bool(terminated), bool(truncated))
+        seen = np.asarray(observations, dtype=np.uint8 if is_image(env.observation_space) else np.float64)
+        paid = np.asarray(rewards, dtype=np.float64)
+        return cls(seen, np.asarray(actions, dtype=kind), paid, bool(terminated), bool(truncated))
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -77,6 +80,11 @@ class Demonstrations:
     def returns(self) -> np.ndarray:
         """Undiscounted true return of each episode, (episodes,); NaN where the source has no rewards."""
         return np.array([episode.rewards.sum() for episode in self.episodes], dtype=np.float64)
+
+    @property
+    def have_actions(self) -> bool:
+        """Whether the source has actions; without them only observations can be imitated."""
+        return all(episode.actions.size for episode in self.episodes)
 
     @property
     def mean_return(self) -> float:

@@ -1,8 +1,9 @@
 """Demonstrations from a file, a data set or arrays, checked against the environment."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -106,17 +107,28 @@ def _check_environment(recorded: str | None, wanted: str | None, name: str) -> N
     raise UserError(f"{name} was recorded in {recorded}, not in {wanted}; the two are different tasks")
 
 
+def leaves(values: Any, name: str = "observations") -> Iterator[tuple[str, np.ndarray]]:
+    """The arrays of observations, which may be dictionaries or tuples of them."""
+    if isinstance(values, Mapping | tuple):
+        for key, part in values.items() if isinstance(values, Mapping) else enumerate(values):
+            yield from leaves(part, f"{name}, {key},")
+    else:
+        yield name, np.asarray(values)
+
+
 def _checked(raw: RawEpisode, where: str, env: Environment) -> Episode:
     """An episode of the right shapes and types, or a `UserError` that says what is wrong."""
     numbers = ("observations", "actions", "rewards")
-    for key in numbers:
-        if raw[key].dtype.kind not in "biuf":
-            raise UserError(f"{where} has {key} that are not real numbers (dtype {raw[key].dtype})")
-    observations, actions, rewards = (np.asarray(raw[key], dtype=np.float64) for key in numbers)
-    steps = len(actions)
+    for key, values in (*((key, raw[key]) for key in numbers[1:]), *leaves(raw["observations"])):
+        if values.dtype.kind not in "biuf":
+            raise UserError(f"{where} has {key} that are not real numbers (dtype {values.dtype})")
+    actions, rewards = raw["actions"], np.asarray(raw["rewards"], dtype=np.float64)
+    steps, without = len(actions), actions.shape[1:] == (0,)
     if steps == 0:
         raise UserError(f"{where} has no steps")
-    observations, actions = env.observations.shaped(observations, where), env.actions.shaped(actions, where)
+    observations = env.observations.convert(raw["observations"], where)
+    if not env.observations.image:
+        observations = observations.astype(np.float64)
     if len(observations) != steps + 1:
         raise UserError(f"{where} has {len(observations)} observations for {steps} actions; {steps + 1} would be right")
     for key in ("rewards", "terminations", "truncations"):
@@ -132,5 +144,5 @@ def _checked(raw: RawEpisode, where: str, env: Environment) -> Episode:
     ends = terminations | truncations
     if ends[:-1].any():
         raise UserError(f"{where} ends at step {int(ends.argmax())} but goes on to step {steps - 1}; split it there")
-    actions = env.actions.recorded(actions, where)
+    actions = actions.astype(np.float32) if without else env.actions.recorded(actions, where)
     return Episode(observations, actions, rewards, bool(terminations[-1]), bool(truncations[-1]))

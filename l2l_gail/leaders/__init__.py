@@ -2,5 +2,8 @@
 
 from l2l_gail.leaders.base import Game, Leader
 from l2l_gail.leaders.ppo import PPOLeader
+from l2l_gail.leaders.sac import SACLeader
 
-__all__ = ["Game", "Leader", "PPOLeader"]
+LEADERS = {"ppo": PPOLeader, "sac": SACLeader}
+
+__all__ = ["LEADERS", "Game", "Leader", "PPOLeader", "SACLeader"]

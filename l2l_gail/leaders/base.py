@@ -2,12 +2,17 @@
 
 from typing import Any, Protocol
 
+import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
 from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.vec_env import VecNormalize
 
+from l2l_gail.spaces import is_image
 from l2l_gail.transitions import Transitions
+
+DIVERGED = "the policy diverged: its weights or its actions are NaN or infinite; a smaller --learning-rate may help"
 
 
 class Game(Protocol):
@@ -19,8 +24,11 @@ class Game(Protocol):
     def answer(self, transitions: Transitions, progress: float) -> None:
         """Let the follower move the discriminator on a round of the policy's transitions."""
 
-    def reward(self, transitions: Transitions) -> np.ndarray:
+    def score(self, transitions: Transitions) -> np.ndarray:
         """The learned reward of transitions by the discriminator as it is now, shape (n,)."""
+
+    def reward(self, transitions: Transitions) -> np.ndarray:
+        """The same for the transitions of a round, with figures for the log."""
 
 
 class Leader(Protocol):
@@ -35,6 +43,9 @@ class Leader(Protocol):
         """Train for `total_timesteps` environment steps, rounded up to whole rounds; `how` is Stable-Baselines3's
         `reset_num_timesteps` and `progress_bar`."""
 
+    def log_prob(self, transitions: Transitions) -> np.ndarray:
+        """log π(a|s) of transitions by the policy as it is now, shape (n,); AIRL's discriminator asks for it."""
+
     def rollout(self) -> Transitions:
         """A round of the policy's transitions, with its noise, from where the environments are; trains nothing."""
 
@@ -43,3 +54,14 @@ class Leader(Protocol):
 
     def load_state_dict(self, tree: dict[str, Any]) -> bool:
         """Continue from a `state_dict`. False if the environments had to be reset, so that it is not bit for bit."""
+
+
+def callbacks_of(given: MaybeCallback) -> list[BaseCallback]:
+    """The callbacks that a user gives to `learn`, as Stable-Baselines3 takes them."""
+    several = given if isinstance(given, list) else [] if given is None else [given]
+    return [one if isinstance(one, BaseCallback) else ConvertCallback(one) for one in several]
+
+
+def policy_of(space: gym.Space) -> str:
+    """The name of Stable-Baselines3's policy for observations."""
+    return "CnnPolicy" if is_image(space) else "MlpPolicy"

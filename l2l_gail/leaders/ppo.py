@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 from stable_baselines3 import PPO
-from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecNormalize
@@ -20,12 +21,10 @@ from torch import nn
 from l2l_experiment.errors import Diverged, UserError
 from l2l_gail import environments
 from l2l_gail.config import GAILConfig
-from l2l_gail.leaders.base import Game
+from l2l_gail.leaders.base import DIVERGED, Game, callbacks_of, policy_of
 from l2l_gail.rewards import ReturnScale
 from l2l_gail.spaces import Actions
 from l2l_gail.transitions import Transitions
-
-DIVERGED = "the policy diverged: its weights or its actions are NaN or infinite; a smaller --learning-rate may help"
 
 
 class PPOLeader:
@@ -38,7 +37,7 @@ class PPOLeader:
         if not isinstance(envs, VecNormalize) or envs.norm_reward:
             raise UserError("a leader needs a VecNormalize without norm_reward; see Environment.vectorised")
         self.algorithm, self.envs = algorithm, envs
-        self.actions = Actions(envs.action_space, "the environment")
+        self.actions = environments.actions_of_envs(envs)
         self.scale = ReturnScale(envs.num_envs, algorithm.gamma) if normalize_reward else None
         self.round_size = algorithm.n_steps * envs.num_envs
         self.returns: list[float] = []
@@ -53,11 +52,8 @@ class PPOLeader:
         return cls(algorithm, normalize_reward=config.normalize_reward)
 
     def learn(self, total_timesteps: int, game: Game, *, callback: MaybeCallback, **how: bool) -> None:
-        given = callback if isinstance(callback, list) else [] if callback is None else [callback]
-        callbacks = [one if isinstance(one, BaseCallback) else ConvertCallback(one) for one in given]
-        callbacks.insert(0, _Relabel(self, game))
         try:
-            self.algorithm.learn(total_timesteps, callback=callbacks, **how)
+            self.algorithm.learn(total_timesteps, [_Relabel(self, game), *callbacks_of(callback)], **how)
         except ValueError as error:
             if "of distribution" not in str(error):  # so torch says that the policy's actions are NaN
                 raise
@@ -74,9 +70,12 @@ class PPOLeader:
         for _ in range(ppo.n_steps):
             action, _ = ppo.predict(ppo._last_obs, deterministic=False)
             recorder.actions.append(self.actions.executed(action))
-            ppo._last_obs, _, dones, infos = envs.step(recorder.actions[-1])
+            ppo._last_obs, _, dones, infos = envs.step(action)
             recorder.step(dones, infos)
         return recorder.transitions()
+
+    def log_prob(self, transitions: Transitions) -> np.ndarray:
+        return log_prob(self.algorithm.policy, self.envs, self.actions, transitions)
 
     def state_dict(self) -> dict[str, Any]:
         ppo, last = self.algorithm, None
@@ -191,12 +190,20 @@ class _Relabel(BaseCallback):
         buffer.compute_returns_and_advantage(last_values=self.locals["values"], dones=self.locals["dones"])
 
 
+@torch.no_grad()
+def log_prob(policy: ActorCriticPolicy, envs: VecNormalize, actions: Actions, data: Transitions) -> np.ndarray:
+    """log π(a|s) of transitions by a policy with a value function, shape (n,)."""
+    seen, _ = policy.obs_to_tensor(envs.normalize_obs(data.observations))
+    taken = torch.as_tensor(actions.targets(data.actions), device=policy.device)
+    return policy.evaluate_actions(seen, taken)[1].cpu().numpy()
+
+
 def make_ppo(config: GAILConfig, envs: VecNormalize, device: torch.device, *, policy_kwargs: dict | None = None) -> PPO:
     """Stable-Baselines3's PPO with the configuration's settings; also the plain PPO of the benchmark."""
     names = ("seed", "n_steps", "batch_size", "n_epochs", "gamma", "gae_lambda", "clip_range", "ent_coef", "target_kl")
     given = arguments(config, names)
     given["policy_kwargs"] |= policy_kwargs or {}
-    return PPO("MlpPolicy", envs, device=device, **given)
+    return PPO(policy_of(envs.observation_space), envs, device=device, **given)
 
 
 def arguments(

@@ -103,7 +103,7 @@ def test_the_discriminator_is_measured_before_it_moves_also_on_demonstrations_th
 
 def test_the_discriminator_sees_filtered_observations_and_plain_actions(config, cheetah):
     gail = GAIL(HALF, cheetah, config=config)
-    expected = MixtureFilter(transitions_of(cheetah).float32().observations)
+    expected = MixtureFilter().fit(transitions_of(cheetah).float32().observations)
     for rollout in (made_up(1), made_up(2)):
         expected.update(rollout.observations)
         gail.answer(rollout, 0.5)

@@ -1,0 +1,237 @@
+"""Stable-Baselines3's SAC as the leader, unmodified: adversarial imitation from a replay memory, as Kostrikov et al.
+(2019) do it with TD3.
+
+The memory keeps transitions without learned rewards; each minibatch is scored by the discriminator as it is when SAC
+samples it. After every round of environment steps the follower answers a sample of the memory's transitions."""
+
+from collections import deque
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3 import SAC
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.type_aliases import MaybeCallback, ReplayBufferSamples
+from stable_baselines3.common.vec_env import VecNormalize
+
+from l2l_experiment.errors import Diverged, UserError
+from l2l_gail import environments
+from l2l_gail.config import GAILConfig
+from l2l_gail.leaders.base import DIVERGED, Game, callbacks_of, policy_of
+from l2l_gail.transitions import Transitions
+
+PARTS = ("observations", "next_observations", "actions", "dones", "timeouts")
+
+
+class ScoredReplay(ReplayBuffer):
+    """A replay memory whose samples carry the learned reward of the moment; `game` gives it, once training begins."""
+
+    game: Game | None = None
+    leader: "SACLeader"
+
+    def add(self, obs: Any, next_obs: Any, action: Any, reward: Any, done: Any, infos: list[dict[str, Any]]) -> None:
+        for index in np.flatnonzero(done):
+            if (
+                infos[index].get("last_observation") is not None
+            ):  # not the one that was standardised, clipped and undone
+                next_obs[index] = infos[index]["last_observation"]
+        super().add(obs, next_obs, action, reward, done, infos)
+
+    def drawn(self, count: int) -> Transitions:
+        """Transitions of the memory, uniformly and with replacement."""
+        rows = _random(self.size(), count), _random(self.n_envs, count)
+        return self._transitions(rows)
+
+    def _get_samples(self, batch_inds: np.ndarray, env: VecNormalize | None = None) -> ReplayBufferSamples:
+        rows = batch_inds, _random(self.n_envs, len(batch_inds))
+        data = self._transitions(rows)
+        seen, following = (self._normalize_obs(part, env) for part in (data.observations, data.next_observations))
+        columns = (self.actions[rows], following, data.ended[:, None].astype(np.float32))
+        rewards = self.game.score(data).astype(np.float32)[:, None]
+        return ReplayBufferSamples(*map(self.to_torch, (seen, *columns, rewards)))
+
+    def _transitions(self, rows: tuple[np.ndarray, np.ndarray]) -> Transitions:
+        ended = (self.dones[rows] > 0) & (self.timeouts[rows] == 0)
+        done = self.leader.executed(self.actions[rows])
+        return Transitions(self.observations[rows], done, self.next_observations[rows], ended)
+
+
+class SACLeader:
+    """Owns a SAC whose environments `Environment.vectorised` makes and whose memory is a `ScoredReplay`.
+
+    `round_size`: environment steps between two answers of the follower, to `answered` transitions of the memory."""
+
+    def __init__(self, algorithm: SAC, *, round_size: int, answered: int = 10_000) -> None:
+        envs, memory = algorithm.get_env(), algorithm.replay_buffer
+        if not isinstance(envs, VecNormalize) or envs.norm_reward:
+            raise UserError("a leader needs a VecNormalize without norm_reward; see Environment.vectorised")
+        if not isinstance(memory, ScoredReplay):
+            raise UserError("a SACLeader needs replay_buffer_class=ScoredReplay")
+        if round_size % envs.num_envs:
+            raise UserError(f"a round of {round_size} steps is no multiple of {envs.num_envs} environments")
+        self.algorithm, self.envs, self.memory = algorithm, envs, memory
+        self.actions = environments.actions_of_envs(envs)
+        self.round_size, self.answered = round_size, answered
+        self.last_answer = 0  # step of the follower's last answer
+        self.returns: list[float] = []
+        memory.leader = self
+
+    @classmethod
+    def make(
+        cls, envs: VecNormalize, config: GAILConfig, device: torch.device, *, policy_kwargs: dict | None = None
+    ) -> "SACLeader":
+        """The leader that a configuration describes; `policy_kwargs` over those that follow from it."""
+        if not isinstance(envs.action_space, spaces.Box):
+            raise UserError(f"--leader sac needs continuous actions, not {envs.action_space}; use --leader ppo")
+        names = (
+            "seed",
+            "batch_size",
+            "gamma",
+            "learning_rate",
+            "buffer_size",
+            "learning_starts",
+            "gradient_steps",
+            "tau",
+        )
+        given = {name: getattr(config, name) for name in names}
+        how = {"net_arch": list(config.net_arch)} | (policy_kwargs or {})
+        kind = policy_of(envs.observation_space)
+        algorithm = SAC(
+            kind, envs, device=device, replay_buffer_class=ScoredReplay, train_freq=1, policy_kwargs=how, **given
+        )
+        algorithm.set_logger(Logger(None, []))  # silent until the user sets another
+        return cls(algorithm, round_size=config.n_envs * config.n_steps, answered=_answered(config))
+
+    def executed(self, scaled: np.ndarray) -> np.ndarray:
+        """Actions of the memory, which SAC keeps in [-1, 1], as the environment executed them."""
+        return self.actions.executed(self.algorithm.policy.unscale_action(scaled))
+
+    def learn(self, total_timesteps: int, game: Game, *, callback: MaybeCallback, **how: bool) -> None:
+        sac, rounds = self.algorithm, _Rounds(self, game)
+        steps = -(-total_timesteps // self.round_size) * self.round_size
+        self.memory.game = game
+        try:
+            sac.learn(steps, [rounds, *callbacks_of(callback)], log_interval=None, **how)
+        except ValueError as error:
+            if "of distribution" not in str(error):  # so torch says that the policy's actions are NaN
+                raise
+            raise Diverged(DIVERGED) from error
+        rounds.end_round()
+
+    def require_finite(self) -> None:
+        """Diverged if the policy's weights are NaN or infinite."""
+        if not all(weight.isfinite().all() for weight in self.algorithm.policy.parameters()):
+            raise Diverged(DIVERGED)
+
+    @torch.no_grad()
+    def log_prob(self, transitions: Transitions) -> np.ndarray:
+        actor = self.algorithm.actor
+        seen, _ = self.algorithm.policy.obs_to_tensor(self.envs.normalize_obs(transitions.observations))
+        mean, log_std, _ = actor.get_action_dist_params(seen)
+        scaled = self.algorithm.policy.scale_action(self.actions.targets(transitions.actions))
+        taken = torch.as_tensor(scaled, dtype=torch.float32, device=mean.device)
+        return actor.action_dist.proba_distribution(mean, log_std).log_prob(taken).cpu().numpy()
+
+    def rollout(self) -> Transitions:
+        sac, parts = self.algorithm, []
+        for _ in range(self.round_size // self.envs.num_envs):
+            before = self.envs.get_original_obs()
+            action, _ = sac.predict(sac._last_obs, deterministic=False)
+            sac._last_obs, _, dones, infos = self.envs.step(action)
+            after = self.envs.get_original_obs().copy()
+            for index in np.flatnonzero(dones):
+                after[index] = infos[index]["last_observation"]
+            cut = np.array([info.get("TimeLimit.truncated", False) for info in infos])
+            parts.append((before, self.actions.executed(action), after, dones & ~cut))
+        return Transitions(*map(np.concatenate, zip(*parts, strict=True)))
+
+    def state_dict(self) -> dict[str, Any]:
+        sac, memory, last = self.algorithm, self.memory, None
+        if sac._last_obs is not None:
+            last = {"observations": sac._last_obs, "starts": sac._last_episode_starts, "raw": sac._last_original_obs}
+        kept = slice(0, memory.size())
+        return {
+            "policy": sac.policy.state_dict(),
+            "optimizers": [one.state_dict() for one in self._optimizers()],
+            "log_ent_coef": sac.log_ent_coef.detach(),
+            "memory": {name: getattr(memory, name)[kept] for name in PARTS} | {"pos": memory.pos, "full": memory.full},
+            "environments": environments.state_dict(self.envs),
+            "last": last,
+            "num_timesteps": sac.num_timesteps,
+            "n_updates": sac._n_updates,
+            "episode_num": sac._episode_num,
+            "last_answer": self.last_answer,
+            "episodes": [dict(episode) for episode in sac.ep_info_buffer or ()],
+        }
+
+    def _optimizers(self) -> list[torch.optim.Optimizer]:
+        sac = self.algorithm
+        return [sac.actor.optimizer, sac.critic.optimizer, sac.ent_coef_optimizer]
+
+    def load_state_dict(self, tree: dict[str, Any]) -> bool:
+        sac, memory = self.algorithm, self.memory
+        sac.policy.load_state_dict(tree["policy"])
+        for optimizer, state in zip(self._optimizers(), tree["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+        sac.log_ent_coef.data.copy_(tree["log_ent_coef"])
+        for name in PARTS:
+            part = tree["memory"][name]
+            getattr(memory, name)[: len(part)] = part
+        memory.pos, memory.full = tree["memory"]["pos"], tree["memory"]["full"]
+        exact = environments.load_state_dict(self.envs, tree["environments"])
+        sac.num_timesteps, sac._n_updates = tree["num_timesteps"], tree["n_updates"]
+        sac._episode_num, self.last_answer = tree["episode_num"], tree["last_answer"]
+        sac.ep_info_buffer = deque(tree["episodes"], maxlen=sac._stats_window_size)
+        sac.ep_success_buffer = deque(maxlen=sac._stats_window_size)
+        if (last := tree["last"]) is not None and exact:
+            self.envs.old_obs = sac._last_original_obs = last["raw"]
+            sac._last_obs, sac._last_episode_starts = last["observations"], last["starts"]
+        elif last is not None:
+            sac._last_obs, sac._last_episode_starts = self.envs.reset(), np.ones(self.envs.num_envs, dtype=bool)
+            sac._last_original_obs = self.envs.get_original_obs()
+        return exact
+
+
+class _Rounds(BaseCallback):
+    """At the end of each round the follower answers; then everything is consistent."""
+
+    def __init__(self, leader: SACLeader, game: Game) -> None:
+        super().__init__()
+        self.leader, self.game, self.returns = leader, game, []
+
+    def _on_step(self) -> bool:
+        infos = self.locals["infos"]
+        self.returns += [float(info["episode"]["r"]) for info in infos if "episode" in info]
+        return True
+
+    def _on_rollout_start(self) -> None:
+        sac, leader = self.model, self.leader
+        if sac.num_timesteps % leader.round_size == 0:
+            self.end_round()
+            self.game.between_rounds()
+
+    def end_round(self) -> None:
+        """Have the follower answer, unless it has already, as in a run that is resumed."""
+        sac, leader = self.model, self.leader
+        leader.require_finite()  # before anything is saved
+        if sac.num_timesteps == leader.last_answer:
+            return
+        leader.returns, self.returns = self.returns, []
+        leader.last_answer = sac.num_timesteps
+        sample = leader.memory.drawn(leader.answered)
+        self.game.answer(sample, min(1.0, sac.num_timesteps / sac._total_timesteps))
+        self.game.reward(sample)
+        sac.dump_logs()
+
+
+def _answered(config: GAILConfig) -> int:
+    """How many transitions the follower answers at a time: as many as it draws, within reason."""
+    return min(max(config.disc_updates * config.disc_batch_size // 4, 1000), 10_000)
+
+
+def _random(below: int, count: int) -> np.ndarray:
+    """Whole numbers from the generator that Stable-Baselines3 draws minibatches from."""
+    return np.random.randint(0, below, count)  # noqa: NPY002

@@ -1,0 +1,98 @@
+"""The reward that is learned: a discriminator, the filter before it, and what becomes of its logit."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from l2l_experiment import checkpoint, devices, settings
+from l2l_experiment.errors import UserError
+from l2l_experiment.files import read_mapping
+from l2l_experiment.run import CONFIG
+from l2l_gail.config import GAILConfig
+from l2l_gail.discriminator import make_discriminator
+from l2l_gail.environments import Environment
+from l2l_gail.filters import MixtureFilter, NoFilter
+from l2l_gail.inputs import Inputs
+from l2l_gail.rewards import reward
+from l2l_gail.transitions import Transitions
+
+LogProb = Callable[[Transitions], np.ndarray]
+
+
+class RewardModel:
+    """Rewards of transitions by a discriminator that is trained elsewhere.
+
+    `log_prob` gives log π(a|s) of transitions, shape (n,), which AIRL's discriminator subtracts."""
+
+    def __init__(
+        self, env: Environment, config: GAILConfig, discriminator: nn.Module | None, log_prob: LogProb | None = None
+    ) -> None:
+        self.config, self.log_prob = config, log_prob
+        self.device = devices.resolve(config.device, auto="cpu")
+        self.columns = Inputs(env, config)
+        made = make_discriminator(env, self.columns, config) if discriminator is None else discriminator
+        self.discriminator = made.to(self.device)
+        self.features = env.observations.features
+        self.filter: MixtureFilter | NoFilter = NoFilter() if env.observations.image else MixtureFilter()
+
+    def inputs(self, data: Transitions, *, absorbed: bool = False) -> Tensor:
+        """Transitions as the discriminator sees them, shape (n, inputs). With `absorbed` each that terminated is
+        followed by one from the absorbing state to itself, if there is such a state."""
+        told = self.log_prob(data) if self.columns.shaped and self.log_prob is not None else np.zeros(len(data))
+        rows = self.columns(data, self.filter, told)
+        if absorbed and self.config.absorbing and data.ended.any():
+            rows = np.insert(rows, np.flatnonzero(data.ended) + 1, self.columns.absorbed(1)[0], axis=0)
+        return torch.as_tensor(rows, dtype=torch.float32, device=self.device)
+
+    @torch.no_grad()
+    def logits(self, data: Transitions) -> Tensor:
+        """The discriminator's logits of transitions, shape (n,)."""
+        return self.discriminator(self.inputs(data))
+
+    @torch.no_grad()
+    def score(self, data: Transitions, logits: Tensor | None = None) -> np.ndarray:
+        """The learned reward of transitions, shape (n,).
+
+        With `absorbing`, a transition that terminates also gets the discounted rewards of staying in the absorbing
+        state for ever, γ/(1−γ)·r."""
+        learned = reward(self.logits(data) if logits is None else logits, self.config.reward).cpu().numpy()
+        if self.config.absorbing and data.ended.any():
+            stay = torch.as_tensor(self.columns.absorbed(1), dtype=torch.float32, device=self.device)
+            worth = float(reward(self.discriminator(stay), self.config.reward))
+            learned[data.ended] += worth * self.config.gamma / (1 - self.config.gamma)
+        return learned
+
+    @torch.no_grad()
+    def kept(self, data: Transitions) -> np.ndarray:
+        """The reward that is worth keeping, shape (n,): AIRL's g without shaping and log π, else that of `score`."""
+        if not self.columns.shaped:
+            return self.score(data)
+        return self.discriminator.reward(self.inputs(data)).cpu().numpy()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"discriminator": self.discriminator.state_dict(), "filter": self.filter.state_dict()}
+
+    def load_state_dict(self, tree: dict[str, Any]) -> None:
+        self.discriminator.load_state_dict(tree["discriminator"])
+        if tree["filter"] is not None:
+            self.filter.load_state_dict(tree["filter"])
+
+    @classmethod
+    def load(cls, folder: Path | str, env: Environment, *, device: str = "cpu") -> "RewardModel":
+        """The reward of a run's newest checkpoint, as it is, for the same environment or one of its spaces."""
+        path = Path(folder) / CONFIG
+        content = read_mapping(path).get("settings")
+        if not isinstance(content, dict):
+            raise UserError(f"{path} does not hold the settings of a GAIL run")
+        config = settings.read(GAILConfig, content | {"device": device}, str(path))
+        model = cls(env, config, None)
+        tree = checkpoint.latest(folder)
+        try:
+            model.load_state_dict(tree)
+        except (KeyError, RuntimeError, ValueError, TypeError) as error:
+            raise UserError(f"the reward of {folder} does not fit the spaces of {env.name}") from error
+        return model
