@@ -56,4 +56,4 @@ def loss_of(policy: BasePolicy, inputs: Tensor, targets: Tensor) -> Tensor:
     found = policy.get_distribution(inputs)
     if isinstance(policy.action_space, spaces.Box):
         return (found.distribution.mean - targets).square().mean()
-    return -found.log_prob(targets).mean()
+    return -found.log_prob(targets.float()).mean()

@@ -36,8 +36,8 @@ def returns(
     `policy` has Stable-Baselines3's `predict`; `filter_of` holds the observation filter it was trained with, which is
     used and not changed."""
     envs = env.vectorised(min(episodes, 10), seed)
-    envs.training, envs.norm_obs = False, filter_of is not None
-    if filter_of is not None:
+    envs.training, envs.norm_obs = False, filter_of is not None and filter_of.norm_obs
+    if envs.norm_obs:
         envs.obs_rms = filter_of.obs_rms
     values, _ = evaluate_policy(policy, envs, episodes, deterministic, return_episode_rewards=True)
     envs.close()

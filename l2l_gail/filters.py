@@ -36,7 +36,9 @@ class MixtureFilter:
         self.policy = moments if self.policy is None else DECAY * self.policy + (1 - DECAY) * moments
 
     def __call__(self, observations: np.ndarray) -> np.ndarray:
-        """Filtered observations, same shape; needs one `update` before."""
+        """Filtered observations, same shape; before the first `update` in units of the demonstrations."""
+        if self.policy is None:
+            return self._in_units(observations)
         mean, variance = self.policy
         center = mean / 2  # in those units the demonstrations have mean 0 and, where they vary, variance 1
         return (self._in_units(observations) - center) / np.sqrt((1 + variance) / 2 + center**2)

@@ -47,7 +47,7 @@ class Observations:
             frame = channels_first(space.low[None])[0] if needs_transposing(space) else space.low
             self.space = spaces.Box(0, 255, frame.shape, np.uint8)
         else:
-            if not space.is_np_flattenable:
+            if not can_flatten(space):
                 raise UserError(f"{name} has observations {space}; GAIL here takes what can be flattened into an array")
             self.space = spaces.flatten_space(space)
         self.shape, self.size = self.space.shape, math.prod(self.space.shape)
@@ -72,11 +72,7 @@ class Observations:
 
     def one(self, value: Any) -> np.ndarray:
         """The same of a single observation, shape (*shape)."""
-        if isinstance(value, Mapping):
-            return self.convert({key: np.asarray(part)[None] for key, part in value.items()}, self.name)[0]
-        if isinstance(value, tuple):
-            return self.convert(tuple(np.asarray(part)[None] for part in value), self.name)[0]
-        return self.convert(np.asarray(value)[None], self.name)[0]
+        return self.convert(_batched(value), self.name)[0]
 
     def is_single(self, value: Any) -> bool:
         """Whether this is one observation and no batch, raw or converted."""
@@ -247,6 +243,20 @@ def actions_of(space: gym.Space, name: str, rescale: bool | None = None) -> Acti
     raise UserError(
         f"{name} has actions {space}; GAIL here takes a bounded Box, Discrete, MultiDiscrete and MultiBinary"
     )
+
+
+def _batched(value: Any) -> Any:
+    """A batch of one value."""
+    if isinstance(value, Mapping):
+        return {key: _batched(part) for key, part in value.items()}
+    return tuple(map(_batched, value)) if isinstance(value, tuple) else np.asarray(value)[None]
+
+
+def can_flatten(space: gym.Space) -> bool:
+    """Whether `flatten` knows a space and all its parts."""
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        return all(map(can_flatten, space.values() if isinstance(space, spaces.Dict) else space.spaces))
+    return isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary)
 
 
 def is_vector(space: gym.Space) -> bool:

@@ -194,7 +194,7 @@ class _Relabel(BaseCallback):
 def log_prob(policy: ActorCriticPolicy, envs: VecNormalize, actions: Actions, data: Transitions) -> np.ndarray:
     """log π(a|s) of transitions by a policy with a value function, shape (n,)."""
     seen, _ = policy.obs_to_tensor(envs.normalize_obs(data.observations))
-    taken = torch.as_tensor(actions.targets(data.actions), device=policy.device)
+    taken = torch.as_tensor(actions.targets(data.actions), dtype=torch.float32, device=policy.device)
     return policy.evaluate_actions(seen, taken)[1].cpu().numpy()
 
 

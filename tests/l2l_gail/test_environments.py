@@ -37,8 +37,32 @@ def test_time_limit_is_part_of_the_state():
     assert [bool(other.step(action)[2][0]) for _ in range(5)] == [False] * 4 + [True]
 
 
+class Own(PendulumEnv):
+    """An environment of somebody's own, which may keep more than is known."""
+
+
+def own():
+    return gym.wrappers.TimeLimit(Own(), 200)
+
+
+@pytest.mark.parametrize(
+    "name", ["CartPole-v1", "Acrobot-v1", "Pendulum-v1", "MountainCar-v0", "MountainCarContinuous-v0"]
+)
+def test_classic_control_continues_bit_by_bit(name):
+    envs, other = (Environment(name).vectorised(2, seed) for seed in (0, 9))
+    actions, draw = Environment(name).actions, np.random.default_rng(0)
+    envs.reset()
+    for _ in range(30):
+        envs.step(actions.uniform(draw, 2))
+    assert environments.load_state_dict(other, environments.state_dict(envs))
+    for _ in range(250):
+        action = actions.uniform(draw, 2)
+        for one, two in zip(envs.step(action)[:3], other.step(action)[:3], strict=True):
+            np.testing.assert_array_equal(one, two)
+
+
 def test_other_kinds_of_environment_are_reset_and_say_so():
-    envs, other = (Environment("Pendulum-v1").vectorised(2, 0) for _ in range(2))
+    envs, other = (Environment(own).vectorised(2, 0) for _ in range(2))
     envs.reset()
     assert not environments.load_state_dict(other, environments.state_dict(envs))
     with pytest.raises(UserError, match="holds 2 environments, this run has 1"):

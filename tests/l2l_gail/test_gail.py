@@ -136,17 +136,36 @@ OTHER |= {"bc_epochs": 1, "replay_rounds": 1, "batch_size": 16, "label_smoothing
 OTHER |= {"entropy_bonus": 0.1, "ent_coef": 0.1, "gamma": 0.9, "clip_range": 0.01, "log_std_init": -1.0, "n_envs": 1}
 
 
+OTHER |= {"leader": "sac", "rescale_actions": True, "imitate": "states", "absorbing": True, "disc_form": "airl"}
+OTHER |= {"disc_loss": "wasserstein", "disc_control": 1.0, "buffer_size": 40, "learning_starts": 0, "gradient_steps": 1}
+OF_SAC = ("buffer_size", "learning_starts", "gradient_steps", "tau")
+ENV = "InvertedPendulum-v5"  # its actions reach from -3 to 3, and its episodes end early
+
+
+def small(leader):
+    if leader == "ppo":
+        return GAILConfig(follower="l2l", rescale_actions=False, **SMALL)
+    kept = {name: value for name, value in SMALL.items() if name != "n_epochs"}
+    return GAILConfig(follower="l2l", leader="sac", **kept, learning_starts=50, buffer_size=1000)
+
+
 @pytest.fixture(scope="module")
 def usual():
-    config = GAILConfig(follower="l2l", **SMALL)
-    return config, weights(GAIL(HALF, make_demonstrations(17, 6), config=config).learn(192))
+    def trained(config):
+        demonstrations = make_demonstrations(4, 1)
+        return config, weights(GAIL(ENV, demonstrations, config=config).learn(192))
+
+    return {leader: trained(small(leader)) for leader in ("ppo", "sac")}
 
 
 @pytest.mark.parametrize("name", sorted({field.name for field in fields(GAILConfig)} - {"env", "device"}))
 def test_every_setting_changes_the_run(usual, name):
-    config, before = usual
+    config, before = usual["sac" if name in OF_SAC else "ppo"]
+    if name == "leader":
+        assert not torch.equal(usual["sac"][1][:100], before[:100])
+        return
     other = replace(config, **{name: OTHER[name] if name in OTHER else 2 * getattr(config, name)})
-    after = weights(GAIL(HALF, make_demonstrations(17, 6), config=other).learn(192))
+    after = weights(GAIL(ENV, make_demonstrations(4, 1), config=other).learn(192))
     assert before.shape != after.shape or not torch.equal(before, after)
 
 

@@ -1,6 +1,7 @@
 """Flat arrays, of an .npz file or given in Python."""
 
 import math
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,10 @@ import numpy as np
 from l2l_experiment.errors import UserError
 from l2l_gail.demonstrations.readers.base import KEYS, MOST_COMPRESSED, RawEpisode, Recording, one_line
 
+# What numpy and zipfile raise on damaged files; a header is parsed as Python.
+DAMAGE = (OSError, ValueError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+DAMAGE += (SyntaxError, tokenize.TokenError, OverflowError, MemoryError)
+
 
 def read_npz(path: Path) -> Recording:
     """Flat arrays in one .npz file; the format is described in `load_demonstrations`."""
@@ -20,7 +25,7 @@ def read_npz(path: Path) -> Recording:
         _require_whole(path)
         with np.load(path, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
-    except (OSError, ValueError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+    except DAMAGE as error:
         raise UserError(f"{path} is damaged or no .npz file of plain arrays: {one_line(error)}") from error
     return read_arrays(arrays, str(path))
 
