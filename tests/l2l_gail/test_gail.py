@@ -133,7 +133,7 @@ OTHER = {"follower": "l2l-rate", "filter": "running", "reward": "airl", "target_
 OTHER |= {"spectral_norm": True, "mixup": True, "follower_anchored": True, "log_rate_limit": 1.0, "score_penalty": 3.0}
 OTHER |= {"freeze_follower": True, "score_smoothing": 0.2, "net_arch": (9,), "disc_hidden": (7,), "holdout": 0.0}
 OTHER |= {"bc_epochs": 1, "replay_rounds": 1, "batch_size": 16, "label_smoothing": 0.1, "gae_lambda": 0.5, "seed": 1}
-OTHER |= {"entropy_bonus": 0.1, "ent_coef": 0.1, "gamma": 0.9, "clip_range": 0.01, "log_std_init": -1.0, "n_envs": 1}
+OTHER |= {"entropy_bonus": 0.1, "ent_coef": 0.1, "gamma": 0.9, "clip_range": 1e-6, "log_std_init": -1.0, "n_envs": 1}
 
 
 OTHER |= {"leader": "sac", "rescale_actions": True, "imitate": "states", "absorbing": True, "disc_form": "airl"}

@@ -41,6 +41,11 @@ def test_loss_is_the_cross_entropy_of_ho_and_ermon_and_entropy_bonus_label_smoot
     bonus = objective(discriminator, batch, replace(PLAIN, entropy_bonus=0.5))(weights)
     torch.testing.assert_close(bonus, base - 0.5 * entropy.mean())
 
+    control = objective(discriminator, batch, replace(PLAIN, disc_control=3.0))(weights)
+    torch.testing.assert_close(control, base + 1.5 * ((p[:9] - 0.5) ** 2).mean() + 1.5 * ((p[9:] - 0.5) ** 2).mean())
+    linear = objective(discriminator, batch, replace(PLAIN, disc_loss="wasserstein"))(weights)
+    torch.testing.assert_close(linear, logits[9:].mean() - logits[:9].mean())
+
     smoothed = objective(discriminator, batch, replace(PLAIN, label_smoothing=0.1))(weights)
     target = torch.cat([torch.full((9,), 0.9), torch.full((9,), 0.1)]).double()
     torch.testing.assert_close(smoothed, -2 * (target * p.log() + (1 - target) * (1 - p).log()).mean())

@@ -13,6 +13,7 @@ FORMULAS = {
     "airl": D.log() - (1 - D).log(),
     "fairl": -(D / (1 - D)).log() * (D / (1 - D)),
     "logd": D.log(),
+    "dail": 0.5 * D * (LOGITS.tanh() + 1),
     "constant": torch.ones_like(D),
 }
 

@@ -1,0 +1,83 @@
+"""SAC as the leader: rewards of the moment, rounds, and a memory that is resumed bit by bit."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from l2l_experiment.errors import UserError
+from l2l_gail import GAIL, Environment, GAILConfig, tuned
+from tests.l2l_gail.conftest import make_demonstrations
+
+CONFIG = GAILConfig(
+    leader="sac",
+    n_envs=2,
+    n_steps=32,
+    batch_size=16,
+    net_arch=(8,),
+    disc_hidden=(8,),
+    learning_starts=20,
+    buffer_size=300,
+)
+CONFIG = replace(CONFIG, disc_updates=10, disc_batch_size=16)
+
+
+def weights(gail):
+    tensors = [*gail.leader.algorithm.policy.state_dict().values(), *gail.discriminator.state_dict().values()]
+    return torch.cat([tensor.detach().flatten() for tensor in tensors])
+
+
+def test_samples_carry_the_reward_of_the_moment_and_what_the_environment_did():
+    gail = GAIL("Hopper-v4", make_demonstrations(11, 3), config=CONFIG)
+    rounds = []
+    gail.learn(192, on_round=lambda gail: rounds.append(gail.num_timesteps))
+    assert rounds == [0, 64, 128, 192]
+    memory, policy = gail.leader.memory, gail.leader.algorithm.policy
+    for scale in (1.0, 3.0):
+        with torch.no_grad():
+            gail.discriminator.layers[-1].weight.mul_(scale)
+        np.random.seed(0)  # noqa: NPY002  the generator that minibatches are drawn from
+        sample = memory.sample(20, env=gail.envs)
+        np.random.seed(0)  # noqa: NPY002
+        rows = np.random.randint(0, memory.size(), 20), np.random.randint(0, 2, 20)  # noqa: NPY002
+        data = memory._transitions(rows)
+        np.testing.assert_allclose(sample.rewards[:, 0].numpy(), gail.score(data), rtol=1e-5)
+        np.testing.assert_allclose(data.actions, policy.unscale_action(memory.actions[rows]), rtol=1e-6)
+        np.testing.assert_allclose(gail.envs.normalize_obs(data.observations), sample.observations.numpy(), rtol=1e-5)
+        assert np.array_equal(sample.dones[:, 0].numpy() > 0, data.ended)
+    assert 0 < memory.dones.sum() < 192 / 5, "episodes of Hopper end"
+
+
+@pytest.mark.parametrize("own", [{}, {"follower": "l2l", "absorbing": True}, {"disc_form": "airl"}])
+def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path, own):
+    demonstrations, config = make_demonstrations(11, 3), replace(CONFIG, **own)
+    whole = GAIL("Hopper-v4", demonstrations, config=config)
+    whole.learn(448, on_round=lambda gail: gail.save(tmp_path) if gail.num_timesteps == 384 else None)  # memory is full
+    torch.manual_seed(999)
+    resumed = GAIL.load(tmp_path, demonstrations)
+    assert resumed.num_timesteps == 384
+    resumed.learn(64, reset_num_timesteps=False)
+    assert torch.equal(weights(whole), weights(resumed))
+    assert resumed.figures == whole.figures
+    np.testing.assert_array_equal(whole.leader.memory.actions, resumed.leader.memory.actions)
+
+
+def test_what_sac_cannot_do_is_one_sentence():
+    with pytest.raises(UserError, match="--leader sac needs continuous actions"):
+        GAIL("CartPole-v1", config=replace(CONFIG, env="CartPole-v1"))
+    with pytest.raises(UserError, match="--n-epochs would change nothing for --leader sac"):
+        GAIL("Hopper-v4", config=replace(CONFIG, n_epochs=3))
+    assert tuned("Hopper-v4", "sac").bc_epochs == 0
+
+
+def test_its_policy_predicts_clones_and_rolls_out():
+    gail = GAIL("Pendulum-v1", make_demonstrations(3, 1), config=replace(CONFIG, bc_epochs=200, learning_starts=10_000))
+    gail.learn(64)
+    assert np.isfinite(gail.bc_loss)
+    action, _ = gail.predict(np.zeros(3, dtype=np.float32))
+    assert Environment("Pendulum-v1").make().action_space.contains(action)
+    data = gail.leader.rollout()
+    assert len(data) == 64
+    assert np.abs(data.actions).max() <= 2
+    assert np.isfinite(gail.leader.log_prob(data)).all()
