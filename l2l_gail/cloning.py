@@ -52,7 +52,8 @@ def acting_weights(policy: BasePolicy) -> Iterator[nn.Parameter]:
 def loss_of(policy: BasePolicy, inputs: Tensor, targets: Tensor) -> Tensor:
     """How far the policy's actions are from those of the demonstrations."""
     if isinstance(policy, SACPolicy):
-        return (policy.actor(inputs, deterministic=True) - policy.scale_action(targets)).square().mean()
+        scaled = torch.as_tensor(policy.scale_action(targets.cpu().numpy()), dtype=torch.float32, device=policy.device)
+        return (policy.actor(inputs, deterministic=True) - scaled).square().mean()
     found = policy.get_distribution(inputs)
     if isinstance(policy.action_space, spaces.Box):
         return (found.distribution.mean - targets).square().mean()

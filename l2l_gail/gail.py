@@ -217,7 +217,7 @@ class GAIL:
         return gail
 
     def state_dict(self) -> dict[str, Any]:
-        """The state between two rounds as a tree. In MuJoCo environments `load_state_dict` continues bit for bit."""
+        """The state between two rounds as a tree; bit for bit in MuJoCo and classic-control environments."""
         return {
             "settings": settings.plain(self.config),
             "leader": self.leader.state_dict(),
@@ -233,7 +233,7 @@ class GAIL:
 
     def load_state_dict(self, tree: dict[str, Any]) -> bool:
         """Continue from a `state_dict` made with the same settings. False if the environments had to be reset, which
-        happens where their inner state cannot be read (not MuJoCo): the run goes on, but not bit for bit."""
+        happens where their inner state cannot be read (see `environments`): the run goes on, but not bit for bit."""
         settings.require_same(tree.get("settings", {}), self.config, but=frozenset({"device"}))
         made_with = tree.get("demonstrations")
         if made_with and self.demonstrations is not None and made_with != self.train_expert.fingerprint():

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from l2l_at import graders
+from l2l_at import export, graders, models
+from l2l_at.config import ATConfig
 from l2l_at.grading import grade
 from l2l_experiment.errors import UserError
 from tests.l2l_at.test_grading import THREAT
@@ -81,3 +82,11 @@ def test_an_attack_that_fails_is_named(trained, monkeypatch):
     monkeypatch.setattr(graders, "_autoattack", lambda *_: 1 // 0)
     with pytest.raises(UserError, match=r"apgd-ce fails in linf on images of shape \(1, 8, 8\) \(ZeroDivisionError"):
         grade(*trained, THREAT)
+
+
+@pytest.mark.parametrize("moments", [[[0.5]], [[0.5], [0.5], [0.5]], [["x"], [1.0]], 3, "ab"])
+def test_a_card_whose_moments_are_damaged_is_named(moments, tmp_path):
+    model = models.build("small-cnn", ((0.5,), (0.5,)), 10)
+    export.save(tmp_path, model, ATConfig(dataset="digits"), moments=moments)
+    with pytest.raises(UserError, match=r"card\.json does not describe a classifier"):
+        export.load(tmp_path)

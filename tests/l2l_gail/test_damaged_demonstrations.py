@@ -169,3 +169,13 @@ def test_an_npz_whose_header_asks_for_more_than_it_holds(tmp_path, demonstration
         else:
             with pytest.raises(UserError, match=told):
                 read(path)
+
+
+@pytest.mark.parametrize("header", ["{'descr': '<f8', (", "{'descr': '<f8', 'shape': (3,", "((((", "'", "\x00" * 20])
+def test_a_header_that_is_no_python_is_damage(tmp_path, header):
+    text = header.ljust(117) + "\n"
+    member = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode()
+    with zipfile.ZipFile(tmp_path / "d.npz", "w") as archive:
+        archive.writestr("observations.npy", member)
+    with pytest.raises(UserError, match=r"d.npz is damaged or no \.npz file"):
+        read(tmp_path / "d.npz")
