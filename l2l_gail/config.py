@@ -2,10 +2,13 @@
 
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 from typing import Annotated, Literal
 
 from l2l_experiment import settings
 from l2l_experiment.errors import UserError
+from l2l_experiment.files import read_mapping
+from l2l_experiment.run import CONFIG
 from l2l_experiment.settings import Count, Layers, Natural, NotNegative, Positive, Range, Seed, Share, ShareBelowOne
 
 RewardName = Literal["gail", "airl", "fairl", "logd", "dail", "constant"]
@@ -97,3 +100,12 @@ def tuned(env: str, leader: str = "ppo") -> GAILConfig:
     if leader == "ppo":
         return settings.block(GAILConfig, file, env, env=env)
     return settings.block(GAILConfig, file, leader, f"{env} {leader}", env=env, leader=leader)
+
+
+def stored(folder: Path | str) -> GAILConfig:
+    """The settings in the folder of a run, or of a `GAIL` that was saved."""
+    path = Path(folder) / CONFIG
+    content = read_mapping(path).get("settings")
+    if not isinstance(content, dict):
+        raise UserError(f"{path} does not hold the settings of a GAIL run")
+    return settings.read(GAILConfig, content, str(path))

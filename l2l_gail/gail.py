@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from l2l_experiment import checkpoint, devices, randomness, settings
 from l2l_experiment.errors import UserError
-from l2l_experiment.files import read_mapping, write_atomically
+from l2l_experiment.files import write_atomically
 from l2l_experiment.run import CONFIG
 from l2l_experiment.stability import Running
 from l2l_gail import cloning
-from l2l_gail.config import GAILConfig, tuned
+from l2l_gail.config import GAILConfig, stored, tuned
 from l2l_gail.demonstrations import Demonstrations, load_demonstrations
 from l2l_gail.environments import EnvLike, environment, require_named
 from l2l_gail.followers import FOLLOWERS, Follower, Objectives, score_config, settled
@@ -201,11 +201,7 @@ class GAIL:
 
         Objects that were given in place of what the settings name are given again (`env`, `leader`, …), and so is an
         environment's id that names a module to import: `env="module:Name-v0"`."""
-        path = Path(folder) / CONFIG
-        content = read_mapping(path).get("settings")
-        if not isinstance(content, dict):
-            raise UserError(f"{path} does not hold the settings of a GAIL run")
-        config = settings.read(GAILConfig, content, str(path))
+        config = stored(folder)
         if env is None and config.env == OBJECT:
             raise UserError(f"{folder} was trained on an environment object; give it again: env=...")
         if env is None:

@@ -1,6 +1,7 @@
 """The reward that is learned: a discriminator, the filter before it, and what becomes of its logit."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from l2l_experiment import checkpoint, devices, settings
+from l2l_experiment import checkpoint, devices
 from l2l_experiment.errors import UserError
-from l2l_experiment.files import read_mapping
-from l2l_experiment.run import CONFIG
-from l2l_gail.config import GAILConfig
+from l2l_gail.config import GAILConfig, stored
 from l2l_gail.discriminator import make_discriminator
 from l2l_gail.environments import Environment
 from l2l_gail.filters import MixtureFilter, NoFilter
@@ -84,12 +83,7 @@ class RewardModel:
     @classmethod
     def load(cls, folder: Path | str, env: Environment, *, device: str = "cpu") -> "RewardModel":
         """The reward of a run's newest checkpoint, as it is, for the same environment or one of its spaces."""
-        path = Path(folder) / CONFIG
-        content = read_mapping(path).get("settings")
-        if not isinstance(content, dict):
-            raise UserError(f"{path} does not hold the settings of a GAIL run")
-        config = settings.read(GAILConfig, content | {"device": device}, str(path))
-        model = cls(env, config, None)
+        model = cls(env, replace(stored(folder), device=device), None)
         tree = checkpoint.latest(folder)
         try:
             model.load_state_dict(tree)

@@ -24,11 +24,12 @@ from stable_baselines3.common.utils import safe_mean
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from tqdm import tqdm
 
-from l2l_experiment.errors import Diverged, UserError
+from l2l_experiment.errors import UserError
 from l2l_experiment.files import plain, write_atomically
 from l2l_experiment.interrupt import StopRequest
 from l2l_gail import environments
 from l2l_gail.experts.settings import MAY_CHANGE, OFF_POLICY, OWN, ExpertSettings
+from l2l_gail.leaders.base import divergence_told
 from l2l_gail.leaders.ppo import arguments
 
 ACTIVATIONS = {"tanh": torch.nn.Tanh, "relu": torch.nn.ReLU}
@@ -76,14 +77,8 @@ def train(settings: ExpertSettings) -> tuple[BaseAlgorithm, VecNormalize]:
 
             callbacks = [ConvertCallback(go_on), *saving(settings, run_dir)]
             told = f"the policy diverged: {settings.env}'s reward may be NaN, or --learning-rate too large"
-            try:
+            with divergence_told(model.policy, told):
                 model.learn(settings.steps - done, callback=callbacks, reset_num_timesteps=not settings.resume)
-            except ValueError as error:
-                if "of distribution" not in str(error):  # so torch says that the policy's actions are NaN
-                    raise
-                raise Diverged(told) from error
-            if not all(weight.isfinite().all() for weight in model.policy.parameters()):
-                raise Diverged(told)  # torch says it only where it validates distributions
         model_file, filter_file = files(run_dir, model.num_timesteps)
         model.save(model_file)
         if isinstance(model, OffPolicyAlgorithm):

@@ -1,14 +1,18 @@
 """What a leader is: the owner of a Stable-Baselines3 algorithm, and what it and GAIL ask of each other."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
+from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.vec_env import VecNormalize
 
+from l2l_experiment.errors import Diverged
 from l2l_gail.spaces import is_image
 from l2l_gail.transitions import Transitions
 
@@ -65,3 +69,21 @@ def callbacks_of(given: MaybeCallback) -> list[BaseCallback]:
 def policy_of(space: gym.Space) -> str:
     """The name of Stable-Baselines3's policy for observations."""
     return "CnnPolicy" if is_image(space) else "MlpPolicy"
+
+
+@contextmanager
+def divergence_told(policy: BasePolicy, told: str = DIVERGED) -> Iterator[None]:
+    """Diverged where training within the block has made a policy's actions or weights NaN or infinite."""
+    try:
+        yield
+    except ValueError as error:
+        if "of distribution" not in str(error):  # so torch says that the policy's actions are NaN
+            raise
+        raise Diverged(told) from error
+    require_finite(policy, told)  # torch says it only where it validates distributions
+
+
+def require_finite(policy: BasePolicy, told: str = DIVERGED) -> None:
+    """Diverged if a weight of the policy is NaN or infinite."""
+    if not all(weight.isfinite().all() for weight in policy.parameters()):
+        raise Diverged(told)

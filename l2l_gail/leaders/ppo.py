@@ -18,10 +18,10 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import nn
 
-from l2l_experiment.errors import Diverged, UserError
+from l2l_experiment.errors import UserError
 from l2l_gail import environments
 from l2l_gail.config import GAILConfig
-from l2l_gail.leaders.base import DIVERGED, Game, callbacks_of, policy_of
+from l2l_gail.leaders.base import Game, callbacks_of, divergence_told, policy_of, require_finite
 from l2l_gail.rewards import ReturnScale
 from l2l_gail.spaces import Actions
 from l2l_gail.transitions import Transitions
@@ -52,18 +52,8 @@ class PPOLeader:
         return cls(algorithm, normalize_reward=config.normalize_reward)
 
     def learn(self, total_timesteps: int, game: Game, *, callback: MaybeCallback, **how: bool) -> None:
-        try:
+        with divergence_told(self.algorithm.policy):
             self.algorithm.learn(total_timesteps, [_Relabel(self, game), *callbacks_of(callback)], **how)
-        except ValueError as error:
-            if "of distribution" not in str(error):  # so torch says that the policy's actions are NaN
-                raise
-            raise Diverged(DIVERGED) from error
-        self.require_finite()
-
-    def require_finite(self) -> None:
-        """Diverged if the policy's weights are NaN or infinite."""
-        if not all(weight.isfinite().all() for weight in self.algorithm.policy.parameters()):
-            raise Diverged(DIVERGED)
 
     def rollout(self) -> Transitions:
         envs, ppo, recorder = self.envs, self.algorithm, _Recorder(self)
@@ -163,7 +153,7 @@ class _Relabel(BaseCallback):
         self.leader, self.game = leader, game
 
     def _on_rollout_start(self) -> None:
-        self.leader.require_finite()  # before anything is saved
+        require_finite(self.model.policy)  # before anything is saved
         self.game.between_rounds()
         self.recorder = _Recorder(self.leader)
 

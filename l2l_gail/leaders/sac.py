@@ -17,10 +17,10 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.type_aliases import MaybeCallback, ReplayBufferSamples
 from stable_baselines3.common.vec_env import VecNormalize
 
-from l2l_experiment.errors import Diverged, UserError
+from l2l_experiment.errors import UserError
 from l2l_gail import environments
 from l2l_gail.config import GAILConfig
-from l2l_gail.leaders.base import DIVERGED, Game, callbacks_of, policy_of
+from l2l_gail.leaders.base import Game, callbacks_of, divergence_told, policy_of, require_finite
 from l2l_gail.transitions import Transitions
 
 PARTS = ("observations", "next_observations", "actions", "dones", "timeouts")
@@ -113,18 +113,9 @@ class SACLeader:
         sac, rounds = self.algorithm, _Rounds(self, game)
         steps = -(-total_timesteps // self.round_size) * self.round_size
         self.memory.game = game
-        try:
+        with divergence_told(sac.policy):
             sac.learn(steps, [rounds, *callbacks_of(callback)], log_interval=None, **how)
-        except ValueError as error:
-            if "of distribution" not in str(error):  # so torch says that the policy's actions are NaN
-                raise
-            raise Diverged(DIVERGED) from error
         rounds.end_round()
-
-    def require_finite(self) -> None:
-        """Diverged if the policy's weights are NaN or infinite."""
-        if not all(weight.isfinite().all() for weight in self.algorithm.policy.parameters()):
-            raise Diverged(DIVERGED)
 
     @torch.no_grad()
     def log_prob(self, transitions: Transitions) -> np.ndarray:
@@ -216,7 +207,7 @@ class _Rounds(BaseCallback):
     def end_round(self) -> None:
         """Have the follower answer, unless it has already, as in a run that is resumed."""
         sac, leader = self.model, self.leader
-        leader.require_finite()  # before anything is saved
+        require_finite(sac.policy)  # before anything is saved
         if sac.num_timesteps == leader.last_answer:
             return
         leader.returns, self.returns = self.returns, []
