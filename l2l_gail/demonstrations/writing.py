@@ -11,8 +11,8 @@ from unittest import mock
 import numpy as np
 
 from l2l_experiment.errors import UserError
-from l2l_gail import environments
 from l2l_gail.demonstrations.episodes import Demonstrations
+from l2l_gail.environments import Environment
 
 
 def save_minari(
@@ -38,7 +38,8 @@ def save_minari(
     folder = Path(root) / dataset_id
     if folder.exists() and not overwrite:
         raise UserError(f"{folder} is there already; name another folder with --out or replace it with --overwrite")
-    env = environments.make(demonstrations.env_id)
+    environment = Environment(demonstrations.env_id)
+    env = environment.make()
     buffers = [
         EpisodeBuffer(id=i, seed=None if seeds is None else seeds[i], **episode.arrays())
         for i, episode in enumerate(demonstrations.episodes)
@@ -54,7 +55,7 @@ def save_minari(
             dataset_id,
             buffers,
             env=dataclasses.replace(env.spec, entry_point=entry),
-            observation_space=env.observation_space,
+            observation_space=environment.observations.space,  # flattened, frames with their channels first
             action_space=env.action_space,
             algorithm_name=algorithm,
             description=description,

@@ -29,8 +29,9 @@ from l2l_experiment.files import plain, write_atomically
 from l2l_experiment.interrupt import StopRequest
 from l2l_gail import environments
 from l2l_gail.experts.settings import MAY_CHANGE, OFF_POLICY, OWN, ExpertSettings
-from l2l_gail.leaders.base import divergence_told
+from l2l_gail.leaders.base import divergence_told, policy_of
 from l2l_gail.leaders.ppo import arguments
+from l2l_gail.spaces import is_image
 
 ACTIVATIONS = {"tanh": torch.nn.Tanh, "relu": torch.nn.ReLU}
 CHECKPOINT = re.compile(r"expert_(\d+)_steps\.zip")
@@ -61,7 +62,7 @@ def train(settings: ExpertSettings) -> tuple[BaseAlgorithm, VecNormalize]:
         if off_policy(settings):
             shared["policy_kwargs"] |= {"net_arch": [*settings.net_arch]}
             del shared["policy_kwargs"]["log_std_init"]
-        model = algorithm(settings.algo)("MlpPolicy", normalizer, device="cpu", **shared)
+        model = algorithm(settings.algo)(policy_of(normalizer.observation_space), normalizer, device="cpu", **shared)
         done = 0
     if done < settings.steps:
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -161,7 +162,7 @@ def load(settings: ExpertSettings, model: Path, filter_: Path, *, seed: int) -> 
 
 def make_envs(settings: ExpertSettings, seed: int, count: int | None = None) -> VecEnv:
     """So many environments, by default those of training."""
-    envs = make_vec_env(lambda: environments.make(settings.env), count or settings.n_envs, seed=seed)
+    envs = make_vec_env(environments.Environment(settings.env).make, count or settings.n_envs, seed=seed)
     return environments.Checked(envs, settings.env)
 
 
@@ -172,8 +173,8 @@ def off_policy(settings: ExpertSettings) -> bool:
 
 def normalised(settings: ExpertSettings, envs: VecEnv, *, training: bool = True, **how: float) -> VecNormalize:
     """The environments behind the filter of observations and, in training, of rewards; neither if off-policy."""
-    usual = not off_policy(settings)
-    return VecNormalize(envs, training=training, norm_obs=usual, norm_reward=usual and training, **how)
+    usual, frames = not off_policy(settings), is_image(envs.observation_space)
+    return VecNormalize(envs, training=training, norm_obs=usual and not frames, norm_reward=usual and training, **how)
 
 
 def algorithm(name: str) -> type[BaseAlgorithm]:
