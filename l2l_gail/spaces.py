@@ -311,6 +311,10 @@ def flatten(space: gym.Space, values: Any, where: str) -> np.ndarray:
         if len({len(part) for part in parts}) > 1:
             raise UserError(f"{where} has parts of different length: {[len(part) for part in parts]}")
         return np.concatenate(parts, axis=1)
+    if isinstance(values, Mapping | tuple):
+        raise UserError(
+            f"{where} has observations that are a dictionary or tuple of arrays; the environment's: {space}"
+        )
     values = np.asarray(values)
     if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
         if isinstance(space, spaces.Discrete) and values.shape[1:] == (1,):

@@ -1,6 +1,6 @@
 """Demonstrations from a file, a data set or arrays, checked against the environment."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,8 @@ import numpy as np
 
 from l2l_experiment.errors import UserError
 from l2l_gail.demonstrations.episodes import Demonstrations, Episode, check_count
-from l2l_gail.demonstrations.readers.base import RawEpisode, Recording
+from l2l_gail.demonstrations.readers.base import RawEpisode, Recording, leaves
+from l2l_gail.demonstrations.readers.imitation import is_huggingface, read_huggingface
 from l2l_gail.demonstrations.readers.minari import MINARI_ID, read_hdf5, read_minari
 from l2l_gail.demonstrations.readers.npz import read_arrays, read_npz
 from l2l_gail.environments import Environment, EnvLike, environment
@@ -21,7 +22,7 @@ INTERCHANGEABLE = (frozenset({"HalfCheetah-v4", "HalfCheetah-v5"}),)
 # Where the shipped sets lie: in the working directory, in the checkout that this file belongs to, or as installed.
 SHIPPED = (Path("expert_data"), *(Path(__file__).resolve().parents[2] / name for name in ("expert_data", "l2l_data")))
 
-Source = str | Path | Mapping[str, np.ndarray] | Demonstrations | None
+Source = str | Path | Mapping[str, Any] | Demonstrations | None
 
 
 def load_demonstrations(source: Source, env: EnvLike, *, num_demos: int | None = None) -> Demonstrations:
@@ -29,16 +30,22 @@ def load_demonstrations(source: Source, env: EnvLike, *, num_demos: int | None =
 
     `source` is one of
       - None: the set that ships for the environment, in ./expert_data or in the checkout;
-      - a folder in Minari's HDF5 layout (the data set, its `data` folder, or `main_data.hdf5` itself);
+      - a folder in Minari's HDF5 layout (the data set, its `data` folder, or `main_data.hdf5` itself), or a flat .hdf5
+        file of D4RL;
       - the id of a Minari data set that lies in Minari's local folder (MINARI_DATASETS_PATH), such as
         mujoco/hopper/expert-v0;
-      - a .npz file, or a mapping from names to arrays, with `observations` (N, O) or (N + episodes, O), `actions`
-        (N, A), optionally `rewards` (N,), and the ends: `episode_ends` (for each episode, one past its last action: the
-        last is N), or `dones` (N,), or `terminations` and `truncations` (N,). With one observation more than actions
-        per episode nothing is lost; with equally many, the last action of each episode leads nowhere known and is
-        dropped (its reward is added to the one before, so that returns stay what they were). `dones` and `episode_ends`
-        do not tell why an episode ended; such episodes count as truncated, and so does a last one that no flag ends;
+      - a .npz file, or a mapping from names to arrays, with `observations` (N, …) or (N + episodes, …), which in a
+        mapping may be dictionaries or tuples as the environment's space has them, `actions` (N, …), optionally
+        `rewards` (N,), and the ends: `episode_ends` (for each episode, one past its last action: the last is N), or
+        `dones` (N,), or `terminations` and `truncations` (N,). With one observation more than actions per episode
+        nothing is lost; with equally many, the last action of each episode leads nowhere known and is dropped (its
+        reward is added to the one before, so that returns stay what they were). `dones` and `episode_ends` do not tell
+        why an episode ended; such episodes count as truncated, and so does a last one that no flag ends;
+      - trajectories of the package `imitation`: its .npz file (`obs`, `acts`, `rews`, `terminal`, `indices`), or the
+        folder that its `serialize.save` writes, which needs the package `datasets`;
       - `Demonstrations`, which are taken as they are.
+
+    Where a source has no actions, only observations can be imitated (`imitate="states"`).
 
     A wrong shape, a value that is NaN or infinite, an action out of bounds, a damaged file, another environment or too
     few episodes is a `UserError` that names the file, the episode and what would be right."""
@@ -68,6 +75,8 @@ def _open(source: Source, env: Environment) -> Recording:
     path = Path(source).expanduser()
     if path.suffix == ".npz":
         return read_npz(path)
+    if is_huggingface(path):
+        return read_huggingface(path)
     if path.exists():
         return read_hdf5(path)
     for root in SHIPPED:
@@ -105,15 +114,6 @@ def _check_environment(recorded: str | None, wanted: str | None, name: str) -> N
         print(f"note: {name} was recorded in {recorded}; its dynamics and rewards equal those of {wanted}")
         return
     raise UserError(f"{name} was recorded in {recorded}, not in {wanted}; the two are different tasks")
-
-
-def leaves(values: Any, name: str = "observations") -> Iterator[tuple[str, np.ndarray]]:
-    """The arrays of observations, which may be dictionaries or tuples of them."""
-    if isinstance(values, Mapping | tuple):
-        for key, part in values.items() if isinstance(values, Mapping) else enumerate(values):
-            yield from leaves(part, f"{name}, {key},")
-    else:
-        yield name, np.asarray(values)
 
 
 def _checked(raw: RawEpisode, where: str, env: Environment) -> Episode:

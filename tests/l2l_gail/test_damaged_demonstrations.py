@@ -69,7 +69,7 @@ def test_a_source_that_is_not_there_is_named(tmp_path, monkeypatch, source, mess
         (lambda a: a.pop("observations"), "no array 'observations'; it holds actions, dones, rewards"),
         (lambda a: a.pop("dones"), "does not say where episodes end"),
         (lambda a: a.update(observations=a["observations"][:-1]), "39 .* or 36 would be right"),
-        (lambda a: a.update(actions=a["actions"][:, 0]), r"actions of shape \(36,\)"),
+        (lambda a: a.update(actions=a["actions"][:, 0]), r"actions of shape \(\); the environment's is \(6,\)"),
         (lambda a: a.update(episode_ends=np.array([12, 12, 36])), "episode_ends"),
         (lambda a: a.update({name: values[:0] for name, values in a.items()}), "holds no episodes"),
     ],
@@ -147,9 +147,10 @@ def test_links_and_dictionaries_are_named(folder, tmp_path):
         read(folder)
     with h5py.File(path, "a") as file:
         group = file["episode_1"]
-        del group["observations"]
+        del group["observations"], group["rewards"]
+        group["rewards"] = np.zeros(12)
         group.create_group("observations")["joints"] = np.zeros(3)
-    with pytest.raises(UserError, match=r"is a dictionary \(joints\); flatten it"):
+    with pytest.raises(UserError, match=r"observations that are a dictionary or tuple"):
         read(folder)
 
 

@@ -1,9 +1,9 @@
 """What every reader returns, and how it reports damage."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from l2l_experiment.errors import UserError
 
 KEYS = ("observations", "actions", "rewards", "terminations", "truncations")
 MOST_COMPRESSED = 2000  # how many times larger than its file an array may be: zeros compress a thousandfold
-RawEpisode = dict[str, np.ndarray]  # by KEYS
+RawEpisode = dict[str, Any]  # arrays by KEYS; observations may be dictionaries or tuples of arrays
 
 
 class Recording(NamedTuple):
@@ -21,6 +21,27 @@ class Recording(NamedTuple):
     env_id: str | None
     count: int
     episodes: Iterator[RawEpisode]
+
+
+def each(values: Any, of: Callable[[np.ndarray], Any]) -> Any:
+    """The same dictionary or tuple with `of` every array in it, or `of` the array."""
+    if isinstance(values, Mapping):
+        return {key: each(part, of) for key, part in values.items()}
+    return tuple(each(part, of) for part in values) if isinstance(values, tuple) else of(np.asarray(values))
+
+
+def leaves(values: Any, name: str = "observations") -> Iterator[tuple[str, np.ndarray]]:
+    """The arrays of observations by what to call them: those of dictionaries and tuples have names of their own."""
+    if isinstance(values, Mapping | tuple):
+        for key, part in values.items() if isinstance(values, Mapping) else enumerate(values):
+            yield from leaves(part, f"{name}, {key},")
+    else:
+        yield name, np.asarray(values)
+
+
+def no_actions(steps: int) -> np.ndarray:
+    """The actions of a source that has none, shape (steps, 0)."""
+    return np.empty((steps, 0), dtype=np.float32)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -15,6 +16,8 @@ from l2l_gail.demonstrations.readers.base import (
     RawEpisode,
     Recording,
     damage_named,
+    each,
+    no_actions,
     one_line,
 )
 from l2l_gail.demonstrations.readers.npz import read_arrays
@@ -26,6 +29,7 @@ D4RL = {  # names in a flat file of D4RL, and ours
     "terminals": "terminations",
     "timeouts": "truncations",
 }
+DEEPEST = 20  # groups within groups: a file may link one into itself
 MINARI_ID = re.compile(r"(?:[\w-]+/)*[\w-]+-v\d+")  # (namespace/)name-vN
 
 
@@ -39,9 +43,9 @@ def read_hdf5(path: Path) -> Recording:
         raise UserError(f"{path} is no data set in Minari's HDF5 layout: it has no data/main_data.hdf5")
     with damage_named(file), h5py.File(file, "r") as handle:
         names = sorted((name for name in handle if name.startswith("episode_")), key=_episode_number)
-        if not names and {"observations", "actions"} <= {*handle}:
+        if not names and "observations" in handle:
             return read_arrays(
-                {ours: _array(handle, name, file) for name, ours in D4RL.items() if name in handle}, str(path)
+                {ours: _arrays(handle, name, file) for name, ours in D4RL.items() if name in handle}, str(path)
             )
 
     def episodes() -> Iterator[RawEpisode]:
@@ -51,14 +55,16 @@ def read_hdf5(path: Path) -> Recording:
                     handle[name], h5py.Group
                 ):
                     raise UserError(f"{name} of {file} is no group of arrays; it needs {', '.join(KEYS)}")
-                raw = {key: _array(handle[name], key, file) for key in KEYS}
-            yield raw
+                raw = {key: _arrays(handle[name], key, file) for key in KEYS if key != "actions" or key in handle[name]}
+            yield {"actions": no_actions(len(raw["rewards"]))} | raw
 
     return Recording(str(path), _recorded_environment(file.with_name("metadata.json")), len(names), episodes())
 
 
-def _array(group: h5py.Group, key: str, file: Path) -> np.ndarray:
-    """An array of a file that a stranger may have made: one that lies in it, and is no larger than it could hold."""
+def _arrays(group: h5py.Group, key: str, file: Path, depth: int = 0) -> Any:
+    """An array of a file that a stranger may have made: one that lies in it, and is no larger than it could hold.
+
+    Observations may be a group: a dictionary of such arrays, or a tuple, whose parts Minari calls _index_0, …"""
     where = f"'{key}' of {group.name} in {file}"
     if key not in group:
         raise UserError(
@@ -68,7 +74,13 @@ def _array(group: h5py.Group, key: str, file: Path) -> np.ndarray:
         raise UserError(f"{where} is a link; arrays must lie in the file itself")
     found = group[key]
     if isinstance(found, h5py.Group):
-        raise UserError(f"{where} is a dictionary ({', '.join(found)}); flatten it into one array")
+        if depth == 0 and key != "observations":
+            raise UserError(f"{where} is a dictionary ({', '.join(found)}); flatten it into one array")
+        if depth == DEEPEST:
+            raise UserError(f"{where} is nested more than {DEEPEST} deep")
+        parts = {name: _arrays(found, name, file, depth + 1) for name in found}
+        indexed = [f"_index_{i}" for i in range(len(parts))]
+        return tuple(parts[name] for name in indexed) if parts.keys() == {*indexed} and parts else parts
     if found.external or found.is_virtual:
         raise UserError(f"{where} is stored in another file; arrays must lie in the file itself")
     if found.dtype.kind not in "biuf":
@@ -111,6 +123,6 @@ def read_minari(dataset_id: str) -> Recording:
     def episodes() -> Iterator[RawEpisode]:
         with damage_named(dataset_id):
             for episode in dataset.iterate_episodes():
-                yield {key: np.asarray(getattr(episode, key)) for key in KEYS}
+                yield {key: each(getattr(episode, key), np.asarray) for key in KEYS}
 
     return Recording(dataset_id, dataset.env_spec.id if dataset.env_spec else None, dataset.total_episodes, episodes())

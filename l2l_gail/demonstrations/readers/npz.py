@@ -1,4 +1,4 @@
-"""Flat arrays, of an .npz file or given in Python."""
+"""Flat arrays, of an .npz file or given in Python; and the .npz files of the package `imitation`."""
 
 import math
 import tokenize
@@ -6,15 +6,26 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from l2l_experiment.errors import UserError
-from l2l_gail.demonstrations.readers.base import KEYS, MOST_COMPRESSED, RawEpisode, Recording, one_line
+from l2l_gail.demonstrations.readers.base import (
+    KEYS,
+    MOST_COMPRESSED,
+    RawEpisode,
+    Recording,
+    each,
+    leaves,
+    no_actions,
+    one_line,
+)
 
 # What numpy and zipfile raise on damaged files; a header is parsed as Python.
 DAMAGE = (OSError, ValueError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 DAMAGE += (SyntaxError, tokenize.TokenError, OverflowError, MemoryError)
+INFOS = "infos"  # pickled objects that `imitation` stores beside its arrays; nothing here needs them
 
 
 def read_npz(path: Path) -> Recording:
@@ -24,10 +35,28 @@ def read_npz(path: Path) -> Recording:
     try:
         _require_whole(path)
         with np.load(path, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files}
+            arrays = {key: archive[key] for key in archive.files if key != INFOS}
     except DAMAGE as error:
         raise UserError(f"{path} is damaged or no .npz file of plain arrays: {one_line(error)}") from error
-    return read_arrays(arrays, str(path))
+    return read_arrays(of_imitation(arrays, path) if "indices" in arrays else arrays, str(path))
+
+
+def of_imitation(arrays: Mapping[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
+    """Trajectories as `imitation` flattens them, by our names: `indices` (episodes − 1,) are the steps at which all
+    trajectories but the first begin, and `terminal` (episodes,) says which of them terminated."""
+    for key in ("obs", "terminal"):
+        if key not in arrays:
+            raise UserError(f"{path} has indices but no array '{key}'; it holds {', '.join(sorted(arrays))}")
+    terminal, starts = arrays["terminal"].astype(bool).ravel(), arrays["indices"].ravel()
+    steps = len(arrays["obs"]) - len(terminal)  # each trajectory has one observation more than actions
+    ends = np.append(starts, steps)
+    if len(ends) != len(terminal) or starts.dtype.kind not in "iu" or (np.diff(ends, prepend=0) < 1).any():
+        raise UserError(f"{path} has indices that do not cut {steps} steps into {len(terminal)} trajectories")
+    flags = np.zeros((2, steps), dtype=bool)
+    flags[np.where(terminal, 0, 1), ends - 1] = True
+    names = {"observations": "obs", "actions": "acts", "rewards": "rews"}
+    found = {ours: arrays[theirs] for ours, theirs in names.items() if theirs in arrays}
+    return {**found, "terminations": flags[0], "truncations": flags[1]}
 
 
 def _require_whole(path: Path) -> None:
@@ -35,7 +64,7 @@ def _require_whole(path: Path) -> None:
     file can hold: memory is not allocated for what a stranger's file only declares."""
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
-            if not info.filename.endswith(".npy"):
+            if not info.filename.endswith(".npy") or info.filename == f"{INFOS}.npy":
                 continue
             with archive.open(info) as member:
                 version = np.lib.format.read_magic(member)
@@ -52,19 +81,26 @@ def _require_whole(path: Path) -> None:
                 raise ValueError(f"{info.filename} declares {info.file_size:,} bytes, more than this file can hold")
 
 
-def read_arrays(source: Mapping[str, np.ndarray], path: str) -> Recording:
+def read_arrays(source: Mapping[str, Any], path: str) -> Recording:
     """The same arrays by their names; `path` is what messages call them."""
-    arrays = {key: np.asarray(value) for key, value in source.items()}
-    for key in ("observations", "actions"):
-        if key not in arrays:
-            raise UserError(f"{path} has no array '{key}'; it holds {', '.join(sorted(arrays)) or 'nothing'}")
-        if arrays[key].ndim != 2:
-            raise UserError(f"{path} has {key} of shape {arrays[key].shape}; (steps, values) would be right")
-    steps = len(arrays["actions"])
+    arrays = {key: np.asarray(value) for key, value in source.items() if key != "observations"}
+    if "observations" not in source:
+        raise UserError(f"{path} has no array 'observations'; it holds {', '.join(sorted(source)) or 'nothing'}")
+    observations = each(source["observations"], np.asarray)
+    sizes = {}
+    for name, part in (*leaves(observations), *((key, arrays[key]) for key in ("actions",) if key in arrays)):
+        if part.ndim == 0:
+            raise UserError(f"{path} has {name} that are a single number; (steps, ...) would be right")
+        sizes[name] = len(part)
+    given = sizes[next(iter(sizes), "")] if sizes else 0
+    if len({size for name, size in sizes.items() if name != "actions"}) != 1:
+        raise UserError(f"{path} has observations of different lengths: {sizes}")
+    steps = sizes.get("actions", _steps(arrays, path))
+    arrays.setdefault("actions", no_actions(steps))
     arrays.setdefault("rewards", np.full(steps, np.nan))
     terminations, truncations = _ends(arrays, steps, path)
     ends = np.flatnonzero(terminations | truncations) + 1
-    count, given = len(ends), len(arrays["observations"])
+    count = len(ends)
     if given not in (steps, steps + count):
         raise UserError(
             f"{path} has {given} observations for {steps} actions in {count} episodes; "
@@ -75,21 +111,33 @@ def read_arrays(source: Mapping[str, np.ndarray], path: str) -> Recording:
         for i, (start, end) in enumerate(zip(np.r_[0, ends[:-1]], ends, strict=True)):
             if given > steps:
                 cut = slice(start, end)
-                observations, rewards = arrays["observations"][start + i : end + i + 1], arrays["rewards"][cut]
+                rows, rewards = slice(start + i, end + i + 1), arrays["rewards"][cut]
                 flags = terminations[cut], truncations[cut]
             elif end - start == 1:  # a single action is kept, as if it led nowhere
-                cut, observations = slice(start, end), arrays["observations"][[start, start]]
+                cut, rows = slice(start, end), [start, start]
                 rewards, flags = arrays["rewards"][cut], (terminations[cut], truncations[cut])
             else:  # the last action led nowhere known, so the episode stops before it, and not at its true end
-                cut = slice(start, end - 1)
-                observations = arrays["observations"][start:end]
+                cut, rows = slice(start, end - 1), slice(start, end)
                 rewards = arrays["rewards"][cut].astype(np.float64)
                 rewards[-1:] += arrays["rewards"][end - 1]  # so that the episode's return stays what it was
                 flags = np.zeros(end - 1 - start, dtype=bool), np.arange(start, end - 1) == end - 2
-            yield dict(zip(KEYS, (observations, arrays["actions"][cut], rewards, *flags), strict=True))
+            seen = each(observations, lambda part, rows=rows: part[rows])
+            yield dict(zip(KEYS, (seen, arrays["actions"][cut], rewards, *flags), strict=True))
 
     env_id = str(arrays["env_id"]) if "env_id" in arrays else None
     return Recording(path, env_id, count, episodes())
+
+
+def _steps(arrays: Mapping[str, np.ndarray], path: str) -> int:
+    """The number of steps of arrays without actions: what else counts them says it."""
+    for key in ("rewards", "dones", "terminations", "truncations"):
+        if key in arrays and arrays[key].ndim:
+            return len(arrays[key])
+    if "episode_ends" in arrays and arrays["episode_ends"].size and arrays["episode_ends"].dtype.kind in "iuf":
+        return int(arrays["episode_ends"].ravel()[-1])
+    raise UserError(
+        f"{path} does not say where episodes end; it needs episode_ends, dones, or terminations and truncations"
+    )
 
 
 def _ends(arrays: dict[str, np.ndarray], steps: int, path: str) -> tuple[np.ndarray, np.ndarray]:
