@@ -8,6 +8,10 @@ from l2l_gail.config import GAILConfig
 from l2l_gail.environments import Environment
 from l2l_gail.transitions import Transitions
 
+# Kostrikov et al. have 1. With a gradient penalty the logit falls with the distance from the demonstrations, in units of
+# their standard deviation. At 1 a policy that flails is further away than the absorbing state, and so learns to end its
+# episodes at once (docs/results/tasks.md).
+AWAY = 5.0
 Filter = Callable[[np.ndarray], np.ndarray]
 
 
@@ -19,7 +23,7 @@ class Inputs:
     network: 1 where the episode goes on and 0 where it terminated, and log π(a|s).
 
     With `absorbing` (Kostrikov et al., 2019) each observation has a column more, 0; an episode that terminates leads
-    into the absorbing state, whose observation is 0 but for a 1 there, and which leads to itself."""
+    into the absorbing state, whose observation is 0 but for `AWAY` there, and which leads to itself."""
 
     def __init__(self, env: Environment, config: GAILConfig) -> None:
         self.env, self.absorbing = env, config.absorbing
@@ -56,4 +60,4 @@ class Inputs:
         return np.pad(filtered, ((0, 0), (0, 1))) if self.absorbing else filtered
 
     def _nowhere(self) -> np.ndarray:
-        return np.append(np.zeros(self.observation - 1), 1.0)
+        return np.append(np.zeros(self.observation - 1), AWAY)

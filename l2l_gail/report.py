@@ -87,6 +87,8 @@ def text(result: dict[str, Any], run: Run, gail: GAIL) -> str:
             continue
         share = evaluation.percent(row["mean"], result["expert"]["mean"]) if "expert" in result else None
         of_expert = "" if share is None else f"   {share:6.1f} % of expert"
+        if share is None and name == "return" and (way := result.get("percent_from_random")) is not None:
+            of_expert = f"   {way:6.1f} % of the way from random to expert"
         lines.append(f"  {label:15} {row['mean']:9.1f} ± {row['sd']:7.1f}{of_expert}   n = {row['n']}")
     if skipped := result["skipped_fits"]:
         lines.append(f"  {skipped} fits of the learned rule were skipped, because their score was NaN or infinite")

@@ -41,6 +41,21 @@ def test_own_environment(tmp_path):
     assert (tmp_path / "run" / "policy.zip").is_file()
 
 
+def test_images():
+    import images
+
+    env = images.gymnasium.make("CartPolePixels-v0")
+    images.record("pixels.npz", env)
+    assert np.load("pixels.npz")["observations"].shape == (1002, 3, 42, 42)
+    top, middle = images.draw([0.0, 0.0, 0.1, 0.0])[0], images.draw([1.2, 0.0, 0.0, 0.0])[20]
+    assert top.argmax() / 21 - 1 == pytest.approx(np.tan(0.3), abs=0.1)  # where a pole that leans right ends
+    assert middle.argmax() / 21 - 1 == pytest.approx(0.5, abs=0.1)  # an upright one is above the cart
+    images.train(
+        ["--env", "CartPolePixels-v0", "--demos", "pixels.npz", "--num-demos", "1", *SHORT, "--run-dir", "run"]
+    )
+    assert (Path("run") / "policy.zip").is_file()
+
+
 def test_own_follower_trains_resumes_and_is_diagnosed(tmp_path):
     import own_follower
 

@@ -9,6 +9,7 @@ import torch
 from l2l_experiment.errors import UserError
 from l2l_gail import GAIL, Environment, GAILConfig, RewardModel, Transitions
 from l2l_gail.cli import parse
+from l2l_gail.inputs import AWAY
 from l2l_gail.losses import Batch, objective
 from l2l_gail.session import train
 from tests.l2l_gail.conftest import SMALL, make_demonstrations
@@ -47,7 +48,7 @@ def test_an_absorbing_state_is_worth_its_reward_for_ever(form):
     rows = absorbing.inputs(data, absorbed=True).numpy()
     assert len(rows) == 7, "one more behind the transition that terminated"
     np.testing.assert_array_equal(rows[3], absorbing.columns.absorbed(1)[0].astype(np.float32))
-    assert rows[3].sum() == rows[3, 11] == 1
+    assert rows[3].sum() == rows[3, 11] == AWAY
     without = replace(data, ended=np.zeros_like(data.ended))
     worth = absorbing.score(data) - absorbing.score(without)
     logit = absorbing.discriminator(torch.as_tensor(rows[3:4])).item()
