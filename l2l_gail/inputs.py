@@ -8,9 +8,9 @@ from l2l_gail.config import GAILConfig
 from l2l_gail.environments import Environment
 from l2l_gail.transitions import Transitions
 
-# Kostrikov et al. have 1. With a gradient penalty the logit falls with the distance from the demonstrations, in units of
-# their standard deviation. At 1 a policy that flails is further away than the absorbing state, and so learns to end its
-# episodes at once (docs/results/tasks.md).
+# Kostrikov et al. have 1. With a gradient penalty the logit falls with the distance from the demonstrations, in units
+# of their standard deviation. At 1 a policy that flails is further away than the absorbing state, and so it learns to
+# end its episodes at once (docs/results/tasks.md).
 AWAY = 5.0
 Filter = Callable[[np.ndarray], np.ndarray]
 
