@@ -1,0 +1,95 @@
+"""GAIL of the package `imitation` on our demonstrations, in a virtual environment of its own: it needs older packages.
+
+    python -m venv peer
+    peer/bin/pip install imitation==1.0.1 mujoco==2.3.7 "numpy<2" h5py torch
+    peer/bin/python benchmarks/peer.py HalfCheetah-v4 --num-demos 4 --steps 1000000 --seed 0
+
+PPO, batch sizes, rates and networks are those of l2l_gail; all else is the package's default. Writes a run into
+docs/results/gail/peer.json, with the return of 20 deterministic episodes."""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import h5py
+import imitation
+import numpy as np
+import torch
+from imitation.algorithms.adversarial.gail import GAIL
+from imitation.data.types import TrajectoryWithRew
+from imitation.data.wrappers import RolloutInfoWrapper
+from imitation.policies.base import NormalizeFeaturesExtractor
+from imitation.rewards.reward_nets import BasicRewardNet
+from imitation.util.networks import RunningNorm
+from imitation.util.util import make_vec_env
+from stable_baselines3 import PPO
+from stable_baselines3.common.evaluation import evaluate_policy
+
+ROOT = Path(__file__).parents[1]
+RECORD = ROOT / "docs" / "results" / "gail" / "peer.json"
+
+
+def demonstrations(env: str, count: int) -> list[TrajectoryWithRew]:
+    """The first episodes of the set that ships."""
+    with h5py.File(ROOT / "expert_data" / "l2l" / f"{env.lower()}-expert-v0" / "data" / "main_data.hdf5") as file:
+        parts = [
+            {key: file[f"episode_{i}"][key][()] for key in ("observations", "actions", "rewards")} for i in range(count)
+        ]
+    return [TrajectoryWithRew(p["observations"], p["actions"], None, True, p["rewards"]) for p in parts]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("env")
+    parser.add_argument("--num-demos", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=1_000_000)
+    parser.add_argument("--n-steps", type=int, default=256)
+    parser.add_argument("--disc-updates", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    generator = np.random.default_rng(args.seed)
+    venv = make_vec_env(args.env, rng=generator, n_envs=8, post_wrappers=[lambda env, _: RolloutInfoWrapper(env)])
+    normalised = {"features_extractor_class": NormalizeFeaturesExtractor}
+    normalised["features_extractor_kwargs"] = {"normalize_class": RunningNorm}
+    settings = {"n_steps": args.n_steps, "batch_size": 256, "n_epochs": 10, "learning_rate": 3e-4, "gamma": 0.99}
+    learner = PPO("MlpPolicy", venv, seed=args.seed, device="cpu", policy_kwargs=normalised, **settings)
+    net = BasicRewardNet(
+        venv.observation_space, venv.action_space, hid_sizes=(128, 128), normalize_input_layer=RunningNorm
+    )
+    trainer = GAIL(
+        demonstrations=demonstrations(args.env, args.num_demos),
+        demo_batch_size=512,
+        n_disc_updates_per_round=args.disc_updates,
+        disc_opt_kwargs={"lr": 3e-4},
+        venv=venv,
+        gen_algo=learner,
+        reward_net=net,
+        allow_variable_horizon=True,
+    )
+    begun = time.perf_counter()
+    trainer.train(args.steps)
+    seconds = time.perf_counter() - begun
+    fresh = make_vec_env(args.env, rng=np.random.default_rng(10_000), n_envs=8)
+    returns, _ = evaluate_policy(learner, fresh, 20, return_episode_rewards=True)
+    expert = float(np.mean([episode.rews.sum() for episode in demonstrations(args.env, args.num_demos)]))
+    told = {name.replace("-", "_"): value for name, value in vars(args).items()}
+    result = {
+        "return": {"mean": float(np.mean(returns)), "sd": float(np.std(returns, ddof=1)), "n": len(returns)},
+        "percent_of_expert": 100 * float(np.mean(returns)) / expert,
+        "seconds": seconds,
+    }
+    run = {
+        "settings": told | {"package": "imitation"},
+        "versions": {"imitation": imitation.__version__},
+        "result": result,
+    }
+    runs = json.loads(RECORD.read_text())["runs"] if RECORD.exists() else {}
+    runs[f"{args.env}_s{args.seed}"] = run
+    RECORD.write_text(json.dumps({"runs": runs}, separators=(",", ":")) + "\n")
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
