@@ -54,6 +54,8 @@ def diagnose(run: Run, env: str | None = None) -> dict[str, Drawing]:
     config = args.settings
     name = f"{config.env}, {config.follower}, rate {config.disc_learning_rate:g}, seed {config.seed}"
     found = logged(metrics.read(run.folder / metrics.METRICS), name)
+    if args.reward_from is not None:  # nothing moves the discriminator
+        return found
     env = Environment(args.settings.env, rescale=args.settings.rescale_actions)
     gail = GAIL.load(run.folder, find_demonstrations(args, env)[0], env=env, device="cpu")
     if not isinstance(gail.follower, RuleFollower):

@@ -208,13 +208,20 @@ class GAIL:
             require_named(config.env, None)
         if device is not None:
             config = replace(config, device=device)
-        gail = cls(config.env if env is None else env, demonstrations, config=config, **objects)
-        gail.load_state_dict(checkpoint.latest(folder))
+        made, tree = (
+            environment(config.env if env is None else env, rescale=config.rescale_actions),
+            checkpoint.latest(folder),
+        )
+        if "reward_settings" in tree and "reward" not in objects:
+            objects["reward"] = RewardModel.load(folder, made, device=config.device)
+        gail = cls(made, demonstrations, config=config, **objects)
+        gail.load_state_dict(tree)
         return gail
 
     def state_dict(self) -> dict[str, Any]:
         """The state between two rounds as a tree; bit for bit in MuJoCo and classic-control environments."""
-        return {
+        kept = {"reward_settings": settings.plain(self.model.config)} if self.fixed else {}
+        return kept | {
             "settings": settings.plain(self.config),
             "leader": self.leader.state_dict(),
             **self.model.state_dict(),

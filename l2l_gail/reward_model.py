@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from l2l_experiment import checkpoint, devices
+from l2l_experiment import checkpoint, devices, settings
 from l2l_experiment.errors import UserError
 from l2l_gail.config import GAILConfig, stored
 from l2l_gail.discriminator import make_discriminator
@@ -82,9 +82,13 @@ class RewardModel:
 
     @classmethod
     def load(cls, folder: Path | str, env: Environment, *, device: str = "cpu") -> "RewardModel":
-        """The reward of a run's newest checkpoint, as it is, for the same environment or one of its spaces."""
-        model = cls(env, replace(stored(folder), device=device), None)
+        """The reward of a run's newest checkpoint, as it is, for the same environment or one of its spaces.
+
+        Of a run that was itself trained on such a reward, that one."""
         tree = checkpoint.latest(folder)
+        another = tree.get("reward_settings")
+        config = stored(folder) if another is None else settings.read(GAILConfig, another, str(folder))
+        model = cls(env, replace(config, device=device), None)
         try:
             model.load_state_dict(tree)
         except (KeyError, RuntimeError, ValueError, TypeError) as error:

@@ -88,7 +88,10 @@ def train(args: TrainArgs, resumed: Run | None = None) -> Run:
     """Make a run, or continue `resumed`; train it to its end, evaluate it and write the result into its record."""
     env = Environment(args.settings.env, rescale=args.settings.rescale_actions)
     demonstrations, monitor = find_demonstrations(args, env)
-    given = None if args.reward_from is None else RewardModel.load(args.reward_from, env, device=args.settings.device)
+    given = None
+    if args.reward_from is not None:  # a resumed run holds it
+        holder = args.reward_from if resumed is None or resumed.saved_nothing() else resumed.folder
+        given = RewardModel.load(holder, env, device=args.settings.device)
     gail = GAIL(env, demonstrations, config=args.settings, monitor=monitor, reward=given)
     config, run = gail.config, resumed
     if run is None:

@@ -1,5 +1,6 @@
 """The learned reward: its columns, absorbing states, AIRL's form, and a reward that is kept and trained on."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -7,11 +8,14 @@ import pytest
 import torch
 
 from l2l_experiment.errors import UserError
+from l2l_experiment.run import Run
 from l2l_gail import GAIL, Environment, GAILConfig, RewardModel, Transitions
+from l2l_gail import cli as gail_cli
 from l2l_gail.cli import parse
+from l2l_gail.diagnosis import diagnose
 from l2l_gail.inputs import AWAY
 from l2l_gail.losses import Batch, objective
-from l2l_gail.session import train
+from l2l_gail.session import KIND, train
 from tests.l2l_gail.conftest import SMALL, make_demonstrations
 
 ENV = Environment("Hopper-v4")  # 11 observations, 3 actions
@@ -97,11 +101,21 @@ def test_a_policy_is_trained_afresh_on_a_kept_reward(tmp_path, own):
         RewardModel.load(tmp_path, Environment("HalfCheetah-v4"))
 
 
-def test_the_command_trains_on_a_kept_reward(tmp_path, flags, capsys):
-    train(parse([*flags, "--run-dir", str(tmp_path / "a"), "--steps", "128"]))
-    kept = list(flags[4:])
-    run = train(
-        parse([*kept, "--reward-from", str(tmp_path / "a"), "--run-dir", str(tmp_path / "b"), "--steps", "128"])
+def test_the_command_trains_on_a_kept_reward_and_goes_on_without_the_run_that_learned_it(tmp_path, flags, capsys):
+    """It resumes equal to a run that nobody stopped, plays, is diagnosed, and passes its reward on."""
+    train(
+        parse([*flags, "--run-dir", str(tmp_path / "a"), "--steps", "128", "--disc-form", "airl", "--reward", "airl"])
     )
-    assert "expert" not in run.record["result"]
+    kept = [*flags[4:], "--reward-from", str(tmp_path / "a")]
+    runs = [train(parse([*kept, "--run-dir", str(tmp_path / "b"), "--steps", "128"]))]
+    assert "expert" not in runs[0].record["result"]
     assert "a learned reward as it is" in capsys.readouterr().out
+    whole = train(parse([*kept, "--run-dir", str(tmp_path / "c"), "--steps", "256"]))
+    shutil.rmtree(tmp_path / "a")
+    gail_cli.main(["--resume", str(tmp_path / "b"), "--steps", "256"])
+    assert Run.open(tmp_path / "b", kind=KIND).record["result"]["return"] == whole.record["result"]["return"]
+    assert GAIL.load(tmp_path / "b").predict(np.zeros(17), deterministic=True)[0].shape == (6,)
+    assert [*diagnose(whole)] == ["reward"]
+    data = Transitions(*(part[:5] for part in GAIL.load(tmp_path / "b").leader.rollout().parts()))
+    again = [RewardModel.load(tmp_path / name, Environment("HalfCheetah-v4")).kept(data) for name in "bc"]
+    np.testing.assert_array_equal(*again)
