@@ -58,9 +58,10 @@ def main() -> None:
     net = BasicRewardNet(
         venv.observation_space, venv.action_space, hid_sizes=(128, 128), normalize_input_layer=RunningNorm
     )
+    episodes = demonstrations(args.env, args.num_demos)
     trainer = GAIL(
-        demonstrations=demonstrations(args.env, args.num_demos),
-        demo_batch_size=512,
+        demonstrations=episodes,
+        demo_batch_size=min(512, sum(map(len, episodes))),
         n_disc_updates_per_round=args.disc_updates,
         disc_opt_kwargs={"lr": 3e-4},
         venv=venv,
@@ -73,7 +74,7 @@ def main() -> None:
     seconds = time.perf_counter() - begun
     fresh = make_vec_env(args.env, rng=np.random.default_rng(10_000), n_envs=8)
     returns, _ = evaluate_policy(learner, fresh, 20, return_episode_rewards=True)
-    expert = float(np.mean([episode.rews.sum() for episode in demonstrations(args.env, args.num_demos)]))
+    expert = float(np.mean([episode.rews.sum() for episode in episodes]))
     told = {name.replace("-", "_"): value for name, value in vars(args).items()}
     result = {
         "return": {"mean": float(np.mean(returns)), "sd": float(np.std(returns, ddof=1)), "n": len(returns)},
