@@ -10,10 +10,11 @@ docs/results/gail/peer.json, with the return of 20 deterministic episodes."""
 import argparse
 import json
 import time
+from importlib.metadata import version
 from pathlib import Path
+from platform import platform
 
 import h5py
-import imitation
 import numpy as np
 import torch
 from imitation.algorithms.adversarial.gail import GAIL
@@ -53,7 +54,8 @@ def main() -> None:
     venv = make_vec_env(args.env, rng=generator, n_envs=8, post_wrappers=[lambda env, _: RolloutInfoWrapper(env)])
     normalised = {"features_extractor_class": NormalizeFeaturesExtractor}
     normalised["features_extractor_kwargs"] = {"normalize_class": RunningNorm}
-    settings = {"n_steps": args.n_steps, "batch_size": 256, "n_epochs": 10, "learning_rate": 3e-4, "gamma": 0.99}
+    normalised["log_std_init"] = -1.5
+    settings = {"n_steps": args.n_steps, "batch_size": 256, "n_epochs": 10, "learning_rate": lambda left: 3e-4 * left}
     learner = PPO("MlpPolicy", venv, seed=args.seed, device="cpu", policy_kwargs=normalised, **settings)
     net = BasicRewardNet(
         venv.observation_space, venv.action_space, hid_sizes=(128, 128), normalize_input_layer=RunningNorm
@@ -75,17 +77,26 @@ def main() -> None:
     fresh = make_vec_env(args.env, rng=np.random.default_rng(10_000), n_envs=8)
     returns, _ = evaluate_policy(learner, fresh, 20, return_episode_rewards=True)
     expert = float(np.mean([episode.rews.sum() for episode in episodes]))
-    told = {name.replace("-", "_"): value for name, value in vars(args).items()}
     result = {
         "return": {"mean": float(np.mean(returns)), "sd": float(np.std(returns, ddof=1)), "n": len(returns)},
         "percent_of_expert": 100 * float(np.mean(returns)) / expert,
-        "seconds": seconds,
+        "training_seconds": round(seconds, 1),
     }
+    told = {"env": args.env, "follower": "imitation", "num_demos": args.num_demos, "steps": args.steps}
+    told |= {
+        "n_steps": args.n_steps,
+        "disc_updates": args.disc_updates,
+        "seed": args.seed,
+        "device": "cpu",
+        "threads": 1,
+    }
+    packages = ("imitation", "stable-baselines3", "gymnasium", "mujoco", "torch", "numpy")
     run = {
-        "settings": told | {"package": "imitation"},
-        "versions": {"imitation": imitation.__version__},
-        "result": result,
+        "settings": told,
+        "versions": {name: version(name) for name in packages},
+        "machine": {"platform": platform()},
     }
+    run |= {"commit": None, "result": result, "curves": {}}
     runs = json.loads(RECORD.read_text())["runs"] if RECORD.exists() else {}
     runs[f"{args.env}_s{args.seed}"] = run
     RECORD.write_text(json.dumps({"runs": runs}, separators=(",", ":")) + "\n")

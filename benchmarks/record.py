@@ -86,6 +86,8 @@ def of_run(folder: Path, record: dict[str, Any], root: Path) -> dict[str, Any]:
     }
     rows = metrics.read(folder / metrics.METRICS) if (folder / metrics.METRICS).is_file() else []
     result = dict(record["result"])
+    if "training_seconds" in record:  # beside other runs, perhaps
+        result["training_seconds"] = round(record["training_seconds"], 1)
     if record["kind"] == "at":
         raised = [(row["step"], bool(row[ALARM])) for row in rows if np.isfinite(row.get(ALARM, np.nan))]
         result["alarms"] = [step for step, alarm in raised if alarm]

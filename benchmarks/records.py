@@ -20,7 +20,9 @@ USUAL = {"attack_step_size": 0.75}  # of the residual attacker, where its settin
 # its return (l2l_experiment/stability.py), or 100 times either.
 PATHS = {
     "percent": "result.percent_of_expert",
+    "way": "result.percent_from_random",
     "return": "result.return.mean",
+    "seconds": "result.training_seconds",
     "fall": "result.stability.largest_fall",
     "late": "curve late_fall",
     "final": "curve final",
