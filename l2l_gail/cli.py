@@ -2,19 +2,21 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import torch
 
 from l2l_experiment import settings
 from l2l_experiment.errors import UserError, exit_on_user_error
 from l2l_experiment.run import Run
-from l2l_experiment.settings import given_flags, value_of
-from l2l_gail.config import tuned
+from l2l_experiment.settings import given_flags, refuse_idle, value_of
+from l2l_gail.config import GAILConfig, tuned
 from l2l_gail.followers import settled
 from l2l_gail.leaders import LEADERS
 from l2l_gail.session import GROUPS, KIND, TrainArgs, stored_args, train
 
+OF_GAME = ("follower", "disc_", "gradient_p", "gradient_t", "spectral", "entropy", "mixup", "label", "replay", "reward")
+OF_GAME += ("imitate", "every", "absorbing", "holdout", "score_", "freeze", "log_rate")
 WITH_RESUME = {"--resume", "--steps", "--device", "--demos", "--threads", "--env"}
 
 
@@ -26,7 +28,18 @@ def parse(argv: Sequence[str]) -> TrainArgs:
     leader = value_of("--leader", argv, "ppo")
     default = TrainArgs(settings=tuned(env, leader if leader in LEADERS else "ppo"))
     args = settings.parse(TrainArgs, argv, default=default, groups=GROUPS)
+    if args.reward_from is not None:
+        args = replace(args, settings=alone(args.settings, cloning=args.demos is not None))
     return replace(args, settings=settled(args.settings))
+
+
+def alone(config: GAILConfig, *, cloning: bool) -> GAILConfig:
+    """The settings of a policy that is trained on another run's reward; UserError for those of a discriminator. Without
+    demonstrations, `cloning` False, there is none either."""
+    of_game = (field.name for field in fields(GAILConfig) if field.name.startswith(OF_GAME))
+    idle = frozenset(of_game) | (set() if cloning else {"bc_epochs"})
+    refuse_idle(config, (GAILConfig(), tuned(config.env, config.leader)), idle, "with --reward-from")
+    return config if cloning else replace(config, bc_epochs=0)
 
 
 @exit_on_user_error

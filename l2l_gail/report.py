@@ -39,6 +39,8 @@ def notes(config: GAILConfig, env: Environment) -> list[str]:
             f"episodes of {env.name} may end early and the reward '{config.reward}' {BIAS[config.reward]}. "
             "Let --absorbing remove that, or compare with --reward constant, which shows what it alone achieves."
         )
+    if config.disc_form != "logit" and config.reward != "airl":
+        said.append(f"AIRL's reward is the logit; this run's is '{config.reward}'. For AIRL say --reward airl.")
     if env.unlimited:
         said.append(
             f"{env.name} was registered without a time limit: an episode that does not end by itself is cut off "

@@ -30,11 +30,22 @@ def test_flags_stand_over_the_tuned_settings_of_the_environment(flags, settings)
         ("--follower sgd", "--follower adam l2l l2l-rate"),
         ("--l2l --follower-from nowhere --num-demos 2", "nowhere"),
         ("--n-envs 1 --n-steps 1", "2 transitions"),
+        ("--reward-from nowhere --num-demos 2", "no checkpoint nowhere"),
+        ("--reward-from nowhere --l2l --disc-updates 5", "--disc-updates --follower --reward-from"),
+        ("--leader sac --n-epochs 3", "--n-epochs --leader sac"),
+        ("--learning-starts 5", "--learning-starts --leader ppo"),
     ],
 )
 def test_mistakes_get_one_sentence_and_leave_nothing_behind(demos, tmp_path, refused, flags, words):
     refused(main, ["--demos", demos, "--run-dir", tmp_path / "run", *flags.split()], *words.split())
     assert not (tmp_path / "run").exists()
+
+
+def test_a_policy_on_a_kept_reward_is_not_cloned_unless_it_has_demonstrations(refused):
+    """The tuned settings of Hopper-v4 clone, and PPO's of an environment do not hold for SAC."""
+    assert parse(["--env", "Hopper-v4", "--reward-from", "x"]).settings.bc_epochs == 0
+    assert parse(["--env", "Hopper-v4", "--reward-from", "x", "--demos", "y"]).settings.bc_epochs == 100
+    refused(main, ["--reward-from", "x", "--bc-epochs", "5"], "--bc-epochs would change nothing with --reward-from")
 
 
 def test_an_environment_without_demonstrations_is_named(refused):

@@ -106,7 +106,7 @@ def test_the_command_trains_on_a_kept_reward_and_goes_on_without_the_run_that_le
     train(
         parse([*flags, "--run-dir", str(tmp_path / "a"), "--steps", "128", "--disc-form", "airl", "--reward", "airl"])
     )
-    kept = [*flags[4:], "--reward-from", str(tmp_path / "a")]
+    kept = [*flags[4 : flags.index("--disc-hidden")], "--reward-from", str(tmp_path / "a")]  # none of a discriminator's
     whole = train(parse([*kept, "--run-dir", str(tmp_path / "c"), "--steps", "256"]))
     assert "expert" not in whole.record["result"]
     assert "a learned reward as it is" in capsys.readouterr().out
