@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces, wrappers
+from gymnasium.utils import RecordConstructorArgs
 from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
 
 from l2l_experiment.errors import UserError
@@ -20,10 +21,11 @@ SMALLEST_FRAME = 36  # height and width below which Stable-Baselines3's convolut
 USUAL = (0.5, 2.0)  # half the width of bounds that a policy fills well as it starts: from, to below
 
 
-class ChannelsFirst(gym.ObservationWrapper):
+class ChannelsFirst(gym.ObservationWrapper, RecordConstructorArgs):
     """Frames (H, W, C), or grey ones (H, W), as (C, H, W): the order that Stable-Baselines3's networks take."""
 
     def __init__(self, env: gym.Env) -> None:
+        RecordConstructorArgs.__init__(self)
         super().__init__(env)
         low, high = (
             channels_first(bound[None])[0] for bound in (env.observation_space.low, env.observation_space.high)

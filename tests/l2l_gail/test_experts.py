@@ -26,6 +26,7 @@ TINY = "--n-envs=2 --n-steps=32 --batch-size=32 --n-epochs=1 --net-arch=8 --epis
 
 def arguments(tmp_path: Path, *more: str, env: str = ENV, steps: int = 128) -> list[str]:
     flags = {"--env": env, "--steps": steps, "--out": tmp_path / "data", "--run-dir": tmp_path / "run"}
+    flags |= {} if "--algo" in more else {"--algo": "ppo"}
     return [*(str(word) for pair in flags.items() for word in pair), *TINY.split(), *more]
 
 
@@ -42,6 +43,52 @@ def test_a_run_writes_data_card_and_page_and_may_be_recorded_again(tmp_path, ref
     refused(cli.main, arguments(tmp_path, "--resume"), "there already")
     cli.main(arguments(tmp_path, "--resume", "--overwrite"))
     assert json.loads(written.read_text()) == card
+
+
+class Frames(gymnasium.Env):
+    """Grey frames without a channel, and two numbers to choose; ten steps."""
+
+    observation_space = Box(0, 255, (40, 40), np.uint8)
+    action_space = gymnasium.spaces.MultiDiscrete([2, 3])
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.np_random.integers(0, 256, (40, 40), dtype=np.uint8), {}
+
+    def step(self, action):
+        return self.np_random.integers(0, 256, (40, 40), dtype=np.uint8), float(action[1]), False, False, {}
+
+
+class Named(Frames):
+    """The same with a dictionary, one number, and a number to choose."""
+
+    observation_space = gymnasium.spaces.Dict({"goal": gymnasium.spaces.Discrete(3), "at": Box(-1, 1, (2,))})
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return {"goal": 1, "at": np.zeros(2, dtype=np.float32)}, {}
+
+    def step(self, action):
+        return {"goal": 2, "at": np.ones(2, dtype=np.float32)}, float(action), False, False, {}
+
+
+@pytest.mark.parametrize(
+    ("make_one", "policy", "seen", "chosen"),
+    [
+        (Frames, "ActorCriticCnnPolicy", ((11, 1, 40, 40), np.uint8), (10, 2)),
+        (Named, "ActorCriticPolicy", ((11, 5), float), (10,)),
+    ],
+)
+def test_an_expert_of_any_space_is_recorded_as_it_is_read(tmp_path, monkeypatch, make_one, policy, seen, chosen):
+    spec = gymnasium.envs.registration.EnvSpec("Any-v0", entry_point=make_one, max_episode_steps=10)
+    monkeypatch.setitem(gymnasium.registry, "Any-v0", spec)
+    model, normalizer = training.train(parse(arguments(tmp_path, env="Any-v0", steps=64)))
+    assert (type(model.policy).__name__, normalizer.norm_obs) == (policy, policy == "ActorCriticPolicy")
+    cli.main(arguments(tmp_path, "--resume", env="Any-v0", steps=64))
+    episode = load_demonstrations(tmp_path / "data" / shipped_dataset_id("Any-v0"), "Any-v0").episodes[0]
+    assert (episode.observations.shape, episode.observations.dtype) == (seen[0], np.dtype(seen[1]))
+    assert (episode.actions.shape, episode.actions.dtype) == (chosen, np.int64)
 
 
 def test_a_resumed_expert_continues_network_and_filter_and_meets_other_starts(tmp_path):
