@@ -1,7 +1,7 @@
 """GAIL of the package `imitation` on our demonstrations, in a virtual environment of its own: it needs older packages.
 
     python -m venv peer
-    peer/bin/pip install imitation==1.0.1 mujoco==2.3.7 "numpy<2" h5py torch
+    peer/bin/pip install imitation==1.0.1 mujoco==2.3.7 "numpy<2" h5py imageio torch
     peer/bin/python benchmarks/peer.py HalfCheetah-v4 --num-demos 4 --steps 1000000 --seed 0
 
 PPO, batch sizes, rates and networks are those of l2l_gail; all else is the package's default. Writes a run into
