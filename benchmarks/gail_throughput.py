@@ -1,12 +1,12 @@
-"""What imitation costs beside plain PPO: python benchmarks/gail_throughput.py [--device cpu]
+"""What imitation costs beside plain PPO or SAC: python benchmarks/gail_throughput.py [--leader sac]
 
-Environment steps per second of plain PPO on the true reward, GAIL with Adam and L2L-GAIL, with the same PPO settings,
-environments and one thread, in turns within one process. Only the ratios mean something beyond this machine."""
+Environment steps per second of the plain algorithm on the true reward, GAIL with Adam and L2L-GAIL, with the same
+settings, environments and one thread, in turns within one process. Only ratios mean something beyond this machine."""
 
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import tyro
@@ -16,6 +16,7 @@ from l2l_experiment import devices
 from l2l_gail import GAIL, GAILConfig, load_demonstrations, tuned
 from l2l_gail.environments import environment
 from l2l_gail.leaders.ppo import make_ppo
+from l2l_gail.leaders.sac import make_sac
 from l2l_gail.session import TrainArgs
 
 ROUNDS = 4
@@ -23,10 +24,12 @@ ROUNDS = 4
 
 @dataclass(frozen=True)
 class Args:
-    """Measure the throughput of PPO, GAIL and L2L-GAIL side by side."""
+    """Measure the throughput of PPO or SAC, GAIL and L2L-GAIL side by side."""
 
     env: str = "HalfCheetah-v4"
     """Environment; its tuned settings are used."""
+    leader: Literal["ppo", "sac"] = "ppo"
+    """Who trains the policy."""
     repeats: int = 10
     """How often each of the three has its turn of a few rounds."""
     device: str = "cpu"
@@ -43,13 +46,13 @@ def main() -> None:
     """Measure in turns, print ratios with their spread."""
     args = tyro.cli(Args)
     torch.set_num_threads(1)
-    config = replace(tuned(args.env), device=args.device)
+    config = replace(tuned(args.env, args.leader), device=args.device, learning_starts=200)
     if args.disc_updates is not None:
         config = replace(config, disc_updates=args.disc_updates)
     if args.disc_hidden:
         config = replace(config, disc_hidden=args.disc_hidden)
     runners = {
-        "ppo": plain_ppo(config),
+        args.leader: plain(config),
         "gail": imitation(replace(config, follower="adam")),
         "l2l-gail": imitation(replace(config, follower="l2l")),
     }
@@ -61,18 +64,19 @@ def main() -> None:
             run(steps)
             if turn:  # the first turn warms up
                 speeds[name].append(steps / (time.perf_counter() - start))
-    summary = compare(speeds, "ppo", "steps_per_second")
+    summary = compare(speeds, args.leader, "steps_per_second")
     if args.out is not None:
         names = ("disc_hidden", "disc_updates", "disc_batch_size")
         found = {"device": args.device, "settings": {name: getattr(config, name) for name in names}}
         write(args.out, found | {"steps_a_turn": steps, "steps_per_second": speeds, "summary": summary})
 
 
-def plain_ppo(config: GAILConfig) -> Any:
-    """Stable-Baselines3's PPO on the true reward, as a function that makes so many steps."""
+def plain(config: GAILConfig) -> Any:
+    """Stable-Baselines3's algorithm on the true reward, as a function that makes so many steps."""
     envs = environment(config.env).vectorised(config.n_envs, config.seed)
-    ppo = make_ppo(config, envs, devices.resolve(config.device, auto="cpu"))
-    return lambda steps: ppo.learn(steps, reset_num_timesteps=ppo.num_timesteps == 0)
+    make = {"ppo": make_ppo, "sac": make_sac}[config.leader]
+    algorithm = make(config, envs, devices.resolve(config.device, auto="cpu"))
+    return lambda steps: algorithm.learn(steps, reset_num_timesteps=algorithm.num_timesteps == 0)
 
 
 def imitation(config: GAILConfig) -> Any:

@@ -23,6 +23,7 @@ from l2l_gail.config import GAILConfig
 from l2l_gail.leaders.base import Game, callbacks_of, divergence_told, policy_of, require_finite
 from l2l_gail.transitions import Transitions
 
+SETTINGS = ("seed", "batch_size", "gamma", "learning_rate", "buffer_size", "learning_starts", "gradient_steps", "tau")
 PARTS = ("observations", "next_observations", "actions", "dones", "timeouts")
 
 
@@ -84,24 +85,7 @@ class SACLeader:
         cls, envs: VecNormalize, config: GAILConfig, device: torch.device, *, policy_kwargs: dict | None = None
     ) -> "SACLeader":
         """The leader that a configuration describes; `policy_kwargs` over those that follow from it."""
-        if not isinstance(envs.action_space, spaces.Box):
-            raise UserError(f"--leader sac needs continuous actions, not {envs.action_space}; use --leader ppo")
-        names = (
-            "seed",
-            "batch_size",
-            "gamma",
-            "learning_rate",
-            "buffer_size",
-            "learning_starts",
-            "gradient_steps",
-            "tau",
-        )
-        given = {name: getattr(config, name) for name in names}
-        how = {"net_arch": list(config.net_arch)} | (policy_kwargs or {})
-        kind = policy_of(envs.observation_space)
-        algorithm = SAC(
-            kind, envs, device=device, replay_buffer_class=ScoredReplay, train_freq=1, policy_kwargs=how, **given
-        )
+        algorithm = make_sac(config, envs, device, policy_kwargs=policy_kwargs, replay_buffer_class=ScoredReplay)
         algorithm.set_logger(Logger(None, []))  # silent until the user sets another
         return cls(algorithm, round_size=config.n_envs * config.n_steps, answered=_answered(config))
 
@@ -216,6 +200,18 @@ class _Rounds(BaseCallback):
         self.game.answer(sample, min(1.0, sac.num_timesteps / sac._total_timesteps))
         self.game.reward(sample)
         sac.dump_logs()
+
+
+def make_sac(
+    config: GAILConfig, envs: VecNormalize, device: torch.device, *, policy_kwargs: dict | None = None, **how: Any
+) -> SAC:
+    """Stable-Baselines3's SAC with a configuration's settings; `how` are arguments of its own over them."""
+    if not isinstance(envs.action_space, spaces.Box):
+        raise UserError(f"--leader sac needs continuous actions, not {envs.action_space}; use --leader ppo")
+    given = {name: getattr(config, name) for name in SETTINGS}
+    networks = {"net_arch": list(config.net_arch)} | (policy_kwargs or {})
+    kind = policy_of(envs.observation_space)
+    return SAC(kind, envs, device=device, train_freq=1, policy_kwargs=networks, **given | how)
 
 
 def _answered(config: GAILConfig) -> int:
