@@ -208,10 +208,8 @@ class GAIL:
             require_named(config.env, None)
         if device is not None:
             config = replace(config, device=device)
-        made, tree = (
-            environment(config.env if env is None else env, rescale=config.rescale_actions),
-            checkpoint.latest(folder),
-        )
+        made = environment(config.env if env is None else env, rescale=config.rescale_actions)
+        tree = checkpoint.latest(folder)
         if "reward_settings" in tree and "reward" not in objects:
             objects["reward"] = RewardModel.load(folder, made, device=config.device)
         gail = cls(made, demonstrations, config=config, **objects)

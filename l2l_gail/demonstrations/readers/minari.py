@@ -29,7 +29,7 @@ D4RL = {  # names in a flat file of D4RL, and ours
     "terminals": "terminations",
     "timeouts": "truncations",
 }
-DEEPEST = 20  # groups within groups: a file may link one into itself
+DEEPEST = 20  # groups within groups
 MINARI_ID = re.compile(r"(?:[\w-]+/)*[\w-]+-v\d+")  # (namespace/)name-vN
 
 
@@ -78,6 +78,8 @@ def _arrays(group: h5py.Group, key: str, file: Path, depth: int = 0) -> Any:
             raise UserError(f"{where} is a dictionary ({', '.join(found)}); flatten it into one array")
         if depth == DEEPEST:
             raise UserError(f"{where} is nested more than {DEEPEST} deep")
+        if h5py.h5o.get_info(found.id).rc > 1:  # within itself, for instance: that would never end
+            raise UserError(f"{where} is linked more than once; arrays must lie in one place")
         parts = {name: _arrays(found, name, file, depth + 1) for name in found}
         indexed = [f"_index_{i}" for i in range(len(parts))]
         return tuple(parts[name] for name in indexed) if parts.keys() == {*indexed} and parts else parts

@@ -95,7 +95,7 @@ def read_arrays(source: Mapping[str, Any], path: str) -> Recording:
     given = sizes[next(iter(sizes), "")] if sizes else 0
     if len({size for name, size in sizes.items() if name != "actions"}) != 1:
         raise UserError(f"{path} has observations of different lengths: {sizes}")
-    steps = sizes.get("actions", _steps(arrays, path))
+    steps = sizes["actions"] if "actions" in sizes else _steps(arrays, path)
     arrays.setdefault("actions", no_actions(steps))
     arrays.setdefault("rewards", np.full(steps, np.nan))
     terminations, truncations = _ends(arrays, steps, path)
