@@ -24,6 +24,7 @@ from l2l_gail.leaders.base import Game, callbacks_of, divergence_told, policy_of
 from l2l_gail.transitions import Transitions
 
 SETTINGS = ("seed", "batch_size", "gamma", "learning_rate", "buffer_size", "learning_starts", "gradient_steps", "tau")
+SHOWN_EPISODES = 10  # of which the training return is the mean: 100, the default, may be more than a run has
 PARTS = ("observations", "next_observations", "actions", "dones", "timeouts")
 
 
@@ -211,7 +212,8 @@ def make_sac(
     given = {name: getattr(config, name) for name in SETTINGS}
     networks = {"net_arch": list(config.net_arch)} | (policy_kwargs or {})
     kind = policy_of(envs.observation_space)
-    return SAC(kind, envs, device=device, train_freq=1, policy_kwargs=networks, **given | how)
+    how = {"train_freq": 1, "stats_window_size": SHOWN_EPISODES, "policy_kwargs": networks} | given | how
+    return SAC(kind, envs, device=device, **how)
 
 
 def _answered(config: GAILConfig) -> int:
