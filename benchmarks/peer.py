@@ -4,7 +4,8 @@
     peer/bin/pip install imitation==1.0.1 mujoco==2.3.7 "numpy<2" h5py imageio torch
     peer/bin/python benchmarks/peer.py HalfCheetah-v4 --num-demos 4 --steps 1000000 --seed 0
 
-PPO, batch sizes, rates and networks are those of l2l_gail; all else is the package's default. Writes a run into
+PPO, batch sizes, rates and networks are those of l2l_gail; all else is the package's default. PPO's rate stays as it is:
+the package calls `learn` once a round, so that a rate that falls to 0 would be there at once. Writes a run into
 docs/results/gail/peer.json, with the return of 20 deterministic episodes."""
 
 import argparse
@@ -55,7 +56,7 @@ def main() -> None:
     normalised = {"features_extractor_class": NormalizeFeaturesExtractor}
     normalised["features_extractor_kwargs"] = {"normalize_class": RunningNorm}
     normalised["log_std_init"] = -1.5
-    settings = {"n_steps": args.n_steps, "batch_size": 256, "n_epochs": 10, "learning_rate": lambda left: 3e-4 * left}
+    settings = {"n_steps": args.n_steps, "batch_size": 256, "n_epochs": 10, "learning_rate": 3e-4}
     learner = PPO("MlpPolicy", venv, seed=args.seed, device="cpu", policy_kwargs=normalised, **settings)
     net = BasicRewardNet(
         venv.observation_space, venv.action_space, hid_sizes=(128, 128), normalize_input_layer=RunningNorm
