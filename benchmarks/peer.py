@@ -4,8 +4,8 @@
     peer/bin/pip install imitation==1.0.1 mujoco==2.3.7 "numpy<2" h5py imageio torch
     peer/bin/python benchmarks/peer.py HalfCheetah-v4 --num-demos 4 --steps 1000000 --seed 0
 
-PPO, batch sizes, rates and networks are those of l2l_gail; all else is the package's default. PPO's rate stays as it is:
-the package calls `learn` once a round, so that a rate that falls to 0 would be there at once. Writes a run into
+PPO, batch sizes, rates and networks are those of l2l_gail; all else is the package's default. PPO's rate does not fall:
+the package calls `learn` once a round, and a schedule would be at its end in each. Writes a run into
 docs/results/gail/peer.json, with the return of 20 deterministic episodes."""
 
 import argparse
