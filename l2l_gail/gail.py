@@ -102,7 +102,8 @@ class GAIL:
         if not demonstrations.have_actions and (self.config.imitate == "pairs" or self.config.bc_epochs):
             raise UserError(f"{demonstrations.source} has no actions: only --imitate states learns from it, uncloned")
         self.demonstrations = demonstrations
-        self.train_expert, self.score_expert = split(demonstrations, self.follower.holdout, self.config.every)
+        held, every = self.follower.holdout, self.config.every
+        self.train_expert, self.score_expert = split(demonstrations, held, every, ends=self.config.absorbing)
         everything = transitions_of(demonstrations, self.config.every).float32()
         if not self.fixed:
             self.model.filter.fit(self.env.observations.features(everything.observations))

@@ -45,10 +45,14 @@ def transitions_of(demonstrations: Demonstrations, every: int = 1) -> Transition
     return split(demonstrations, 0.0, every)[0]
 
 
-def split(demonstrations: Demonstrations, holdout: float, every: int = 1) -> tuple[Transitions, Transitions]:
+def split(
+    demonstrations: Demonstrations, holdout: float, every: int = 1, *, ends: bool = False
+) -> tuple[Transitions, Transitions]:
     """Transitions to train on and those held out: the last stretch of every episode, whole, since neighbours are alike.
 
-    Of episodes too short to be cut, every so many are held out whole. With `holdout` 0 both parts are everything."""
+    Of episodes too short to be cut, every so many are held out whole. With `holdout` 0 both parts are everything. With
+    `ends`, transitions that terminate are in both parts and never left out: without them one part would know of no
+    demonstration that ends, and take an end for the policy's."""
     train, held, short = [], [], 0.0
     for episode in demonstrations.episodes:
         length = -(-len(episode) // every)
@@ -57,9 +61,13 @@ def split(demonstrations: Demonstrations, holdout: float, every: int = 1) -> tup
             before, short = short, short + holdout
             cut = 0 if int(short + 1e-9) > int(before + 1e-9) else length
         seen, ended = episode.observations, episode.arrays()["terminations"]
-        whole = Transitions(seen[:-1], episode.actions, seen[1:], ended).rows(slice(None, None, every))
+        everything = Transitions(seen[:-1], episode.actions, seen[1:], ended)
+        whole = everything.rows(slice(None, None, every))
         train.append(whole.rows(slice(0, cut)))
         held.append(whole.rows(slice(cut, None)) if holdout else whole)
+        for part in (train, held):
+            if ends and episode.terminated and not part[-1].ended[-1:].any():
+                part.append(everything.rows(slice(-1, None)))
     if not (sum(map(len, train)) and sum(map(len, held))):
         count = sum(map(len, train)) + sum(map(len, held))
         raise UserError(f"{count} transitions of demonstrations are too few to hold out {holdout:.0%} of them")

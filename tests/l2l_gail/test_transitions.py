@@ -37,3 +37,17 @@ def test_the_end_of_every_episode_is_held_out_and_every_tenth_transition_kept_if
         both = [episode.observations[np.array(rows) + 1] for episode in demonstrations.episodes]
         np.testing.assert_array_equal(part.next_observations, np.concatenate(both))
     assert len(transitions_of(demonstrations, every=40)) == 2
+
+
+@pytest.mark.parametrize(("holdout", "every"), [(0.25, 1), (0.25, 7), (0.0, 7), (0.25, 100)])
+def test_an_end_is_in_both_parts_if_asked_and_a_time_limit_is_none(holdout, every):
+    """Else a learned rule would be trained on demonstrations of which none ever ends."""
+    made = make_demonstrations(3, 2, episodes=5, length=40)
+    episodes = [replace(episode, terminated=i > 0, truncated=i == 0) for i, episode in enumerate(made.episodes)]
+    demonstrations = replace(made, episodes=episodes)
+    for part in split(demonstrations, holdout, every, ends=True):
+        last = [episode.observations[40] for episode in episodes[1:]]
+        np.testing.assert_array_equal(part.next_observations[part.ended], last)
+        assert len(np.unique(part.next_observations, axis=0)) == len(part)  # none is there twice
+    without = split(demonstrations, holdout, every)
+    assert not without[0].ended.any() or holdout == 0
