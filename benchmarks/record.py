@@ -79,11 +79,12 @@ def main() -> None:
 
 
 def of_run(folder: Path, record: dict[str, Any], root: Path) -> dict[str, Any]:
-    """The record of a finished run; paths in its settings are told from `root` on."""
-    settings = {
-        name: value.removeprefix(f"{root.resolve()}/") if isinstance(value, str) else value
-        for name, value in flat(read_mapping(folder / "config.yaml")).items()
-    }
+    """The record of a finished run; paths in its settings are told from `root` on, others by their last name."""
+    settings = dict(flat(read_mapping(folder / "config.yaml")))
+    for name, value in settings.items():
+        if isinstance(value, str) and value.startswith("/"):
+            inside = Path(value).is_relative_to(root.resolve())
+            settings[name] = value.removeprefix(f"{root.resolve()}/") if inside else Path(value).name
     rows = metrics.read(folder / metrics.METRICS) if (folder / metrics.METRICS).is_file() else []
     result = dict(record["result"])
     if "training_seconds" in record:  # beside other runs, perhaps
