@@ -14,26 +14,20 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 from platform import platform
+from typing import Any
 
 import h5py
 import numpy as np
 import torch
-from imitation.algorithms.adversarial.gail import GAIL
-from imitation.data.types import TrajectoryWithRew
-from imitation.data.wrappers import RolloutInfoWrapper
-from imitation.policies.base import NormalizeFeaturesExtractor
-from imitation.rewards.reward_nets import BasicRewardNet
-from imitation.util.networks import RunningNorm
-from imitation.util.util import make_vec_env
-from stable_baselines3 import PPO
-from stable_baselines3.common.evaluation import evaluate_policy
 
 ROOT = Path(__file__).parents[1]
 RECORD = ROOT / "docs" / "results" / "gail" / "peer.json"
 
 
-def demonstrations(env: str, count: int) -> list[TrajectoryWithRew]:
-    """The first episodes of the set that ships."""
+def demonstrations(env: str, count: int) -> list[Any]:
+    """The first episodes of the set that ships, as the package has them."""
+    from imitation.data.types import TrajectoryWithRew
+
     with h5py.File(ROOT / "expert_data" / "l2l" / f"{env.lower()}-expert-v0" / "data" / "main_data.hdf5") as file:
         parts = [
             {key: file[f"episode_{i}"][key][()] for key in ("observations", "actions", "rewards")} for i in range(count)
@@ -50,6 +44,15 @@ def main() -> None:
     parser.add_argument("--disc-updates", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    from imitation.algorithms.adversarial.gail import GAIL
+    from imitation.data.wrappers import RolloutInfoWrapper
+    from imitation.policies.base import NormalizeFeaturesExtractor
+    from imitation.rewards.reward_nets import BasicRewardNet
+    from imitation.util.networks import RunningNorm
+    from imitation.util.util import make_vec_env
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.evaluation import evaluate_policy
+
     torch.set_num_threads(1)
     generator = np.random.default_rng(args.seed)
     venv = make_vec_env(args.env, rng=generator, n_envs=8, post_wrappers=[lambda env, _: RolloutInfoWrapper(env)])
