@@ -84,6 +84,7 @@ def main() -> None:
     result = {
         "return": {"mean": float(np.mean(returns)), "sd": float(np.std(returns, ddof=1)), "n": len(returns)},
         "percent_of_expert": 100 * float(np.mean(returns)) / expert,
+        "training_return": float(np.mean([episode["r"] for episode in learner.ep_info_buffer])),
         "training_seconds": round(seconds, 1),
     }
     told = {"env": args.env, "follower": "imitation", "num_demos": args.num_demos, "steps": args.steps}
