@@ -26,6 +26,7 @@ PATHS = {
     "fall": "result.stability.largest_fall",
     "late": "curve late_fall",
     "final": "curve final",
+    "average": "curve average",
     "drawdown": "curve drawdown_cvar",
     "log_rate": "curves.train_follower/log_rate",
     "steepness": "curves.discriminator/steepness at 100000",

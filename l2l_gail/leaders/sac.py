@@ -36,10 +36,8 @@ class ScoredReplay(ReplayBuffer):
 
     def add(self, obs: Any, next_obs: Any, action: Any, reward: Any, done: Any, infos: list[dict[str, Any]]) -> None:
         for index in np.flatnonzero(done):
-            if (
-                infos[index].get("last_observation") is not None
-            ):  # not the one that was standardised, clipped and undone
-                next_obs[index] = infos[index]["last_observation"]
+            if (last := infos[index].get("last_observation")) is not None:
+                next_obs[index] = last  # not the one that was standardised, clipped and undone
         super().add(obs, next_obs, action, reward, done, infos)
 
     def drawn(self, count: int) -> Transitions:

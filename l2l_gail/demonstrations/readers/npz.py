@@ -135,9 +135,12 @@ def _steps(arrays: Mapping[str, np.ndarray], path: str) -> int:
             return len(arrays[key])
     if "episode_ends" in arrays and arrays["episode_ends"].size and arrays["episode_ends"].dtype.kind in "iuf":
         return int(arrays["episode_ends"].ravel()[-1])
-    raise UserError(
-        f"{path} does not say where episodes end; it needs episode_ends, dones, or terminations and truncations"
-    )
+    raise _no_ends(path)
+
+
+def _no_ends(path: str) -> UserError:
+    needed = "episode_ends, dones, or terminations and truncations"
+    return UserError(f"{path} does not say where episodes end; it needs {needed}")
 
 
 def _ends(arrays: dict[str, np.ndarray], steps: int, path: str) -> tuple[np.ndarray, np.ndarray]:
@@ -161,9 +164,7 @@ def _ends(arrays: dict[str, np.ndarray], steps: int, path: str) -> tuple[np.ndar
     flags = {"dones": truncations, "terminations": terminations, "truncations": truncations}
     used = [key for key in flags if key in arrays]
     if not used and "episode_ends" not in arrays:
-        raise UserError(
-            f"{path} does not say where episodes end; it needs episode_ends, dones, or terminations and truncations"
-        )
+        raise _no_ends(path)
     for key in (*used, "rewards"):
         shape = arrays[key].shape
         if shape != (steps,):
