@@ -28,6 +28,8 @@ def announce(gail: GAIL, demonstrations: Demonstrations | None, folder: Path) ->
         returns = f"with a mean return of {mean:.0f}" if np.isfinite(mean) else "without rewards"
         task = f"{gail.env.name}: {len(demonstrations)} demonstrations {returns} ({demonstrations.source})"
     first = f"{task}; follower {gail.config.follower}; run folder {folder}"
+    if getattr(gail.leader.algorithm, "compiled", False):
+        first += "\nThe policy's updates are compiled, which takes half a minute; --compile False does without."
     return "\n".join([first, *(f"note: {note}" for note in notes(gail.config, gail.env))])
 
 

@@ -106,6 +106,7 @@ def train(args: TrainArgs, resumed: Run | None = None) -> Run:
     with run.held():
         if resumed is not None:
             go_on(gail, run, args)
+        gail.leader.prepare(args.steps)
         print(report.announce(gail, demonstrations, run.folder))
         started = time.monotonic()
         with StopRequest() as stop, tqdm(total=args.steps, initial=gail.num_timesteps, **BAR) as bar:

@@ -43,6 +43,9 @@ class Leader(Protocol):
     round_size: int  # environment steps between two answers of the follower
     returns: list[float]  # true returns of the episodes that ended in the last round; they are only monitored
 
+    def prepare(self, total_timesteps: int) -> None:
+        """Decide what depends on a run's length, once; `learn` does it otherwise."""
+
     def learn(self, total_timesteps: int, game: Game, *, callback: MaybeCallback, **how: bool) -> None:
         """Train for `total_timesteps` environment steps, rounded up to whole rounds; `how` is Stable-Baselines3's
         `reset_num_timesteps` and `progress_bar`."""

@@ -22,6 +22,7 @@ from l2l_experiment.errors import UserError
 from l2l_gail import environments
 from l2l_gail.config import GAILConfig
 from l2l_gail.leaders.base import Game, callbacks_of, divergence_told, policy_of, require_finite
+from l2l_gail.leaders.compiled import CompiledPPO, decide, take_up
 from l2l_gail.rewards import ReturnScale
 from l2l_gail.spaces import Actions
 from l2l_gail.transitions import Transitions
@@ -31,6 +32,8 @@ class PPOLeader:
     """Owns a PPO whose environments are those that `Environment.vectorised` makes.
 
     With `normalize_reward` the learned reward is divided by the running deviation of its discounted return."""
+
+    algorithm: PPO
 
     def __init__(self, algorithm: PPO, *, normalize_reward: bool = True) -> None:
         envs = algorithm.get_env()
@@ -51,7 +54,12 @@ class PPOLeader:
         algorithm.set_logger(Logger(None, []))  # silent until the user sets another
         return cls(algorithm, normalize_reward=config.normalize_reward)
 
+    def prepare(self, total_timesteps: int) -> None:
+        ppo = self.algorithm
+        decide(ppo, -(-total_timesteps // self.round_size) * ppo.n_epochs * -(-self.round_size // ppo.batch_size))
+
     def learn(self, total_timesteps: int, game: Game, *, callback: MaybeCallback, **how: bool) -> None:
+        self.prepare(total_timesteps)
         with divergence_told(self.algorithm.policy):
             self.algorithm.learn(total_timesteps, [_Relabel(self, game), *callbacks_of(callback)], **how)
 
@@ -78,6 +86,7 @@ class PPOLeader:
             "environments": environments.state_dict(self.envs),
             "last": last,
             "num_timesteps": ppo.num_timesteps,
+            "compiled": getattr(ppo, "compiled", None),
             "n_updates": ppo._n_updates,
             "episodes": [dict(episode) for episode in ppo.ep_info_buffer or ()],
             # Figures of the last update, which PPO logs only after the next rollout.
@@ -92,6 +101,7 @@ class PPOLeader:
         ppo = self.algorithm
         ppo.policy.load_state_dict(tree["policy"])
         ppo.policy.optimizer.load_state_dict(tree["optimizer"])
+        take_up(ppo, tree)
         if self.scale is not None:
             self.scale.load_state_dict(tree["scale"])
         exact = environments.load_state_dict(self.envs, tree["environments"])
@@ -188,12 +198,14 @@ def log_prob(policy: ActorCriticPolicy, envs: VecNormalize, actions: Actions, da
     return policy.evaluate_actions(seen, taken)[1].cpu().numpy()
 
 
-def make_ppo(config: GAILConfig, envs: VecNormalize, device: torch.device, *, policy_kwargs: dict | None = None) -> PPO:
+def make_ppo(
+    config: GAILConfig, envs: VecNormalize, device: torch.device, *, policy_kwargs: dict | None = None
+) -> CompiledPPO:
     """Stable-Baselines3's PPO with the configuration's settings; also the plain PPO of the benchmark."""
     names = ("seed", "n_steps", "batch_size", "n_epochs", "gamma", "gae_lambda", "clip_range", "ent_coef", "target_kl")
     given = arguments(config, names)
     given["policy_kwargs"] |= policy_kwargs or {}
-    return PPO(policy_of(envs.observation_space), envs, device=device, **given)
+    return CompiledPPO(policy_of(envs.observation_space), envs, device=device, compiled=config.compile, **given)
 
 
 def arguments(

@@ -21,6 +21,7 @@ from l2l_experiment.errors import UserError
 from l2l_gail import environments
 from l2l_gail.config import GAILConfig
 from l2l_gail.leaders.base import Game, callbacks_of, divergence_told, policy_of, require_finite
+from l2l_gail.leaders.compiled import CompiledSAC, decide, take_up
 from l2l_gail.transitions import Transitions
 
 SETTINGS = ("seed", "batch_size", "gamma", "learning_rate", "buffer_size", "learning_starts", "gradient_steps", "tau")
@@ -92,7 +93,12 @@ class SACLeader:
         """Actions of the memory, which SAC keeps in [-1, 1], as the environment executed them."""
         return self.actions.executed(self.algorithm.policy.unscale_action(scaled))
 
+    def prepare(self, total_timesteps: int) -> None:
+        sac = self.algorithm
+        decide(sac, total_timesteps if sac.gradient_steps < 0 else total_timesteps * sac.gradient_steps)
+
     def learn(self, total_timesteps: int, game: Game, *, callback: MaybeCallback, **how: bool) -> None:
+        self.prepare(total_timesteps)
         sac, rounds = self.algorithm, _Rounds(self, game)
         steps = -(-total_timesteps // self.round_size) * self.round_size
         self.memory.game = game
@@ -135,6 +141,7 @@ class SACLeader:
             "environments": environments.state_dict(self.envs),
             "last": last,
             "num_timesteps": sac.num_timesteps,
+            "compiled": getattr(sac, "compiled", None),
             "n_updates": sac._n_updates,
             "episode_num": sac._episode_num,
             "last_answer": self.last_answer,
@@ -150,6 +157,7 @@ class SACLeader:
         sac.policy.load_state_dict(tree["policy"])
         for optimizer, state in zip(self._optimizers(), tree["optimizers"], strict=True):
             optimizer.load_state_dict(state)
+        take_up(sac, tree)
         sac.log_ent_coef.data.copy_(tree["log_ent_coef"])
         for name in PARTS:
             part = tree["memory"][name]
@@ -203,7 +211,7 @@ class _Rounds(BaseCallback):
 
 def make_sac(
     config: GAILConfig, envs: VecNormalize, device: torch.device, *, policy_kwargs: dict | None = None, **how: Any
-) -> SAC:
+) -> CompiledSAC:
     """Stable-Baselines3's SAC with a configuration's settings; `how` are arguments of its own over them."""
     if not isinstance(envs.action_space, spaces.Box):
         raise UserError(f"--leader sac needs continuous actions, not {envs.action_space}; use --leader ppo")
@@ -211,7 +219,7 @@ def make_sac(
     networks = {"net_arch": list(config.net_arch)} | (policy_kwargs or {})
     kind = policy_of(envs.observation_space)
     how = {"train_freq": 1, "stats_window_size": SHOWN_EPISODES, "policy_kwargs": networks} | given | how
-    return SAC(kind, envs, device=device, **how)
+    return CompiledSAC(kind, envs, device=device, compiled=config.compile, **how)
 
 
 def _answered(config: GAILConfig) -> int:

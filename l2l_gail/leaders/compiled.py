@@ -1,0 +1,262 @@
+"""Stable-Baselines3's PPO and SAC with their updates as compiled functions.
+
+What they compute is PPO and SAC: the same losses, random draws, schedules and figures, equal to rounding. Only how it
+is evaluated is replaced, and where a setting asks for more than is written here, Stable-Baselines3's own code runs."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3 import PPO, SAC
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.utils import explained_variance
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from l2l_experiment.compiled import Compiled
+
+PPO_FIGURES = ("policy_gradient_loss", "value_loss", "entropy_loss", "approx_kl", "clip_fraction", "loss")
+SAC_FIGURES = ("ent_coef", "actor_loss", "critic_loss", "ent_coef_loss")
+
+
+class CompiledPPO(PPO):
+    """PPO that compiles the forward pass of its rollouts and its minibatch update while `compiled` is True."""
+
+    pays = 20_000  # updates: compiling takes about as long as it saves on as many
+
+    def __init__(self, *args: Any, compiled: bool | None = True, **how: Any) -> None:
+        super().__init__(*args, **how)
+        self.compiled = compiled
+        self._forward, self._update = Compiled(self._acted), Compiled(self._moved)
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "compiled", "_forward", "_update"]
+
+    def _applies(self) -> bool:
+        more = self.target_kl is not None or self.clip_range_vf is not None or self.use_sde
+        return self.compiled and not more and _is_adam(self.policy.optimizer)
+
+    def collect_rollouts(self, *args: Any, **how: Any) -> bool:
+        if not self._applies():
+            return super().collect_rollouts(*args, **how)
+        weights = _weights(self.policy)
+        self.policy.forward = lambda seen: self._forward(weights, [seen])  # for the time of the rollout
+        try:
+            return super().collect_rollouts(*args, **how)
+        finally:
+            del self.policy.forward
+
+    def _acted(self, weights: Sequence[Tensor], data: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Actions, values and log probabilities, as the policy answers observations."""
+        with torch.no_grad():
+            return _called(self.policy, "forward", weights, data)
+
+    def train(self) -> None:
+        if not self._applies():
+            return super().train()
+        self.policy.set_training_mode(True)
+        self._update_learning_rate(self.policy.optimizer)
+        clip_range = self.clip_range(self._current_progress_remaining)
+        adam, rows = _Adam(self.policy.optimizer), []
+        for _ in range(self.n_epochs):
+            rows.append([])
+            for data in self.rollout_buffer.get(self.batch_size):
+                columns = (data.observations, data.actions, data.old_log_prob, data.advantages, data.returns)
+                numbers = torch.tensor([clip_range, *adam.next()], device=self.device)
+                rows[-1].append(self._update(adam.tensors, [*columns, numbers]))
+            self._n_updates += 1
+        adam.done()
+        self._log([torch.stack(row).cpu().numpy() for row in rows], clip_range)
+
+    def _moved(self, state: Sequence[Tensor], data: Sequence[Tensor]) -> Tensor:
+        """Make an update in `state`, the weights and Adam's averages; returns the figures of `PPO_FIGURES`."""
+        observations, actions, old_log_prob, advantages, returns, (clip_range, *rates) = data
+        points = [weight.detach().requires_grad_() for weight in state[: len(state) // 3]]
+        if isinstance(self.action_space, spaces.Discrete):
+            actions = actions.long().flatten()
+        values, log_prob, entropy = _called(self.policy, "evaluate_actions", points, (observations, actions))
+        if self.normalize_advantage and len(advantages) > 1:
+            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        log_ratio = log_prob - old_log_prob
+        ratio = torch.exp(log_ratio)
+        policy_loss = -torch.min(advantages * ratio, advantages * ratio.clamp(1 - clip_range, 1 + clip_range)).mean()
+        value_loss = F.mse_loss(returns, values.flatten())
+        entropy_loss = (log_prob if entropy is None else -entropy).mean()
+        loss = policy_loss + self.ent_coef * entropy_loss + self.vf_coef * value_loss
+        gradients = torch.autograd.grad(loss, points, materialize_grads=True)
+        norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
+        scale = (self.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
+        _adam_step(state, [gradient * scale for gradient in gradients], rates, self.policy.optimizer)
+        kl = (ratio - 1 - log_ratio).mean()
+        clipped = ((ratio - 1).abs() > clip_range).float().mean()
+        return torch.stack([policy_loss, value_loss, entropy_loss, kl, clipped, loss]).detach()
+
+    def _log(self, rows: list[np.ndarray], clip_range: float) -> None:
+        figures = dict(zip(PPO_FIGURES, np.concatenate(rows).mean(0), strict=True))
+        figures["approx_kl"] = rows[-1].mean(0)[PPO_FIGURES.index("approx_kl")]  # as PPO has it: of the last pass
+        figures["loss"] = rows[-1][-1, PPO_FIGURES.index("loss")]  # of the last minibatch
+        values, returns = self.rollout_buffer.values.flatten(), self.rollout_buffer.returns.flatten()
+        figures |= {"explained_variance": explained_variance(values, returns), "clip_range": clip_range}
+        if hasattr(self.policy, "log_std"):
+            figures["std"] = self.policy.log_std.detach().exp().mean()
+        for name, value in figures.items():
+            self.logger.record(f"train/{name}", float(value))
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+
+
+class CompiledSAC(SAC):
+    """SAC that compiles its update, of entropy coefficient, critics, actor and targets, while `compiled` is True."""
+
+    pays = 5_000
+
+    def __init__(self, *args: Any, compiled: bool | None = True, **how: Any) -> None:
+        super().__init__(*args, **how)
+        self.compiled, self._update = compiled, Compiled(self._moved)
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "compiled", "_update"]
+
+    def _applies(self) -> bool:
+        more = self.use_sde or self.target_update_interval != 1 or self.batch_norm_stats or self.n_steps != 1
+        usual = self.ent_coef_optimizer is not None and all(map(_is_adam, self._optimizers()))
+        return self.compiled and usual and not more
+
+    def _optimizers(self) -> list[torch.optim.Optimizer]:
+        return [self.ent_coef_optimizer, self.critic.optimizer, self.actor.optimizer]
+
+    def train(self, gradient_steps: int, batch_size: int = 64) -> None:
+        if not self._applies():
+            return super().train(gradient_steps, batch_size)
+        self.policy.set_training_mode(True)
+        self._update_learning_rate(self._optimizers())
+        adams, rows = [_Adam(optimizer) for optimizer in self._optimizers()], []
+        state = [tensor for adam in adams for tensor in adam.tensors] + _weights(self.critic_target)
+        for _ in range(gradient_steps):
+            data = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
+            columns = (data.observations, data.actions, data.next_observations, data.dones, data.rewards)
+            numbers = torch.tensor([rate for adam in adams for rate in adam.next()], device=self.device)
+            rows.append(self._update(state, [*columns, numbers]))
+        for adam in adams:
+            adam.done()
+        self._n_updates += gradient_steps
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        for name, value in zip(SAC_FIGURES, torch.stack(rows).mean(0).tolist(), strict=True):
+            self.logger.record(f"train/{name}", value)
+
+    def _moved(self, state: Sequence[Tensor], data: Sequence[Tensor]) -> Tensor:
+        """Make an update in `state`, of three optimisers and the target; returns the figures of `SAC_FIGURES`."""
+        observations, actions, following, dones, rewards, rates = data
+        counts = [3 * len(optimizer.param_groups[0]["params"]) for optimizer in self._optimizers()]
+        *parts, target = _split(state, counts)
+        entropies, critics, actors = ([w.detach().requires_grad_() for w in part[: len(part) // 3]] for part in parts)
+        optimizers = self._optimizers()
+
+        policy_actions, log_prob = _called(self.actor, "action_log_prob", actors, (observations,))
+        log_prob = log_prob.reshape(-1, 1)
+        coefficient = entropies[0].detach().exp()
+        ent_coef_loss = -(entropies[0] * (log_prob + self.target_entropy).detach()).mean()
+        _adam_step(parts[0], torch.autograd.grad(ent_coef_loss, entropies), rates[:2], optimizers[0])
+
+        with torch.no_grad():
+            next_actions, next_log_prob = _called(self.actor, "action_log_prob", actors, (following,))
+            found = torch.cat(_called(self.critic_target, "forward", target, (following, next_actions)), dim=1)
+            worth = found.min(dim=1, keepdim=True).values - coefficient * next_log_prob.reshape(-1, 1)
+            goal = rewards + (1 - dones) * self.gamma * worth
+        estimates = _called(self.critic, "forward", critics, (observations, actions))
+        critic_loss = 0.5 * sum(F.mse_loss(estimate, goal) for estimate in estimates)
+        _adam_step(parts[1], torch.autograd.grad(critic_loss, critics), rates[2:4], optimizers[1])
+
+        moved = parts[1][: len(critics)]
+        values = torch.cat(_called(self.critic, "forward", moved, (observations, policy_actions)), dim=1)
+        actor_loss = (coefficient * log_prob - values.min(dim=1, keepdim=True).values).mean()
+        _adam_step(parts[2], torch.autograd.grad(actor_loss, actors), rates[4:], optimizers[2])
+        for weight, of_target in zip(moved, target, strict=True):
+            of_target.mul_(1 - self.tau).add_(weight, alpha=self.tau)
+        return torch.stack([coefficient.squeeze(), actor_loss, critic_loss, ent_coef_loss]).detach()
+
+
+def decide(algorithm: BaseAlgorithm, updates: int) -> None:
+    """Whether to compile an algorithm's updates, where that is open (`compiled` is None): if so many gain from it."""
+    if getattr(algorithm, "compiled", False) is None:
+        algorithm.compiled = updates >= algorithm.pays
+
+
+def take_up(algorithm: BaseAlgorithm, tree: dict[str, Any]) -> None:
+    """Decide as the run did whose state a leader takes up."""
+    if hasattr(algorithm, "compiled"):
+        algorithm.compiled = tree.get("compiled", False)
+
+
+class _Adam:
+    """The weights of a `torch.optim.Adam`, and its averages of their gradients, for a function that moves them."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self.group = optimizer.param_groups[0]
+        weights = self.group["params"]
+        for weight in weights:
+            if not optimizer.state[weight]:  # before its first step
+                fresh = {name: torch.zeros_like(weight.detach()) for name in ("exp_avg", "exp_avg_sq")}
+                optimizer.state[weight] = {"step": torch.zeros(())} | fresh
+        self.memory = [optimizer.state[weight] for weight in weights]
+        self.count = float(self.memory[0]["step"])
+        averages = [each[name] for name in ("exp_avg", "exp_avg_sq") for each in self.memory]
+        self.tensors = [*(weight.detach() for weight in weights), *averages]
+
+    def next(self) -> list[float]:
+        """The learning rate over the bias of the mean, and the root of the square's bias, for the next step."""
+        self.count += 1
+        mean, square = (1 - beta**self.count for beta in self.group["betas"])
+        return [self.group["lr"] / mean, square**0.5]
+
+    def done(self) -> None:
+        """Tell the optimiser how many steps were made."""
+        for each in self.memory:
+            each["step"].fill_(self.count)
+
+
+def _adam_step(
+    state: Sequence[Tensor], gradients: Iterable[Tensor], rates: Iterable[Tensor], optimizer: torch.optim.Optimizer
+) -> None:
+    """Adam's step in `state`, an `_Adam.tensors`, with the rates of its `next`."""
+    (rate, root), (mean_beta, square_beta) = rates, optimizer.defaults["betas"]
+    for weight, mean, square, gradient in zip(*_split(state, [len(state) // 3] * 2), gradients, strict=True):
+        mean.lerp_(gradient, 1 - mean_beta)
+        square.mul_(square_beta).addcmul_(gradient, gradient, value=1 - square_beta)
+        weight.sub_(rate * mean / (square.sqrt() / root + optimizer.defaults["eps"]))
+
+
+def _split(tensors: Sequence[Tensor], counts: Sequence[int]) -> list[Sequence[Tensor]]:
+    """Parts of these lengths, and the rest."""
+    ends = np.cumsum([0, *counts]).tolist()
+    return [tensors[start:end] for start, end in zip(ends, [*ends[1:], None], strict=True)]
+
+
+def _is_adam(optimizer: torch.optim.Optimizer) -> bool:
+    usual = {"weight_decay": 0, "amsgrad": False, "maximize": False}
+    one = type(optimizer) is torch.optim.Adam and len(optimizer.param_groups) == 1
+    return one and all(optimizer.defaults[name] == value for name, value in usual.items())
+
+
+def _weights(module: nn.Module) -> list[Tensor]:
+    return [weight.detach() for weight in module.parameters()]
+
+
+def _called(module: nn.Module, method: str, weights: Sequence[Tensor], data: Sequence[Tensor]) -> Any:
+    """What a method of a module gives with these weights in place of its own."""
+    caller = _Method(module, method)
+    named = {name: weight for (name, _), weight in zip(caller.named_parameters(), weights, strict=True)}
+    return functional_call(caller, named, tuple(data))
+
+
+class _Method(nn.Module):
+    """A module that is called by a method of another, as the class of that has it."""
+
+    def __init__(self, module: nn.Module, name: str) -> None:
+        super().__init__()
+        self.module, self.name = module, name
+
+    def forward(self, *data: Tensor) -> Any:
+        return getattr(type(self.module), self.name)(self.module, *data)
