@@ -78,12 +78,20 @@ class Environment:
             envs.seed(seed)
         else:
             envs = DummyVecEnv([lambda: Monitor(self.make()) for _ in range(n_envs)])
+            envs.buf_infos = _Infos(envs.buf_infos)
             envs.seed(seed)
             for index, env in enumerate(envs.envs):
                 env.action_space.seed(seed + index)
         if envs.action_space != self.actions.policy_space or envs.observation_space != self.observations.space:
             envs = Adapted(envs, self)
         return VecNormalize(Checked(envs, self.name), norm_obs=not self.observations.image, norm_reward=False)
+
+
+class _Infos(list):
+    """A step's infos, of which `DummyVecEnv` makes a deep copy each time: as slow as a policy's forward pass."""
+
+    def __deepcopy__(self, memo: Any) -> list[dict[str, Any]]:
+        return [dict(info) for info in self]
 
 
 class Adapted(VecEnvWrapper):
