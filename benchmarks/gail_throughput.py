@@ -1,7 +1,8 @@
 """What imitation costs beside plain PPO or SAC: python benchmarks/gail_throughput.py [--leader sac]
 
-Environment steps per second of the plain algorithm on the true reward, GAIL with Adam and L2L-GAIL, with the same
-settings, environments and one thread, in turns within one process. Only ratios mean something beyond this machine."""
+Environment steps per second of Stable-Baselines3's own algorithm on the true reward, GAIL with Adam and L2L-GAIL, with
+the same settings, environments and one thread, in turns within one process. Imitation compiles the policy's updates, as
+long runs do. Only ratios mean something beyond this machine."""
 
 import time
 from dataclasses import dataclass, replace
@@ -10,6 +11,8 @@ from typing import Any, Literal
 
 import torch
 import tyro
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from turns import compare, write
 
 from l2l_experiment import devices
@@ -34,6 +37,8 @@ class Args:
     """How often each of the three has its turn of a few rounds."""
     device: str = "cpu"
     """Where the networks live: cpu or cuda."""
+    compile: bool = True
+    """Compile the policy's updates of imitation."""
     disc_updates: int | None = None
     """Discriminator steps a round, if not the tuned number."""
     disc_hidden: tuple[int, ...] = ()
@@ -53,8 +58,8 @@ def main() -> None:
         config = replace(config, disc_hidden=args.disc_hidden)
     runners = {
         args.leader: plain(config),
-        "gail": imitation(replace(config, follower="adam")),
-        "l2l-gail": imitation(replace(config, follower="l2l")),
+        "gail": imitation(replace(config, follower="adam", compile=args.compile)),
+        "l2l-gail": imitation(replace(config, follower="l2l", compile=args.compile)),
     }
     steps = ROUNDS * config.n_envs * config.n_steps
     speeds: dict[str, list[float]] = {name: [] for name in runners}
@@ -67,15 +72,20 @@ def main() -> None:
     summary = compare(speeds, args.leader, "steps_per_second")
     if args.out is not None:
         names = ("disc_hidden", "disc_updates", "disc_batch_size")
-        found = {"device": args.device, "settings": {name: getattr(config, name) for name in names}}
+        found = {
+            "device": args.device,
+            "compiled": args.compile,
+            "settings": {name: getattr(config, name) for name in names},
+        }
         write(args.out, found | {"steps_a_turn": steps, "steps_per_second": speeds, "summary": summary})
 
 
 def plain(config: GAILConfig) -> Any:
     """Stable-Baselines3's algorithm on the true reward, as a function that makes so many steps."""
-    envs = environment(config.env).vectorised(config.n_envs, config.seed)
+    env = environment(config.env)
+    envs = VecNormalize(DummyVecEnv([lambda: Monitor(env.make())] * config.n_envs), norm_reward=False)
     make = {"ppo": make_ppo, "sac": make_sac}[config.leader]
-    algorithm = make(config, envs, devices.resolve(config.device, auto="cpu"))
+    algorithm = make(replace(config, compile=False), envs, devices.resolve(config.device, auto="cpu"))
     return lambda steps: algorithm.learn(steps, reset_num_timesteps=algorithm.num_timesteps == 0)
 
 
