@@ -16,7 +16,8 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecNormalize
-from torch import nn
+from torch import Tensor, nn
+from torch.distributions import Normal
 
 from l2l_experiment.errors import UserError
 from l2l_gail import environments
@@ -192,10 +193,28 @@ class _Relabel(BaseCallback):
 
 @torch.no_grad()
 def log_prob(policy: ActorCriticPolicy, envs: VecNormalize, actions: Actions, data: Transitions) -> np.ndarray:
-    """log π(a|s) of transitions by a policy with a value function, shape (n,)."""
+    """log π(a|s) of transitions by a policy with a value function, shape (n,); of actions as they were executed."""
     seen, _ = policy.obs_to_tensor(envs.normalize_obs(data.observations))
     taken = torch.as_tensor(actions.targets(data.actions), dtype=torch.float32, device=policy.device)
+    found = policy.get_distribution(seen).distribution
+    if isinstance(found, Normal):
+        space = actions.policy_space
+        low, high = (torch.as_tensor(bound, device=policy.device) for bound in (space.low, space.high))
+        return clipped_log_prob(found, taken, low, high).sum(1).cpu().numpy()
     return policy.evaluate_actions(seen, taken)[1].cpu().numpy()
+
+
+def clipped_log_prob(normal: Normal, taken: Tensor, low: Tensor, high: Tensor, *, share: float = 0.01) -> Tensor:
+    """Log-density of a normal variable that is clipped to [low, high], each component by itself.
+
+    Clipping heaps probability on the bounds, where the normal density says next to nothing of it: a policy could make
+    an action look unlikely by aiming far beyond the bound, and be paid for that by AIRL's −log π. So the outermost
+    `share` of the range, at either end, has the mean density of what is clipped to it."""
+    edge = share * (high - low)
+    below, above = (low + edge - normal.mean) / normal.stddev, (normal.mean - (high - edge)) / normal.stddev
+    found = normal.log_prob(taken)
+    found = torch.where(taken < low + edge, torch.special.log_ndtr(below) - edge.log(), found)
+    return torch.where(taken > high - edge, torch.special.log_ndtr(above) - edge.log(), found)
 
 
 def make_ppo(

@@ -6,9 +6,11 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from torch.distributions import Normal
 
 from l2l_experiment.errors import Diverged
 from l2l_gail import Environment, PPOLeader
+from l2l_gail.leaders.ppo import clipped_log_prob
 from l2l_gail.rewards import ReturnScale
 
 
@@ -147,3 +149,30 @@ def test_a_policy_that_is_no_number_is_said_before_anybody_saves_it(train):
     with pytest.raises(Diverged):
         train(128, game, learning_rate=1e30)
     assert game.asked == ["between", "answer", "reward"]  # after the round that spoiled it nobody is asked
+
+
+@pytest.mark.parametrize(("mean", "deviation"), [(0.0, 0.3), (0.9, 0.5), (-3.0, 0.2), (2.5, 1.0)])
+def test_the_density_of_a_clipped_action_integrates_to_one_and_cannot_be_had_for_nothing(mean, deviation):
+    normal, bound = Normal(torch.tensor([mean]), torch.tensor([deviation])), torch.ones(1)
+    taken = torch.linspace(-1, 1, 200_001)[:, None]
+    density = clipped_log_prob(normal, taken, -bound, bound).exp()
+    assert float(torch.trapezoid(density[:, 0], taken[:, 0])) == pytest.approx(1.0, abs=1e-3)
+    inside = taken.abs() < 0.97
+    torch.testing.assert_close(density[inside], normal.log_prob(taken)[inside].exp())
+    far = Normal(torch.tensor([5.0]), torch.tensor([0.2]))  # always 1 once it is clipped
+    assert float(clipped_log_prob(far, bound, -bound, bound)) == pytest.approx(-np.log(0.02))
+    assert float(far.log_prob(bound)) < -190, "which would be a reward of as much"
+
+
+def test_the_leaders_log_prob_is_of_what_was_executed(config):
+    envs = Environment("Pendulum-v1", rescale=False).vectorised(2, 0)
+    leader = PPOLeader.make(envs, replace(config, log_std_init=1.0), torch.device("cpu"))
+    leader.algorithm._last_obs = envs.reset()
+    data = leader.rollout()
+    assert (np.abs(data.actions) == 2).any(), "some are clipped"
+    seen = torch.as_tensor(envs.normalize_obs(data.observations)).float()
+    with torch.no_grad():
+        normal = leader.algorithm.policy.get_distribution(seen).distribution
+    bound = torch.full((1,), 2.0)
+    expected = clipped_log_prob(normal, torch.as_tensor(data.actions), -bound, bound).sum(1)
+    np.testing.assert_allclose(leader.log_prob(data), expected, rtol=1e-5)
