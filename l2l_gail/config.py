@@ -69,6 +69,7 @@ class GAILConfig:
     mixup: bool = False  # Train on random mixtures of expert and policy transitions with mixed labels
     label_smoothing: Annotated[float, Range(0, 0.5)] = 0.0  # Labels are this far from 0 and 1
     replay_rounds: Natural = 0  # Earlier rounds whose policy transitions the discriminator still sees
+    replay_kind: Literal["newest", "uniform"] = "newest"  # Which rounds those are: the newest, or a sample of all
 
     follower_steps: Count = 5  # Discriminator steps between two fits of the learned rule (K); must divide disc_updates
     follower_hidden: Natural = 16  # Width of the learned rule's network per weight

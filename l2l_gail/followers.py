@@ -214,6 +214,8 @@ def settled(config: GAILConfig) -> GAILConfig:
     particular = frozenset().union(*(recipe.takes for recipe in FOLLOWERS.values()))
     refuse_idle(config, usual, particular - recipe.takes, f"for --follower {config.follower}")
     refuse_idle(config, usual, OF_OTHER_LEADERS[config.leader], f"for --leader {config.leader}")
+    if not config.replay_rounds:
+        refuse_idle(config, usual, frozenset({"replay_kind"}), "without --replay-rounds")
     decided = recipe.settle(config)
     if not (config.gradient_penalty or decided.score_penalty):
         refuse_idle(config, usual, frozenset({"gradient_target"}), "without --gradient-penalty")

@@ -307,7 +307,7 @@ class GAIL:
     def _answer(self, transitions: Transitions, progress: float) -> dict[str, float]:
         self.model.filter.update(self.env.observations.features(transitions.observations))
         recent = [*self.replay, transitions]
-        self.replay = recent[len(recent) - self.config.replay_rounds :]
+        self._remember(transitions)
         if hasattr(self.discriminator, "refresh"):
             self.discriminator.refresh()
         train, fresh = self.inputs(self.train_expert), self.inputs(transitions)
@@ -318,6 +318,14 @@ class GAIL:
             figures |= {"train_disc/heldout_loss": other["loss"], "train_disc/heldout_acc": other["acc_expert"]}
         answer = self.follower.answer(self.objectives(recent), progress)
         return figures | {f"train_follower/{key}": value for key, value in answer.items()}
+
+    def _remember(self, transitions: Transitions) -> None:
+        """Keep a round for later ones: in place of the oldest, or of one of a uniform sample (Vitter, 1985)."""
+        wanted, every = self.config.replay_rounds, max(self.num_timesteps // self.leader.round_size, 1)
+        if len(self.replay) < wanted or (wanted and self.config.replay_kind == "newest"):
+            self.replay = [*self.replay, transitions][-wanted:]
+        elif wanted and (place := int(torch.randint(every, (1,), generator=self.generator))) < wanted:
+            self.replay = [*self.replay[:place], transitions, *self.replay[place + 1 :]]
 
     def score(self, transitions: Transitions) -> np.ndarray:
         """Called by the leader: the learned reward by the discriminator as it is now, shape (n,)."""

@@ -77,6 +77,22 @@ def test_everybody_sees_his_own_side_of_the_split(config, cheetah, replay):
     assert gail.follower.progress == 0.5
 
 
+def test_replayed_rounds_are_a_uniform_sample_of_all_or_the_newest(config, cheetah):
+    counts = np.zeros(8)
+    for kind in ("newest", "uniform"):
+        gail = GAIL(HALF, cheetah, config=replace(config, replay_rounds=2, replay_kind=kind))
+        for _ in range(400):
+            gail.replay = []
+            for number in range(1, 9):
+                gail.leader.algorithm.num_timesteps = number * gail.leader.round_size
+                gail._remember(number)
+            assert len(set(gail.replay)) == 2
+            if kind == "newest":
+                assert gail.replay == [7, 8]
+            counts[[number - 1 for number in gail.replay]] += kind == "uniform"
+    np.testing.assert_allclose(counts, 100, atol=35)  # four standard deviations
+
+
 def test_the_discriminator_is_measured_before_it_moves_also_on_demonstrations_that_nobody_trains_on(config, cheetah):
     class Flip(Asking):
         def answer(self, objectives, progress):
@@ -132,10 +148,11 @@ def test_the_policys_filter_has_the_demonstrations_moments_or_runs(config):
 OTHER = {"follower": "l2l-rate", "filter": "running", "reward": "airl", "target_kl": 1e-9, "normalize_reward": False}
 OTHER |= {"spectral_norm": True, "mixup": True, "follower_anchored": True, "log_rate_limit": 1.0, "score_penalty": 3.0}
 OTHER |= {"freeze_follower": True, "score_smoothing": 0.2, "net_arch": (9,), "disc_hidden": (7,), "holdout": 0.0}
-OTHER |= {"bc_epochs": 1, "replay_rounds": 1, "batch_size": 16, "label_smoothing": 0.1, "gae_lambda": 0.5, "seed": 1}
+OTHER |= {"bc_epochs": 1, "replay_rounds": 2, "batch_size": 16, "label_smoothing": 0.1, "gae_lambda": 0.5, "seed": 1}
 OTHER |= {"entropy_bonus": 0.1, "ent_coef": 0.1, "gamma": 0.9, "clip_range": 1e-6, "log_std_init": -1.0, "n_envs": 1}
 
 
+OTHER |= {"replay_kind": "uniform"}
 OTHER |= {"leader": "sac", "rescale_actions": True, "imitate": "states", "absorbing": True, "disc_form": "airl"}
 OTHER |= {"disc_loss": "wasserstein", "disc_control": 1.0, "buffer_size": 40, "learning_starts": 0, "gradient_steps": 1}
 OF_SAC = ("buffer_size", "learning_starts", "gradient_steps", "tau")
@@ -144,7 +161,7 @@ ENV = "InvertedPendulum-v5"  # its actions reach from -3 to 3, and its episodes 
 
 def small(leader):
     if leader == "ppo":
-        return GAILConfig(follower="l2l", rescale_actions=False, **SMALL)
+        return GAILConfig(follower="l2l", rescale_actions=False, replay_rounds=1, **SMALL)
     kept = {name: value for name, value in SMALL.items() if name != "n_epochs"}
     return GAILConfig(follower="l2l", leader="sac", **kept, learning_starts=50, buffer_size=1000)
 
@@ -173,7 +190,10 @@ def test_every_setting_changes_the_run(usual, name):
 @pytest.mark.parametrize(("env", "shape"), [(HALF, (17, 6)), ("Hopper-v4", (11, 3))])
 def test_resumed_run_equals_the_uninterrupted_one(config, tmp_path, own, env, shape):
     demonstrations = make_demonstrations(*shape)
-    whole = GAIL(env, demonstrations, config=replace(config, **own, replay_rounds=1, spectral_norm=True))
+    own = own | {"replay_rounds": 1, "replay_kind": "uniform", "spectral_norm": True}
+    whole = GAIL(env, demonstrations, config=replace(config, **own))
+        env, demonstrations, config=replace(config, **own, replay_rounds=1, replay_kind="uniform", spectral_norm=True)
+    )
     whole.learn(320, on_round=lambda gail: gail.save(tmp_path) if gail.num_timesteps == 128 else None)
     torch.manual_seed(999)
     np.random.seed(999)  # noqa: NPY002  the global generator is what PPO shuffles with
