@@ -192,8 +192,6 @@ def test_resumed_run_equals_the_uninterrupted_one(config, tmp_path, own, env, sh
     demonstrations = make_demonstrations(*shape)
     own = own | {"replay_rounds": 1, "replay_kind": "uniform", "spectral_norm": True}
     whole = GAIL(env, demonstrations, config=replace(config, **own))
-        env, demonstrations, config=replace(config, **own, replay_rounds=1, replay_kind="uniform", spectral_norm=True)
-    )
     whole.learn(320, on_round=lambda gail: gail.save(tmp_path) if gail.num_timesteps == 128 else None)
     torch.manual_seed(999)
     np.random.seed(999)  # noqa: NPY002  the global generator is what PPO shuffles with
