@@ -4,16 +4,17 @@ A small network's update is dozens of operations of a few microseconds each, and
 than they take."""
 
 import signal
+import sys
 import threading
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
+from tqdm import tqdm
 
-SLOWER = "it cannot be compiled here ({reason}), so training is slower; a C++ compiler such as g++ may be missing"
+SLOWER = "nothing can be compiled here, so training is slower; a C++ compiler such as g++ may be missing"
 
 
 class Compiled:
@@ -21,7 +22,9 @@ class Compiled:
 
     `function` is traced, so that it may differentiate inside and write into `state`, and must not branch on values.
     Numbers that change from call to call are tensors of shape (). Random draws are those of the function itself.
-    Where it cannot be compiled, it warns once and calls the function."""
+    Where it cannot be compiled, it says so, once for all, and calls the function."""
+
+    told = False
 
     def __init__(self, function: Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor | tuple[Tensor, ...]]) -> None:
         self.function = function
@@ -48,8 +51,9 @@ class Compiled:
                 call = torch.compile(make_fx(flat)(*copies), dynamic=False, options=OPTIONS)
                 call(*copies)  # compiles
         except Exception as error:  # the compiler's own, of many kinds
-            warnings.warn(SLOWER.format(reason=str(error).strip().splitlines()[0]), stacklevel=3)
-            self.failed = True
+            if not Compiled.told:
+                tqdm.write(f"note: {SLOWER} ({str(error).strip().splitlines()[0]})", file=sys.stderr)
+            self.failed = Compiled.told = True
             return flat
         return call
 
