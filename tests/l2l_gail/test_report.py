@@ -9,7 +9,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from l2l_experiment import metrics
 from l2l_experiment.run import Run
-from l2l_gail import GAIL, Environment, evaluation, report
+from l2l_gail import GAIL, Environment, GAILConfig, evaluation, report
 from tests.l2l_gail.conftest import make_demonstrations
 
 
@@ -68,3 +68,19 @@ def test_a_result_and_its_text_without_rewards(config, tmp_path):
     assert (found["flat_since"], found["wrong_since"], found["stability"] != {}) == (1, None, True)
     text = report.text(found | {"skipped_fits": 3}, run, gail)
     assert all(words in text for words in ("12 steps, seed 0", "3 fits", "ALARM: from step 1 on", "holds no rewards"))
+
+
+@pytest.mark.parametrize(
+    ("env", "settings", "told"),
+    [
+        ("HalfCheetah-v4", {}, []),
+        ("Hopper-v4", {}, ["end early"]),
+        ("Hopper-v4", {"absorbing": True}, []),
+        ("HalfCheetah-v4", {"disc_form": "airl"}, ["--reward airl", "--replay-kind uniform"]),
+        ("HalfCheetah-v4", {"disc_form": "airl", "reward": "airl", "replay_rounds": 20, "replay_kind": "uniform"}, []),
+    ],
+)
+def test_what_is_unusual_is_said(env, settings, told):
+    found = report.notes(GAILConfig(env=env, **settings), Environment(env))
+    assert len(found) == len(told)
+    assert all(words in note for words, note in zip(told, found, strict=True))
