@@ -21,7 +21,7 @@ class GAILConfig:
     env: str = "HalfCheetah-v4"  # Gymnasium environment
     follower: str = "adam"  # Who updates the discriminator: adam, l2l (learned rule), l2l-rate (its log rate alone)
     seed: Seed = 0  # Seed of the networks, the environments and every draw
-    device: str = "auto"  # Where networks live: auto, cpu or cuda. PPO with small networks is fastest on the CPU
+    device: str = "auto"  # Where networks live: cpu, cuda, or auto, the CPU: fastest with small networks
     rescale_actions: bool | None = None  # Let the policy act in [-1, 1]; default: where the bounds are far from it
 
     every: Count = 1  # Keep every N-th transition of the demonstrations alone, as Ho and Ermon (2016) do
@@ -33,14 +33,16 @@ class GAILConfig:
     """Standardise the policy's observations by the demonstrations' moments, or by those of all it has seen so far."""
     leader: Literal["ppo", "sac"] = "ppo"  # Who trains the policy; sac needs far fewer environment steps, each slower
     n_envs: Annotated[int, Range(1, 4096)] = 8  # Environments stepped side by side in one process
-    n_steps: Annotated[int, Range(1, 1_000_000)] = 256  # Steps of each environment between two updates (a round)
+    n_steps: Annotated[int, Range(1, 1_000_000)] = (
+        256  # Steps of each environment in a round; then the follower answers
+    )
     learning_rate: Positive = 3e-4  # The policy's learning rate; PPO's falls linearly to zero
     batch_size: Annotated[int, Range(2)] = 256  # Transitions in a minibatch
     n_epochs: Count = 10  # PPO's passes over a round
     net_arch: Layers = (64, 64)  # Hidden layers of policy and value function (PPO: tanh, SAC: ReLU)
-    log_std_init: Annotated[float, Range(-20, 5)] = -1.5  # Logarithm of the policy's standard deviation at the start
+    log_std_init: Annotated[float, Range(-20, 5)] = -1.5  # Logarithm of the deviation of PPO's policy at the start
     gamma: Share = 0.99  # Discount factor
-    gae_lambda: Share = 0.95  # Lambda of generalised advantage estimation
+    gae_lambda: Share = 0.95  # PPO: lambda of generalised advantage estimation
     clip_range: Positive = 0.2  # PPO's clipping range
     target_kl: Positive | None = None  # Skip a round's remaining passes once the policy's KL exceeds 1.5 times this
     ent_coef: NotNegative = 0.0  # Weight of PPO's entropy bonus
@@ -52,10 +54,10 @@ class GAILConfig:
 
     reward: RewardName = "gail"
     """gail: -log(1-D); airl: D's logit h; fairl: -h*exp(h); logd: log D; dail: D*(tanh(h)+1)/2; constant: 1"""
-    normalize_reward: bool = True  # Divide the learned reward by the running deviation of its discounted return
+    normalize_reward: bool = True  # PPO: divide the reward by the running deviation of its discounted return
 
     disc_form: Literal["logit", "airl", "airl-state"] = "logit"
-    """A network gives the logit; or AIRL: g(s,a) + gamma*h(s') - h(s) - log pi, with g(s) alone in airl-state."""
+    """A network gives the logit; or AIRL: g(s,a) + gamma*phi(s') - phi(s) - log pi, with g(s) alone in airl-state."""
     disc_loss: Literal["cross-entropy", "wasserstein"] = "cross-entropy"  # wasserstein: difference of mean logits
     disc_control: NotNegative = 0.0  # Weight k of (k/2)*(D-1/2)^2, the controller of C-GAIL
     disc_hidden: Layers = (128, 128)  # Hidden layers of the discriminator (tanh)
@@ -80,7 +82,7 @@ class GAILConfig:
     holdout: ShareBelowOne = 0.25  # Share of every demonstration and rollout that only scores the learned rule
     score_smoothing: Annotated[float, Range(0, 0.5)] | None = None  # Label smoothing in the score; default: as in steps
     score_penalty: NotNegative | None = None
-    """Gradient penalty in the rule's score; by default that of its steps, or 1 if neither it nor labels are smooth."""
+    """Gradient penalty in the rule's score; default: that of its steps; without one 1, or 0 with smoothed labels."""
     freeze_follower: bool = False  # Keep the learned rule as it is
 
     def __post_init__(self) -> None:
@@ -93,6 +95,8 @@ class GAILConfig:
             raise UserError("--absorbing sums a reward for ever, which needs a --gamma below 1")
         if self.imitate == "states" and self.disc_form != "logit":
             raise UserError(f"--disc-form {self.disc_form} needs actions, and --imitate states has none")
+        if self.spectral_norm and self.disc_form != "logit":
+            raise UserError(f"--disc-form {self.disc_form} has no --spectral-norm")
 
 
 def tuned(env: str, leader: str = "ppo") -> GAILConfig:

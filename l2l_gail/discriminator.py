@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from l2l_experiment.errors import UserError
 from l2l_gail.config import GAILConfig
 from l2l_gail.environments import Environment
 
@@ -122,6 +123,8 @@ def make_discriminator(env: Environment, columns: Columns, config: GAILConfig) -
         state_only = config.disc_form == "airl-state"
         return AIRLDiscriminator(columns, config.disc_hidden, config.gamma, state_only=state_only)
     if env.observations.image:
+        if config.spectral_norm:
+            raise UserError("--spectral-norm is for the discriminator of vectors, and these observations are images")
         frames = 2 if columns.states else 1
         rest = columns.size - frames * math.prod(env.observations.shape)
         return ConvDiscriminator(env.observations.shape, frames, rest, config.disc_hidden)

@@ -49,7 +49,7 @@ GROUPS = {  # of flags in --help, each by its first
     "every": "demonstrations",
     "filter": "leader: PPO or SAC",
     "reward": "reward",
-    "disc_hidden": "discriminator",
+    "disc_form": "discriminator",
     "follower_steps": "follower: l2l and l2l-rate",
 }
 RESET = "the state of these environments cannot be read back, so they were reset: the run goes on, but not bit for bit"
@@ -58,13 +58,14 @@ BAR = {"unit": " steps", "unit_scale": True, "mininterval": 1.0, "smoothing": 0.
 
 @dataclass(frozen=True)
 class TrainArgs:
-    """Imitate demonstrations with GAIL: PPO against a discriminator that Adam or a learned follower (L2L) updates.
+    """Imitate demonstrations with GAIL: PPO or SAC against a discriminator that Adam or a learned rule (L2L) moves.
 
     Example: l2l-train-gail --env HalfCheetah-v4 --l2l"""
 
     settings: Annotated[GAILConfig, tyro.conf.arg(name="")] = field(default_factory=GAILConfig)
     l2l: bool = False  # Short for --follower l2l
-    demos: str | None = None  # A Minari id, a folder in Minari's layout or an .npz file; default: from expert_data/
+    demos: str | None = None
+    """An .npz file, D4RL's .hdf5, a folder of Minari or `imitation`, or a Minari id; default: the set that ships"""
     num_demos: Count = 4  # Demonstrations to train on, from the first; the others only measure the discriminator
     steps: Natural = 1_000_000  # Environment steps in all; rounded up to whole rounds
     run_dir: Path | None = None  # Folder of the run; by default a new one in runs/

@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import replace
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -42,6 +43,15 @@ def test_states_alone_see_no_action():
     np.testing.assert_allclose(columns, np.concatenate([seen, after], axis=1), rtol=1e-5)
     with pytest.raises(UserError, match="needs actions"):
         model(imitate="states", disc_form="airl")
+
+
+def test_spectral_norm_is_refused_where_it_would_change_nothing():
+    with pytest.raises(UserError, match="--disc-form airl has no --spectral-norm"):
+        model(disc_form="airl", spectral_norm=True)
+    frames = gym.spaces.Box(0, 255, (36, 36), np.uint8)
+    env = Environment(lambda: gym.wrappers.TransformObservation(gym.make("CartPole-v1"), lambda _: None, frames))
+    with pytest.raises(UserError, match="these observations are images"):
+        RewardModel(env, GAILConfig(spectral_norm=True), None)
 
 
 @pytest.mark.parametrize("form", ["gail", "airl", "constant"])
