@@ -32,7 +32,7 @@ from l2l_gail.reward_model import RewardModel
 from l2l_gail.transitions import Transitions, split, transitions_of
 
 OBJECT = "an environment object"  # what the settings call an environment that has no id
-MOST_MEASURED = 10_000  # transitions on which the discriminator is measured
+MOST_MEASURED = 2_000  # transitions of demonstrations on which the discriminator is measured: an accuracy to a per cent
 
 
 class GAIL:
