@@ -9,7 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import (
     BaseCallback,
@@ -30,6 +29,7 @@ from l2l_experiment.interrupt import StopRequest
 from l2l_gail import environments
 from l2l_gail.experts.settings import MAY_CHANGE, OFF_POLICY, OWN, ExpertSettings
 from l2l_gail.leaders.base import divergence_told, policy_of
+from l2l_gail.leaders.compiled import CompiledPPO, CompiledSAC
 from l2l_gail.leaders.ppo import arguments
 from l2l_gail.spaces import is_image
 
@@ -178,8 +178,8 @@ def normalised(settings: ExpertSettings, envs: VecEnv, *, training: bool = True,
 
 
 def algorithm(name: str) -> type[BaseAlgorithm]:
-    """The class behind `--algo`."""
-    if name in (own := {"ppo": PPO, "sac": SAC}):
+    """The class behind `--algo`; long trainings compile their updates."""
+    if name in (own := {"ppo": CompiledPPO, "sac": CompiledSAC}):
         return own[name]
     try:
         import sb3_contrib

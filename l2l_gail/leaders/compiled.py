@@ -4,7 +4,7 @@ What they compute is PPO and SAC: the same losses, random draws, schedules and f
 is evaluated is replaced, and where a setting asks for more than is written here, Stable-Baselines3's own code runs."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -27,10 +27,21 @@ class CompiledPPO(PPO):
 
     pays = 20_000  # updates: compiling takes about as long as it saves on as many
 
-    def __init__(self, *args: Any, compiled: bool | None = True, **how: Any) -> None:
+    def __init__(self, *args: Any, compiled: bool | None = None, **how: Any) -> None:
         super().__init__(*args, **how)
         self.compiled = compiled
         self._forward, self._update = Compiled(self._acted), Compiled(self._moved)
+
+    def learn(self, total_timesteps: int, *args: Any, **how: Any) -> Self:
+        self.prepare(total_timesteps)
+        return super().learn(total_timesteps, *args, **how)
+
+    def prepare(self, total_timesteps: int) -> None:
+        """Decide whether to compile, where that is open (`compiled` is None): if so many steps gain from it."""
+        if self.compiled is None:
+            size = self.n_envs * self.n_steps
+            updates = -(-total_timesteps // size) * self.n_epochs * -(-size // self.batch_size)
+            self.compiled = updates >= self.pays
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "compiled", "_forward", "_update"]
@@ -112,9 +123,19 @@ class CompiledSAC(SAC):
 
     pays = 5_000
 
-    def __init__(self, *args: Any, compiled: bool | None = True, **how: Any) -> None:
+    def __init__(self, *args: Any, compiled: bool | None = None, **how: Any) -> None:
         super().__init__(*args, **how)
         self.compiled, self._update = compiled, Compiled(self._moved)
+
+    def learn(self, total_timesteps: int, *args: Any, **how: Any) -> Self:
+        self.prepare(total_timesteps)
+        return super().learn(total_timesteps, *args, **how)
+
+    def prepare(self, total_timesteps: int) -> None:
+        """Decide whether to compile, where that is open (`compiled` is None): if so many steps gain from it."""
+        if self.compiled is None:
+            a_step = 1 if self.gradient_steps < 0 else self.gradient_steps / self.n_envs
+            self.compiled = total_timesteps * a_step >= self.pays
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "compiled", "_update"]
@@ -176,12 +197,6 @@ class CompiledSAC(SAC):
         for weight, of_target in zip(moved, target, strict=True):
             of_target.mul_(1 - self.tau).add_(weight, alpha=self.tau)
         return torch.stack([coefficient.squeeze(), actor_loss, critic_loss, ent_coef_loss]).detach()
-
-
-def decide(algorithm: BaseAlgorithm, updates: int) -> None:
-    """Whether to compile an algorithm's updates, where that is open (`compiled` is None): if so many gain from it."""
-    if getattr(algorithm, "compiled", False) is None:
-        algorithm.compiled = updates >= algorithm.pays
 
 
 def take_up(algorithm: BaseAlgorithm, tree: dict[str, Any]) -> None:

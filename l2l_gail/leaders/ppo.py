@@ -23,7 +23,7 @@ from l2l_experiment.errors import UserError
 from l2l_gail import environments
 from l2l_gail.config import GAILConfig
 from l2l_gail.leaders.base import Game, callbacks_of, divergence_told, policy_of, require_finite
-from l2l_gail.leaders.compiled import CompiledPPO, decide, take_up
+from l2l_gail.leaders.compiled import CompiledPPO, take_up
 from l2l_gail.rewards import ReturnScale
 from l2l_gail.spaces import Actions
 from l2l_gail.transitions import Transitions
@@ -56,11 +56,10 @@ class PPOLeader:
         return cls(algorithm, normalize_reward=config.normalize_reward)
 
     def prepare(self, total_timesteps: int) -> None:
-        ppo = self.algorithm
-        decide(ppo, -(-total_timesteps // self.round_size) * ppo.n_epochs * -(-self.round_size // ppo.batch_size))
+        if isinstance(self.algorithm, CompiledPPO):
+            self.algorithm.prepare(total_timesteps)
 
     def learn(self, total_timesteps: int, game: Game, *, callback: MaybeCallback, **how: bool) -> None:
-        self.prepare(total_timesteps)
         with divergence_told(self.algorithm.policy):
             self.algorithm.learn(total_timesteps, [_Relabel(self, game), *callbacks_of(callback)], **how)
 

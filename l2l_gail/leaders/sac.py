@@ -21,7 +21,7 @@ from l2l_experiment.errors import UserError
 from l2l_gail import environments
 from l2l_gail.config import GAILConfig
 from l2l_gail.leaders.base import Game, callbacks_of, divergence_told, policy_of, require_finite
-from l2l_gail.leaders.compiled import CompiledSAC, decide, take_up
+from l2l_gail.leaders.compiled import CompiledSAC, take_up
 from l2l_gail.transitions import Transitions
 
 SETTINGS = ("seed", "batch_size", "gamma", "learning_rate", "buffer_size", "learning_starts", "gradient_steps", "tau")
@@ -94,11 +94,10 @@ class SACLeader:
         return self.actions.executed(self.algorithm.policy.unscale_action(scaled))
 
     def prepare(self, total_timesteps: int) -> None:
-        sac = self.algorithm
-        decide(sac, total_timesteps if sac.gradient_steps < 0 else total_timesteps * sac.gradient_steps)
+        if isinstance(self.algorithm, CompiledSAC):
+            self.algorithm.prepare(total_timesteps)
 
     def learn(self, total_timesteps: int, game: Game, *, callback: MaybeCallback, **how: bool) -> None:
-        self.prepare(total_timesteps)
         sac, rounds = self.algorithm, _Rounds(self, game)
         steps = -(-total_timesteps // self.round_size) * self.round_size
         self.memory.game = game
