@@ -41,7 +41,7 @@ class CompiledPPO(PPO):
         if self.compiled is None:
             size = self.n_envs * self.n_steps
             updates = -(-total_timesteps // size) * self.n_epochs * -(-size // self.batch_size)
-            self.compiled = updates >= self.pays
+            self.compiled = _pays(self, updates)
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "compiled", "_forward", "_update"]
@@ -135,7 +135,7 @@ class CompiledSAC(SAC):
         """Decide whether to compile, where that is open (`compiled` is None): if so many steps gain from it."""
         if self.compiled is None:
             a_step = 1 if self.gradient_steps < 0 else self.gradient_steps / self.n_envs
-            self.compiled = total_timesteps * a_step >= self.pays
+            self.compiled = _pays(self, total_timesteps * a_step)
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "compiled", "_update"]
@@ -197,6 +197,10 @@ class CompiledSAC(SAC):
         for weight, of_target in zip(moved, target, strict=True):
             of_target.mul_(1 - self.tau).add_(weight, alpha=self.tau)
         return torch.stack([coefficient.squeeze(), actor_loss, critic_loss, ent_coef_loss]).detach()
+
+
+def _pays(algorithm: CompiledPPO | CompiledSAC, updates: float) -> bool:
+    return updates >= algorithm.pays and algorithm.device.type == "cpu"  # on a GPU it was not measured
 
 
 def take_up(algorithm: BaseAlgorithm, tree: dict[str, Any]) -> None:
