@@ -51,7 +51,7 @@ class GAILConfig:
     gradient_steps: Annotated[int, Range(-1)] = -1  # SAC: updates after a step of all environments; -1: one for each
     tau: Share = 0.005  # SAC: share of the critic in its target after each update
     compile: bool | None = (
-        None  # Compile the policy's updates, which takes half a minute; default: in long runs on a CPU
+        None  # Compile the policy's updates, in half a minute; default: in long runs on a CPU
     )
 
     reward: RewardName = "gail"
