@@ -43,11 +43,6 @@ def notes(config: GAILConfig, env: Environment) -> list[str]:
         )
     if config.disc_form != "logit" and config.reward != "airl":
         said.append(f"AIRL's reward is the logit; this run's is '{config.reward}'. For AIRL say --reward airl.")
-    if config.disc_form != "logit" and not (config.replay_rounds and config.replay_kind == "uniform"):
-        said.append(
-            "the discriminator forgets what early policies did; for a reward that a new policy can be trained on, add "
-            "--replay-rounds 20 --replay-kind uniform."
-        )
     if env.unlimited:
         said.append(
             f"{env.name} was registered without a time limit: an episode that does not end by itself is cut off "
