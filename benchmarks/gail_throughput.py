@@ -51,7 +51,9 @@ def main() -> None:
     """Measure in turns, print ratios with their spread."""
     args = tyro.cli(Args)
     torch.set_num_threads(1)
-    config = replace(tuned(args.env, args.leader), device=args.device, learning_starts=200)
+    config = replace(tuned(args.env, args.leader), device=args.device)
+    if args.leader == "sac":
+        config = replace(config, learning_starts=200)  # within the turn that warms up
     if args.disc_updates is not None:
         config = replace(config, disc_updates=args.disc_updates)
     if args.disc_hidden:
