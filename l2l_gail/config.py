@@ -50,9 +50,7 @@ class GAILConfig:
     learning_starts: Natural = 1000  # SAC: random steps before the first update
     gradient_steps: Annotated[int, Range(-1)] = -1  # SAC: updates after a step of all environments; -1: one for each
     tau: Share = 0.005  # SAC: share of the critic in its target after each update
-    compile: bool | None = (
-        None  # Compile the policy's updates, in half a minute; default: in long runs on a CPU
-    )
+    compile: bool | None = None  # Compile the policy's updates, in half a minute; default: in long runs on a CPU
 
     reward: RewardName = "gail"
     """gail: -log(1-D); airl: D's logit h; fairl: -h*exp(h); logd: log D; dail: D*(tanh(h)+1)/2; constant: 1"""
