@@ -95,6 +95,8 @@ class GAILConfig:
             raise UserError("--absorbing sums a reward for ever, which needs a --gamma below 1")
         if self.imitate == "states" and self.disc_form != "logit":
             raise UserError(f"--disc-form {self.disc_form} needs actions, and --imitate states has none")
+        if self.compile and self.target_kl is not None:
+            raise UserError("--target-kl needs PPO's update as Stable-Baselines3 has it: leave out --compile")
         if self.spectral_norm and self.disc_form != "logit":
             raise UserError(f"--disc-form {self.disc_form} has no --spectral-norm")
 

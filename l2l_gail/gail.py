@@ -321,11 +321,16 @@ class GAIL:
 
     def _remember(self, transitions: Transitions) -> None:
         """Keep a round for later ones: in place of the oldest, or of one of a uniform sample (Vitter, 1985)."""
-        wanted, every = self.config.replay_rounds, max(self.num_timesteps // self.leader.round_size, 1)
-        if len(self.replay) < wanted or (wanted and self.config.replay_kind == "newest"):
-            self.replay = [*self.replay, transitions][-wanted:]
-        elif wanted and (place := int(torch.randint(every, (1,), generator=self.generator))) < wanted:
-            self.replay = [*self.replay[:place], transitions, *self.replay[place + 1 :]]
+        wanted, place = self.config.replay_rounds, 0
+        if wanted and len(self.replay) == wanted:
+            if self.config.replay_kind == "uniform":
+                so_far = max(self.num_timesteps // self.leader.round_size, 1)
+                place = int(torch.randint(so_far, (1,), generator=self.generator))
+            if place >= wanted:
+                return
+            del self.replay[place]
+        if wanted:
+            self.replay.append(transitions)
 
     def score(self, transitions: Transitions) -> np.ndarray:
         """Called by the leader: the learned reward by the discriminator as it is now, shape (n,)."""

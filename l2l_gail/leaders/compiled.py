@@ -46,12 +46,13 @@ class CompiledPPO(PPO):
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "compiled", "_forward", "_update"]
 
-    def _applies(self) -> bool:
+    def _usual(self) -> bool:
+        """Whether all that its settings ask for is written here."""
         more = self.target_kl is not None or self.clip_range_vf is not None or self.use_sde
-        return self.compiled and not more and _is_adam(self.policy.optimizer)
+        return not more and _is_adam(self.policy.optimizer)
 
     def collect_rollouts(self, *args: Any, **how: Any) -> bool:
-        if not self._applies():
+        if not (self.compiled and self._usual()):
             return super().collect_rollouts(*args, **how)
         weights = _weights(self.policy)
         self.policy.forward = lambda seen: self._forward(weights, [seen])  # for the time of the rollout
@@ -66,7 +67,7 @@ class CompiledPPO(PPO):
             return _called(self.policy, "forward", weights, data)
 
     def train(self) -> None:
-        if not self._applies():
+        if not (self.compiled and self._usual()):
             return super().train()
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
@@ -140,16 +141,16 @@ class CompiledSAC(SAC):
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "compiled", "_update"]
 
-    def _applies(self) -> bool:
+    def _usual(self) -> bool:
+        """Whether all that its settings ask for is written here."""
         more = self.use_sde or self.target_update_interval != 1 or self.batch_norm_stats or self.n_steps != 1
-        usual = self.ent_coef_optimizer is not None and all(map(_is_adam, self._optimizers()))
-        return self.compiled and usual and not more
+        return not more and self.ent_coef_optimizer is not None and all(map(_is_adam, self._optimizers()))
 
     def _optimizers(self) -> list[torch.optim.Optimizer]:
         return [self.ent_coef_optimizer, self.critic.optimizer, self.actor.optimizer]
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
-        if not self._applies():
+        if not (self.compiled and self._usual()):
             return super().train(gradient_steps, batch_size)
         self.policy.set_training_mode(True)
         self._update_learning_rate(self._optimizers())
@@ -200,7 +201,8 @@ class CompiledSAC(SAC):
 
 
 def _pays(algorithm: CompiledPPO | CompiledSAC, updates: float) -> bool:
-    return updates >= algorithm.pays and algorithm.device.type == "cpu"  # on a GPU it was not measured
+    on_cpu = algorithm.device.type == "cpu"  # on a GPU it was not measured
+    return on_cpu and updates >= algorithm.pays and algorithm._usual()
 
 
 def take_up(algorithm: BaseAlgorithm, tree: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ import gymnasium as gym
 import pytest
 import torch
 
+from l2l_experiment.errors import UserError
 from l2l_gail import GAIL, GAILConfig
 from l2l_gail.leaders.compiled import CompiledPPO, CompiledSAC
 from tests.l2l_gail.conftest import make_demonstrations
@@ -25,7 +26,7 @@ def after(kind, env, steps, *, compiled, **how):
     for name in ("_forward", "_update"):
         if hasattr(algorithm, name):
             getattr(algorithm, name).failed = True
-    assert algorithm._applies() == compiled
+    assert algorithm._usual()
     algorithm.learn(steps)
     owners = [algorithm.policy] if kind is CompiledPPO else [algorithm.actor, algorithm.critic]
     moments = [value for owner in owners for each in owner.optimizer.state.values() for value in each.values()]
@@ -84,4 +85,8 @@ def test_short_runs_are_not_compiled_and_the_length_counts_once(config):
 
 @pytest.mark.parametrize("own", [{"target_kl": 0.1}, {"clip_range_vf": 0.2}, {"use_sde": True}])
 def test_what_is_not_written_here_is_left_to_ppo(own):
-    assert not CompiledPPO("MlpPolicy", task("Pendulum-v1"), device="cpu", **own)._applies()
+    ppo = CompiledPPO("MlpPolicy", task("Pendulum-v1"), device="cpu", **own)
+    ppo.prepare(10**7)
+    assert ppo.compiled is False
+    with pytest.raises(UserError, match="--target-kl needs PPO's update as Stable-Baselines3 has it"):
+        GAILConfig(compile=True, target_kl=0.1)
