@@ -12,6 +12,7 @@ from l2l_experiment.run import CONFIG
 from l2l_experiment.settings import Count, Layers, Natural, NotNegative, Positive, Range, Seed, Share, ShareBelowOne
 
 RewardName = Literal["gail", "airl", "fairl", "logd", "dail", "constant"]
+Vec = Literal["sync", "subproc", "envpool"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class GAILConfig:
     filter: Literal["demonstrations", "running"] = "demonstrations"
     """Standardise the policy's observations by the demonstrations' moments, or by those of all it has seen so far."""
     leader: Literal["ppo", "sac"] = "ppo"  # Who trains the policy; sac needs far fewer environment steps, each slower
-    n_envs: Annotated[int, Range(1, 4096)] = 8  # Environments stepped side by side in one process
+    n_envs: Annotated[int, Range(1, 4096)] = 8  # Environments stepped side by side
+    vec: Vec = "sync"  # Step them in this process, in a process each (subproc) or by EnvPool, which has MuJoCo's tasks
     n_steps: Annotated[int, Range(1, 1_000_000)] = (
         256  # Steps of each environment in a round; then the follower answers
     )

@@ -73,7 +73,7 @@ class GAIL:
             config = settled(config)
         self.config, self.device = config, devices.resolve(config.device, auto="cpu")
         if leader is None:
-            envs = self.env.vectorised(config.n_envs, config.seed)
+            envs = self.env.vectorised(config.n_envs, config.seed, config.vec)
             leader = LEADERS[config.leader].make(envs, config, self.device, policy_kwargs=policy_kwargs)
         elif policy_kwargs:
             raise UserError("policy_kwargs are those of the leader that the settings name; a given one has a policy")
@@ -235,7 +235,7 @@ class GAIL:
 
     def load_state_dict(self, tree: dict[str, Any]) -> bool:
         """Continue from a `state_dict` made with the same settings. False if the environments had to be reset, which
-        happens where their inner state cannot be read (see `environments`): the run goes on, but not bit for bit."""
+        happens where their state cannot be read (see `environment_state`): the run goes on, but not bit for bit."""
         settings.require_same(tree.get("settings", {}), self.config, but=frozenset({"device"}))
         made_with = tree.get("demonstrations")
         if made_with and self.demonstrations is not None and made_with != self.train_expert.fingerprint():

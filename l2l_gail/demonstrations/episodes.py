@@ -8,8 +8,8 @@ import gymnasium as gym
 import numpy as np
 
 from l2l_experiment.errors import UserError
-from l2l_gail.environments import require_usable
 from l2l_gail.spaces import is_image
+from l2l_gail.vectorised import require_usable
 
 
 @dataclass(frozen=True)

@@ -26,12 +26,13 @@ from tqdm import tqdm
 from l2l_experiment.errors import UserError
 from l2l_experiment.files import plain, write_atomically
 from l2l_experiment.interrupt import StopRequest
-from l2l_gail import environments
+from l2l_gail.environments import Environment
 from l2l_gail.experts.settings import MAY_CHANGE, OFF_POLICY, OWN, ExpertSettings
 from l2l_gail.leaders.base import divergence_told, policy_of
 from l2l_gail.leaders.compiled import CompiledPPO, CompiledSAC
 from l2l_gail.leaders.ppo import arguments
 from l2l_gail.spaces import is_image
+from l2l_gail.vectorised import Checked
 
 ACTIVATIONS = {"tanh": torch.nn.Tanh, "relu": torch.nn.ReLU}
 CHECKPOINT = re.compile(r"expert_(\d+)_steps\.zip")
@@ -162,8 +163,8 @@ def load(settings: ExpertSettings, model: Path, filter_: Path, *, seed: int) -> 
 
 def make_envs(settings: ExpertSettings, seed: int, count: int | None = None) -> VecEnv:
     """So many environments, by default those of training."""
-    envs = make_vec_env(environments.Environment(settings.env).make, count or settings.n_envs, seed=seed)
-    return environments.Checked(envs, settings.env)
+    envs = make_vec_env(Environment(settings.env).make, count or settings.n_envs, seed=seed)
+    return Checked(envs, settings.env)
 
 
 def off_policy(settings: ExpertSettings) -> bool:

@@ -20,13 +20,14 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 
 from l2l_experiment.errors import UserError
-from l2l_gail import environments
+from l2l_gail import environment_state
 from l2l_gail.config import GAILConfig
 from l2l_gail.leaders.base import Game, callbacks_of, divergence_told, policy_of, require_finite
 from l2l_gail.leaders.compiled import CompiledPPO, take_up
 from l2l_gail.rewards import ReturnScale
 from l2l_gail.spaces import Actions
 from l2l_gail.transitions import Transitions
+from l2l_gail.vectorised import actions_of_envs
 
 
 class PPOLeader:
@@ -41,7 +42,7 @@ class PPOLeader:
         if not isinstance(envs, VecNormalize) or envs.norm_reward:
             raise UserError("a leader needs a VecNormalize without norm_reward; see Environment.vectorised")
         self.algorithm, self.envs = algorithm, envs
-        self.actions = environments.actions_of_envs(envs)
+        self.actions = actions_of_envs(envs)
         self.scale = ReturnScale(envs.num_envs, algorithm.gamma) if normalize_reward else None
         self.round_size = algorithm.n_steps * envs.num_envs
         self.returns: list[float] = []
@@ -83,7 +84,7 @@ class PPOLeader:
             "policy": ppo.policy.state_dict(),
             "optimizer": ppo.policy.optimizer.state_dict(),
             "scale": None if self.scale is None else self.scale.state_dict(),
-            "environments": environments.state_dict(self.envs),
+            "environments": environment_state.state_dict(self.envs),
             "last": last,
             "num_timesteps": ppo.num_timesteps,
             "compiled": getattr(ppo, "compiled", None),
@@ -104,7 +105,7 @@ class PPOLeader:
         take_up(ppo, tree)
         if self.scale is not None:
             self.scale.load_state_dict(tree["scale"])
-        exact = environments.load_state_dict(self.envs, tree["environments"])
+        exact = environment_state.load_state_dict(self.envs, tree["environments"])
         ppo.num_timesteps, ppo._n_updates = tree["num_timesteps"], tree["n_updates"]
         ppo.ep_info_buffer = deque(tree["episodes"], maxlen=ppo._stats_window_size)
         ppo.ep_success_buffer = deque(maxlen=ppo._stats_window_size)

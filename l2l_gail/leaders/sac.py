@@ -18,11 +18,12 @@ from stable_baselines3.common.type_aliases import MaybeCallback, ReplayBufferSam
 from stable_baselines3.common.vec_env import VecNormalize
 
 from l2l_experiment.errors import UserError
-from l2l_gail import environments
+from l2l_gail import environment_state
 from l2l_gail.config import GAILConfig
 from l2l_gail.leaders.base import Game, callbacks_of, divergence_told, policy_of, require_finite
 from l2l_gail.leaders.compiled import CompiledSAC, take_up
 from l2l_gail.transitions import Transitions
+from l2l_gail.vectorised import actions_of_envs
 
 SETTINGS = ("seed", "batch_size", "gamma", "learning_rate", "buffer_size", "learning_starts", "gradient_steps", "tau")
 SHOWN_EPISODES = 10  # of which the training return is the mean: 100, the default, may be more than a run has
@@ -74,7 +75,7 @@ class SACLeader:
         if round_size % envs.num_envs:
             raise UserError(f"a round of {round_size} steps is no multiple of {envs.num_envs} environments")
         self.algorithm, self.envs, self.memory = algorithm, envs, memory
-        self.actions = environments.actions_of_envs(envs)
+        self.actions = actions_of_envs(envs)
         self.round_size, self.answered = round_size, answered
         self.last_answer = 0  # step of the follower's last answer
         self.returns: list[float] = []
@@ -137,7 +138,7 @@ class SACLeader:
             "optimizers": [one.state_dict() for one in self._optimizers()],
             "log_ent_coef": sac.log_ent_coef.detach(),
             "memory": {name: getattr(memory, name)[kept] for name in PARTS} | {"pos": memory.pos, "full": memory.full},
-            "environments": environments.state_dict(self.envs),
+            "environments": environment_state.state_dict(self.envs),
             "last": last,
             "num_timesteps": sac.num_timesteps,
             "compiled": getattr(sac, "compiled", None),
@@ -162,7 +163,7 @@ class SACLeader:
             part = tree["memory"][name]
             getattr(memory, name)[: len(part)] = part
         memory.pos, memory.full = tree["memory"]["pos"], tree["memory"]["full"]
-        exact = environments.load_state_dict(self.envs, tree["environments"])
+        exact = environment_state.load_state_dict(self.envs, tree["environments"])
         sac.num_timesteps, sac._n_updates = tree["num_timesteps"], tree["n_updates"]
         sac._episode_num, self.last_answer = tree["episode_num"], tree["last_answer"]
         sac.ep_info_buffer = deque(tree["episodes"], maxlen=sac._stats_window_size)

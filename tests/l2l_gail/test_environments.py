@@ -8,7 +8,7 @@ from gymnasium.envs.classic_control import PendulumEnv
 from gymnasium.envs.mujoco.half_cheetah_v4 import HalfCheetahEnv
 
 from l2l_experiment.errors import UserError
-from l2l_gail import Environment, environments
+from l2l_gail import Environment, environment_state, environments
 
 
 @pytest.mark.parametrize("name", ["HalfCheetah-v4", "Hopper-v4", "Ant-v4"])
@@ -19,7 +19,7 @@ def test_state_continues_bit_by_bit(name):
     envs.reset()
     for action in actions[:20]:
         envs.step(action)
-    assert environments.load_state_dict(other, environments.state_dict(envs))
+    assert environment_state.load_state_dict(other, environment_state.state_dict(envs))
     for action in actions[20:]:  # Hopper falls and is reset on the way
         for one, two in zip(envs.step(action), other.step(action), strict=True):
             if not isinstance(one, np.ndarray):  # the returns of episodes that end
@@ -33,7 +33,7 @@ def test_time_limit_is_part_of_the_state():
     action = np.zeros((1, 6), dtype=np.float32)
     for _ in range(995):
         envs.step(action)
-    environments.load_state_dict(other, environments.state_dict(envs))
+    environment_state.load_state_dict(other, environment_state.state_dict(envs))
     assert [bool(other.step(action)[2][0]) for _ in range(5)] == [False] * 4 + [True]
 
 
@@ -54,7 +54,7 @@ def test_classic_control_continues_bit_by_bit(name):
     envs.reset()
     for _ in range(30):
         envs.step(actions.uniform(draw, 2))
-    assert environments.load_state_dict(other, environments.state_dict(envs))
+    assert environment_state.load_state_dict(other, environment_state.state_dict(envs))
     for _ in range(250):
         action = actions.uniform(draw, 2)
         for one, two in zip(envs.step(action)[:3], other.step(action)[:3], strict=True):
@@ -64,9 +64,11 @@ def test_classic_control_continues_bit_by_bit(name):
 def test_other_kinds_of_environment_are_reset_and_say_so():
     envs, other = (Environment(own).vectorised(2, 0) for _ in range(2))
     envs.reset()
-    assert not environments.load_state_dict(other, environments.state_dict(envs))
+    assert not environment_state.load_state_dict(other, environment_state.state_dict(envs))
     with pytest.raises(UserError, match="holds 2 environments, this run has 1"):
-        environments.load_state_dict(Environment("Pendulum-v1").vectorised(1, 0), environments.state_dict(envs))
+        environment_state.load_state_dict(
+            Environment("Pendulum-v1").vectorised(1, 0), environment_state.state_dict(envs)
+        )
 
 
 class WithTarget(HalfCheetahEnv):
@@ -98,17 +100,17 @@ def test_what_may_keep_a_state_of_its_own_is_reset_and_says_so(source, exact):
     envs, other = (Environment(source).vectorised(1, 0) for _ in range(2))
     envs.reset()
     envs.step(np.zeros((1, 6), dtype=np.float32))
-    assert environments.load_state_dict(other, environments.state_dict(envs)) == exact
+    assert environment_state.load_state_dict(other, environment_state.state_dict(envs)) == exact
 
 
 @pytest.mark.parametrize("generator", [np.random.RandomState(0), np.random.Generator(np.random.MT19937(0))])
 def test_a_generator_of_another_kind_starts_anew(generator):
     envs, other = (Environment(half_cheetah()).vectorised(1, 0) for _ in range(2))
     envs.reset()
-    environments._single(envs)[0].unwrapped.np_random = generator
-    tree = environments.state_dict(envs)
+    envs.unwrapped.envs[0].unwrapped.np_random = generator
+    tree = environment_state.state_dict(envs)
     assert tree["envs"][0]["rng"] is None
-    assert not environments.load_state_dict(other, tree)
+    assert not environment_state.load_state_dict(other, tree)
 
 
 def test_an_environment_without_a_time_limit_is_given_one(monkeypatch):

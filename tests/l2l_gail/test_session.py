@@ -125,7 +125,7 @@ def test_rows_that_a_power_cut_took_are_told(flags, tmp_path, capsys):
 
 def test_a_resume_that_resets_environments_says_so(flags, tmp_path, capsys, monkeypatch):
     folder = tmp_path / "run"
-    monkeypatch.setattr("l2l_gail.environments.KEEP_NOTHING", set())  # as for any wrapper that is not known
+    monkeypatch.setattr("l2l_gail.environment_state.KEEP_NOTHING", set())  # as for any wrapper that is not known
     main(["--steps", "128", *flags, "--run-dir", str(folder)])
     main(["--resume", str(folder), "--steps", "192"])
     assert "note: the state of these environments cannot be read back" in capsys.readouterr().out
