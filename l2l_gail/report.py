@@ -4,6 +4,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 
 from l2l_experiment import metrics
@@ -107,7 +108,15 @@ def text(result: dict[str, Any], run: Run, gail: GAIL) -> str:
         "",
         f"  Everything is in {run.folder}: record.json, metrics.jsonl, checkpoints/, policy.zip and",
         "  observation_filter.pkl (they open in plain Stable-Baselines3).",
-        f"  Watch it:    l2l-play {shlex.quote(str(run.folder))}",
+        f"  Watch it:    {watching(gail.env.id, run.folder)}",
         f"  See curves:  tensorboard --logdir {shlex.quote(str(run.folder.parent))}",
     ]
     return "\n".join(lines)
+
+
+def watching(env_id: str, folder: Path) -> str:
+    """How to watch a run's policy: a command, unless only the program that trained it knows its environment."""
+    if ":" not in env_id and not isinstance(gym.spec(env_id).entry_point, str):
+        return f"GAIL.load({str(folder)!r}) in a program that registers {env_id}"
+    trusted = ["--env", env_id] if ":" in env_id else []  # its module is imported only if one says so
+    return shlex.join(["l2l-play", str(folder), *trusted])

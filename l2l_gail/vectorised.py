@@ -1,5 +1,6 @@
 """Environments side by side as a Stable-Baselines3 `VecEnv`: in this process, in one process each, or in EnvPool."""
 
+import os
 import signal
 from collections.abc import Callable
 from functools import partial
@@ -7,7 +8,6 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import torch
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecEnvWrapper, VecMonitor
 
@@ -50,7 +50,7 @@ class _Infos(list):
 
 
 class Pool(VecEnv):
-    """EnvPool's environments (Weng et al., 2022), stepped by as many threads as torch has.
+    """EnvPool's environments (Weng et al., 2022), stepped by a thread each as far as there are cores.
 
     They are Gymnasium's tasks in C++: HalfCheetah, Hopper and Walker2d step equally to rounding, Ant nearly so. Resets
     draw other numbers, and the state cannot be read: a resumed run starts new episodes. `info` holds nothing but what
@@ -66,7 +66,7 @@ class Pool(VecEnv):
         own = make()
         own.close()
         limit = {} if own.spec is None else {"max_episode_steps": own.spec.max_episode_steps}
-        threads = min(n_envs, torch.get_num_threads())
+        threads = min(n_envs, os.cpu_count() or 1)
         self.pool = envpool.make_gymnasium(name, num_envs=n_envs, seed=seed, num_threads=threads, **limit)
         given, taken = self.pool.observation_space, self.pool.action_space
         if given.shape != own.observation_space.shape or taken.shape != own.action_space.shape:

@@ -10,6 +10,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from l2l_experiment import metrics
 from l2l_experiment.run import Run
 from l2l_gail import GAIL, Environment, GAILConfig, evaluation, report
+from l2l_gail.report import watching
 from tests.l2l_gail.conftest import make_demonstrations
 
 
@@ -84,3 +85,11 @@ def test_what_is_unusual_is_said(env, settings, told):
     found = report.notes(GAILConfig(env=env, **settings), Environment(env))
     assert len(found) == len(told)
     assert all(words in note for words, note in zip(told, found, strict=True))
+
+
+def test_how_to_watch_is_a_command_where_another_process_finds_the_environment(tmp_path):
+    folder = tmp_path / "a run"
+    assert watching("HalfCheetah-v4", folder) == f"l2l-play '{folder}'"
+    assert watching("tests.l2l_gail.test_x:Y-v0", folder) == f"l2l-play '{folder}' --env tests.l2l_gail.test_x:Y-v0"
+    gym.register("Watched-v0", entry_point=lambda: None)
+    assert watching("Watched-v0", folder) == f"GAIL.load('{folder}') in a program that registers Watched-v0"
