@@ -28,7 +28,7 @@ from l2l_gail.environments import EnvLike, environment, require_named
 from l2l_gail.followers import FOLLOWERS, Follower, Objectives, score_config, settled
 from l2l_gail.leaders import LEADERS, Leader
 from l2l_gail.losses import draw, health, objective
-from l2l_gail.reward_model import RewardModel
+from l2l_gail.reward_model import RewardModel, Rows
 from l2l_gail.transitions import Transitions, split, transitions_of
 
 OBJECT = "an environment object"  # what the settings call an environment that has no id
@@ -227,7 +227,7 @@ class GAIL:
             "follower": self.follower.state_dict(),
             "replay": [past.parts() for past in self.replay],
             "generator": self.generator.get_state(),
-            "demonstrations": None if self.demonstrations is None else self.train_expert.fingerprint(),
+            "demonstrations": None if self.demonstrations is None else self.train_expert.fingerprint,
             "bc_loss": self.bc_loss,
             "stability": self.stability.state_dict(),
             "rng": randomness.state_dict(),
@@ -238,7 +238,7 @@ class GAIL:
         happens where their state cannot be read (see `environment_state`): the run goes on, but not bit for bit."""
         settings.require_same(tree.get("settings", {}), self.config, but=frozenset({"device"}))
         made_with = tree.get("demonstrations")
-        if made_with and self.demonstrations is not None and made_with != self.train_expert.fingerprint():
+        if made_with and self.demonstrations is not None and made_with != self.train_expert.fingerprint:
             raise UserError(
                 "the demonstrations are not those that this checkpoint was trained on (another file or set, or it has "
                 "changed since); name the right ones with --demos"
@@ -274,7 +274,7 @@ class GAIL:
 
     def inputs(self, data: Transitions) -> Tensor:
         """Transitions as the discriminator is trained on them, shape (n, inputs)."""
-        return self.model.inputs(data, absorbed=True)
+        return Rows(self.model, data)[:]
 
     def objectives(self, recent: list[Transitions]) -> Objectives:
         """What the follower works on, given rollouts, the newest last.
@@ -282,11 +282,11 @@ class GAIL:
         Held out are the end of every demonstration and of the newest rollout, as much as the follower wants."""
         newest = self.inputs(recent[-1])
         policy = torch.cat([*(self.inputs(data) for data in recent[:-1]), newest])
-        train, score = self.inputs(self.train_expert), self.inputs(self.score_expert)
+        train, score = (Rows(self.model, expert) for expert in (self.train_expert, self.score_expert))
         held = round(self.follower.holdout * len(newest))
         seen, unseen = (policy[:-held], policy[-held:]) if held else (policy, policy)
 
-        def fresh(expert: Tensor, imitator: Tensor, config: GAILConfig) -> Callable:
+        def fresh(expert: Rows, imitator: Tensor, config: GAILConfig) -> Callable:
             sample = draw(expert, imitator, config.disc_batch_size, self.generator)
             return objective(self.discriminator, sample, config)
 
@@ -310,7 +310,7 @@ class GAIL:
         self._remember(transitions)
         if hasattr(self.discriminator, "refresh"):
             self.discriminator.refresh()
-        train, fresh = self.inputs(self.train_expert), self.inputs(transitions)
+        train, fresh = Rows(self.model, self.train_expert), self.inputs(transitions)
         thinned = train[:: -(-len(train) // MOST_MEASURED)]
         figures = {f"train_disc/{key}": value for key, value in health(self.discriminator, thinned, fresh).items()}
         if self.monitored is not None:

@@ -1,7 +1,7 @@
 """What the discriminator's weights are moved on: batches, the loss on them, and figures of how well it does."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,12 +19,19 @@ class Batch(NamedTuple):
     mixing: Tensor  # numbers in [0, 1], shape (batch, 1), that place the interpolates
 
 
-def draw(expert: Tensor, policy: Tensor, size: int, generator: torch.Generator) -> Batch:
+class Drawable(Protocol):
+    """Rows that can be counted and picked: a tensor, or `l2l_gail.reward_model.Rows`."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, which: Tensor) -> Tensor: ...
+
+
+def draw(expert: Drawable, policy: Drawable, size: int, generator: torch.Generator) -> Batch:
     """`size` transitions of each kind, drawn with replacement from rows of `expert` and `policy`."""
-    rows_expert = torch.randint(len(expert), (size,), generator=generator).to(expert.device)
-    rows_policy = torch.randint(len(policy), (size,), generator=generator).to(policy.device)
-    mixing = torch.rand(size, 1, generator=generator).to(expert.device)
-    return Batch(expert[rows_expert], policy[rows_policy], mixing)
+    rows_expert, rows_policy = (torch.randint(len(kind), (size,), generator=generator) for kind in (expert, policy))
+    mixing, seen = torch.rand(size, 1, generator=generator), expert[rows_expert]
+    return Batch(seen, policy[rows_policy], mixing.to(seen.device))
 
 
 def objective(discriminator: nn.Module, batch: Batch, config: GAILConfig) -> Callable[[dict[str, Tensor]], Tensor]:

@@ -38,13 +38,16 @@ class RewardModel:
         self.features = env.observations.features
         self.filter: MixtureFilter | NoFilter = NoFilter() if env.observations.image else MixtureFilter()
 
-    def inputs(self, data: Transitions, *, absorbed: bool = False) -> Tensor:
-        """Transitions as the discriminator sees them, shape (n, inputs). With `absorbed` each that terminated is
-        followed by one from the absorbing state to itself, if there is such a state."""
+    def inputs(self, data: Transitions) -> Tensor:
+        """Transitions as the discriminator sees them, shape (n, inputs)."""
         told = self.log_prob(data) if self.columns.shaped and self.log_prob is not None else np.zeros(len(data))
-        rows = self.columns(data, self.filter, told)
-        if absorbed and self.config.absorbing and data.ended.any():
-            rows = np.insert(rows, np.flatnonzero(data.ended) + 1, self.columns.absorbed(1)[0], axis=0)
+        return self._tensor(self.columns(data, self.filter, told))
+
+    def stay(self) -> Tensor:
+        """The transition from the absorbing state to itself, shape (1, inputs)."""
+        return self._tensor(self.columns.absorbed(1))
+
+    def _tensor(self, rows: np.ndarray) -> Tensor:
         return torch.as_tensor(rows, dtype=torch.float32, device=self.device)
 
     @torch.no_grad()
@@ -60,8 +63,7 @@ class RewardModel:
         state for ever, γ/(1−γ)·r."""
         learned = reward(self.logits(data) if logits is None else logits, self.config.reward).cpu().numpy()
         if self.config.absorbing and data.ended.any():
-            stay = torch.as_tensor(self.columns.absorbed(1), dtype=torch.float32, device=self.device)
-            worth = float(reward(self.discriminator(stay), self.config.reward))
+            worth = float(reward(self.discriminator(self.stay()), self.config.reward))
             learned[data.ended] += worth * self.config.gamma / (1 - self.config.gamma)
         return learned
 
@@ -94,3 +96,29 @@ class RewardModel:
         except (KeyError, RuntimeError, ValueError, TypeError) as error:
             raise UserError(f"the reward of {folder} does not fit the spaces of {env.name}") from error
         return model
+
+
+class Rows:
+    """Transitions as the discriminator is trained on them, computed only for the rows that are asked for: a round costs
+    the same with a thousand demonstrations and with ten million.
+
+    With absorbing states each transition that terminated is followed by one from the absorbing state to itself."""
+
+    def __init__(self, model: RewardModel, data: Transitions) -> None:
+        self.model, self.data = model, data
+        self.order: np.ndarray | None = None  # transitions by number, -1 for the absorbing one; None: as they are
+        if model.config.absorbing and data.ended.any():
+            self.order = np.insert(np.arange(len(data)), np.flatnonzero(data.ended) + 1, -1)
+
+    def __len__(self) -> int:
+        return len(self.data if self.order is None else self.order)
+
+    def __getitem__(self, which: Tensor | slice) -> Tensor:
+        """Inputs of the rows that a slice or whole numbers name, shape (rows, inputs)."""
+        chosen = which if isinstance(which, slice) else which.numpy()
+        if self.order is None:
+            return self.model.inputs(self.data.rows(chosen))
+        order = self.order[chosen]
+        found = self.model.inputs(self.data.rows(order))
+        found[torch.from_numpy(order < 0).to(found.device)] = self.model.stay()
+        return found

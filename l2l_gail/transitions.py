@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 import numpy as np
 
@@ -24,8 +25,8 @@ class Transitions:
     def parts(self) -> list[np.ndarray]:
         return [getattr(self, field.name) for field in fields(self)]
 
-    def rows(self, which: slice) -> "Transitions":
-        """Some of the transitions."""
+    def rows(self, which: slice | np.ndarray) -> "Transitions":
+        """Some of the transitions: a slice of them, or those of these numbers."""
         return Transitions(*(part[which] for part in self.parts()))
 
     def float32(self) -> "Transitions":
@@ -33,9 +34,12 @@ class Transitions:
         single = (part.astype(np.float32) if part.dtype.kind == "f" else part for part in self.parts())
         return Transitions(*single)
 
+    @cached_property
     def fingerprint(self) -> str:
         """A hash of observations and actions, by which demonstrations are known again."""
-        return hashlib.sha256(self.observations.tobytes() + self.actions.tobytes()).hexdigest()
+        digest = hashlib.sha256(np.ascontiguousarray(self.observations))
+        digest.update(np.ascontiguousarray(self.actions))
+        return digest.hexdigest()
 
 
 def transitions_of(demonstrations: Demonstrations, every: int = 1) -> Transitions:

@@ -16,6 +16,7 @@ from l2l_gail.cli import parse
 from l2l_gail.diagnosis import diagnose
 from l2l_gail.inputs import AWAY
 from l2l_gail.losses import Batch, objective
+from l2l_gail.reward_model import Rows
 from l2l_gail.session import KIND, train
 from tests.l2l_gail.conftest import SMALL, make_demonstrations
 
@@ -59,7 +60,7 @@ def test_an_absorbing_state_is_worth_its_reward_for_ever(form):
     data, gamma = transitions(), 0.9
     plain, absorbing = (model(absorbing=given, gamma=gamma, reward=form) for given in (False, True))
     assert absorbing.columns.size == plain.columns.size + 1
-    rows = absorbing.inputs(data, absorbed=True).numpy()
+    rows = Rows(absorbing, data)[:].numpy()
     assert len(rows) == 7, "one more behind the transition that terminated"
     np.testing.assert_array_equal(rows[3], absorbing.columns.absorbed(1)[0].astype(np.float32))
     assert rows[3].sum() == rows[3, 11] == AWAY
@@ -70,6 +71,26 @@ def test_an_absorbing_state_is_worth_its_reward_for_ever(form):
     np.testing.assert_allclose(worth, np.where(data.ended, once * gamma / (1 - gamma), 0), rtol=1e-4, atol=1e-6)
     if form == "constant":  # whether an episode ends makes no difference to its discounted return
         assert 1 + worth[2] == pytest.approx(1 / (1 - gamma))
+
+
+@pytest.mark.parametrize("absorbing", [False, True])
+def test_rows_that_are_asked_for_are_those_of_the_whole_and_no_others_are_computed(absorbing):
+    learned, seen = model(absorbing=absorbing), []
+    rows = Rows(learned, transitions(20, ended=(2, 3, 19)))
+    assert len(rows) == 20 + 3 * absorbing
+    whole, columns = rows[:], learned.columns
+
+    class Counted:
+        shaped, absorbed = False, staticmethod(columns.absorbed)
+
+        def __call__(self, data, *rest):
+            seen.append(len(data))
+            return columns(data, *rest)
+
+    learned.columns = Counted()
+    for which in (torch.tensor([0, 4, 4, len(rows) - 1, 3]), slice(None, None, 3)):
+        torch.testing.assert_close(rows[which], whole[which], rtol=0, atol=0)
+    assert seen == [5, len(range(0, len(rows), 3))]
 
 
 @pytest.mark.parametrize(("form", "state_only"), [("airl", False), ("airl-state", True)])
