@@ -1,46 +1,18 @@
-"""Who updates the discriminator: the follower's protocol, Adam, and a learned rule that starts as Adam.
-
-To add a follower, write a class with the verbs of `Follower` (subclass `RuleFollower` if an update rule makes its
-steps) and give it a row in `FOLLOWERS`."""
+"""Followers that step by an update rule of `bilevel`: Adam, and a learned rule that starts as Adam."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bilevel import Adam, Coordinatewise, LearnedFollower, UpdateRule, unroll
 from bilevel.response import Objective
 from bilevel.rules import adam_direction
 from bilevel.tree import flatten, map_tensors
-from l2l_experiment.errors import Diverged, UserError
-from l2l_experiment.settings import refuse_idle
-from l2l_gail.config import GAILConfig, tuned
-
-
-class Objectives(NamedTuple):
-    """What a follower works on in a round: functions that draw an objective of the discriminator's named weights."""
-
-    train: Callable[[], Objective]  # for a step
-    score: Callable[[], Objective]  # for judging steps, on transitions that `train` does not draw from
-
-
-class Follower(Protocol):
-    """Moves the discriminator once a round."""
-
-    holdout: float  # share of every demonstration and rollout that it wants held out from `Objectives.train`, in [0, 1)
-    skipped: int  # fits of something learned that were skipped because their score was NaN or infinite
-
-    def answer(self, objectives: Objectives, progress: float) -> dict[str, float]:
-        """Move the discriminator; returns figures for the log. `progress` is the share of training done."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """What it remembers, as a tree; the discriminator's weights are saved with the discriminator."""
-
-    def load_state_dict(self, tree: dict[str, Any]) -> None:
-        """Continue from a `state_dict`; the discriminator has its weights already."""
+from l2l_experiment.errors import UserError
+from l2l_gail.config import GAILConfig
+from l2l_gail.followers.base import Objectives, commit, weights_of
 
 
 class RuleFollower:
@@ -161,89 +133,3 @@ class L2LFollower(RuleFollower):
         if {name: value.shape for name, value in theirs.items()} != {name: value.shape for name, value in own.items()}:
             raise UserError(f"the follower of {source} has another shape: use its --follower and --follower-hidden")
         self.rule.load_state_dict(theirs)
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """A follower's name in the world, how it is made, and what it takes."""
-
-    summary: str
-    source: str
-    make: Callable[[nn.Module, GAILConfig], Follower]
-    takes: frozenset[str] = frozenset()  # what it reads of the settings that only some read; others are refused
-    settle: Callable[[GAILConfig], GAILConfig] = replace  # decides what is open, refuses misfits; by default a copy
-
-
-def settle_learned(config: GAILConfig) -> GAILConfig:
-    """The settings of a learned rule with the objective of its score decided."""
-    steps, updates = config.follower_steps, config.disc_updates
-    if updates % steps:
-        raise UserError(f"--follower-steps {steps} must divide --disc-updates, which is {updates}")
-    transitions = config.n_envs * config.n_steps
-    if config.holdout and not 0 < round(config.holdout * transitions) < transitions:
-        raise UserError(f"--holdout {config.holdout} of a round's {transitions} transitions leaves one side empty")
-    smoothing = config.label_smoothing if config.score_smoothing is None else config.score_smoothing
-    # With neither, the best score is a discriminator that has won, whose reward is flat.
-    default = config.gradient_penalty or (0.0 if smoothing else 1.0)
-    penalty = default if config.score_penalty is None else config.score_penalty
-    return replace(config, score_penalty=penalty, score_smoothing=smoothing)
-
-
-def settle_network(config: GAILConfig) -> GAILConfig:
-    """The same, and what the rule's network sees of a weight."""
-    anchored = not config.gradient_penalty if config.follower_anchored is None else config.follower_anchored
-    return replace(settle_learned(config), follower_anchored=anchored)
-
-
-LEARNED = frozenset({"follower_steps", "log_rate_learning_rate", "log_rate_limit", "holdout", "freeze_follower"})
-LEARNED |= {"score_smoothing", "score_penalty"}
-NETWORK = LEARNED | {"follower_hidden", "follower_learning_rate", "follower_anchored"}
-
-FOLLOWERS: dict[str, Recipe] = {
-    "adam": Recipe("Adam", "Kingma and Ba, 2015", AdamFollower),
-    "l2l": Recipe("learned rule", "ours, after Jiang et al., 2021", L2LFollower, NETWORK, settle_network),
-    "l2l-rate": Recipe("Adam with a learned log rate", "ours", L2LFollower, LEARNED, settle_learned),
-}
-
-
-def settled(config: GAILConfig) -> GAILConfig:
-    """The settings with all decided that their follower leaves open; UserError for those that change nothing."""
-    if config.follower not in FOLLOWERS:
-        raise UserError(f"--follower must be one of {', '.join(FOLLOWERS)}, got {config.follower!r}")
-    recipe, usual = FOLLOWERS[config.follower], (GAILConfig(), tuned(config.env, config.leader))
-    particular = frozenset().union(*(recipe.takes for recipe in FOLLOWERS.values()))
-    refuse_idle(config, usual, particular - recipe.takes, f"for --follower {config.follower}")
-    refuse_idle(config, usual, OF_OTHER_LEADERS[config.leader], f"for --leader {config.leader}")
-    if not config.replay_rounds:
-        refuse_idle(config, usual, frozenset({"replay_kind"}), "without --replay-rounds")
-    decided = recipe.settle(config)
-    if not (config.gradient_penalty or decided.score_penalty):
-        refuse_idle(config, usual, frozenset({"gradient_target"}), "without --gradient-penalty")
-    return decided
-
-
-OF_OTHER_LEADERS = {  # settings that a leader does not look at
-    "ppo": frozenset({"buffer_size", "learning_starts", "gradient_steps", "tau"}),
-    "sac": frozenset({"n_epochs", "log_std_init", "gae_lambda", "clip_range", "target_kl", "ent_coef"})
-    | {"normalize_reward"},
-}
-
-
-def score_config(config: GAILConfig) -> GAILConfig:
-    """The settings of the objective by which a learned rule is scored."""
-    given = {"gradient_penalty": config.score_penalty, "label_smoothing": config.score_smoothing}
-    return replace(config, **{name: value for name, value in given.items() if value is not None})
-
-
-def weights_of(discriminator: nn.Module) -> dict[str, Tensor]:
-    """A copy of the named weights, without a graph."""
-    return {name: weight.detach().clone() for name, weight in discriminator.named_parameters()}
-
-
-@torch.no_grad()
-def commit(weights: dict[str, Tensor], discriminator: nn.Module) -> None:
-    """Write a follower's answer into the live discriminator; Diverged if it is NaN or infinite."""
-    if not all(weight.isfinite().all() for weight in weights.values()):
-        raise Diverged("the discriminator's weights are NaN or infinite; a smaller --disc-learning-rate may help")
-    for name, parameter in discriminator.named_parameters():
-        parameter.copy_(weights[name])

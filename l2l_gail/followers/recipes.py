@@ -1,0 +1,87 @@
+"""The followers by name, and which settings each of them reads.
+
+To add one, write a class with the verbs of `Follower` (subclass `RuleFollower` if an update rule makes its steps) and
+give it a row in `FOLLOWERS`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from l2l_experiment.errors import UserError
+from l2l_experiment.settings import refuse_idle
+from l2l_gail.config import GAILConfig, tuned
+from l2l_gail.followers.base import Follower
+from l2l_gail.followers.rules import AdamFollower, L2LFollower
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A follower's name in the world, how it is made, and what it takes."""
+
+    summary: str
+    source: str
+    make: Callable[[nn.Module, GAILConfig], Follower]
+    takes: frozenset[str] = frozenset()  # what it reads of the settings that only some read; others are refused
+    settle: Callable[[GAILConfig], GAILConfig] = replace  # decides what is open, refuses misfits; by default a copy
+
+
+def settle_learned(config: GAILConfig) -> GAILConfig:
+    """The settings of a learned rule with the objective of its score decided."""
+    steps, updates = config.follower_steps, config.disc_updates
+    if updates % steps:
+        raise UserError(f"--follower-steps {steps} must divide --disc-updates, which is {updates}")
+    transitions = config.n_envs * config.n_steps
+    if config.holdout and not 0 < round(config.holdout * transitions) < transitions:
+        raise UserError(f"--holdout {config.holdout} of a round's {transitions} transitions leaves one side empty")
+    smoothing = config.label_smoothing if config.score_smoothing is None else config.score_smoothing
+    # With neither, the best score is a discriminator that has won, whose reward is flat.
+    default = config.gradient_penalty or (0.0 if smoothing else 1.0)
+    penalty = default if config.score_penalty is None else config.score_penalty
+    return replace(config, score_penalty=penalty, score_smoothing=smoothing)
+
+
+def settle_network(config: GAILConfig) -> GAILConfig:
+    """The same, and what the rule's network sees of a weight."""
+    anchored = not config.gradient_penalty if config.follower_anchored is None else config.follower_anchored
+    return replace(settle_learned(config), follower_anchored=anchored)
+
+
+LEARNED = frozenset({"follower_steps", "log_rate_learning_rate", "log_rate_limit", "holdout", "freeze_follower"})
+LEARNED |= {"score_smoothing", "score_penalty"}
+NETWORK = LEARNED | {"follower_hidden", "follower_learning_rate", "follower_anchored"}
+
+FOLLOWERS: dict[str, Recipe] = {
+    "adam": Recipe("Adam", "Kingma and Ba, 2015", AdamFollower),
+    "l2l": Recipe("learned rule", "ours, after Jiang et al., 2021", L2LFollower, NETWORK, settle_network),
+    "l2l-rate": Recipe("Adam with a learned log rate", "ours", L2LFollower, LEARNED, settle_learned),
+}
+
+
+def settled(config: GAILConfig) -> GAILConfig:
+    """The settings with all decided that their follower leaves open; UserError for those that change nothing."""
+    if config.follower not in FOLLOWERS:
+        raise UserError(f"--follower must be one of {', '.join(FOLLOWERS)}, got {config.follower!r}")
+    recipe, usual = FOLLOWERS[config.follower], (GAILConfig(), tuned(config.env, config.leader))
+    particular = frozenset().union(*(recipe.takes for recipe in FOLLOWERS.values()))
+    refuse_idle(config, usual, particular - recipe.takes, f"for --follower {config.follower}")
+    refuse_idle(config, usual, OF_OTHER_LEADERS[config.leader], f"for --leader {config.leader}")
+    if not config.replay_rounds:
+        refuse_idle(config, usual, frozenset({"replay_kind"}), "without --replay-rounds")
+    decided = recipe.settle(config)
+    if not (config.gradient_penalty or decided.score_penalty):
+        refuse_idle(config, usual, frozenset({"gradient_target"}), "without --gradient-penalty")
+    return decided
+
+
+OF_OTHER_LEADERS = {  # settings that a leader does not look at
+    "ppo": frozenset({"buffer_size", "learning_starts", "gradient_steps", "tau"}),
+    "sac": frozenset({"n_epochs", "log_std_init", "gae_lambda", "clip_range", "target_kl", "ent_coef"})
+    | {"normalize_reward"},
+}
+
+
+def score_config(config: GAILConfig) -> GAILConfig:
+    """The settings of the objective by which a learned rule is scored."""
+    given = {"gradient_penalty": config.score_penalty, "label_smoothing": config.score_smoothing}
+    return replace(config, **{name: value for name, value in given.items() if value is not None})
