@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from bilevel.tree import Variable, map_tensors
+from bilevel.tree import Variable, leaves, map_tensors
 
 State = Any
 
@@ -108,6 +108,32 @@ class Adam:
         square = running_square(state["square"], gradient, self.betas[1])
         direction = adam_direction(mean, square, float(count), self.betas, self.eps)
         return map_tensors(lambda d: -self.rate * d, direction), {"count": count, "mean": mean, "square": square}
+
+
+@dataclass(frozen=True)
+class HypergradientAdam:
+    """Adam whose rate goes down the loss, too (Adam-HD; Baydin et al., 2018).
+
+    rate_t = rate_{t−1} + hyper_rate·g_t·d_{t−1}, with d Adam's direction: the step before went −rate·d, so that
+    −g_t·d_{t−1} is the derivative of the loss with respect to its rate. `rate` is the one to start from."""
+
+    rate: float
+    hyper_rate: float
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+
+    def init(self, variable: Variable) -> State:
+        adam = Adam(self.rate, self.betas, self.eps).init(variable)
+        rate = torch.tensor(self.rate, dtype=torch.float64)
+        return adam | {"rate": rate, "direction": map_tensors(torch.zeros_like, variable)}
+
+    def update(self, gradient: Variable, state: State, variable: Variable) -> tuple[Variable, State]:
+        products = map_tensors(lambda g, d: (g * d).sum(), gradient, state["direction"])
+        rate = state["rate"] + self.hyper_rate * sum(float(product) for product in leaves(products))
+        adam = {name: state[name] for name in ("count", "mean", "square")}
+        direction, adam = Adam(-1.0, self.betas, self.eps).update(gradient, adam, variable)
+        step = map_tensors(lambda d: -float(rate) * d, direction)
+        return step, adam | {"rate": rate, "direction": direction}
 
 
 def running_mean(mean: Variable, gradient: Variable, beta: float) -> Variable:

@@ -20,7 +20,8 @@ class GAILConfig:
     """Settings of one GAIL run: leader, reward, discriminator and follower."""
 
     env: str = "HalfCheetah-v4"  # Gymnasium environment
-    follower: str = "adam"  # Who updates the discriminator: adam, l2l (learned rule), l2l-rate (its log rate alone)
+    follower: str = "adam"
+    """Who updates the discriminator: adam, l2l (learned rule), l2l-rate (its log rate alone), prodigy, sgd, ..."""
     seed: Seed = 0  # Seed of the networks, the environments and every draw
     device: str = "auto"  # Where networks live: cpu, cuda, or auto, the CPU: fastest with small networks
     rescale_actions: bool | None = None  # Let the policy act in [-1, 1]; default: where the bounds are far from it
@@ -64,6 +65,9 @@ class GAILConfig:
     disc_control: NotNegative = 0.0  # Weight k of (k/2)*(D-1/2)^2, the controller of C-GAIL
     disc_hidden: Layers = (128, 128)  # Hidden layers of the discriminator (tanh)
     disc_learning_rate: Positive = 3e-4  # The discriminator's learning rate; that a learned follower starts from
+    disc_schedule: Literal["constant", "linear", "l2l"] = "constant"
+    """An optimiser's learning rate over a run: as it is, falling to 0, or as the learned rule's was seen to change."""
+    disc_hyper_rate: NotNegative = 1e-7  # Follower hypergradient: the learning rate of its learning rate
     disc_updates: Count = 10  # Discriminator steps a round
     disc_batch_size: Count = 512  # Transitions of each kind (expert, policy) in a discriminator step
     gradient_penalty: NotNegative = 1.0  # Weight of the gradient penalty on interpolates of expert and policy; 0: off

@@ -1,8 +1,9 @@
 """Who updates the discriminator: Adam, a learned rule, or any other follower."""
 
 from l2l_gail.followers.base import Follower, Objectives, commit, weights_of
+from l2l_gail.followers.optimizers import OptimizerFollower
 from l2l_gail.followers.recipes import FOLLOWERS, Recipe, score_config, settled
 from l2l_gail.followers.rules import AdamFollower, L2LFollower, RuleFollower
 
-__all__ = ["FOLLOWERS", "AdamFollower", "Follower", "L2LFollower", "Objectives", "Recipe", "RuleFollower"]
-__all__ += ["commit", "score_config", "settled", "weights_of"]
+__all__ = ["FOLLOWERS", "AdamFollower", "Follower", "L2LFollower", "Objectives", "OptimizerFollower", "Recipe"]
+__all__ += ["RuleFollower", "commit", "score_config", "settled", "weights_of"]

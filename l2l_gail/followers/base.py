@@ -39,9 +39,21 @@ def weights_of(discriminator: nn.Module) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def commit(weights: dict[str, Tensor], discriminator: nn.Module) -> None:
-    """Write a follower's answer into the live discriminator; Diverged if it is NaN or infinite."""
+def distance(weights: dict[str, Tensor], before: dict[str, Tensor]) -> float:
+    """How far the weights have moved, in Euclidean length."""
+    squares = [(weights[name] - before[name]).square().sum() for name in before]
+    return float(torch.stack(squares).sum().sqrt())
+
+
+def require_finite(weights: dict[str, Tensor]) -> None:
+    """Diverged if a weight is NaN or infinite."""
     if not all(weight.isfinite().all() for weight in weights.values()):
         raise Diverged("the discriminator's weights are NaN or infinite; a smaller --disc-learning-rate may help")
+
+
+@torch.no_grad()
+def commit(weights: dict[str, Tensor], discriminator: nn.Module) -> None:
+    """Write a follower's answer into the live discriminator; Diverged if it is NaN or infinite."""
+    require_finite(weights)
     for name, parameter in discriminator.named_parameters():
         parameter.copy_(weights[name])

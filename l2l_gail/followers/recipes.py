@@ -12,7 +12,10 @@ from l2l_experiment.errors import UserError
 from l2l_experiment.settings import refuse_idle
 from l2l_gail.config import GAILConfig, tuned
 from l2l_gail.followers.base import Follower
-from l2l_gail.followers.rules import AdamFollower, L2LFollower
+from l2l_gail.followers.optimizers import of_package, of_torch
+from l2l_gail.followers.rules import AdamFollower, HypergradientFollower, L2LFollower
+
+RATE = frozenset({"disc_learning_rate"})
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class Recipe:
     summary: str
     source: str
     make: Callable[[nn.Module, GAILConfig], Follower]
-    takes: frozenset[str] = frozenset()  # what it reads of the settings that only some read; others are refused
+    takes: frozenset[str] = RATE  # what it reads of the settings that only some read; others are refused
     settle: Callable[[GAILConfig], GAILConfig] = replace  # decides what is open, refuses misfits; by default a copy
 
 
@@ -47,15 +50,26 @@ def settle_network(config: GAILConfig) -> GAILConfig:
     return replace(settle_learned(config), follower_anchored=anchored)
 
 
-LEARNED = frozenset({"follower_steps", "log_rate_learning_rate", "log_rate_limit", "holdout", "freeze_follower"})
+SCHEDULE = frozenset({"disc_schedule"})
+TUNED = RATE | SCHEDULE
+LEARNED = RATE | {"follower_steps", "log_rate_learning_rate", "log_rate_limit", "holdout", "freeze_follower"}
 LEARNED |= {"score_smoothing", "score_penalty"}
 NETWORK = LEARNED | {"follower_hidden", "follower_learning_rate", "follower_anchored"}
 
+# Not those that need a closure (LBFGS), sparse gradients (SparseAdam), or matrices alone (Muon).
+OF_TORCH = ("SGD", "RMSprop", "Adagrad", "Adadelta", "Adamax", "AdamW", "NAdam", "RAdam", "ASGD", "Rprop", "Adafactor")
+D_ADAPTATION, SCHEDULE_FREE = ("dadaptation", "DAdaptAdam", 1.0), ("schedulefree", "AdamWScheduleFree", None)
+
 FOLLOWERS: dict[str, Recipe] = {
-    "adam": Recipe("Adam", "Kingma and Ba, 2015", AdamFollower),
+    "adam": Recipe("Adam", "Kingma and Ba, 2015", AdamFollower, TUNED),
     "l2l": Recipe("learned rule", "ours, after Jiang et al., 2021", L2LFollower, NETWORK, settle_network),
     "l2l-rate": Recipe("Adam with a learned log rate", "ours", L2LFollower, LEARNED, settle_learned),
+    "hypergradient": Recipe("Adam-HD", "Baydin et al., 2018", HypergradientFollower, RATE | {"disc_hyper_rate"}),
+    "prodigy": Recipe("Prodigy", "Mishchenko and Defazio, 2023", of_package("prodigyopt", "Prodigy", 1.0), SCHEDULE),
+    "d-adaptation": Recipe("D-Adapted Adam", "Defazio and Mishchenko, 2023", of_package(*D_ADAPTATION), SCHEDULE),
+    "schedule-free": Recipe("Schedule-Free AdamW", "Defazio et al., 2024", of_package(*SCHEDULE_FREE), RATE),
 }
+FOLLOWERS |= {name.lower(): Recipe(name, "torch.optim", of_torch(name), TUNED) for name in OF_TORCH}
 
 
 def settled(config: GAILConfig) -> GAILConfig:

@@ -1,18 +1,20 @@
 """Followers that step by an update rule of `bilevel`: Adam, and a learned rule that starts as Adam."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from bilevel import Adam, Coordinatewise, LearnedFollower, UpdateRule, unroll
+from bilevel import Adam, Coordinatewise, HypergradientAdam, LearnedFollower, UpdateRule, unroll
 from bilevel.response import Objective
 from bilevel.rules import adam_direction
 from bilevel.tree import flatten, map_tensors
 from l2l_experiment.errors import UserError
 from l2l_gail.config import GAILConfig
-from l2l_gail.followers.base import Objectives, commit, weights_of
+from l2l_gail.followers.base import Objectives, commit, distance, weights_of
+from l2l_gail.followers.schedules import SCHEDULES
 
 
 class RuleFollower:
@@ -28,8 +30,7 @@ class RuleFollower:
     def answer(self, objectives: Objectives, progress: float) -> dict[str, float]:
         before, figures = self.weights, self.move(objectives, progress)
         commit(self.weights, self.discriminator)
-        squares = [(self.weights[name] - before[name]).square().sum() for name in before]
-        return figures | {"update_norm": float(torch.stack(squares).sum().sqrt())}
+        return figures | {"update_norm": distance(self.weights, before)}
 
     def move(self, objectives: Objectives, progress: float) -> dict[str, float]:
         """Move `weights` and `memory` by a round's steps; returns figures for the log."""
@@ -63,7 +64,19 @@ class AdamFollower(RuleFollower):
         super().__init__(discriminator, config, Adam(config.disc_learning_rate))
 
     def move(self, objectives: Objectives, progress: float) -> dict[str, float]:
-        return super().move(objectives, progress) | {"rate": self.rule.rate}
+        rate = self.config.disc_learning_rate * SCHEDULES[self.config.disc_schedule](progress)
+        self.rule = replace(self.rule, rate=rate)
+        return super().move(objectives, progress) | {"rate": rate}
+
+
+class HypergradientFollower(RuleFollower):
+    """Adam whose learning rate follows the hypergradient (Baydin et al., 2018)."""
+
+    def __init__(self, discriminator: nn.Module, config: GAILConfig) -> None:
+        super().__init__(discriminator, config, HypergradientAdam(config.disc_learning_rate, config.disc_hyper_rate))
+
+    def move(self, objectives: Objectives, progress: float) -> dict[str, float]:
+        return super().move(objectives, progress) | {"rate": float(self.memory["rate"])}
 
 
 class L2LFollower(RuleFollower):

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bilevel import Adam, Coordinatewise, GradientStep, SignStep, SteepestStep, unroll
+from bilevel import Adam, Coordinatewise, GradientStep, HypergradientAdam, SignStep, SteepestStep, unroll
 from bilevel.tree import leaves
 
 NORMS = ("linf", "l2", "l1")
@@ -114,7 +114,28 @@ def test_adam_has_a_derivative_where_a_gradient_is_always_zero():
     assert torch.autograd.grad(answer.sum(), theta)[0].isfinite()
 
 
+def test_the_rate_of_hypergradient_adam_goes_down_the_derivative_of_the_loss():
+    torch.manual_seed(0)
+    start, target = torch.randn(2, 5, dtype=torch.float64).unbind()
+
+    def objective(w):
+        return (w - target).square().sum()
+
+    rule = HypergradientAdam(0.05, 1e-3)
+    first = unroll(objective, rule, start, steps=1)
+    rate = torch.tensor(0.05, dtype=torch.float64, requires_grad=True)
+    after = start - rate * (start - target).sign()  # Adam's first direction
+    torch.testing.assert_close(first.variable, after.detach(), rtol=0, atol=1e-8)
+    (derivative,) = torch.autograd.grad(objective(after), rate)
+    second = unroll(objective, rule, first.variable, steps=1, state=first.state)
+    torch.testing.assert_close(second.state["rate"], 0.05 - 1e-3 * derivative, rtol=1e-6, atol=0)
+    adam = unroll(objective, Adam(0.05), start, steps=9).variable
+    torch.testing.assert_close(unroll(objective, HypergradientAdam(0.05, 0.0), start, steps=9).variable, adam)
+
+
 RULES = [GradientStep(0.1), SignStep(0.1), SteepestStep("l2", 0.1), Adam(0.1), Coordinatewise(0.1)]
+RULES += [HypergradientAdam(0.1, 0.01)]
+WITH_MEMORY = [Adam(0.1), HypergradientAdam(0.1, 0.01), Coordinatewise(0.1)]
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: type(rule).__name__)
@@ -131,7 +152,7 @@ def test_rules_are_pure(rule):
     assert set(first[1]) == set(state)  # and what a memory holds does not change from step to step
 
 
-@pytest.mark.parametrize("rule", [Adam(0.1), Coordinatewise(0.1)], ids=lambda rule: type(rule).__name__)
+@pytest.mark.parametrize("rule", WITH_MEMORY, ids=lambda rule: type(rule).__name__)
 def test_fresh_memory_shares_no_storage_and_memory_may_come_back_in_another_order(rule):
     """A checkpoint format may sort its names; matching by position would then mix up the weights."""
     torch.manual_seed(0)

@@ -27,7 +27,7 @@ def test_flags_stand_over_the_tuned_settings_of_the_environment(flags, settings)
         ("--l2l --follower-steps 3", "--follower-steps"),
         ("--l2l --follower adam", "--l2l contradicts"),
         ("--freeze-follower", "--freeze-follower --follower adam"),
-        ("--follower sgd", "--follower adam l2l l2l-rate"),
+        ("--follower nobody", "--follower adam l2l l2l-rate"),
         ("--l2l --follower-from nowhere --num-demos 2", "nowhere"),
         ("--n-envs 1 --n-steps 1", "2 transitions"),
         ("--reward-from nowhere --num-demos 2", "no checkpoint nowhere"),

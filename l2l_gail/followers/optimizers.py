@@ -1,0 +1,83 @@
+"""Followers that step by an optimiser of torch's form: those of `torch.optim`, and some that need no learning rate."""
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from bilevel.response import value_and_gradient
+from l2l_experiment.errors import UserError
+from l2l_gail.config import GAILConfig
+from l2l_gail.followers.base import Objectives, distance, require_finite, weights_of
+from l2l_gail.followers.schedules import SCHEDULES
+
+
+class OptimizerFollower:
+    """`disc_updates` steps of an optimiser a round, on the discriminator's own weights.
+
+    `make` makes the optimiser from the weights; the learning rate that it gives them is scaled by `disc_schedule`."""
+
+    holdout, skipped = 0.0, 0
+
+    def __init__(
+        self, discriminator: nn.Module, config: GAILConfig, make: Callable[[list[nn.Parameter]], torch.optim.Optimizer]
+    ) -> None:
+        self.discriminator, self.config = discriminator, config
+        self.optimizer = make([*discriminator.parameters()])
+        self.rate = self.optimizer.param_groups[0]["lr"]
+
+    def answer(self, objectives: Objectives, progress: float) -> dict[str, float]:
+        before, weights = weights_of(self.discriminator), dict(self.discriminator.named_parameters())
+        (group,) = self.optimizer.param_groups
+        group["lr"] = self.rate * SCHEDULES[self.config.disc_schedule](progress)
+        self._average(False)
+        for _ in range(self.config.disc_updates):
+            _, gradient = value_and_gradient(objectives.train(), weights, differentiable=False)
+            for name, weight in weights.items():
+                weight.grad = gradient[name]
+            self.optimizer.step()
+        self._average(True)
+        self.optimizer.zero_grad()
+        require_finite(weights)
+        # Prodigy and D-Adaptation find `d` and step by d·lr.
+        figures = {"rate": float(group.get("d", 1.0)) * float(group.get("scheduled_lr", group["lr"]))}
+        return figures | {"update_norm": distance(weights, before)}
+
+    def _average(self, wanted: bool) -> None:
+        """Put a schedule-free optimiser's averaged weights in place, which give the rewards, or those that it moves."""
+        switch = getattr(self.optimizer, "eval" if wanted else "train", None)
+        if switch is not None:
+            switch()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, tree: dict[str, Any]) -> None:
+        self.optimizer.load_state_dict(tree["optimizer"])
+
+
+def of_torch(name: str) -> Callable[[nn.Module, GAILConfig], OptimizerFollower]:
+    """A follower by one of torch's optimisers, at `disc_learning_rate` and its own defaults otherwise."""
+
+    def make(discriminator: nn.Module, config: GAILConfig) -> OptimizerFollower:
+        kind = getattr(torch.optim, name)
+        return OptimizerFollower(discriminator, config, lambda weights: kind(weights, lr=config.disc_learning_rate))
+
+    return make
+
+
+def of_package(package: str, name: str, rate: float | None) -> Callable[[nn.Module, GAILConfig], OptimizerFollower]:
+    """A follower by an optimiser of a package that need not be there; `rate` None: at `disc_learning_rate`."""
+
+    def make(discriminator: nn.Module, config: GAILConfig) -> OptimizerFollower:
+        try:
+            kind = getattr(importlib.import_module(package), name)
+        except ImportError as error:
+            told = f'--follower {config.follower} needs {package}: pip install "l2l[optimizers]"'
+            raise UserError(told) from error
+        given = config.disc_learning_rate if rate is None else rate
+        return OptimizerFollower(discriminator, config, lambda weights: kind(weights, lr=given))
+
+    return make
