@@ -73,7 +73,7 @@ class TrainArgs:
         None  # Continue the run in this folder; beside it --steps, --device, --demos, --threads, --env
     )
     checkpoint_every: Count = 20  # Rounds between two checkpoints
-    follower_from: Path | None = None  # Start with the learned follower of this run (see also --freeze-follower)
+    follower_from: Path | None = None  # Start with the follower of this run with --l2l, or of l2l-train-follower
     reward_from: Path | None = None  # Train on the reward that this run learned, as it is; no demonstrations needed
     eval_every: Natural = 100_000  # Steps between evaluations of the deterministic policy while training; 0: none
     eval_episodes: Annotated[int, Range(1, 1_000_000)] = 20  # Episodes evaluated at the end; before it at most 5
@@ -222,7 +222,9 @@ def carry_follower(gail: GAIL, source: Path | None) -> None:
         return
     if not hasattr(gail.follower, "carry"):
         raise UserError("--follower-from needs a learned follower: add --l2l")
-    gail.follower.carry(checkpoint.latest(Run.open(source, kind=KIND).folder)["follower"], str(source))
+    if "follower" not in (tree := checkpoint.latest(source)):
+        raise UserError(f"{source} has no follower; name a run with --l2l, or what l2l-train-follower made")
+    gail.follower.carry(tree["follower"], str(source))
 
 
 def stored_args(run: Run, steps: int | None = None, device: str | None = None, *, env: str | None = None) -> TrainArgs:

@@ -1,0 +1,128 @@
+"""A discriminator's life: the rollouts that it met, recorded once and met again by another discriminator.
+
+Nothing is learned about the policy and no environment is stepped, so that a life of a million steps takes seconds."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from scipy.stats import spearmanr
+from torch import Tensor
+from torch.func import functional_call
+
+from l2l_experiment.errors import UserError
+from l2l_gail.config import GAILConfig
+from l2l_gail.demonstrations import Demonstrations
+from l2l_gail.followers import Objectives
+from l2l_gail.gail import GAIL
+from l2l_gail.rewards import reward
+from l2l_gail.transitions import Transitions
+
+PARTS = ("observations", "actions", "next_observations", "ended")
+APART = 10  # rounds between the policies that a ranking tells apart
+SHOWN = 512  # transitions of each of them
+Score = Literal["held-out", "ranking"]
+
+
+def record(env: str, demonstrations: Demonstrations, config: GAILConfig, folder: Path, *, steps: int) -> list[Path]:
+    """Train GAIL for so many environment steps and keep the transitions of every round, a file each in `folder`; those
+    of a recording that is there already."""
+    rounds = -(-steps // (config.n_envs * config.n_steps))
+    files = [folder / f"{number:06d}.npz" for number in range(rounds)]
+    if not all(file.is_file() for file in files):
+        folder.mkdir(parents=True, exist_ok=True)
+        gail = _Recorded(env, demonstrations, config=config)
+        gail.files = iter(files)
+        gail.learn(steps)
+    return files
+
+
+class _Recorded(GAIL):
+    files: Any
+
+    def answer(self, transitions: Transitions, progress: float) -> None:
+        single = transitions.float32()
+        np.savez(next(self.files), **{name: getattr(single, name) for name in PARTS})
+        super().answer(transitions, progress)
+
+
+def load(file: Path) -> Transitions:
+    """The transitions of a round."""
+    with np.load(file) as arrays:
+        return Transitions(*(arrays[name] for name in PARTS))
+
+
+class Life(GAIL):
+    """A discriminator and its follower, which meet recorded rollouts one after the other: at most `most` of them.
+
+    `score` says what a learned rule is fitted on: `held-out`, the objective on demonstrations and rollout that its
+    steps have not seen, as in training; or `ranking`, how well the reward tells the policies of later rounds from those
+    of earlier ones. The latter looks into the future, and so serves only before the rule is used."""
+
+    def __init__(
+        self,
+        rollouts: Sequence[Path],
+        env: str,
+        demonstrations: Demonstrations,
+        config: GAILConfig,
+        *,
+        score: Score = "held-out",
+        most: int | None = None,
+    ) -> None:
+        if len(rollouts) < 2:
+            raise UserError(f"a life needs at least 2 recorded rounds, not {len(rollouts)}")
+        size = len(load(rollouts[0]))
+        super().__init__(env, demonstrations, config=replace(config, n_envs=1, n_steps=size))
+        self.rollouts, self.kind, self.most, self.round = rollouts, score, most, 0
+
+    def live(self) -> dict[str, float]:
+        """Meet the rollouts. Returns the mean over rounds of the loss on unseen transitions after the follower's
+        answer, and of the rank correlation between a policy's age and the reward of its transitions."""
+        losses, orders, weights = [], [], dict(self.discriminator.named_parameters())
+        for number, file in enumerate(self.rollouts[: self.most]):
+            self.round, transitions = number, load(file)
+            self.answer(transitions, (number + 1) / len(self.rollouts))
+            unseen = super().objectives([transitions]).score()
+            losses.append(float(unseen(weights).detach()))
+            orders.append(self._order())
+        return {"loss": float(np.mean(losses)), "order": float(np.nanmean(orders))}
+
+    def objectives(self, recent: list[Transitions]) -> Objectives:
+        found = super().objectives(recent)
+        if self.kind == "held-out":
+            return found
+        return found._replace(score=self._ranking)
+
+    def _neighbours(self) -> list[Tensor]:
+        """Inputs of transitions of the round, of one before and of one after it, the oldest policy first."""
+        last = len(self.rollouts) - 1
+        near = sorted({max(self.round - APART, 0), self.round, min(self.round + APART, last)})
+        rows = []
+        for number in near:
+            data = load(self.rollouts[number])
+            chosen = torch.randint(len(data), (min(SHOWN, len(data)),), generator=self.generator).numpy()
+            rows.append(self.model.inputs(data.rows(chosen)))
+        return rows
+
+    def _ranking(self) -> Callable[[dict[str, Tensor]], Tensor]:
+        """1 less the correlation between the reward of transitions and the order of the policies that made them."""
+        rows = self._neighbours()
+        age = torch.cat([torch.full((len(part),), float(index)) for index, part in enumerate(rows)])
+        age, seen = age.to(rows[0].device) - age.mean(), torch.cat(rows)
+
+        def score(weights: dict[str, Tensor]) -> Tensor:
+            paid = reward(functional_call(self.discriminator, weights, (seen,)), self.config.reward)
+            paid = paid - paid.mean()
+            return 1 - (paid * age).sum() / (paid.norm() * age.norm() + 1e-12)
+
+        return score
+
+    @torch.no_grad()
+    def _order(self) -> float:
+        rows = self._neighbours()
+        paid = reward(self.discriminator(torch.cat(rows)), self.config.reward).cpu().numpy()
+        age = np.repeat(np.arange(len(rows)), [len(part) for part in rows])
+        return float(spearmanr(paid, age).statistic) if np.ptp(paid) > 0 else float("nan")

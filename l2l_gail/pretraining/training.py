@@ -1,0 +1,134 @@
+"""Trains a follower's rule over many recorded lives; resumable."""
+
+import copy
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from l2l_experiment import checkpoint, metrics, settings
+from l2l_experiment.errors import UserError
+from l2l_experiment.interrupt import StopRequest
+from l2l_experiment.run import Run
+from l2l_experiment.settings import Count, Natural, NotNegative, Positive, Range, Seed, Threads, check
+from l2l_gail.config import GAILConfig, tuned
+from l2l_gail.demonstrations import load_demonstrations
+from l2l_gail.environments import Environment
+from l2l_gail.followers import L2LFollower, settled
+from l2l_gail.pretraining.lives import Life, Score, record
+
+KIND = "gail-follower"
+CHECKED = 1_000_000  # seed of the lives on which a rule is checked
+
+
+@dataclass(frozen=True)
+class PretrainArgs:
+    """Train the rule of the L2L follower before it is used: on rollouts that are recorded once and replayed many times.
+
+    Example: l2l-train-follower --out follower --envs HalfCheetah-v4 Hopper-v4; then
+    l2l-train-gail --env Walker2d-v4 --l2l --follower-from follower --freeze-follower"""
+
+    out: Path = Path("runs/follower")  # Folder of the rule, and of the rollouts
+    envs: tuple[str, ...] = ("HalfCheetah-v4", "Hopper-v4")  # Source tasks, whose shipped demonstrations are imitated
+    check_env: str = "Walker2d-v4"  # A task on which the rule is only checked
+    steps: Count = 300_000  # Environment steps of the run that is recorded in each task
+    lives: Count = 60  # How many lives of a discriminator the rule is trained on
+    rates: tuple[Positive, ...] = (1e-4, 3e-4, 1e-3)  # Learning rates that lives start from, drawn anew for each
+    demos: tuple[Count, ...] = (1, 4)  # Numbers of demonstrations, drawn likewise
+    hidden: tuple[Count, ...] = (64, 128)  # Widths of the discriminator's two layers, drawn likewise
+    score: Score = "held-out"
+    """What the rule is fitted on: the held-out objective, or how the reward ranks earlier and later policies"""
+    disc_updates: Count = 10  # Discriminator steps a round
+    follower_steps: Count = 5  # Steps between two fits of the rule (K); must divide --disc-updates
+    follower_learning_rate: NotNegative = 1e-3  # Learning rate of the rule's network
+    check_every: Natural = 10  # Lives between two checks; 0: none
+    seed: Seed = 0  # Of recordings and lives
+    resume: bool = False  # Go on with the rule in --out
+    threads: Threads = 1  # CPU threads of torch
+    rounds: Annotated[int, Range(2)] | None = None  # How many of the recorded rollouts a life meets; default: all
+
+    def __post_init__(self) -> None:
+        check(self)
+        if not (self.envs and self.rates and self.demos and self.hidden):
+            raise UserError("--envs, --rates, --demos and --hidden need at least one value each")
+        if self.check_every and self.check_env in self.envs:
+            raise UserError(f"--check-env {self.check_env} is one of --envs: name a task that the rule has not seen")
+
+
+def pretrain(args: PretrainArgs) -> Run:
+    """Record what is not recorded yet, train the rule and save it, life by life."""
+    run = Run.open(args.out, kind=KIND) if args.resume else Run.create(args.out, kind=KIND, config=settings.plain(args))
+    if args.resume:
+        require_same(run, args)
+    with run.held():
+        tree: dict[str, Any] = checkpoint.latest(run.folder) if checkpoint.exists(run.folder) else {"lives": 0}
+        log = metrics.JsonLines(run.folder / metrics.METRICS, after=tree["lives"])
+        with StopRequest() as stop, log, tqdm(total=args.lives, initial=tree["lives"], unit=" lives") as bar:
+            checked = _checked(args, run, tree, log) if tree["lives"] == 0 else run.record.get("checked", {})
+            while tree["lives"] < args.lives and not stop.requested:
+                tree = _next(args, run, tree, log)
+                if args.check_every and tree["lives"] % args.check_every == 0:
+                    checked = _checked(args, run, tree, log)
+                    bar.set_postfix(checked)
+                checkpoint.save(run.folder, tree, tree["lives"])
+                bar.update()
+    status = "finished" if tree["lives"] >= args.lives else "interrupted"
+    run.update(status=status, lives=tree["lives"], checked=checked)
+    return run
+
+
+def require_same(run: Run, args: PretrainArgs) -> None:
+    """UserError if a rule is to go on being trained in another way."""
+    before, free = settings.read(PretrainArgs, run.config, str(run.folder)), ("lives", "threads", "resume", "out")
+    same = {name: getattr(args, name) for name in free}
+    if replace(before, **same) != args:
+        raise UserError(f"{run.folder} was started with other settings; see its config.yaml, or name another --out")
+
+
+def lives_of(args: PretrainArgs, run: Run, env: str, config: GAILConfig, demos: int, *, score: Score) -> Life:
+    """A life of `env` with these settings; its rollouts are recorded first, if need be."""
+    everything = load_demonstrations(None, Environment(env))
+    usual = replace(tuned(env), seed=args.seed)
+    rollouts = record(env, everything.take(4), usual, run.folder / "rollouts" / env, steps=args.steps)
+    return Life(rollouts, env, everything.take(demos), config, score=score, most=args.rounds)
+
+
+def follower_config(args: PretrainArgs, env: str, *, rate: float, width: int, seed: int) -> GAILConfig:
+    """The settings of a life. Its log rate stays 0: what is learned has to serve a frozen rule."""
+    own = {"disc_updates": args.disc_updates, "follower_steps": args.follower_steps, "seed": seed}
+    learned = {"follower": "l2l", "follower_learning_rate": args.follower_learning_rate, "log_rate_learning_rate": 0.0}
+    network = {"disc_learning_rate": rate, "disc_hidden": (width, width)}
+    return settled(replace(tuned(env), leader="ppo", compile=False, **own, **learned, **network))
+
+
+def _next(args: PretrainArgs, run: Run, tree: dict[str, Any], log: metrics.JsonLines) -> dict[str, Any]:
+    """One life more for the rule; what is drawn for it follows from the seed and its number."""
+    number = tree["lives"]
+    draw = np.random.default_rng((args.seed, number))
+    env, rate, demos, width = (draw.choice(of).item() for of in (args.envs, args.rates, args.demos, args.hidden))
+    torch.manual_seed(number)
+    config = follower_config(args, env, rate=rate, width=width, seed=args.seed + 1 + number)
+    life = lives_of(args, run, env, config, demos, score=args.score)
+    follower = life.follower
+    assert isinstance(follower, L2LFollower)
+    if "follower" in tree:
+        follower.learner.load_state_dict(tree["follower"]["learner"])
+    found = life.live()
+    log.write(number + 1, {f"life/{name}": value for name, value in found.items()} | {"life/rate": rate})
+    kept = {"learner": copy.deepcopy(follower.learner.state_dict()), "anchored": follower.rule.anchored}
+    return {"lives": number + 1, "follower": kept}
+
+
+def _checked(args: PretrainArgs, run: Run, tree: dict[str, Any], log: metrics.JsonLines) -> dict[str, float]:
+    """The figures of the rule as it is, frozen, in a life of a task that it has not seen; at first those of Adam."""
+    torch.manual_seed(CHECKED)
+    config = follower_config(args, args.check_env, rate=GAILConfig.disc_learning_rate, width=128, seed=CHECKED)
+    life = lives_of(args, run, args.check_env, replace(config, freeze_follower=True), 4, score="held-out")
+    if "follower" in tree:
+        life.follower.carry(tree["follower"], str(run.folder))
+    found = life.live()
+    log.write(tree["lives"], {f"check/{name}": value for name, value in found.items()})
+    return found

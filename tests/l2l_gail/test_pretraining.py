@@ -1,0 +1,110 @@
+"""A rule that is trained before it is used: recorded lives, what they are scored on, and the command."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from l2l_experiment import checkpoint, metrics
+from l2l_experiment.errors import UserError
+from l2l_gail import GAIL, GAILConfig, cli
+from l2l_gail.followers import settled
+from l2l_gail.pretraining import Life, record
+from l2l_gail.pretraining import cli as pretraining
+from l2l_gail.pretraining.lives import load
+from tests.l2l_gail.conftest import SMALL, make_demonstrations
+
+ENV = "Pendulum-v1"
+CONFIG = settled(GAILConfig(env=ENV, follower="l2l", **SMALL))
+FLAGS = ["--envs", "Pendulum-v1", "--check-env", "CartPole-v1", "--steps", "2100", "--hidden", "8", "--demos", "1"]
+
+
+@pytest.fixture(scope="module")
+def demonstrations():
+    return make_demonstrations(3, 1)
+
+
+@pytest.fixture(scope="module")
+def rollouts(demonstrations, tmp_path_factory):
+    return record(ENV, demonstrations, CONFIG, tmp_path_factory.mktemp("rollouts"), steps=256)
+
+
+def test_a_recorded_life_is_the_discriminators_life_over_again(demonstrations, rollouts):
+    trained = GAIL(ENV, demonstrations, config=CONFIG).learn(256)
+    life = Life(rollouts, ENV, demonstrations, CONFIG)
+    assert len(rollouts) == 4
+    for number, file in enumerate(rollouts):
+        life.answer(load(file), (number + 1) / 4)
+    theirs, own = trained.discriminator.state_dict(), life.discriminator.state_dict()
+    assert all(torch.equal(theirs[name], own[name]) for name in theirs)
+
+
+def test_a_recording_is_made_once(demonstrations, rollouts):
+    times = [file.stat().st_mtime_ns for file in rollouts]
+    again = record(ENV, demonstrations, CONFIG, rollouts[0].parent, steps=256)
+    assert again == rollouts
+    assert times == [file.stat().st_mtime_ns for file in again]
+    with pytest.raises(UserError, match="at least 2 recorded rounds"):
+        Life(rollouts[:1], ENV, demonstrations, CONFIG)
+
+
+def test_the_ranking_is_one_less_the_correlation_of_reward_and_age(demonstrations, rollouts):
+    life = Life(rollouts, ENV, demonstrations, replace(CONFIG, reward="airl"), score="ranking")
+    parts = [torch.randn(20, life.model.columns.size) + shift for shift in (0.0, 1.0, 2.0)]
+    life._neighbours = lambda: parts
+    score = life._ranking()
+    weights = {name: weight.detach().clone() for name, weight in life.discriminator.named_parameters()}
+    paid = life.discriminator(torch.cat(parts)).detach().numpy()
+    expected = 1 - np.corrcoef(paid, np.repeat([0, 1, 2], 20))[0, 1]
+    assert float(score(weights)) == pytest.approx(expected, abs=1e-5)
+    scaled = {name: 7 * w if name.startswith("layers.1") else w for name, w in weights.items()}  # the last layer
+    assert float(score(scaled)) == pytest.approx(float(score(weights)), abs=1e-5)  # its size does not matter
+
+
+def test_a_rule_fitted_on_the_ranking_learns_to_rank(demonstrations, rollouts):
+    config = replace(CONFIG, disc_updates=20, follower_learning_rate=0.01, log_rate_learning_rate=0.0)
+    torch.manual_seed(0)
+    life = Life(rollouts, ENV, demonstrations, config, score="ranking")
+    before = life.follower.rule.network[-1].weight.clone()
+    found = life.live()
+    assert set(found) == {"loss", "order"}
+    assert 0 < found["loss"] < 10
+    assert -1 <= found["order"] <= 1
+    assert not torch.equal(before, life.follower.rule.network[-1].weight)
+    assert float(life.follower.rule.log_rate) == 0
+
+
+def weights_of(folder):
+    return checkpoint.latest(folder)["follower"]["learner"]["rule"]
+
+
+def test_the_command_trains_resumes_to_the_same_rule_and_the_rule_is_used(tmp_path, monkeypatch):
+    pretraining.main([*FLAGS, "--out", str(tmp_path / "whole"), "--lives", "3", "--check-every", "2"])
+    pretraining.main([*FLAGS, "--out", str(tmp_path / "cut"), "--lives", "1", "--check-every", "2"])
+    with pytest.raises(SystemExit) as exit_:
+        pretraining.main([*FLAGS, "--out", str(tmp_path / "cut"), "--lives", "3", "--check-every", "1", "--resume"])
+    assert exit_.value.code == 2  # another --check-every
+    pretraining.main([*FLAGS, "--out", str(tmp_path / "cut"), "--lives", "3", "--check-every", "2", "--resume"])
+    one, two = weights_of(tmp_path / "whole"), weights_of(tmp_path / "cut")
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    rows = metrics.read(tmp_path / "whole" / "metrics.jsonl")
+    assert [row["step"] for row in rows if "check/loss" in row] == [0, 2]
+    assert json.loads((tmp_path / "whole" / "record.json").read_text())["status"] == "finished"
+    monkeypatch.chdir(tmp_path)
+    flags = ["--env", "Pendulum-v1", "--l2l", "--steps", "1", "--n-steps", "64", "--num-demos", "1"]
+    flags += ["--follower-from", str(tmp_path / "whole"), "--freeze-follower", "--eval-episodes", "1"]
+    cli.main([*flags, "--run-dir", "run"])
+    used = checkpoint.latest("run")["follower"]["learner"]["rule"]
+    assert all(torch.equal(one[name], used[name]) for name in one)
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"), [(["--check-env", "Pendulum-v1"], "has not seen"), (["--follower-steps", "3"], "must divide")]
+)
+def test_mistakes_get_one_sentence(flags, told, tmp_path, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        pretraining.main([*FLAGS, "--out", str(tmp_path / "a"), *flags])
+    assert exit_.value.code == 2
+    assert told in capsys.readouterr().err
