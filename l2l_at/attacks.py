@@ -37,13 +37,13 @@ def full_precision() -> Iterator[None]:
         torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
 
 
-def minus_loss(model: nn.Module, images: Tensor, labels: Tensor) -> Objective:
+def minus_loss(model: nn.Module, images: Tensor, labels: Tensor, *, each: bool = False) -> Objective:
     """δ ↦ −Σ cross-entropy(model(x + δ), y): what an attacker minimises. The sum makes each sample's gradient its own,
     whatever the batch. There is no clamp to [0, 1] in it: where pixels lie on the box it would hide the gradient, and
-    the attack would be weak there. Projections keep x + δ in the box."""
+    the attack would be weak there. Projections keep x + δ in the box. `each`: one value a sample, not their sum."""
 
     def objective(delta: Tensor) -> Tensor:
-        return -cross_entropy(model(images + delta), labels, reduction="sum")
+        return -cross_entropy(model(images + delta), labels, reduction="none" if each else "sum")
 
     return objective
 
@@ -53,14 +53,16 @@ def at_least_single(logits: Tensor) -> Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
-def minus_divergence(model: nn.Module, images: Tensor) -> Objective:
-    """δ ↦ −Σ KL(p(x) ‖ p(x + δ)) but for a constant, TRADES' inner objective; p(x) is a constant too, taken once."""
+def minus_divergence(model: nn.Module, images: Tensor, *, each: bool = False) -> Objective:
+    """δ ↦ −Σ KL(p(x) ‖ p(x + δ)) but for a constant, TRADES' inner objective; p(x) is a constant too, taken once.
+    `each`: one value a sample, not their sum."""
     with torch.no_grad():
         target = softmax(at_least_single(model(images)), dim=1)
     torch.clear_autocast_cache()  # before torch 2.10 it would keep weights without a derivative for later passes
 
     def objective(delta: Tensor) -> Tensor:
-        return (target * log_softmax(at_least_single(model(images + delta)), dim=1)).sum()
+        values = (target * log_softmax(at_least_single(model(images + delta)), dim=1)).sum(1)
+        return values if each else values.sum()
 
     return objective
 
@@ -100,6 +102,57 @@ def descend(objective: Objective, start: Tensor, images: Tensor, threat: Threat,
     """Projected steepest steps of `size`·radius down an objective; no graph."""
     rule = steepest(threat, size, images, single=steps == 1)
     return unroll(objective, rule, start, steps=steps, project=lambda d: threat.project(d, images)).variable
+
+
+@torch.no_grad()
+def apgd(objectives: Objective, start: Tensor, images: Tensor, threat: Threat, *, steps: int) -> Tensor:
+    """Auto-PGD (Croce and Hein, 2020): steps of 2·radius with momentum, halved for each sample by itself where they no
+    longer help; the best perturbation that was met. No step size to choose. Norms ℓ∞ and ℓ2.
+
+    `objectives` gives one value a sample, to be lowered. The step is halved, and the sample goes on from its best
+    perturbation, if fewer than three quarters of the steps since the last check lowered its objective, or if neither
+    the step nor the best value has changed since. Checks follow each other after 22 %, then 19, 16, … 6 % of the steps,
+    as in the published code; at least one step lies between two of them."""
+    rule, delta = SteepestStep(threat.norm, threat.radius), start
+    value, gradient = _each(objectives, delta)
+    best, best_value, best_gradient, last = delta, value, gradient, delta
+    size, falls, checked = torch.full_like(value, 2.0), torch.zeros_like(value), value
+    halved, until, window = torch.ones_like(value, dtype=torch.bool), 0, max(int(0.22 * steps), 1)
+    for step in range(steps):
+        ahead = delta + _per_sample(size) * rule.update(gradient, {}, delta)[0]
+        ahead, pull = threat.project(ahead, images), 0.75 if step else 1.0
+        delta, last = threat.project(delta + pull * (ahead - delta) + (1 - pull) * (delta - last), images), delta
+        before, (value, gradient) = value, _each(objectives, delta, slope=step < steps - 1)
+        falls += value < before
+        better = value < best_value
+        best, best_gradient = (
+            torch.where(_per_sample(better), new, old) for new, old in ((delta, best), (gradient, best_gradient))
+        )
+        best_value = torch.minimum(value, best_value)
+        until += 1
+        if until == window:
+            halved = (falls <= 0.75 * window) | (~halved & (best_value >= checked))
+            size = torch.where(halved, size / 2, size)
+            delta = torch.where(_per_sample(halved), best, delta)
+            gradient = torch.where(_per_sample(halved), best_gradient, gradient)
+            falls, checked, until = torch.zeros_like(falls), best_value, 0
+            window = max(window - max(int(0.03 * steps), 1), int(0.06 * steps), 1)
+    return best
+
+
+def _each(objectives: Objective, delta: Tensor, *, slope: bool = True) -> tuple[Tensor, Tensor]:
+    """A sample's value each, and their gradients unless nobody needs them: then zeros."""
+    if not slope:
+        return objectives(delta), torch.zeros_like(delta)
+    with torch.enable_grad():
+        point = delta.detach().requires_grad_()
+        values = objectives(point)
+        (gradient,) = torch.autograd.grad(values.sum(), point)
+    return values.detach(), gradient
+
+
+def _per_sample(values: Tensor) -> Tensor:
+    return values.view(-1, 1, 1, 1)
 
 
 def pgd(

@@ -12,7 +12,7 @@ from l2l_at.methods.fast_bat import FastBAT
 from l2l_at.methods.grad_align import GradAlign
 from l2l_at.methods.published import Published
 from l2l_at.methods.residual import Residual
-from l2l_at.methods.steepest import Free, Noisy, Nothing, Steepest
+from l2l_at.methods.steepest import Automatic, Free, Noisy, Nothing, Steepest
 from l2l_experiment.errors import UserError
 from l2l_experiment.settings import refuse_idle
 
@@ -108,6 +108,12 @@ METHODS: dict[str, Recipe] = {
     "fgsm-rs": _steepest("one step of 1.25 ε from a random start", "Wong et al., 2020", steps=1, size=1.25),
     "pgd": _steepest("PGD-10, steps of ε/4 from a random start", "Madry et al., 2018"),
     "pgd-2": _steepest("PGD-2, steps of ε/2 from a random start", "as FAST-BAT's authors compare", steps=2, size=0.5),
+    "apgd": Recipe(
+        "Auto-PGD: ten steps with momentum that halve by themselves, from a random start",
+        "Croce and Hein, 2020; there to test defences",
+        lambda c, _: Method(Automatic(c), CE.make(c)),
+        CE.takes | ATTACK - {"attack_step_size"},
+    ),
     "l2l": _residual(
         "learned residual attacker: two soft sign steps plus a learned correction, from the image's last perturbation",
         "ours, after Jiang et al., 2021",

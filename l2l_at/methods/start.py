@@ -67,8 +67,9 @@ def make_start(config: ATConfig, default: StartName, inner: str) -> Start:
     return Start("noise" if name == "zero" and inner == "kl" else name, config.threat)
 
 
-def objective(inner: str, model: nn.Module, batch: Batch) -> Objective:
-    """What an attack lowers: minus the cross-entropy (`ce`), or minus the divergence from the clean prediction."""
+def objective(inner: str, model: nn.Module, batch: Batch, *, each: bool = False) -> Objective:
+    """What an attack lowers: minus the cross-entropy (`ce`), or minus the divergence from the clean prediction. `each`:
+    one value a sample, not their sum."""
     if inner == "kl":
-        return minus_divergence(model, batch.images)
-    return minus_loss(model, batch.images, batch.labels)
+        return minus_divergence(model, batch.images, each=each)
+    return minus_loss(model, batch.images, batch.labels, each=each)

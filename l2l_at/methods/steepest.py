@@ -6,11 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from bilevel import SignStep, unroll
-from l2l_at.attacks import descend, minus_loss, steepest
+from l2l_at.attacks import apgd, descend, minus_loss, steepest
 from l2l_at.batches import Batch
 from l2l_at.config import ATConfig
 from l2l_at.methods.base import Follower
 from l2l_at.methods.start import StartName, make_start, objective
+from l2l_experiment.errors import UserError
 
 
 class Steepest(Follower):
@@ -36,6 +37,21 @@ class Steepest(Follower):
     def perturb(self, model: nn.Module, batch: Batch) -> Tensor:
         inner, start = objective(self.inner, model, batch), self.start(batch)
         return descend(inner, start, batch.images, self.threat, steps=self.steps, size=self.size)
+
+
+class Automatic(Follower):
+    """Auto-PGD: steps that halve by themselves. The configuration may change steps, start and `inner`."""
+
+    def __init__(self, config: ATConfig, *, steps: int = 10) -> None:
+        super().__init__(config)
+        if config.norm == "l1":
+            raise UserError("--method apgd knows linf and l2, not l1; pgd and l2l know all norms")
+        self.steps, self.inner = config.attack_steps or steps, config.inner or "ce"
+        self.start = make_start(config, "random", self.inner)
+
+    def perturb(self, model: nn.Module, batch: Batch) -> Tensor:
+        inner, start = objective(self.inner, model, batch, each=True), self.start(batch)
+        return apgd(inner, start, batch.images, self.threat, steps=self.steps)
 
 
 class Nothing(Follower):

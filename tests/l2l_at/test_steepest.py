@@ -4,14 +4,18 @@ import math
 
 import pytest
 import torch
+from pyautoattack.autopgd_base import APGDAttack
 
+from l2l_at.attacks import apgd, descend, minus_loss
 from l2l_at.batches import Batch
 from l2l_at.config import ATConfig
 from l2l_at.datasets import load
 from l2l_at.methods import leaders
+from l2l_at.threat import Threat
 from l2l_at.trainer import Trainer
 from tests.l2l_at.by_hand import EPS, ascent, compare, cut, losses, named, started
 
+THREAT = Threat("linf", EPS)
 BY_HAND = {  # steps, size over the radius, start, what rises, whether in training mode, loss
     "fgsm-rs": (1, 1.25, "random", "ce", False, "ce"),
     "pgd": (10, 0.25, "random", "ce", False, "ce"),
@@ -48,6 +52,55 @@ def test_robust_optimisation_is_one_steepest_step_from_the_image(smooth_game, no
         largest = gradient.sign() * (gradient.abs() == gradient.abs().max())
         steps = {"linf": gradient.sign(), "l2": gradient / gradient.norm(), "l1": largest}
         torch.testing.assert_close(mine, EPS * steps[norm])
+
+
+@pytest.mark.parametrize("steps", [1, 5, 10])
+def test_auto_pgd_is_that_of_the_published_code(game, steps):
+    model, batch = game
+    model.eval()
+    start = 0.5 * EPS * torch.randn_like(batch.images).sign()
+    found = apgd(minus_loss(model, *batch[:2], each=True), cut(start, batch.images), batch.images, THREAT, steps=steps)
+    published = APGDAttack(model, n_iter=steps, norm="Linf", eps=EPS, device="cpu")
+    published.init_hyperparam(batch.images)
+    theirs, *_ = published.attack_single_run(*batch[:2], x_init=batch.images + cut(start, batch.images))
+    torch.testing.assert_close(batch.images + found, theirs, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_auto_pgd_is_at_least_as_good_as_what_it_met_and_treats_samples_one_by_one(smooth_game, norm):
+    model, batch = smooth_game
+    met, threat = [], Threat(norm, 0.3)
+    objective = minus_loss(model, *batch[:2], each=True)
+
+    def watched(delta):
+        values = objective(delta)
+        met.append(values.detach())
+        return values
+
+    start = threat.random_start(batch.images)
+    found = apgd(watched, start, batch.images, threat, steps=20)
+    assert len(met) == 21
+    torch.testing.assert_close(objective(found), torch.stack(met).amin(0))
+    assert (threat.size(found) <= 0.3 + 1e-9).all()
+    assert ((batch.images + found >= -1e-12) & (batch.images + found <= 1 + 1e-12)).all()
+    for index in range(len(start)):
+        one = slice(index, index + 1)
+        alone = minus_loss(model, batch.images[one], batch.labels[one], each=True)
+        torch.testing.assert_close(apgd(alone, start[one], batch.images[one], threat, steps=20), found[one])
+
+
+def test_auto_pgd_needs_no_step_size(smooth_game):
+    """On a concave problem with its best point inside the ball fixed steps of a quarter of the radius overshoot."""
+    images = torch.full((4, 1, 3, 3), 0.5, dtype=torch.float64)
+    best = 0.1 * torch.randn(images.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+    def objective(delta):
+        return (delta - best).square().flatten(1).sum(1)
+
+    threat, start = Threat("linf", 0.4), torch.zeros_like(images)
+    found = apgd(objective, start, images, threat, steps=100)
+    fixed = descend(lambda d: objective(d).sum(), start, images, threat, steps=100, size=0.25)
+    assert objective(found).max() < 0.01 * objective(fixed).min()
 
 
 def test_n_fgsm_is_noise_and_a_step_without_a_ball(game):
