@@ -118,9 +118,9 @@ def test_a_step_by_its_weight_decay_and_its_clipping():
 # and a gross one of a method (formulas are tested beside the methods). Signs of vanishing gradients differ from
 # processor to processor, so the figures are not exact.
 AFTER_14_STEPS = """
-    standard 1.2311, fgsm-rs 1.3865, pgd 1.5373, pgd-2 1.3445, apgd 1.5487, l2l 1.5227, l2l-naive 0.5802,
-    l2l-grad 0.8733, l2l-2step 0.8731, l2l-kstep 0.8787, l2l-trades 1.2223, l2l-sdi 1.5620, fast-bat 1.4885, trades 1.6617, mart 2.1564,
-    arow 1.6552, cow 1.5673, ro 1.6095, free 1.2492, n-fgsm 1.8189, grad-align 1.5553
+    standard 1.2311, fgsm-rs 1.3865, pgd 1.5373, pgd-2 1.3445, apgd 1.5487, l2l 1.5227, l2l-naive 0.5802, l2l-grad
+    0.8733, l2l-2step 0.8731, l2l-kstep 0.8787, l2l-trades 1.2223, l2l-sdi 1.5620, fast-bat 1.4885, trades 1.6617,
+    mart 2.1564, arow 1.6552, cow 1.5673, ro 1.6095, free 1.2492, n-fgsm 1.8189, grad-align 1.5553
 """
 
 
