@@ -4,11 +4,13 @@ import json
 import re
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from l2l_experiment import sweep_files
 
@@ -189,3 +191,37 @@ def test_reliability_is_that_of_the_comparison(benchmarks):
     row = Row(Selection(runs), Selection())
     for name, figure in (("final", "final"), ("drawdown", "drawdown_cvar"), ("late", "late_fall")):
         assert [row.get(f"{name}.{part}") for part in ("iqm", "iqm_low", "iqm_high")] == pytest.approx(expected[figure])
+
+
+def test_a_gpu_machines_time_ends_with_runs_that_were_asked_to_stop(benchmarks, tmp_path, monkeypatch):
+    import gpu
+
+    waits = "import signal, sys, time\nsignal.signal(signal.SIGINT, lambda *_: (print('saved'), sys.exit(130)))\n"
+    commands, sweeps, start = [], [], gpu.subprocess.Popen
+
+    def sweep(command):
+        commands.append(list(map(str, command)))
+        sweeps.append(start([gpu.sys.executable, "-c", waits + "time.sleep(60)"]))
+        return sweeps[-1]
+
+    plan = tmp_path / "plan.yml"
+    plan.write_text("at: [first, second]\ngail: [third]\n")
+    monkeypatch.setattr(gpu.subprocess, "Popen", sweep)
+    monkeypatch.setattr(gpu, "record", lambda out, tools: None)
+    flags = ["--out", str(tmp_path / "out"), "--plan", str(plan), "--data-dir", "images", "--jobs", "3"]
+    flags += ["--minutes", "0.05", "--stop-seconds", "2", "--look-seconds", "0.2"]
+    monkeypatch.setattr(gpu.sys, "argv", ["gpu.py", *flags])
+    before = time.monotonic()
+    gpu.main()
+    assert time.monotonic() - before < 10
+    assert [sweep.returncode for sweep in sweeps] == [130, 130]
+    at, gail = commands
+    assert [word for word in at if word in ("first", "second")] == ["first", "second"]
+    assert at[-4:] == ["--jobs", "1", "--data-dir", "images"]
+    assert gail[-2:] == ["--jobs", "3"]
+
+
+def test_a_gpu_machine_is_given_experiments_that_exist():
+    for tool, names in yaml.safe_load((ROOT / "benchmarks" / "gpu.yml").read_text()).items():
+        _, experiments = sweep_files.read(str(ROOT / "benchmarks" / f"{tool}.yml"), [])
+        assert set(names) <= set(experiments)
