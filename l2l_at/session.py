@@ -4,7 +4,7 @@ import math
 import shlex
 import sys
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -58,6 +58,7 @@ class TrainArgs:
     data_dir: Path | None = None  # Folder with the official CIFAR files; without it they are fetched into a cache
     run_dir: Path | None = None  # Folder of the run; by default a new one in runs/
     resume: Path | None = None  # Continue the run in this folder; beside it only --device and --data-dir
+    attacker_from: Path | None = None  # Start with the learned attacker of this run (see also --freeze-attacker)
     checkpoint_every: Count = 1  # Epochs between two checkpoints
     probe_every: Count = 1  # Epochs between two measurements on held-out and training images
     probe_images: Count = 1000  # Measure on so many held-out images; the best classifier is chosen by them
@@ -78,6 +79,13 @@ def stored_args(run: Run) -> TrainArgs:
     return settings.read(TrainArgs, run.config, f"{run.folder}/config.yaml")
 
 
+def carry_attacker(trainer: Trainer, source: Path | None) -> None:
+    """Take over the learned attacker of another run, if one is named."""
+    if source is not None:
+        state = checkpoint.latest(Run.open(source, kind=KIND).folder)["trainer"]["follower"]
+        trainer.method.follower.carry(state, str(source))
+
+
 def load_task(args: TrainArgs) -> Task:
     c = args.settings
     with parallel.first():
@@ -95,12 +103,16 @@ def train(args: TrainArgs, resumed: Run | None = None) -> Run:
     trainer, run = Trainer(config, task), resumed
     if run is None:
         folder = args.run_dir or default_folder("runs", f"{config.dataset}_{config.method}_s{config.seed}")
-        run = Run.create(folder, kind=KIND, config=settings.plain(args))
+        carry_attacker(trainer, args.attacker_from)
+        # An absolute path: resuming from another folder must find the same file.
+        stored = replace(args, attacker_from=args.attacker_from and args.attacker_from.resolve())
+        run = Run.create(folder, kind=KIND, config=settings.plain(stored))
     with run.held():
         run.update(processes=parallel.count())
         session = Session(trainer, task, run, args)
         if resumed is not None:
             if run.saved_nothing():
+                carry_attacker(trainer, args.attacker_from)
                 print(f"{run.folder} was stopped before it saved a checkpoint; it starts over")
             else:
                 session.load_state_dict(checkpoint.latest(run.folder))

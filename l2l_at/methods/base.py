@@ -13,6 +13,7 @@ from l2l_at.attacks import evaluating
 from l2l_at.batches import Batch
 from l2l_at.config import ATConfig
 from l2l_at.methods.start import Start
+from l2l_experiment.errors import UserError
 
 Leader = Callable[[nn.Module, Batch, Tensor], Tensor]  # model, batch, perturbations -> the classifier's loss, ()
 
@@ -54,6 +55,15 @@ class Follower(Protocol):
     def improve(self, model: nn.Module, batch: Batch) -> dict[str, float | Tensor]:
         """The follower's own learning, after the classifier's step on the same batch; figures for the log."""
         return {}
+
+    def carry(self, state: dict[str, Any], source: str) -> None:
+        """Take over the attacker of another run's `state_dict`; what fits it and what it remembers start anew."""
+        if self.learner is None:
+            raise UserError(f"--attacker-from is for methods that learn an attacker, not {self.config.method}")
+        own, theirs = self.learner.rule.state_dict(), state.get("learner", {}).get("rule", {})
+        if {name: value.shape for name, value in theirs.items()} != {name: value.shape for name, value in own.items()}:
+            raise UserError(f"{source} has no attacker of this shape: use its --method, --attacker… and data set")
+        self.learner.rule.load_state_dict(theirs)
 
     def state_dict(self) -> dict[str, Any]:
         """What it has learned and remembers, as a tree for a checkpoint."""

@@ -217,3 +217,23 @@ def test_a_checkpoint_of_other_settings_is_refused(copied, capsys):
         cli.main(["--resume", str(copied)])
     assert stopped.value.code == 2
     assert "made with other settings (method 'l2l', not 'pgd-2')" in capsys.readouterr().err
+
+
+def attacker(folder):
+    return checkpoint.latest(folder)["trainer"]["follower"]["learner"]["rule"]
+
+
+def test_an_attacker_of_another_run_is_taken_over_and_may_stay_as_it_is(straight, tmp_path, capsys):
+    flags = ("--attacker-from", str(straight), "--eps", "0.2", "--seed", "1")
+    theirs = attacker(straight)
+    frozen = attacker(train(tmp_path / "frozen", *flags, "--freeze-attacker"))
+    assert all(torch.equal(theirs[name], frozen[name]) for name in theirs)
+    learned = attacker(train(tmp_path / "learned", *flags))
+    assert not any(torch.equal(theirs[name], learned[name]) for name in theirs if "weight" in name)
+    refused = [(("--method", "pgd"), "not pgd"), (("--attacker-width", "8"), "has no attacker of this shape")]
+    for more, told in refused:
+        with pytest.raises(SystemExit) as exit_:
+            train(tmp_path / "refused", *flags, *more)
+        assert exit_.value.code == 2
+        assert told in capsys.readouterr().err
+    assert not (tmp_path / "refused").exists()
