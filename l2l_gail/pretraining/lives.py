@@ -27,16 +27,33 @@ SHOWN = 512  # transitions of each of them
 Score = Literal["held-out", "ranking"]
 
 
-def record(env: str, demonstrations: Demonstrations, config: GAILConfig, folder: Path, *, steps: int) -> list[Path]:
+class Stopped(Exception):
+    """A recording was asked to stop; it starts over the next time."""
+
+
+def record(
+    env: str,
+    demonstrations: Demonstrations,
+    config: GAILConfig,
+    folder: Path,
+    *,
+    steps: int,
+    stop: Callable[[], bool] = lambda: False,
+) -> list[Path]:
     """Train GAIL for so many environment steps and keep the transitions of every round, a file each in `folder`; those
-    of a recording that is there already."""
+    of a recording that is there already. Stopped as soon as `stop` says so."""
+
+    def on_round(_: GAIL) -> None:
+        if stop():
+            raise Stopped
+
     rounds = -(-steps // (config.n_envs * config.n_steps))
     files = [folder / f"{number:06d}.npz" for number in range(rounds)]
     if not all(file.is_file() for file in files):
         folder.mkdir(parents=True, exist_ok=True)
         gail = _Recorded(env, demonstrations, config=config)
         gail.files = iter(files)
-        gail.learn(steps)
+        gail.learn(steps, on_round=on_round)
     return files
 
 

@@ -1,6 +1,8 @@
 """Trains a follower's rule over many recorded lives; resumable."""
 
+import contextlib
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,8 +19,8 @@ from l2l_experiment.settings import Count, Natural, NotNegative, Positive, Range
 from l2l_gail.config import GAILConfig, tuned
 from l2l_gail.demonstrations import load_demonstrations
 from l2l_gail.environments import Environment
-from l2l_gail.followers import L2LFollower, settled
-from l2l_gail.pretraining.lives import Life, Score, record
+from l2l_gail.followers import settled
+from l2l_gail.pretraining.lives import Life, Score, Stopped, record
 
 KIND = "gail-follower"
 CHECKED = 1_000_000  # seed of the lives on which a rule is checked
@@ -66,17 +68,19 @@ def pretrain(args: PretrainArgs) -> Run:
     with run.held():
         tree: dict[str, Any] = checkpoint.latest(run.folder) if checkpoint.exists(run.folder) else {"lives": 0}
         log = metrics.JsonLines(run.folder / metrics.METRICS, after=tree["lives"])
-        with StopRequest() as stop, log, tqdm(total=args.lives, initial=tree["lives"], unit=" lives") as bar:
-            checked = _checked(args, run, tree, log) if tree["lives"] == 0 else run.record.get("checked", {})
-            while tree["lives"] < args.lives and not stop.requested:
-                tree = _next(args, run, tree, log)
+        bar = tqdm(total=args.lives, initial=tree["lives"], unit=" lives")
+        with StopRequest() as request, log, bar, contextlib.suppress(Stopped):
+            work = _Work(args, run, log, lambda: request.requested)
+            if args.check_every and tree["lives"] == 0:
+                work.check(tree)
+            while tree["lives"] < args.lives and not request.requested:
+                tree = work.live(tree)
                 if args.check_every and tree["lives"] % args.check_every == 0:
-                    checked = _checked(args, run, tree, log)
-                    bar.set_postfix(checked)
+                    bar.set_postfix(work.check(tree))
                 checkpoint.save(run.folder, tree, tree["lives"])
                 bar.update()
     status = "finished" if tree["lives"] >= args.lives else "interrupted"
-    run.update(status=status, lives=tree["lives"], checked=checked)
+    run.update(status=status, lives=tree["lives"])
     return run
 
 
@@ -88,14 +92,6 @@ def require_same(run: Run, args: PretrainArgs) -> None:
         raise UserError(f"{run.folder} was started with other settings; see its config.yaml, or name another --out")
 
 
-def lives_of(args: PretrainArgs, run: Run, env: str, config: GAILConfig, demos: int, *, score: Score) -> Life:
-    """A life of `env` with these settings; its rollouts are recorded first, if need be."""
-    everything = load_demonstrations(None, Environment(env))
-    usual = replace(tuned(env), seed=args.seed)
-    rollouts = record(env, everything.take(4), usual, run.folder / "rollouts" / env, steps=args.steps)
-    return Life(rollouts, env, everything.take(demos), config, score=score, most=args.rounds)
-
-
 def follower_config(args: PretrainArgs, env: str, *, rate: float, width: int, seed: int) -> GAILConfig:
     """The settings of a life. Its log rate stays 0: what is learned has to serve a frozen rule."""
     own = {"disc_updates": args.disc_updates, "follower_steps": args.follower_steps, "seed": seed}
@@ -104,31 +100,45 @@ def follower_config(args: PretrainArgs, env: str, *, rate: float, width: int, se
     return settled(replace(tuned(env), leader="ppo", compile=False, **own, **learned, **network))
 
 
-def _next(args: PretrainArgs, run: Run, tree: dict[str, Any], log: metrics.JsonLines) -> dict[str, Any]:
-    """One life more for the rule; what is drawn for it follows from the seed and its number."""
-    number = tree["lives"]
-    draw = np.random.default_rng((args.seed, number))
-    env, rate, demos, width = (draw.choice(of).item() for of in (args.envs, args.rates, args.demos, args.hidden))
-    torch.manual_seed(number)
-    config = follower_config(args, env, rate=rate, width=width, seed=args.seed + 1 + number)
-    life = lives_of(args, run, env, config, demos, score=args.score)
-    follower = life.follower
-    assert isinstance(follower, L2LFollower)
-    if "follower" in tree:
-        follower.learner.load_state_dict(tree["follower"]["learner"])
-    found = life.live()
-    log.write(number + 1, {f"life/{name}": value for name, value in found.items()} | {"life/rate": rate})
-    kept = {"learner": copy.deepcopy(follower.learner.state_dict()), "anchored": follower.rule.anchored}
-    return {"lives": number + 1, "follower": kept}
+@dataclass(frozen=True)
+class _Work:
+    """What lives and checks have in common."""
 
+    args: PretrainArgs
+    run: Run
+    log: metrics.JsonLines
+    stop: Callable[[], bool]
 
-def _checked(args: PretrainArgs, run: Run, tree: dict[str, Any], log: metrics.JsonLines) -> dict[str, float]:
-    """The figures of the rule as it is, frozen, in a life of a task that it has not seen; at first those of Adam."""
-    torch.manual_seed(CHECKED)
-    config = follower_config(args, args.check_env, rate=GAILConfig.disc_learning_rate, width=128, seed=CHECKED)
-    life = lives_of(args, run, args.check_env, replace(config, freeze_follower=True), 4, score="held-out")
-    if "follower" in tree:
-        life.follower.carry(tree["follower"], str(run.folder))
-    found = life.live()
-    log.write(tree["lives"], {f"check/{name}": value for name, value in found.items()})
-    return found
+    def life(self, env: str, config: GAILConfig, demos: int, *, score: Score) -> Life:
+        """A life of `env` with these settings; its rollouts are recorded first, if need be."""
+        args, everything = self.args, load_demonstrations(None, Environment(env))
+        usual, folder = replace(tuned(env), seed=args.seed), self.run.folder / "rollouts" / env
+        rollouts = record(env, everything.take(4), usual, folder, steps=args.steps, stop=self.stop)
+        return Life(rollouts, env, everything.take(demos), config, score=score, most=args.rounds)
+
+    def live(self, tree: dict[str, Any]) -> dict[str, Any]:
+        """One life more for the rule; what is drawn for it follows from the seed and its number."""
+        args, number = self.args, tree["lives"]
+        draw = np.random.default_rng((args.seed, number))
+        env, rate, demos, width = (draw.choice(of).item() for of in (args.envs, args.rates, args.demos, args.hidden))
+        torch.manual_seed(number)
+        config = follower_config(args, env, rate=rate, width=width, seed=args.seed + 1 + number)
+        life = self.life(env, config, demos, score=args.score)
+        if "follower" in tree:
+            life.follower.learner.load_state_dict(tree["follower"]["learner"])
+        found = life.live()
+        self.log.write(number + 1, {f"life/{name}": value for name, value in found.items()} | {"life/rate": rate})
+        kept = copy.deepcopy(life.follower.learner.state_dict())
+        return {"lives": number + 1, "follower": {"learner": kept, "anchored": life.follower.rule.anchored}}
+
+    def check(self, tree: dict[str, Any]) -> dict[str, float]:
+        """The figures of the rule as it is, frozen, in a life of a task that it has not seen; of Adam at first."""
+        env, rate = self.args.check_env, GAILConfig.disc_learning_rate
+        torch.manual_seed(CHECKED)
+        config = replace(follower_config(self.args, env, rate=rate, width=128, seed=CHECKED), freeze_follower=True)
+        life = self.life(env, config, 4, score="held-out")
+        if "follower" in tree:
+            life.follower.carry(tree["follower"], str(self.run.folder))
+        found = life.live()
+        self.log.write(tree["lives"], {f"check/{name}": value for name, value in found.items()})
+        return found
