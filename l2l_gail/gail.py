@@ -3,6 +3,7 @@
 The leader trains a policy on the discriminator's reward; once a round the follower moves the discriminator. The true
 reward is only monitored."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from l2l_gail.environments import EnvLike, environment, require_named
 from l2l_gail.followers import FOLLOWERS, Follower, Objectives, score_config, settled
 from l2l_gail.leaders import LEADERS, Leader
 from l2l_gail.losses import draw, health, objective
+from l2l_gail.notes import notes
 from l2l_gail.reward_model import RewardModel, Rows
 from l2l_gail.transitions import Transitions, split, transitions_of
 
@@ -145,6 +147,9 @@ class GAIL:
         if self.demonstrations is None and not self.fixed:
             raise UserError("GAIL has no demonstrations to learn from; it was made without them, for predict() alone")
         self.on_round = on_round
+        if on_round is None:  # called by a program: the command tells them by itself
+            for note in notes(self.config, self.env):
+                warnings.warn(note, stacklevel=2)
         if self.tensorboard_log is not None:
             self.set_logger(configure_logger(0, str(self.tensorboard_log), tb_log_name, reset_num_timesteps))
         if self.config.bc_epochs and self.bc_loss is None:
@@ -266,11 +271,6 @@ class GAIL:
         for key, value in before.name_to_value.items():
             logger.record(key, value, exclude=before.name_to_excluded.get(key))
         self.leader.algorithm.set_logger(logger)
-
-    @property
-    def filter(self) -> Any:
-        """The discriminator's observation filter."""
-        return self.model.filter
 
     def inputs(self, data: Transitions) -> Tensor:
         """Transitions as the discriminator is trained on them, shape (n, inputs)."""

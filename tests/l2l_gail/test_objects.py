@@ -15,11 +15,11 @@ from torch import nn
 from l2l_experiment import checkpoint, metrics
 from l2l_experiment.errors import UserError
 from l2l_experiment.run import Run
-from l2l_gail import FOLLOWERS, GAIL, Environment, PPOLeader
+from l2l_gail import FOLLOWERS, GAIL, Environment, GAILConfig, PPOLeader
 from l2l_gail.cli import main, parse
 from l2l_gail.diagnosis import diagnose
 from l2l_gail.followers import Recipe, commit, weights_of
-from tests.l2l_gail.conftest import arrays, make_demonstrations
+from tests.l2l_gail.conftest import SMALL, arrays, make_demonstrations
 
 
 def pendulum():
@@ -150,3 +150,9 @@ def test_a_follower_of_ones_own_is_one_class_and_one_row(tmp_path, monkeypatch, 
     assert diagnose(run).keys() == {"discriminator", "reward"}  # no rule, no response to draw
     with pytest.raises(UserError, match="--holdout would change nothing for --follower own"):
         parse(["--follower", "own", "--holdout", "0.5"])
+
+
+def test_a_program_is_warned_of_what_the_command_notes():
+    gail = GAIL("Hopper-v4", make_demonstrations(11, 3), config=GAILConfig(env="Hopper-v4", **SMALL))
+    with pytest.warns(UserWarning, match="episodes of Hopper-v4 may end early and the reward 'gail'"):
+        gail.learn(0)

@@ -10,6 +10,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from l2l_experiment import metrics
 from l2l_experiment.run import Run
 from l2l_gail import GAIL, Environment, GAILConfig, evaluation, report
+from l2l_gail.notes import notes
 from l2l_gail.report import watching
 from tests.l2l_gail.conftest import make_demonstrations
 
@@ -82,7 +83,7 @@ def test_a_result_and_its_text_without_rewards(config, tmp_path):
     ],
 )
 def test_what_is_unusual_is_said(env, settings, told):
-    found = report.notes(GAILConfig(env=env, **settings), Environment(env))
+    found = notes(GAILConfig(env=env, **settings), Environment(env))
     assert len(found) == len(told)
     assert all(words in note for words, note in zip(told, found, strict=True))
 

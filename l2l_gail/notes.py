@@ -1,0 +1,24 @@
+"""What is unusual about a task or its settings, told before training."""
+
+from l2l_gail.config import GAILConfig
+from l2l_gail.environments import STEP_LIMIT, Environment
+from l2l_gail.rewards import BIAS
+
+
+def notes(config: GAILConfig, env: Environment) -> list[str]:
+    """Sentences for the user, none where nothing is unusual."""
+    said = []
+    if config.reward in BIAS and config.reward != "constant" and env.ends_early and not config.absorbing:
+        said.append(
+            f"episodes of {env.name} may end early and the reward '{config.reward}' {BIAS[config.reward]}. "
+            "Let --absorbing remove that, or compare with --reward constant, which shows what it alone achieves."
+        )
+    if config.disc_form != "logit" and config.reward != "airl":
+        said.append(f"AIRL's reward is the logit; this run's is '{config.reward}'. For AIRL say --reward airl.")
+    if env.unlimited:
+        said.append(
+            f"{env.name} was registered without a time limit: an episode that does not end by itself is cut off "
+            f"after {STEP_LIMIT:,} steps. Register it with max_episode_steps to set another limit."
+        )
+    log_std = config.log_std_init if config.leader == "ppo" else 0.0
+    return said + [told for told in (env.observations.told(), env.actions.advice(log_std)) if told is not None]
