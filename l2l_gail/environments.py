@@ -1,11 +1,13 @@
 """Environments by id, by factory or as a vectorised one: their spaces, and copies of them."""
 
+import copy
 import warnings
 from collections.abc import Callable
 from typing import Any, Union
 
 import gymnasium as gym
 from gymnasium import wrappers
+from gymnasium.envs.registration import EnvSpec
 from stable_baselines3.common import vec_env
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor, VecNormalize
@@ -63,7 +65,10 @@ class Environment:
 
         One process by default: stepping MuJoCo in subprocesses is several times slower on few cores."""
         if not isinstance(self.source, VecEnv):
-            envs = vectorise(self.make, self.id, n_envs, seed, vec)
+            copies = copy.copy(self)
+            if vec == "subproc" and self.id:  # another process does not know the ids that this program has registered
+                copies.source = gym.spec(self.id)
+            envs = vectorise(copies.make, self.id, n_envs, seed, vec)
         elif vec != "sync":
             raise UserError(f"a VecEnv steps itself: leave out vec={vec!r}")
         else:
@@ -88,7 +93,7 @@ def require_named(stored: str, given: str | None) -> None:
         raise UserError(f"the run's environment imports the module {module}; if you trust it, say so: --env {stored}")
 
 
-def make(source: str | Callable[..., gym.Env], **kwargs: Any) -> gym.Env:
+def make(source: str | EnvSpec | Callable[..., gym.Env], **kwargs: Any) -> gym.Env:
     """An environment by id or from a function, with `STEP_LIMIT` where there is no time limit.
 
     Two notices that every user of HalfCheetah-v4 would see many times are left out: that v5 exists, and that MuJoCo
@@ -99,7 +104,7 @@ def make(source: str | Callable[..., gym.Env], **kwargs: Any) -> gym.Env:
         mujoco.set_mju_user_warning(_pass_on)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is out of date.*")
-        env = gym.make(source, **kwargs) if isinstance(source, str) else source(**kwargs)
+        env = gym.make(source, **kwargs) if isinstance(source, str | EnvSpec) else source(**kwargs)
     has_limit = time_limit(env) is not None or (env.spec is not None and env.spec.max_episode_steps is not None)
     return env if has_limit else wrappers.TimeLimit(env, STEP_LIMIT)
 

@@ -27,8 +27,13 @@ def vectorise(make: Callable[[], gym.Env], name: str | None, n_envs: int, seed: 
     if vec == "envpool":
         return VecMonitor(Pool(make, name, n_envs, seed))
     copies = [partial(_copy, make, seed + index, vec == "subproc") for index in range(n_envs)]
-    envs = SubprocVecEnv(copies) if vec == "subproc" else DummyVecEnv(copies)
-    if isinstance(envs, DummyVecEnv):
+    if vec == "subproc":
+        try:
+            envs = SubprocVecEnv(copies)
+        except (EOFError, ConnectionError) as error:
+            raise UserError("an environment failed in its own process (see above); try --vec sync") from error
+    else:
+        envs = DummyVecEnv(copies)
         envs.buf_infos = _Infos(envs.buf_infos)
     envs.seed(seed)
     return envs

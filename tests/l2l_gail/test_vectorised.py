@@ -13,6 +13,7 @@ from gymnasium import spaces
 
 from l2l_experiment.errors import UserError
 from l2l_gail import GAIL, Environment, GAILConfig, environment_state
+from l2l_gail.vectorised import vectorise
 from tests.l2l_gail.conftest import SMALL, make_demonstrations
 
 
@@ -59,6 +60,21 @@ def test_a_run_in_processes_of_their_own_is_the_same_run():
         run.envs.close()
         found.append(torch.cat([w.detach().ravel() for w in run.discriminator.parameters()]))
     assert torch.equal(*found)
+
+
+def test_another_process_knows_what_this_program_has_registered():
+    gym.register("Registered-v0", entry_point=lambda: gym.make("Pendulum-v1").unwrapped, max_episode_steps=7)
+    envs = Environment("Registered-v0").vectorised(1, 0, "subproc")
+    envs.reset()
+    dones = [envs.step(np.zeros((1, 1), dtype=np.float32))[2][0] for _ in range(7)]
+    envs.close()
+    assert dones == [False] * 6 + [True]
+
+    def fails():
+        raise RuntimeError("no licence")
+
+    with pytest.raises(UserError, match="failed in its own process"):
+        vectorise(fails, None, 1, 0, "subproc")
 
 
 class Counting:
