@@ -23,7 +23,7 @@ class GAILConfig:
     follower: str = "adam"
     """Who updates the discriminator: adam, l2l (learned rule), l2l-rate (its log rate alone), prodigy, sgd, ..."""
     seed: Seed = 0  # Seed of the networks, the environments and every draw
-    device: str = "auto"  # Where networks live: cpu, cuda, or auto, the CPU: fastest with small networks
+    device: str = "auto"  # Where networks live: cpu, cuda, or auto (the CPU: fastest with small networks)
     rescale_actions: bool | None = None  # Let the policy act in [-1, 1]; default: where the bounds are far from it
 
     every: Count = 1  # Keep every N-th transition of the demonstrations alone, as Ho and Ermon (2016) do
@@ -36,9 +36,7 @@ class GAILConfig:
     leader: Literal["ppo", "sac"] = "ppo"  # Who trains the policy; sac needs far fewer environment steps, each slower
     n_envs: Annotated[int, Range(1, 4096)] = 8  # Environments stepped side by side
     vec: Vec = "sync"  # Step them in this process, in a process each (subproc) or by EnvPool, which has MuJoCo's tasks
-    n_steps: Annotated[int, Range(1, 1_000_000)] = (
-        256  # Steps of each environment in a round; then the follower answers
-    )
+    n_steps: Annotated[int, Range(1, 1_000_000)] = 256  # Steps of each environment in a round
     learning_rate: Positive = 3e-4  # The policy's learning rate; PPO's falls linearly to zero
     batch_size: Annotated[int, Range(2)] = 256  # Transitions in a minibatch
     n_epochs: Count = 10  # PPO's passes over a round
@@ -64,7 +62,7 @@ class GAILConfig:
     disc_loss: Literal["cross-entropy", "wasserstein"] = "cross-entropy"  # wasserstein: difference of mean logits
     disc_control: NotNegative = 0.0  # Weight k of (k/2)*(D-1/2)^2, the controller of C-GAIL
     disc_hidden: Layers = (128, 128)  # Hidden layers of the discriminator (tanh)
-    disc_learning_rate: Positive = 3e-4  # The discriminator's learning rate; that a learned follower starts from
+    disc_learning_rate: Positive = 3e-4  # The discriminator's learning rate; a learned follower starts from it
     disc_schedule: Literal["constant", "linear", "l2l"] = "constant"
     """An optimiser's learning rate over a run: as it is, falling to 0, or as the learned rule's was seen to change."""
     disc_hyper_rate: NotNegative = 1e-7  # Follower hypergradient: the learning rate of its learning rate

@@ -40,7 +40,7 @@ def result(gail: GAIL, demonstrations: Demonstrations | None, folder: Path, epis
         "return": evaluation.summary(measured),
         "random": evaluation.summary(chance),
         "evaluation_seed": evaluation.EVALUATION_SEED,
-        "skipped_fits": gail.follower.skipped,
+        "skipped_fits": getattr(gail.follower, "skipped", 0),
     }
     if demonstrations is not None:
         found["expert"] = evaluation.summary(demonstrations.returns)

@@ -69,9 +69,7 @@ class TrainArgs:
     num_demos: Count = 4  # Demonstrations to train on, from the first; the others only measure the discriminator
     steps: Natural = 1_000_000  # Environment steps in all; rounded up to whole rounds
     run_dir: Path | None = None  # Folder of the run; by default a new one in runs/
-    resume: Path | None = (
-        None  # Continue the run in this folder; beside it --steps, --device, --demos, --threads, --env
-    )
+    resume: Path | None = None  # Continue the run in this folder; may add --steps, --device, --demos, --threads, --env
     checkpoint_every: Count = 20  # Rounds between two checkpoints
     follower_from: Path | None = None  # Start with the follower of this run with --l2l, or of l2l-train-follower
     reward_from: Path | None = None  # Train on the reward that this run learned, as it is; no demonstrations needed

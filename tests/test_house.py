@@ -92,3 +92,22 @@ def test_every_command_has_a_script(command):
     text = script.read_text()
     assert f"from {module} import {name}" in text
     assert len(text.splitlines()) <= 7
+
+
+def test_every_flag_is_explained():
+    """By a comment at the end of its line or a docstring under it: a comment inside parentheses is not shown."""
+    seen = 0
+    for name, path in MODULES.items():
+        text = path.read_text()
+        lines = text.splitlines()
+        for made in ast.walk(ast.parse(text)):
+            if not (isinstance(made, ast.ClassDef) and made.name.endswith(("Args", "Config", "ExpertSettings"))):
+                continue
+            for field, behind in zip(made.body, [*made.body[1:], None], strict=True):
+                if not isinstance(field, ast.AnnAssign) or "conf.arg(name=" in lines[field.lineno - 1]:
+                    continue
+                documented = isinstance(behind, ast.Expr) and isinstance(behind.value, ast.Constant)
+                comment = lines[field.end_lineno - 1][field.end_col_offset :].strip().startswith("#")
+                assert documented or comment, f"{name}: {made.name}.{field.target.id}"
+                seen += 1
+    assert seen > 150

@@ -1,25 +1,34 @@
 """The command line of `scripts/train_follower.py`."""
 
+import shlex
 import sys
 from collections.abc import Sequence
 
 import torch
 
-from l2l_experiment.errors import exit_on_user_error
-from l2l_experiment.settings import parse
-from l2l_gail.pretraining.training import PretrainArgs, pretrain
+from l2l_experiment.errors import UserError, exit_on_user_error
+from l2l_experiment.settings import given_flags, parse
+from l2l_gail.pretraining.training import PretrainArgs, pretrain, stored_args
+
+WITH_RESUME = {"--resume", "--out", "--lives", "--threads"}
 
 
 @exit_on_user_error
 def main(argv: Sequence[str] | None = None) -> None:
     """Train a rule by the flags."""
-    args = parse(PretrainArgs, sys.argv[1:] if argv is None else argv)
+    argv = sys.argv[1:] if argv is None else argv
+    args, given = parse(PretrainArgs, argv), given_flags(argv)
+    if args.resume:
+        if extra := sorted(given - WITH_RESUME):
+            raise UserError(f"{', '.join(extra)} cannot be given with --resume: the rule's own settings hold")
+        args = stored_args(args, given)
     torch.set_num_threads(args.threads)
     run = pretrain(args)
     if run.record["status"] != "finished":
-        print(f"Saved after {run.record['lives']} lives. Continue by adding --resume")
+        told = shlex.join(["l2l-train-follower", "--out", str(run.folder), "--resume"])
+        print(f"Saved after {run.record['lives']} lives. Continue with: {told}")
         raise SystemExit(130)
-    print(f"Use it: l2l-train-gail --l2l --follower-from {run.folder} --freeze-follower")
+    print(f"Use it: l2l-train-gail --l2l --follower-from {shlex.quote(str(run.folder))} --freeze-follower")
 
 
 if __name__ == "__main__":

@@ -30,8 +30,8 @@ CHECKED = 1_000_000  # seed of the lives on which a rule is checked
 class PretrainArgs:
     """Train the rule of the L2L follower before it is used: on rollouts that are recorded once and replayed many times.
 
-    Example: l2l-train-follower --out follower --envs HalfCheetah-v4 Hopper-v4; then
-    l2l-train-gail --env Walker2d-v4 --l2l --follower-from follower --freeze-follower"""
+    Example: l2l-train-follower --out runs/follower --envs HalfCheetah-v4 Hopper-v4; then
+    l2l-train-gail --env Ant-v4 --l2l --follower-from runs/follower --freeze-follower"""
 
     out: Path = Path("runs/follower")  # Folder of the rule, and of the rollouts
     envs: tuple[str, ...] = ("HalfCheetah-v4", "Hopper-v4")  # Source tasks, whose shipped demonstrations are imitated
@@ -39,7 +39,7 @@ class PretrainArgs:
     steps: Count = 300_000  # Environment steps of the run that is recorded in each task
     lives: Count = 60  # How many lives of a discriminator the rule is trained on
     rates: tuple[Positive, ...] = (1e-4, 3e-4, 1e-3)  # Learning rates that lives start from, drawn anew for each
-    demos: tuple[Count, ...] = (1, 4)  # Numbers of demonstrations, drawn likewise
+    num_demos: tuple[Count, ...] = (1, 4)  # Numbers of demonstrations, drawn likewise
     hidden: tuple[Count, ...] = (64, 128)  # Widths of the discriminator's two layers, drawn likewise
     score: Score = "held-out"
     """What the rule is fitted on: the held-out objective, or how the reward ranks earlier and later policies"""
@@ -48,14 +48,14 @@ class PretrainArgs:
     follower_learning_rate: NotNegative = 1e-3  # Learning rate of the rule's network
     check_every: Natural = 10  # Lives between two checks; 0: none
     seed: Seed = 0  # Of recordings and lives
-    resume: bool = False  # Go on with the rule in --out
+    resume: bool = False  # Go on with the rule in --out, as it was started; may add --lives and --threads
     threads: Threads = 1  # CPU threads of torch
-    rounds: Annotated[int, Range(2)] | None = None  # How many of the recorded rollouts a life meets; default: all
+    rounds: Annotated[int, Range(2)] | None = None  # How many of the recorded rollouts a life meets; all if not given
 
     def __post_init__(self) -> None:
         check(self)
-        if not (self.envs and self.rates and self.demos and self.hidden):
-            raise UserError("--envs, --rates, --demos and --hidden need at least one value each")
+        if not (self.envs and self.rates and self.num_demos and self.hidden):
+            raise UserError("--envs, --rates, --num-demos and --hidden need at least one value each")
         if self.check_every and self.check_env in self.envs:
             raise UserError(f"--check-env {self.check_env} is one of --envs: name a task that the rule has not seen")
 
@@ -63,8 +63,6 @@ class PretrainArgs:
 def pretrain(args: PretrainArgs) -> Run:
     """Record what is not recorded yet, train the rule and save it, life by life."""
     run = Run.open(args.out, kind=KIND) if args.resume else Run.create(args.out, kind=KIND, config=settings.plain(args))
-    if args.resume:
-        require_same(run, args)
     with run.held():
         tree: dict[str, Any] = checkpoint.latest(run.folder) if checkpoint.exists(run.folder) else {"lives": 0}
         log = metrics.JsonLines(run.folder / metrics.METRICS, after=tree["lives"])
@@ -84,12 +82,11 @@ def pretrain(args: PretrainArgs) -> Run:
     return run
 
 
-def require_same(run: Run, args: PretrainArgs) -> None:
-    """UserError if a rule is to go on being trained in another way."""
-    before, free = settings.read(PretrainArgs, run.config, str(run.folder)), ("lives", "threads", "resume", "out")
-    same = {name: getattr(args, name) for name in free}
-    if replace(before, **same) != args:
-        raise UserError(f"{run.folder} was started with other settings; see its config.yaml, or name another --out")
+def stored_args(args: PretrainArgs, given: set[str]) -> PretrainArgs:
+    """The settings that the rule in `args.out` was started with, and of `args` those that may change."""
+    stored = settings.read(PretrainArgs, Run.open(args.out, kind=KIND).config, str(args.out))
+    changes = {name: getattr(args, name) for name in ("lives", "threads") if f"--{name}" in given}
+    return replace(stored, out=args.out, resume=True, **changes)
 
 
 def follower_config(args: PretrainArgs, env: str, *, rate: float, width: int, seed: int) -> GAILConfig:
@@ -120,7 +117,9 @@ class _Work:
         """One life more for the rule; what is drawn for it follows from the seed and its number."""
         args, number = self.args, tree["lives"]
         draw = np.random.default_rng((args.seed, number))
-        env, rate, demos, width = (draw.choice(of).item() for of in (args.envs, args.rates, args.demos, args.hidden))
+        env, rate, demos, width = (
+            draw.choice(of).item() for of in (args.envs, args.rates, args.num_demos, args.hidden)
+        )
         torch.manual_seed(number)
         config = follower_config(args, env, rate=rate, width=width, seed=args.seed + 1 + number)
         life = self.life(env, config, demos, score=args.score)
