@@ -2,7 +2,7 @@
 
 Two sweeps side by side, in the order of benchmarks/gpu.yml: adversarial training on the GPU, a run at a time, and
 imitation on the other cores. What stands in the records is skipped, what DIR holds unfinished goes on. Finished runs
-are recorded at once, in DIR/records; before the time is up everything saves and stops by itself."""
+are recorded at once, in DIR/records; a while before the time is up everything is asked to save and stop."""
 
 import os
 import signal
@@ -57,7 +57,7 @@ def main() -> None:
             command += ["--data-dir", args.data_dir]
         sweeps[tool] = subprocess.Popen(command)
     while time.monotonic() < end - args.stop_seconds and any(sweep.poll() is None for sweep in sweeps.values()):
-        time.sleep(args.look_seconds)
+        time.sleep(max(min(args.look_seconds, end - args.stop_seconds - time.monotonic()), 0))
         record(args.out, plan)
     for sweep in sweeps.values():
         if sweep.poll() is None:
@@ -65,16 +65,17 @@ def main() -> None:
     for sweep in sweeps.values():
         try:
             sweep.wait(max(end - time.monotonic(), 1))
-        except subprocess.TimeoutExpired:
-            sweep.terminate()
-    record(args.out, plan)
+        except subprocess.TimeoutExpired:  # the second time a sweep does not wait for its runs
+            sweep.send_signal(signal.SIGINT)
+            sweep.wait()
+    record(args.out, plan, tell=True)
 
 
-def record(out: Path, tools: dict[str, list[str]]) -> None:
-    """Record what is finished; before anything is, there is nothing to tell."""
+def record(out: Path, tools: dict[str, list[str]], *, tell: bool = False) -> None:
+    """Record what is finished; before anything is, there is nothing to `tell`."""
     for tool in tools:
         command = [sys.executable, ROOT / "benchmarks/record.py", out / tool, "--out", out / "records"]
-        subprocess.run(command, capture_output=True, check=False)
+        subprocess.run(command, capture_output=not tell, check=False)
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ def main() -> None:
     found: dict[Path, dict[str, Any]] = {}
     for path in sorted(args.folder.glob("*/*/record.json")):
         record = read_mapping(path)
-        if record.get("status") == "finished" or (args.ungraded and "result" in record):
+        if record["kind"] in CURVES and (record["status"] == "finished" or (args.ungraded and "result" in record)):
             target = args.out / record["kind"] / f"{path.parents[1].name}.json"
             found.setdefault(target, {})[path.parent.name] = of_run(path.parent, record, args.folder)
     if not found:

@@ -110,7 +110,7 @@ def apgd(objectives: Objective, start: Tensor, images: Tensor, threat: Threat, *
     longer help; the best perturbation that was met. No step size to choose. Norms ℓ∞ and ℓ2.
 
     `objectives` gives one value a sample, to be lowered. The step is halved, and the sample goes on from its best
-    perturbation, if fewer than three quarters of the steps since the last check lowered its objective, or if neither
+    perturbation, if at most three quarters of the steps since the last check lowered its objective, or if neither
     the step nor the best value has changed since. Checks follow each other after 22 %, then 19, 16, … 6 % of the steps,
     as in the published code; at least one step lies between two of them."""
     rule, delta = SteepestStep(threat.norm, threat.radius), start

@@ -33,8 +33,9 @@ def parse(argv: Sequence[str]) -> TrainArgs:
     if args.grade_images is not None and args.tier == "none":
         raise UserError("--grade-images would change nothing without --grade quick or standard")
     methods.check(args.settings)
-    # Resuming from another folder must find the same images.
-    return args if args.data_dir is None else replace(args, data_dir=args.data_dir.resolve())
+    # Resuming from another folder must find the same files.
+    data, attacker = (path and path.resolve() for path in (args.data_dir, args.attacker_from))
+    return replace(args, data_dir=data, attacker_from=attacker)
 
 
 @exit_on_user_error

@@ -4,7 +4,7 @@ import math
 import shlex
 import sys
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -19,7 +19,7 @@ from l2l_at.config import ATConfig, tuned
 from l2l_at.datasets import Task
 from l2l_at.trainer import Trainer
 from l2l_experiment import board, checkpoint, metrics, provenance, settings
-from l2l_experiment.errors import Diverged
+from l2l_experiment.errors import Diverged, UserError
 from l2l_experiment.files import plain
 from l2l_experiment.interrupt import StopRequest
 from l2l_experiment.run import Run, default_folder
@@ -79,11 +79,16 @@ def stored_args(run: Run) -> TrainArgs:
     return settings.read(TrainArgs, run.config, f"{run.folder}/config.yaml")
 
 
-def carry_attacker(trainer: Trainer, source: Path | None) -> None:
-    """Take over the learned attacker of another run, if one is named."""
-    if source is not None:
-        state = checkpoint.latest(Run.open(source, kind=KIND).folder)["trainer"]["follower"]
-        trainer.method.follower.carry(state, str(source))
+def carry_attacker(trainer: Trainer, source: Path | None, resumed: Run | None = None) -> None:
+    """Take over the learned attacker of another run, if one is named; in a run that starts over, too. UserError if it
+    is of another kind."""
+    if source is None or not (resumed is None or resumed.saved_nothing()):
+        return
+    theirs, own = checkpoint.latest(Run.open(source, kind=KIND).folder)["trainer"], settings.plain(trainer.config)
+    for name in ("method", "attacker", "attacker_sees", "gradient_scale"):
+        if theirs["settings"].get(name) != own[name]:
+            raise UserError(f"--attacker-from {source}: its {settings.flag(name)} is another than this run's")
+    trainer.method.follower.carry(theirs["follower"], str(source))
 
 
 def load_task(args: TrainArgs) -> Task:
@@ -104,15 +109,13 @@ def train(args: TrainArgs, resumed: Run | None = None) -> Run:
     if run is None:
         folder = args.run_dir or default_folder("runs", f"{config.dataset}_{config.method}_s{config.seed}")
         carry_attacker(trainer, args.attacker_from)
-        # An absolute path: resuming from another folder must find the same file.
-        stored = replace(args, attacker_from=args.attacker_from and args.attacker_from.resolve())
-        run = Run.create(folder, kind=KIND, config=settings.plain(stored))
+        run = Run.create(folder, kind=KIND, config=settings.plain(args))
     with run.held():
         run.update(processes=parallel.count())
         session = Session(trainer, task, run, args)
         if resumed is not None:
             if run.saved_nothing():
-                carry_attacker(trainer, args.attacker_from)
+                carry_attacker(trainer, args.attacker_from, run)
                 print(f"{run.folder} was stopped before it saved a checkpoint; it starts over")
             else:
                 session.load_state_dict(checkpoint.latest(run.folder))
@@ -135,6 +138,7 @@ def train(args: TrainArgs, resumed: Run | None = None) -> Run:
 def follow(args: TrainArgs, resumed: Run | None = None) -> None:
     """What every process but the first does: the same steps, on its share, for as long as the first goes on."""
     trainer = Trainer(args.settings, load_task(args))
+    carry_attacker(trainer, args.attacker_from, resumed)
     if resumed is not None and not resumed.saved_nothing():
         trainer.load_state_dict(checkpoint.latest(resumed.folder)["trainer"])
     with StopRequest(quiet=True, launched=True):  # of what the first process decides

@@ -30,7 +30,9 @@ def parse(argv: Sequence[str]) -> TrainArgs:
     args = settings.parse(TrainArgs, argv, default=default, groups=GROUPS)
     if args.reward_from is not None:
         args = replace(args, settings=alone(args.settings, cloning=args.demos is not None))
-    return replace(args, settings=settled(args.settings))
+    # Absolute paths: resuming from another folder must find the same files.
+    follower, reward = (path and path.resolve() for path in (args.follower_from, args.reward_from))
+    return replace(args, settings=settled(args.settings), follower_from=follower, reward_from=reward)
 
 
 def alone(config: GAILConfig, *, cloning: bool) -> GAILConfig:

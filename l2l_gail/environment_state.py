@@ -53,7 +53,7 @@ def state_dict(envs: VecNormalize) -> dict[str, Any]:
 def load_state_dict(envs: VecNormalize, tree: dict[str, Any]) -> bool:
     """Continue from a `state_dict`. False if environments could not be put back mid-episode and were reset instead."""
     states, inner = tree["envs"], envs.unwrapped
-    if len(states) != (there := len(_states(envs))):
+    if states and len(states) != (there := len(_states(envs))):
         raise UserError(f"the checkpoint holds {len(states)} environments, this run has {there}")
     envs.reset()  # after it every wrapper counts as started
     if (kept := tree["filter"]) is not None:

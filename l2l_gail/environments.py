@@ -37,6 +37,7 @@ class Environment:
         self.source, self.id = source, source if isinstance(source, str) else None
         self.name = self.id or "the environment"  # in messages
         self.ends_early, self.unlimited, env = True, False, source  # ends_early: perhaps before the time limit
+        self.spec: EnvSpec | None = None
         if not isinstance(source, VecEnv):
             try:
                 env = make(source)
@@ -48,6 +49,7 @@ class Environment:
             healthy = getattr(env.unwrapped, "_terminate_when_unhealthy", True)
             self.ends_early = type(env.unwrapped).__name__ not in NEVER_END_EARLY and healthy
             self.unlimited = self.id is not None and gym.spec(env.spec.id).max_episode_steps is None
+            self.spec = env.spec
             env.close()
         self.observations = Observations(env.observation_space, self.name)
         self.actions = actions_of(env.action_space, self.name, rescale)
@@ -67,7 +69,7 @@ class Environment:
         if not isinstance(self.source, VecEnv):
             copies = copy.copy(self)
             if vec == "subproc" and self.id:  # another process does not know the ids that this program has registered
-                copies.source = gym.spec(self.id)
+                copies.source = self.spec
             envs = vectorise(copies.make, self.id, n_envs, seed, vec)
         elif vec != "sync":
             raise UserError(f"a VecEnv steps itself: leave out vec={vec!r}")

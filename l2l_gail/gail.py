@@ -212,8 +212,7 @@ class GAIL:
             raise UserError(f"{folder} was trained on an environment object; give it again: env=...")
         if env is None:
             require_named(config.env, None)
-        if device is not None:
-            config = replace(config, device=device)
+        config = replace(config, vec="sync", device=config.device if device is None else device)  # what runs anywhere
         made = environment(config.env if env is None else env, rescale=config.rescale_actions)
         tree = checkpoint.latest(folder)
         if "reward_settings" in tree and "reward" not in objects:
@@ -241,7 +240,7 @@ class GAIL:
     def load_state_dict(self, tree: dict[str, Any]) -> bool:
         """Continue from a `state_dict` made with the same settings. False if the environments had to be reset, which
         happens where their state cannot be read (see `environment_state`): the run goes on, but not bit for bit."""
-        settings.require_same(tree.get("settings", {}), self.config, but=frozenset({"device"}))
+        settings.require_same(tree.get("settings", {}), self.config, but=frozenset({"device", "vec"}))
         made_with = tree.get("demonstrations")
         if made_with and self.demonstrations is not None and made_with != self.train_expert.fingerprint:
             raise UserError(

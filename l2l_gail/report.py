@@ -4,7 +4,6 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 
 from l2l_experiment import metrics
@@ -12,6 +11,7 @@ from l2l_experiment.run import Run
 from l2l_experiment.stability import summarise
 from l2l_gail import alarms, evaluation
 from l2l_gail.demonstrations import Demonstrations
+from l2l_gail.environments import Environment
 from l2l_gail.gail import GAIL
 from l2l_gail.notes import notes
 
@@ -87,15 +87,17 @@ def text(result: dict[str, Any], run: Run, gail: GAIL) -> str:
         "",
         f"  Everything is in {run.folder}: record.json, metrics.jsonl, checkpoints/, policy.zip and",
         "  observation_filter.pkl (they open in plain Stable-Baselines3).",
-        f"  Watch it:    {watching(gail.env.id, run.folder)}",
+        f"  Watch it:    {watching(gail.env, run.folder)}",
         f"  See curves:  tensorboard --logdir {shlex.quote(str(run.folder.parent))}",
     ]
     return "\n".join(lines)
 
 
-def watching(env_id: str, folder: Path) -> str:
-    """How to watch a run's policy: a command, unless only the program that trained it knows its environment."""
-    if ":" not in env_id and not isinstance(gym.spec(env_id).entry_point, str):
-        return f"GAIL.load({str(folder)!r}) in a program that registers {env_id}"
-    trusted = ["--env", env_id] if ":" in env_id else []  # its module is imported only if one says so
-    return shlex.join(["l2l-play", str(folder), *trusted])
+def watching(env: Environment, folder: Path) -> str:
+    """How to watch a run's policy: a command, unless the environment was registered with a function, which only the
+    program that trained the policy has."""
+    if ":" in env.name:  # its module is imported only if one says so
+        return shlex.join(["l2l-play", str(folder), "--env", env.name])
+    if not isinstance(env.spec.entry_point, str):
+        return f"GAIL.load({str(folder)!r}) in a program that registers {env.name}"
+    return shlex.join(["l2l-play", str(folder)])

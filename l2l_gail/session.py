@@ -96,10 +96,9 @@ def train(args: TrainArgs, resumed: Run | None = None) -> Run:
     if run is None:
         carry_follower(gail, args.follower_from)
         folder = args.run_dir or default_folder("runs", f"{config.env}_{config.follower}_s{config.seed}")
-        # Absolute paths: resuming from another folder must find the same files.
+        # An absolute path: resuming from another folder must find the same file.
         demos = str(Path(args.demos).resolve()) if args.demos and Path(args.demos).exists() else args.demos
-        carried, kept = (path and path.resolve() for path in (args.follower_from, args.reward_from))
-        stored = replace(args, settings=config, demos=demos, follower_from=carried, reward_from=kept)
+        stored = replace(args, settings=config, demos=demos)
         run = Run.create(folder, kind=KIND, config=settings.plain(stored))
         gail.set_logger(make_logger(run))
     with run.held():

@@ -1,7 +1,6 @@
 """Environments side by side as a Stable-Baselines3 `VecEnv`: in this process, in one process each, or in EnvPool."""
 
 import os
-import signal
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -30,6 +29,7 @@ def vectorise(make: Callable[[], gym.Env], name: str | None, n_envs: int, seed: 
     if vec == "subproc":
         try:
             envs = SubprocVecEnv(copies)
+            envs.env_is_wrapped(Resumable)  # asks all of them
         except (EOFError, ConnectionError) as error:
             raise UserError("an environment failed in its own process (see above); try --vec sync") from error
     else:
@@ -40,8 +40,8 @@ def vectorise(make: Callable[[], gym.Env], name: str | None, n_envs: int, seed: 
 
 
 def _copy(make: Callable[[], gym.Env], seed: int, elsewhere: bool) -> Resumable:
-    if elsewhere:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the run's own saves and ends them
+    if elsewhere and hasattr(os, "setsid"):
+        os.setsid()  # signals are for the run's own process, which saves and then ends these
     env = Resumable(make())
     env.action_space.seed(seed)
     return env

@@ -207,7 +207,7 @@ def test_a_gpu_machines_time_ends_with_runs_that_were_asked_to_stop(benchmarks, 
     plan = tmp_path / "plan.yml"
     plan.write_text("at: [first, second]\ngail: [third]\n")
     monkeypatch.setattr(gpu.subprocess, "Popen", sweep)
-    monkeypatch.setattr(gpu, "record", lambda out, tools: None)
+    monkeypatch.setattr(gpu, "record", lambda out, tools, tell=False: None)
     flags = ["--out", str(tmp_path / "out"), "--plan", str(plan), "--data-dir", "images", "--jobs", "3"]
     flags += ["--minutes", "0.05", "--stop-seconds", "2", "--look-seconds", "0.2"]
     monkeypatch.setattr(gpu.sys, "argv", ["gpu.py", *flags])

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 from l2l_at.config import ATConfig, tuned
 from l2l_at.methods import leaders
@@ -13,6 +13,7 @@ from l2l_at.methods.grad_align import GradAlign
 from l2l_at.methods.published import Published
 from l2l_at.methods.residual import Residual
 from l2l_at.methods.steepest import Automatic, Free, Noisy, Nothing, Steepest
+from l2l_at.threat import Norm
 from l2l_experiment.errors import UserError
 from l2l_experiment.settings import refuse_idle
 
@@ -27,7 +28,7 @@ class Recipe:
     source: str
     make: Callable[[ATConfig, int], Method]
     takes: frozenset[str] = frozenset()  # What it looks at of the settings that only some do; others are refused
-    linf_only: bool = False  # Whether it knows no other norm
+    norms: tuple[Norm, ...] = get_args(Norm)  # Those that it knows
 
     def __str__(self) -> str:
         return f"{self.summary} ({self.source})"
@@ -86,7 +87,7 @@ def _published(summary: str, *, sees_gradient: bool = True, **attack: Any) -> Re
         "Jiang et al., 2021",
         lambda c, channels: Method(Published(c, channels, sees_gradient=sees_gradient, **attack), CE.make(c)),
         takes if sees_gradient else takes - {"gradient_scale"},
-        linf_only=True,
+        norms=("linf",),
     )
 
 
@@ -113,6 +114,7 @@ METHODS: dict[str, Recipe] = {
         "Croce and Hein, 2020; there to test defences",
         lambda c, _: Method(Automatic(c), CE.make(c)),
         CE.takes | ATTACK - {"attack_step_size"},
+        norms=("linf", "l2"),
     ),
     "l2l": _residual(
         "learned residual attacker: two soft sign steps plus a learned correction, from the image's last perturbation",
@@ -140,7 +142,7 @@ METHODS: dict[str, Recipe] = {
         "Zhang et al., 2022",
         lambda c, _: Method(FastBAT(c), CE.make(c), differentiates=True),
         CE.takes | {"bat_step_size", "bat_lambda"},
-        linf_only=True,
+        norms=("linf",),
     ),
     "trades": _steepest("clean CE plus β KL, attacked by KL", "Zhang et al., 2019", TRADES, start="noise", inner="kl"),
     "mart": _steepest("margin CE plus β KL weighted by clean doubt", "Wang et al., 2020", MART, start="noise"),
@@ -162,14 +164,14 @@ METHODS: dict[str, Recipe] = {
         "de Jorge et al., 2022",
         lambda c, _: Method(Noisy(c), CE.make(c)),
         CE.takes | {"attack_step_size", "noise"},
-        linf_only=True,
+        norms=("linf",),
     ),
     "grad-align": Recipe(
         "one step, and a penalty on gradients that turn inside the ball",
         "Andriushchenko et al., 2020",
         _grad_align,
         WEIGHT,
-        linf_only=True,
+        norms=("linf",),
     ),
 }
 
@@ -180,8 +182,9 @@ def check(config: ATConfig) -> Recipe:
     if config.method not in METHODS:
         raise UserError(f"--method must be one of {', '.join(METHODS)}, got {config.method!r}")
     recipe, usual = METHODS[config.method], (ATConfig(), tuned(config.dataset))
-    if recipe.linf_only and config.norm != "linf":
-        raise UserError(f"--method {config.method} knows linf only, not {config.norm}; l2l and pgd know all norms")
+    if config.norm not in recipe.norms:
+        known = " and ".join(recipe.norms)
+        raise UserError(f"--method {config.method} knows {known} only, not {config.norm}; l2l and pgd know all norms")
     particular = frozenset().union(*(recipe.takes for recipe in METHODS.values()))
     learning = {"attacker_learning_rate", "attacker_decay", "attacker_scale_learning_rate", "attacker_every"}
     unused = "attacker" in recipe.takes and config.attacker != "tiny"

@@ -11,7 +11,6 @@ from l2l_at.batches import Batch
 from l2l_at.config import ATConfig
 from l2l_at.methods.base import Follower
 from l2l_at.methods.start import StartName, make_start, objective
-from l2l_experiment.errors import UserError
 
 
 class Steepest(Follower):
@@ -44,8 +43,6 @@ class Automatic(Follower):
 
     def __init__(self, config: ATConfig, *, steps: int = 10) -> None:
         super().__init__(config)
-        if config.norm == "l1":
-            raise UserError("--method apgd knows linf and l2, not l1; pgd and l2l know all norms")
         self.steps, self.inner = config.attack_steps or steps, config.inner or "ce"
         self.start = make_start(config, "random", self.inner)
 

@@ -56,8 +56,9 @@ LEARNED = RATE | {"follower_steps", "log_rate_learning_rate", "log_rate_limit", 
 LEARNED |= {"score_smoothing", "score_penalty"}
 NETWORK = LEARNED | {"follower_hidden", "follower_learning_rate", "follower_anchored"}
 
-# Not those that need a closure (LBFGS), sparse gradients (SparseAdam), or matrices alone (Muon).
-OF_TORCH = ("SGD", "RMSprop", "Adagrad", "Adadelta", "Adamax", "AdamW", "NAdam", "RAdam", "ASGD", "Rprop", "Adafactor")
+# Not those that need a closure (LBFGS), sparse gradients (SparseAdam) or matrices (Muon). Rprop reads its rate once.
+OF_TORCH = dict.fromkeys(("SGD", "RMSprop", "Adagrad", "Adamax", "AdamW", "NAdam", "RAdam", "ASGD", "Adafactor"), TUNED)
+OF_TORCH |= {"Rprop": RATE}
 D_ADAPTATION, SCHEDULE_FREE = ("dadaptation", "DAdaptAdam", 1.0), ("schedulefree", "AdamWScheduleFree", None)
 
 FOLLOWERS: dict[str, Recipe] = {
@@ -69,7 +70,8 @@ FOLLOWERS: dict[str, Recipe] = {
     "d-adaptation": Recipe("D-Adapted Adam", "Defazio and Mishchenko, 2023", of_package(*D_ADAPTATION), SCHEDULE),
     "schedule-free": Recipe("Schedule-Free AdamW", "Defazio et al., 2024", of_package(*SCHEDULE_FREE), RATE),
 }
-FOLLOWERS |= {name.lower(): Recipe(name, "torch.optim", of_torch(name), TUNED) for name in OF_TORCH}
+FOLLOWERS["adadelta"] = Recipe("Adadelta", "Zeiler, 2012", of_package("torch.optim", "Adadelta", 1.0), SCHEDULE)
+FOLLOWERS |= {name.lower(): Recipe(name, "torch.optim", of_torch(name), takes) for name, takes in OF_TORCH.items()}
 
 
 def settled(config: GAILConfig) -> GAILConfig:

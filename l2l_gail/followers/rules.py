@@ -68,6 +68,13 @@ class AdamFollower(RuleFollower):
         self.rule = replace(self.rule, rate=rate)
         return super().move(objectives, progress) | {"rate": rate}
 
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"rate": self.rule.rate}
+
+    def load_state_dict(self, tree: dict[str, Any]) -> None:
+        super().load_state_dict(tree)
+        self.rule = replace(self.rule, rate=tree.get("rate", self.rule.rate))
+
 
 class HypergradientFollower(RuleFollower):
     """Adam whose learning rate follows the hypergradient (Baydin et al., 2018)."""

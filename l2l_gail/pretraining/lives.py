@@ -2,6 +2,8 @@
 
 Nothing is learned about the policy and no environment is stepped, so that a life of a million steps takes seconds."""
 
+import io
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +15,9 @@ from scipy.stats import spearmanr
 from torch import Tensor
 from torch.func import functional_call
 
+from l2l_experiment import settings
 from l2l_experiment.errors import UserError
+from l2l_experiment.files import write_atomically
 from l2l_gail.config import GAILConfig
 from l2l_gail.demonstrations import Demonstrations
 from l2l_gail.followers import Objectives
@@ -40,8 +44,11 @@ def record(
     steps: int,
     stop: Callable[[], bool] = lambda: False,
 ) -> list[Path]:
-    """Train GAIL for so many environment steps and keep the transitions of every round, a file each in `folder`; those
-    of a recording that is there already. Stopped as soon as `stop` says so."""
+    """Train GAIL for so many environment steps and keep the transitions of every round, a file each in `folder`; or
+    take those of the same recording, if it is there. UserError if another one is. Stopped as soon as `stop` says so."""
+    made_by = json.dumps(settings.plain(config) | {"steps": steps, "demonstrations": len(demonstrations)})
+    if (about := folder / "recording.json").is_file() and about.read_text() != made_by:
+        raise UserError(f"{folder} holds a recording that was made with other settings; name another folder")
 
     def on_round(_: GAIL) -> None:
         if stop():
@@ -51,6 +58,7 @@ def record(
     files = [folder / f"{number:06d}.npz" for number in range(rounds)]
     if not all(file.is_file() for file in files):
         folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(about, made_by.encode())
         gail = _Recorded(env, demonstrations, config=config)
         gail.files = iter(files)
         gail.learn(steps, on_round=on_round)
@@ -61,8 +69,9 @@ class _Recorded(GAIL):
     files: Any
 
     def answer(self, transitions: Transitions, progress: float) -> None:
-        single = transitions.float32()
-        np.savez(next(self.files), **{name: getattr(single, name) for name in PARTS})
+        single, content = transitions.float32(), io.BytesIO()
+        np.savez(content, **{name: getattr(single, name) for name in PARTS})
+        write_atomically(next(self.files), content.getvalue())
         super().answer(transitions, progress)
 
 
@@ -77,7 +86,7 @@ class Life(GAIL):
 
     `score` says what a learned rule is fitted on: `held-out`, the objective on demonstrations and rollout that its
     steps have not seen, as in training; or `ranking`, how well the reward tells the policies of later rounds from those
-    of earlier ones. The latter looks into the future, and so serves only before the rule is used."""
+    of earlier ones. The latter needs later rounds, so it works on recordings only."""
 
     def __init__(
         self,
@@ -91,13 +100,15 @@ class Life(GAIL):
     ) -> None:
         if len(rollouts) < 2:
             raise UserError(f"a life needs at least 2 recorded rounds, not {len(rollouts)}")
+        if config.disc_form != "logit" or config.replay_rounds:
+            raise UserError("a recorded life has no policy for --disc-form airl, and no earlier rounds to replay")
         size = len(load(rollouts[0]))
         super().__init__(env, demonstrations, config=replace(config, n_envs=1, n_steps=size))
         self.rollouts, self.kind, self.most, self.round = rollouts, score, most, 0
 
     def live(self) -> dict[str, float]:
         """Meet the rollouts. Returns the mean over rounds of the loss on unseen transitions after the follower's
-        answer, and of the rank correlation between a policy's age and the reward of its transitions."""
+        answer, and of the rank correlation between a policy's round and the reward of its transitions."""
         losses, orders, weights = [], [], dict(self.discriminator.named_parameters())
         for number, file in enumerate(self.rollouts[: self.most]):
             self.round, transitions = number, load(file)
@@ -127,13 +138,13 @@ class Life(GAIL):
     def _ranking(self) -> Callable[[dict[str, Tensor]], Tensor]:
         """1 less the correlation between the reward of transitions and the order of the policies that made them."""
         rows = self._neighbours()
-        age = torch.cat([torch.full((len(part),), float(index)) for index, part in enumerate(rows)])
-        age, seen = age.to(rows[0].device) - age.mean(), torch.cat(rows)
+        later = torch.cat([torch.full((len(part),), float(index)) for index, part in enumerate(rows)])
+        later, seen = later.to(rows[0].device) - later.mean(), torch.cat(rows)
 
         def score(weights: dict[str, Tensor]) -> Tensor:
             paid = reward(functional_call(self.discriminator, weights, (seen,)), self.config.reward)
             paid = paid - paid.mean()
-            return 1 - (paid * age).sum() / (paid.norm() * age.norm() + 1e-12)
+            return 1 - (paid * later).sum() / (paid.norm() * later.norm() + 1e-12)
 
         return score
 
@@ -141,5 +152,5 @@ class Life(GAIL):
     def _order(self) -> float:
         rows = self._neighbours()
         paid = reward(self.discriminator(torch.cat(rows)), self.config.reward).cpu().numpy()
-        age = np.repeat(np.arange(len(rows)), [len(part) for part in rows])
-        return float(spearmanr(paid, age).statistic) if np.ptp(paid) > 0 else float("nan")
+        later = np.repeat(np.arange(len(rows)), [len(part) for part in rows])
+        return float(spearmanr(paid, later).statistic) if np.ptp(paid) > 0 else float("nan")

@@ -23,6 +23,7 @@ from l2l_gail.followers import settled
 from l2l_gail.pretraining.lives import Life, Score, Stopped, record
 
 KIND = "gail-follower"
+RECORDED = 4  # demonstrations of the run that is recorded
 CHECKED = 1_000_000  # seed of the lives on which a rule is checked
 
 
@@ -62,6 +63,11 @@ class PretrainArgs:
 
 def pretrain(args: PretrainArgs) -> Run:
     """Record what is not recorded yet, train the rule and save it, life by life."""
+    for env in (
+        {*args.envs, args.check_env} if args.check_every else args.envs
+    ):  # what is wrong shows before hours of work
+        follower_config(args, env, rate=args.rates[0], width=args.hidden[0], seed=0)
+        load_demonstrations(None, Environment(env)).take(max(RECORDED, *args.num_demos))
     run = Run.open(args.out, kind=KIND) if args.resume else Run.create(args.out, kind=KIND, config=settings.plain(args))
     with run.held():
         tree: dict[str, Any] = checkpoint.latest(run.folder) if checkpoint.exists(run.folder) else {"lives": 0}
@@ -110,7 +116,7 @@ class _Work:
         """A life of `env` with these settings; its rollouts are recorded first, if need be."""
         args, everything = self.args, load_demonstrations(None, Environment(env))
         usual, folder = replace(tuned(env), seed=args.seed), self.run.folder / "rollouts" / env
-        rollouts = record(env, everything.take(4), usual, folder, steps=args.steps, stop=self.stop)
+        rollouts = record(env, everything.take(RECORDED), usual, folder, steps=args.steps, stop=self.stop)
         return Life(rollouts, env, everything.take(demos), config, score=score, most=args.rounds)
 
     def live(self, tree: dict[str, Any]) -> dict[str, Any]:

@@ -230,7 +230,12 @@ def test_an_attacker_of_another_run_is_taken_over_and_may_stay_as_it_is(straight
     assert all(torch.equal(theirs[name], frozen[name]) for name in theirs)
     learned = attacker(train(tmp_path / "learned", *flags))
     assert not any(torch.equal(theirs[name], learned[name]) for name in theirs if "weight" in name)
-    refused = [(("--method", "pgd"), "not pgd"), (("--attacker-width", "8"), "has no attacker of this shape")]
+    refused = [
+        (("--method", "pgd"), "its --method is another"),
+        (("--attacker-width", "8"), "has no attacker of this shape"),
+        (("--attacker-sees", "delta", "gradient", "image"), "its --attacker-sees is another"),
+        (("--method", "l2l-trades"), "its --method is another"),
+    ]
     for more, told in refused:
         with pytest.raises(SystemExit) as exit_:
             train(tmp_path / "refused", *flags, *more)

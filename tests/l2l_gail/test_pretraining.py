@@ -46,6 +46,10 @@ def test_a_recording_is_made_once(demonstrations, rollouts):
     again = record(ENV, demonstrations, CONFIG, rollouts[0].parent, steps=256)
     assert again == rollouts
     assert times == [file.stat().st_mtime_ns for file in again]
+    with pytest.raises(UserError, match="made with other settings"):
+        record(ENV, demonstrations, CONFIG, rollouts[0].parent, steps=512)
+    with pytest.raises(UserError, match="no policy for --disc-form airl"):
+        Life(rollouts, ENV, demonstrations, replace(CONFIG, disc_form="airl"))
     with pytest.raises(UserError, match="at least 2 recorded rounds"):
         Life(rollouts[:1], ENV, demonstrations, CONFIG)
 
@@ -101,10 +105,17 @@ def test_the_command_trains_resumes_to_the_same_rule_and_the_rule_is_used(tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"), [(["--check-env", "Pendulum-v1"], "has not seen"), (["--follower-steps", "3"], "must divide")]
+    ("flags", "told"),
+    [
+        (["--check-env", "Pendulum-v1"], "has not seen"),
+        (["--follower-steps", "3"], "must divide"),
+        (["--num-demos", "1", "999"], "999"),
+        (["--envs", "MountainCar-v0"], "MountainCar"),
+    ],
 )
 def test_mistakes_get_one_sentence(flags, told, tmp_path, capsys):
     with pytest.raises(SystemExit) as exit_:
         pretraining.main([*FLAGS, "--out", str(tmp_path / "a"), *flags])
     assert exit_.value.code == 2
     assert told in capsys.readouterr().err
+    assert not (tmp_path / "a").exists()  # so that the right command can be given next

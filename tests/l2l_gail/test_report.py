@@ -90,7 +90,9 @@ def test_what_is_unusual_is_said(env, settings, told):
 
 def test_how_to_watch_is_a_command_where_another_process_finds_the_environment(tmp_path):
     folder = tmp_path / "a run"
-    assert watching("HalfCheetah-v4", folder) == f"l2l-play '{folder}'"
-    assert watching("tests.l2l_gail.test_x:Y-v0", folder) == f"l2l-play '{folder}' --env tests.l2l_gail.test_x:Y-v0"
-    gym.register("Watched-v0", entry_point=lambda: None)
-    assert watching("Watched-v0", folder) == f"GAIL.load('{folder}') in a program that registers Watched-v0"
+    assert watching(Environment("HalfCheetah"), folder) == f"l2l-play '{folder}'"  # the newest version
+    with_module = "gymnasium.envs.mujoco:HalfCheetah-v4"
+    assert watching(Environment(with_module), folder) == f"l2l-play '{folder}' --env {with_module}"
+    gym.register("Watched-v0", entry_point=lambda: gym.make("Pendulum-v1").unwrapped)
+    told = f"GAIL.load('{folder}') in a program that registers Watched-v0"
+    assert watching(Environment("Watched-v0"), folder) == told
