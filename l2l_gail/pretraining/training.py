@@ -63,9 +63,8 @@ class PretrainArgs:
 
 def pretrain(args: PretrainArgs) -> Run:
     """Record what is not recorded yet, train the rule and save it, life by life."""
-    for env in (
-        {*args.envs, args.check_env} if args.check_every else args.envs
-    ):  # what is wrong shows before hours of work
+    checked = [args.check_env] if args.check_every else []
+    for env in (*args.envs, *checked):  # mistakes show before hours of work
         follower_config(args, env, rate=args.rates[0], width=args.hidden[0], seed=0)
         load_demonstrations(None, Environment(env)).take(max(RECORDED, *args.num_demos))
     run = Run.open(args.out, kind=KIND) if args.resume else Run.create(args.out, kind=KIND, config=settings.plain(args))
