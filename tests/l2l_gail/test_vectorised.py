@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from stable_baselines3.common.vec_env import DummyVecEnv
 
 from l2l_experiment.errors import UserError
 from l2l_gail import GAIL, Environment, GAILConfig, environment_state
@@ -39,6 +40,8 @@ def test_processes_of_their_own_step_equally(subproc):
     here = Environment("Hopper-v4").vectorised(2, 0)
     np.testing.assert_array_equal(here.reset(), subproc.reset())
     np.testing.assert_array_equal(play(here, 100), play(subproc, 100))
+    if hasattr(os, "getsid"):  # signals of the terminal do not reach them
+        assert os.getsid(subproc.unwrapped.processes[0].pid) != os.getsid(0)
 
 
 def test_processes_of_their_own_continue_bit_by_bit(subproc):
@@ -52,14 +55,17 @@ def test_processes_of_their_own_continue_bit_by_bit(subproc):
         np.testing.assert_array_equal(after, play(envs, 80, seed=1))
 
 
-def test_a_run_in_processes_of_their_own_is_the_same_run():
+def test_a_run_in_processes_of_their_own_is_the_same_run(tmp_path):
     config, demonstrations = GAILConfig(env="Hopper-v4", **SMALL), make_demonstrations(11, 3)
     found = []
     for vec in ("sync", "subproc"):
         run = GAIL("Hopper-v4", demonstrations, config=replace(config, vec=vec)).learn(128)
+        run.save(tmp_path / vec)
         run.envs.close()
         found.append(torch.cat([w.detach().ravel() for w in run.discriminator.parameters()]))
     assert torch.equal(*found)
+    loaded = GAIL.load(tmp_path / "subproc")  # to be watched: that needs no processes
+    assert isinstance(loaded.envs.unwrapped, DummyVecEnv)
 
 
 def test_another_process_knows_what_this_program_has_registered():
