@@ -79,10 +79,9 @@ def stored_args(run: Run) -> TrainArgs:
     return settings.read(TrainArgs, run.config, f"{run.folder}/config.yaml")
 
 
-def carry_attacker(trainer: Trainer, source: Path | None, resumed: Run | None = None) -> None:
-    """Take over the learned attacker of another run, if one is named; in a run that starts over, too. UserError if it
-    is of another kind."""
-    if source is None or not (resumed is None or resumed.saved_nothing()):
+def carry_attacker(trainer: Trainer, source: Path | None) -> None:
+    """Take over the learned attacker of another run, if one is named; UserError if it is of another kind."""
+    if source is None:
         return
     theirs, own = checkpoint.latest(Run.open(source, kind=KIND).folder)["trainer"], settings.plain(trainer.config)
     for name in ("method", "attacker", "attacker_sees", "gradient_scale"):
@@ -115,7 +114,7 @@ def train(args: TrainArgs, resumed: Run | None = None) -> Run:
         session = Session(trainer, task, run, args)
         if resumed is not None:
             if run.saved_nothing():
-                carry_attacker(trainer, args.attacker_from, run)
+                carry_attacker(trainer, args.attacker_from)
                 print(f"{run.folder} was stopped before it saved a checkpoint; it starts over")
             else:
                 session.load_state_dict(checkpoint.latest(run.folder))
@@ -138,8 +137,9 @@ def train(args: TrainArgs, resumed: Run | None = None) -> Run:
 def follow(args: TrainArgs, resumed: Run | None = None) -> None:
     """What every process but the first does: the same steps, on its share, for as long as the first goes on."""
     trainer = Trainer(args.settings, load_task(args))
-    carry_attacker(trainer, args.attacker_from, resumed)
-    if resumed is not None and not resumed.saved_nothing():
+    if resumed is None or resumed.saved_nothing():
+        carry_attacker(trainer, args.attacker_from)
+    else:
         trainer.load_state_dict(checkpoint.latest(resumed.folder)["trainer"])
     with StopRequest(quiet=True, launched=True):  # of what the first process decides
         while parallel.told_by_first(True):

@@ -58,18 +58,9 @@ class OptimizerFollower:
         self.optimizer.load_state_dict(tree["optimizer"])
 
 
-def of_torch(name: str) -> Callable[[nn.Module, GAILConfig], OptimizerFollower]:
-    """A follower by one of torch's optimisers, at `disc_learning_rate` and its own defaults otherwise."""
-
-    def make(discriminator: nn.Module, config: GAILConfig) -> OptimizerFollower:
-        kind = getattr(torch.optim, name)
-        return OptimizerFollower(discriminator, config, lambda weights: kind(weights, lr=config.disc_learning_rate))
-
-    return make
-
-
 def of_package(package: str, name: str, rate: float | None) -> Callable[[nn.Module, GAILConfig], OptimizerFollower]:
-    """A follower by an optimiser of a package that need not be there; `rate` None: at `disc_learning_rate`."""
+    """A follower by an optimiser of torch, or of a package that need not be there, at its own defaults otherwise than
+    the learning rate; `rate` None: at `disc_learning_rate`."""
 
     def make(discriminator: nn.Module, config: GAILConfig) -> OptimizerFollower:
         try:

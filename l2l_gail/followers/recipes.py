@@ -12,7 +12,7 @@ from l2l_experiment.errors import UserError
 from l2l_experiment.settings import refuse_idle
 from l2l_gail.config import GAILConfig, tuned
 from l2l_gail.followers.base import Follower
-from l2l_gail.followers.optimizers import of_package, of_torch
+from l2l_gail.followers.optimizers import of_package
 from l2l_gail.followers.rules import AdamFollower, HypergradientFollower, L2LFollower
 
 RATE = frozenset({"disc_learning_rate"})
@@ -71,7 +71,10 @@ FOLLOWERS: dict[str, Recipe] = {
     "schedule-free": Recipe("Schedule-Free AdamW", "Defazio et al., 2024", of_package(*SCHEDULE_FREE), RATE),
 }
 FOLLOWERS["adadelta"] = Recipe("Adadelta", "Zeiler, 2012", of_package("torch.optim", "Adadelta", 1.0), SCHEDULE)
-FOLLOWERS |= {name.lower(): Recipe(name, "torch.optim", of_torch(name), takes) for name, takes in OF_TORCH.items()}
+FOLLOWERS |= {
+    name.lower(): Recipe(name, "torch.optim", of_package("torch.optim", name, None), takes)
+    for name, takes in OF_TORCH.items()
+}
 
 
 def settled(config: GAILConfig) -> GAILConfig:
