@@ -70,12 +70,13 @@ class LearnedFollower:
         parameters = [p for p in self.rule.parameters() if p.requires_grad]
         gradients = torch.autograd.grad(total, parameters, materialize_grads=True)
         for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient if total.isfinite() else torch.full_like(gradient, torch.nan)
+            parameter.grad = torch.where(total.isfinite(), gradient, torch.nan)
         norm, applied = self.step()
         moved = map_tensors(lambda new, old: (new - old).detach(), response.variable, before)
-        figures = {"score": float(total.detach()), "gradient_norm": float(norm), "skipped": float(not applied)}
-        figures["last_step"] = float(flatten(moved).norm())
-        return detach(response._replace(trace=torch.cat(trace))), figures
+        told = (one.detach().to(norm.device, torch.float64) for one in (total, norm, flatten(moved).norm()))
+        # Together, so that a GPU is waited for once.
+        figures = dict(zip(("score", "gradient_norm", "last_step"), torch.stack([*told]).tolist(), strict=True))
+        return detach(response._replace(trace=torch.cat(trace))), figures | {"skipped": float(not applied)}
 
     def step(self) -> tuple[torch.Tensor, bool]:
         """Clip the gradients that the rule's weights hold, take an optimiser step with them and clear them.

@@ -40,10 +40,9 @@ def mart(model: nn.Module, batch: Batch, delta: Tensor, *, beta: float) -> Tenso
     """BCE(x + δ) + β·mean of KL(p(x) ‖ p(x + δ))·(1 − p_y(x)) (Wang et al., 2020). BCE is −log p_y − log(1 − the
     largest other probability), at the perturbed images."""
     logits, attacked = model(batch.images), model(batch.images + delta)
-    right = functional.one_hot(batch.labels, logits.shape[1]).bool()
-    other = attacked.softmax(1).masked_fill(right, 0).amax(1)
+    other = attacked.softmax(1).scatter(1, batch.labels[:, None], 0).amax(1)
     margin = functional.cross_entropy(attacked, batch.labels) - (1.0001 - other).log().mean()
-    weight = 1.0000001 - logits.softmax(1)[right]
+    weight = 1.0000001 - of_true_class(logits, batch.labels)
     return margin + beta * (divergence(logits, attacked) * weight).mean()
 
 
@@ -52,8 +51,7 @@ def arow(model: nn.Module, batch: Batch, delta: Tensor, *, strength: float, smoo
     the paper's. With `weight="clean"` the weight is p_y(x), the code's variant CoW. Smoothed labels give the true class
     its share of the uniform mass too. Nothing is detached: the gradient flows through the weight as well."""
     logits, attacked = model(batch.images), model(batch.images + delta)
-    right = functional.one_hot(batch.labels, logits.shape[1]).bool()
-    factor = logits.softmax(1)[right] if weight == "clean" else 1 - attacked.softmax(1)[right]
+    factor = of_true_class(logits, batch.labels) if weight == "clean" else 1 - of_true_class(attacked, batch.labels)
     entropy = functional.cross_entropy(logits, batch.labels, label_smoothing=smoothing)
     return entropy + strength * (divergence(logits, attacked) * factor).mean()
 
@@ -62,3 +60,8 @@ def divergence(target: Tensor, logits: Tensor) -> Tensor:
     """KL(softmax(target) ‖ softmax(logits)) a sample, (batch,); targets stay off 0, where p·log p has no slope."""
     probabilities = at_least_single(target).softmax(1).clamp(min=1e-8)
     return (probabilities * (probabilities.log() - torch.log_softmax(at_least_single(logits), dim=1))).sum(1)
+
+
+def of_true_class(logits: Tensor, labels: Tensor) -> Tensor:
+    """The probability of each image's label, shape (batch,)."""
+    return logits.softmax(1).gather(1, labels[:, None]).squeeze(1)

@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from l2l_at import methods
 from l2l_at.config import ATConfig
@@ -131,3 +132,32 @@ def test_every_method_learns_digits_as_before(name):
     for _ in range(14):
         figures = trainer.step()
     assert float(figures["train_classifier/loss"]) == pytest.approx(expected[name], rel=0.05)
+
+
+class Waits(TorchDispatchMode):
+    """Counts operations for which Python has to wait for a GPU: reading a number, or a shape that depends on values."""
+
+    def __init__(self, own):
+        super().__init__()
+        self.own, self.count = own, 0  # numbers that stay on the CPU, by id of their memory
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function._schema.name.removeprefix("aten::")
+        reads = name == "_local_scalar_dense" and args[0].data_ptr() not in self.own
+        masks = name.startswith("index") and any(i is not None and i.dtype == torch.bool for i in args[1])
+        self.count += reads or masks or name in ("nonzero", "masked_select", "equal") or name.startswith("_unique")
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", methods.METHODS)
+def test_a_step_waits_for_the_device_only_to_know_whether_a_fit_is_finite(name):
+    settings = {"epochs": 4, "batch_size": 64, "eps": "0.1", "average": "none"}  # the average counts on the CPU
+    if "attacker_every" in methods.METHODS[name].takes:
+        settings["attacker_every"] = 1
+    trainer = Trainer(ATConfig(method=name, **settings), load("digits", subset=256))
+    learner = trainer.method.follower.learner
+    trainer.step()
+    counts = [] if learner is None else [state["step"] for state in learner.optimizer.state.values()]
+    with Waits({count.data_ptr() for count in counts}) as waits:
+        trainer.step()
+    assert waits.count == (learner is not None)
