@@ -4,6 +4,7 @@ What they compute is PPO and SAC: the same losses, random draws, schedules and f
 is evaluated is replaced, and where a setting asks for more than is written here, Stable-Baselines3's own code runs."""
 
 from collections.abc import Iterable, Sequence
+from copy import deepcopy
 from typing import Any, Self
 
 import numpy as np
@@ -11,12 +12,14 @@ import torch
 from gymnasium import spaces
 from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import explained_variance
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
 from l2l_experiment.compiled import Compiled
+from l2l_gail.spaces import is_image
 
 PPO_FIGURES = ("policy_gradient_loss", "value_loss", "entropy_loss", "approx_kl", "clip_fraction", "loss")
 SAC_FIGURES = ("ent_coef", "actor_loss", "critic_loss", "ent_coef_loss")
@@ -31,6 +34,7 @@ class CompiledPPO(PPO):
         super().__init__(*args, **how)
         self.compiled = compiled
         self._forward, self._update = Compiled(self._acted), Compiled(self._moved)
+        self._actor: ActorCriticPolicy | None = None  # the policy's copy on the CPU, where rollouts ask one
 
     def learn(self, total_timesteps: int, *args: Any, **how: Any) -> Self:
         self.prepare(total_timesteps)
@@ -44,7 +48,7 @@ class CompiledPPO(PPO):
             self.compiled = _pays(self, updates)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "compiled", "_forward", "_update"]
+        return [*super()._excluded_save_params(), "compiled", "_forward", "_update", "_actor"]
 
     def _usual(self) -> bool:
         """Whether all that its settings ask for is written here."""
@@ -52,19 +56,35 @@ class CompiledPPO(PPO):
         return not more and _is_adam(self.policy.optimizer)
 
     def collect_rollouts(self, *args: Any, **how: Any) -> bool:
-        if not (self.compiled and self._usual()):
+        compiled, elsewhere = self.compiled and self._usual(), self._acts_elsewhere()
+        if not (compiled or elsewhere):
             return super().collect_rollouts(*args, **how)
-        weights = _weights(self.policy)
-        self.policy.forward = lambda seen: self._forward(weights, [seen])  # for the time of the rollout
-        try:
+        policy, device = self.policy, self.device
+        if elsewhere:
+            self._actor = self._actor or _without_optimizer(policy).to("cpu")
+            self._actor.load_state_dict(policy.state_dict())
+            self._actor.set_training_mode(False)
+            self.device = self._actor.device
+            policy.predict_values = lambda seen: self._actor.predict_values(seen.to(self._actor.device))
+        actor = self._actor or policy
+        weights = _weights(actor)
+        call = self._forward if compiled else self._acted
+        policy.forward = lambda seen: call(weights, [seen])
+        try:  # for the time of the rollout
             return super().collect_rollouts(*args, **how)
         finally:
-            del self.policy.forward
+            self.device = device
+            del policy.forward
+            vars(policy).pop("predict_values", None)
+
+    def _acts_elsewhere(self) -> bool:
+        """Whether rollouts ask a copy of the policy on the CPU: a GPU takes longer to start on a few observations."""
+        return self.device.type != "cpu" and not (self.use_sde or is_image(self.observation_space))
 
     def _acted(self, weights: Sequence[Tensor], data: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Actions, values and log probabilities, as the policy answers observations."""
         with torch.no_grad():
-            return _called(self.policy, "forward", weights, data)
+            return _called(self._actor or self.policy, "forward", weights, data)
 
     def train(self) -> None:
         if not (self.compiled and self._usual()):
@@ -259,6 +279,15 @@ def _is_adam(optimizer: torch.optim.Optimizer) -> bool:
     usual = {"weight_decay": 0, "amsgrad": False, "maximize": False}
     one = type(optimizer) is torch.optim.Adam and len(optimizer.param_groups) == 1
     return one and all(optimizer.defaults[name] == value for name, value in usual.items())
+
+
+def _without_optimizer(policy: ActorCriticPolicy) -> ActorCriticPolicy:
+    """A copy of a policy that cannot be trained."""
+    optimizer, policy.optimizer = policy.optimizer, None
+    try:
+        return deepcopy(policy)
+    finally:
+        policy.optimizer = optimizer
 
 
 def _weights(module: nn.Module) -> list[Tensor]:

@@ -73,6 +73,22 @@ def test_compiled_runs_resume_bit_by_bit(config, tmp_path, leader):
     assert all(torch.equal(*pair) for pair in zip(*policies, strict=True))
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_copy_of_the_policy_acts_as_the_policy_does(config, monkeypatch, compiled):
+    def trained():
+        gail = GAIL("Pendulum-v1", make_demonstrations(3, 1), config=replace(config, compile=compiled))
+        return gail.learn(256).leader.algorithm
+
+    one = trained()
+    monkeypatch.setattr(CompiledPPO, "_acts_elsewhere", lambda self: True)
+    other = trained()
+    assert one._actor is None
+    assert other._actor is not other.policy
+    assert all(torch.equal(*pair) for pair in zip(one.policy.parameters(), other.policy.parameters(), strict=True))
+    assert {"forward", "predict_values"}.isdisjoint(vars(other.policy))
+    assert other.policy.optimizer is not None
+
+
 def test_short_runs_are_not_compiled_and_the_length_counts_once(config):
     leader = GAIL("Pendulum-v1", make_demonstrations(3, 1), config=config).leader
     for steps in (10**4, 10**7):
