@@ -43,7 +43,7 @@ def _stem(inputs: int, outputs: int, stride: int) -> nn.Sequential:
 
 
 def _at_full_size(inputs: int, channels: int, widths: tuple[int, ...]) -> nn.Sequential:
-    """A published attacker, without a scale that it has but does not use."""
+    """A published attacker without its unused scale parameter."""
     blocks = [GenBlock(a, b) for a, b in pairwise(widths)]
     stem, head = _stem(inputs, widths[0], 1), nn.Conv2d(widths[-1], channels, 3, padding=1)
     return nn.Sequential(stem, *blocks, nn.BatchNorm2d(widths[-1], affine=False), head)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 import tyro
@@ -83,7 +83,7 @@ class GradeArgs:
     eps: str | None = None  # Radius, a number or a fraction such as 8/255; by default that of the training
     seed: Seed = 0  # Seed of the attacks
     data_dir: Path | None = None  # Folder with the official CIFAR files; without it they are fetched into a cache
-    device: Literal["auto", "cpu", "cuda"] = "auto"  # Where to attack
+    device: str = "auto"  # Where to attack: auto, cpu or cuda
     threads: Threads = 1  # CPU threads of torch
 
     def __post_init__(self) -> None:

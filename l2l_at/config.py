@@ -15,7 +15,7 @@ class ATConfig:
     """Settings of one run: data, threat model, classifier, method, attacker and schedule."""
 
     dataset: str = "digits"  # digits (comes with scikit-learn), cifar10, cifar100 (fetched, or from --data-dir)
-    method: str = "l2l"  # How a batch becomes a loss; --list prints the methods
+    method: str = "l2l"  # Training method; --list prints them all
     model: str = "small-cnn"
     """Classifier: small-cnn (digits); preact-tiny, resnet18, preactresnet18, wrn-28-10, wrn-34-10 (CIFAR)."""
     norm: Norm = "linf"  # Norm of the threat model
@@ -25,15 +25,15 @@ class ATConfig:
     seed: Seed = 0  # Seed of the split, the networks and every draw
     device: str = "auto"  # Where everything lives: auto, cpu or cuda
 
-    holdout: Annotated[float, Range(0, 1, open_low=True, open_high=True)] = 0.1  # Share held out to choose the best by
+    holdout: Annotated[float, Range(0, 1, open_low=True, open_high=True)] = 0.1  # Share of images that choose the best
     subset: Count | None = None  # Train on so many images only, stratified
-    epochs: Count = 40  # Passes over the training images
+    epochs: Count = 40  # Passes over the training images (with replays: an epoch has as many steps, on fewer images)
     batch_size: Count = 128  # Images in a step
     schedule: Literal["one-cycle", "multi-step"] = "one-cycle"  # Rate: up and down once, or a tenth at 1/2 and 3/4
     learning_rate: Positive = 0.1  # The classifier's learning rate (the highest of the schedule)
     momentum: ShareBelowOne = 0.9  # Momentum of SGD; it stays as it is in the one-cycle schedule
     weight_decay: NotNegative = 5e-4  # Weight decay of SGD
-    clip_norm: NotNegative = 0.0  # Clip the classifier's gradient to this norm; 0 does not
+    clip_norm: NotNegative = 0.0  # Clip the classifier's gradient to this norm; 0: no clipping
     average: Literal["ema", "swa", "none"] = "ema"  # Evaluated weights: exponential or (at the end) equal mean
     ema: ShareBelowOne = 0.999  # Decay of the exponential average, warmed up from 0.1
     swa_from: ShareBelowOne = 0.42  # Share of the run before the equal average (published ARoW: 50 epochs of 120)
@@ -50,7 +50,7 @@ class ATConfig:
     regularisation: NotNegative | None = None
     """Weight of the regulariser: beta of trades (6) and mart (5); lambda of arow and cow (7, twice the paper's) and of
     grad-align (by radius)."""
-    label_smoothing: ShareBelowOne | None = None  # How far labels are from certain; by default as the method has it
+    label_smoothing: ShareBelowOne | None = None  # Label smoothing; by default the method's own
     clean_share: ShareBelowOne = 0.0  # Share of the clean images' loss in methods that train on perturbed images only
     replays: Count | None = None  # How often free sees each batch in a row (8)
     noise: Positive | None = None  # Reach of n-fgsm's noise over the radius (2)

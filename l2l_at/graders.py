@@ -36,8 +36,8 @@ def attack(name: str, model: Classifier, images: Tensor, labels: Tensor, threat:
 
     Where the attack meets an answer that is not finite, it runs again with a class for such answers: an attack that
     compares NaN with a label may take it for a right answer."""
-    for model.refusal in (False, True):
-        model.refused = 0
+    for refusal in (False, True):
+        model.refusal, model.refused = refusal, 0
         with _isolated() as messages:
             torch.manual_seed(seed)
             run = _foolbox if name == FOOLBOX else _autoattack
@@ -48,7 +48,7 @@ def attack(name: str, model: Classifier, images: Tensor, labels: Tensor, threat:
                 detail = str(error).splitlines()[0] if str(error) else "no detail"
                 raise UserError(
                     f"{name} fails in {threat.norm} on images of shape {shape} ({type(error).__name__}: {detail}); "
-                    "attacks that were done are kept where the grading has a folder"
+                    "attacks that finished are saved if `path` was given"
                 ) from error
         if not model.refused:
             break
@@ -106,7 +106,7 @@ def _isolated() -> Iterator[list[str]]:
 
     logger, handler = logging.getLogger("auto-attack"), Collect(level=logging.WARNING)
     tracing, python, numpy = sys.gettrace(), random.getstate(), np.random.get_state()  # noqa: NPY002
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else []
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
     propagate, logger.propagate = logger.propagate, False
     logger.addHandler(handler)
     try:

@@ -33,12 +33,12 @@ def group(device: torch.device) -> Iterator[None]:
         if here >= torch.cuda.device_count():
             raise UserError(f"there are {torch.cuda.device_count()} GPUs; start as many processes on this machine")
         torch.cuda.set_device(here)
-    # What is said goes over the CPU: it must neither wait for a GPU nor for a GPU's short patience.
+    # Control messages use gloo: NCCL would time out while the first process evaluates and saves.
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, timeout=PATIENCE)
     try:
         yield
-    except UserError:  # the first process meets its own between two steps, when the others wait for its word
+    except UserError:  # the first process raises between two steps, when the others wait for its broadcast
         if rank() == 0:
             with suppress(RuntimeError):  # the others have met it as well, and are gone
                 told_by_first(False)

@@ -57,13 +57,14 @@ class TrainArgs:
     list: bool = False  # Print the methods, a line each, and do nothing else
     data_dir: Path | None = None  # Folder with the official CIFAR files; without it they are fetched into a cache
     run_dir: Path | None = None  # Folder of the run; by default a new one in runs/
-    resume: Path | None = None  # Continue the run in this folder; beside it only --device and --data-dir
+    resume: Path | None = None  # Continue the run in this folder; only --device and --data-dir may be added
     attacker_from: Path | None = None  # Start with the learned attacker of this run (see also --freeze-attacker)
     checkpoint_every: Count = 1  # Epochs between two checkpoints
     probe_every: Count = 1  # Epochs between two measurements on held-out and training images
     probe_images: Count = 1000  # Measure on so many held-out images; the best classifier is chosen by them
     stop_on_collapse: bool = False  # End the run when catastrophic overfitting is seen, not only raise the alarm
-    grade: Literal["none", "quick", "standard"] | None = None  # Grade the end; by default quick (digits), none (CIFAR)
+    grade: Literal["none", "quick", "standard"] | None = None
+    """Grade the best classifier at the end; by default quick (digits), none (CIFAR)."""
     grade_images: Count | None = None  # Grade on so many test images only; by default 100 of the digits, all of CIFAR
     threads: Threads = 1  # CPU threads of torch
 

@@ -45,8 +45,9 @@ class Trainer:
         self.batches = Batches(task.train.to(self.device), config.batch_size, task.data.augmentation)
         self.total = config.epochs * self.batches.per_epoch
         rate, momentum, decay = config.learning_rate, config.momentum, config.weight_decay
-        fused = self.device.type == "cuda"  # on a CPU it would round differently and gain little
-        self.optimizer = torch.optim.SGD(self.model.parameters(), rate, momentum, weight_decay=decay, fused=fused)
+        self.fused = self.device.type == "cuda"  # on a CPU it would round differently and gain little
+        how = {"weight_decay": decay, "fused": self.fused}
+        self.optimizer = torch.optim.SGD(self.model.parameters(), rate, momentum, **how)
         self.schedule = make_schedule(self.optimizer, config, self.total)
         self.average = None if config.average == "none" else weights.averaged(self.model, config.average, config.ema)
         if self.method.follower.attacker is not None:
@@ -155,6 +156,8 @@ class Trainer:
             if self.average is not None:
                 self.average.load_state_dict(state["average"])
             self.optimizer.load_state_dict(state["optimizer"])
+            for group in self.optimizer.param_groups:
+                group["fused"] = self.fused  # of this device, not of that on which the checkpoint was made
             self.schedule.last_epoch = state["schedule"]
             if state["follower"].keys() != self.method.follower.state_dict().keys():
                 raise ValueError("it holds the state of another follower")

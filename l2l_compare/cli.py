@@ -30,10 +30,10 @@ class Args:
     by: tuple[str, ...] = ()
     """Settings that make a group, e.g. follower, or env follower; by default the folder's name without its seed."""
     tag: str | None = None
-    """The figure to compare, as TensorBoard names it, of which more is better; by default the return, or the held-out
+    """The figure to compare, as TensorBoard names it; higher must be better. By default the return, or the held-out
     PGD-10 accuracy."""
     lower_is_better: bool = False
-    """Of the figure, less is better: it is compared with its sign turned."""
+    """Lower is better: negate the figure before comparing."""
     min_steps: float = 0
     """Leave out runs that end before this step; the shortest run decides how far all are compared."""
     unfinished: bool = False

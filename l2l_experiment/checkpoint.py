@@ -33,8 +33,8 @@ _KINDS = {"list": list, "tuple": tuple}
 def save(folder: Path | str, tree: Any, step: int) -> Path:
     """Write a checkpoint of `step`, at least 0, and return its folder.
 
-    When it stands, the one before it stays; older ones go, and so do those of later steps: they belong to a future that
-    was given up when the run resumed from before it. One process at a time may save. TypeError for a tree that holds
+    Keeps this checkpoint and the one before it. Deletes older ones, and those of later steps, which a resumed run will
+    make again. One process at a time may save. TypeError for a tree that holds
     anything else than the above, UserError if it cannot be written."""
     tensors: dict[str, Tensor] = {}
     text = json.dumps({"format": FORMAT, "step": step, "tree": _describe(tree, tensors)})

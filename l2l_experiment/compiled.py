@@ -46,7 +46,8 @@ class Compiled:
             return self.function(tensors[:count], tensors[count:])
 
         try:
-            with _undisturbed(), torch.random.fork_rng(), torch.device(data[0].device):
+            device = data[0].device
+            with _undisturbed(), torch.random.fork_rng([device] if device.type == "cuda" else []), torch.device(device):
                 copies = [tensor.detach().clone() for tensor in (*state, *data)]
                 call = torch.compile(make_fx(flat)(*copies), dynamic=False, options=OPTIONS)
                 call(*copies)  # compiles

@@ -20,8 +20,8 @@ class Diverged(UserError):
 
 
 def exit_on_user_error(main: Callable[P, R]) -> Callable[P, R]:
-    """Decorator of a command's `main`: UserError becomes `error: SENTENCE` on stderr and exit code 2, Ctrl-C a line and
-    exit code 130, neither a traceback. A reader that closes its end of a pipe stops nothing."""
+    """Decorator of a command's `main`: UserError prints `error: SENTENCE` on stderr and exits with 2; Ctrl-C prints one
+    line and exits with 130; neither shows a traceback. A reader that closes its end of a pipe stops nothing."""
 
     @functools.wraps(main)
     def command(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -63,7 +63,7 @@ def read_mapping(
     """A mapping from a JSON (.json) or YAML file, or a UserError that says what is wrong with the file."""
     try:
         if path.exists() and not path.is_file():  # a pipe would be waited for
-            raise UserError(f"{path} is no file")
+            raise UserError(f"{path} is not a regular file")
         text = path.read_text(encoding="utf-8")
         content = json.loads(text) if path.suffix == ".json" else yaml.load(text, loader)
     except FileNotFoundError:

@@ -42,7 +42,7 @@ class JsonLines(AbstractContextManager):
         self._file.flush()
 
     def sync(self) -> None:
-        """Have the disk hold all rows: before a checkpoint is saved that counts on them."""
+        """Write all rows to the disk (fsync), before a checkpoint is saved that refers to them."""
         os.fsync(self._file.fileno())
 
     def close(self) -> None:

@@ -206,14 +206,21 @@ def one_level(config: Mapping[str, Any]) -> dict[str, Any]:
     return (config.get("settings") or {}) | {name: value for name, value in config.items() if name != "settings"}
 
 
-def require_same(made_with: Mapping[str, Any], now: Any, *, but: frozenset[str] = frozenset()) -> None:
+def require_same(
+    made_with: Mapping[str, Any],
+    now: Any,
+    *,
+    but: frozenset[str] = frozenset(),
+    what: str = "the checkpoint was made with other settings",
+    advice: str = "restore the config.yaml that made it",
+) -> None:
     """UserError that names what differs between the settings that a checkpoint was made with and those of now."""
     own = plain(now)
     made_with = plain(type(now)()) | dict(made_with)  # settings that are newer than it were at their defaults
     names = sorted((made_with.keys() | own.keys()) - but)
     if other := [name for name in names if made_with.get(name) != own.get(name)]:
         told = ", ".join(f"{name} {made_with.get(name)!r}, not {own.get(name)!r}" for name in other)
-        raise UserError(f"the checkpoint was made with other settings ({told}); restore the config.yaml that made it")
+        raise UserError(f"{what} ({told}); {advice}")
 
 
 def block(cls: type[T], file: Any, *names: str, **fixed: Any) -> T:

@@ -105,7 +105,7 @@ def read(spec: str, rest: Sequence[str]) -> tuple[str, Experiments]:
     path = Path(spec)
     if not path.is_file():
         raise UserError(f"there is no file {path}; name one, or one of {', '.join(tools.TOOLS)}")
-    content = read_mapping(path, loader=Texts, advice="mend it")
+    content = read_mapping(path, loader=Texts, advice="fix it")
     script = content.pop("script", None)
     if not isinstance(script, str) or (script not in tools.TOOLS and not (path.parent / script).is_file()):
         raise UserError(f"{path} must name its `script`: {', '.join(tools.TOOLS)}, or a Python file beside it")

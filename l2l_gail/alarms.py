@@ -1,4 +1,4 @@
-"""Alarms for a discriminator of no use: one that says the same of everything, or is wrong about nearly everything."""
+"""Alarms for a useless discriminator: one whose logits are all the same, or that misclassifies most transitions."""
 
 import sys
 from typing import NamedTuple
@@ -24,18 +24,18 @@ TROUBLES = {
     "flat_since": Trouble(
         "train_disc/logit_std",
         FLAT,
-        "the discriminator has said the same of all transitions: the reward is constant and teaches nothing. "
+        "the discriminator has given every transition the same logit: the reward is constant and teaches nothing. "
         "More --gradient-penalty or another --disc-learning-rate may help.",
-        "the discriminator said the same of everything: a constant reward",
+        "the discriminator gave every transition the same logit: the reward was constant",
     ),
     # A learned rule may lower its own rate until the discriminator no longer moves.
     "wrong_since": Trouble(
         "train_disc/acc",
         WRONG,
-        "the discriminator has taken most demonstrations for the policy's, or the policy's transitions for "
-        "demonstrations: it rewards being unlike them. If train_follower/log_rate is far below 0, the learned "
+        "the discriminator has misclassified most transitions: the reward favours being unlike the demonstrations. "
+        "If train_follower/log_rate is far below 0, the learned "
         "rule has stopped: --gradient-penalty 1 or a --log-rate-limit may help.",
-        "the discriminator was wrong about most transitions: a reward for being unlike the demonstrations",
+        "the discriminator misclassified most transitions: the reward favoured being unlike the demonstrations",
     ),
 }
 

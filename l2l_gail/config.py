@@ -26,7 +26,7 @@ class GAILConfig:
     device: str = "auto"  # Where networks live: cpu, cuda, or auto (the CPU: fastest with small networks)
     rescale_actions: bool | None = None  # Let the policy act in [-1, 1]; default: where the bounds are far from it
 
-    every: Count = 1  # Keep every N-th transition of the demonstrations alone, as Ho and Ermon (2016) do
+    every: Count = 1  # Keep only every N-th transition of the demonstrations, as Ho and Ermon (2016) do
     imitate: Literal["pairs", "states"] = "pairs"
     """What the discriminator compares: observation and action, or observation and next observation, without actions."""
     absorbing: bool = False  # Episodes that end early lead into a state with a learned reward: no bonus for surviving

@@ -68,8 +68,8 @@ class ConvDiscriminator(nn.Module):
     """Convolutions over the frames of a transition, then a tanh network that also sees the rest (an action).
 
     `frame`: (C, H, W) of one frame, at least 36 × 36; `frames`: how many each input starts with, 2 for observation and
-    next observation. Three strided convolutions, as the policy's of Mnih et al. (2015) but half as wide; tanh, for the
-    gradient penalty differentiates twice."""
+    next observation. Three strided convolutions, as the policy's of Mnih et al. (2015) but half as wide; tanh,
+    because the gradient penalty needs second derivatives."""
 
     def __init__(self, frame: tuple[int, int, int], frames: int, rest: int, hidden: tuple[int, ...]) -> None:
         super().__init__()

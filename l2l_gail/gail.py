@@ -31,9 +31,10 @@ from l2l_gail.leaders import LEADERS, Leader
 from l2l_gail.losses import draw, health, objective
 from l2l_gail.notes import notes
 from l2l_gail.reward_model import RewardModel, Rows
-from l2l_gail.transitions import Transitions, split, transitions_of
+from l2l_gail.transitions import Transitions, keep, split, transitions_of
 
 OBJECT = "an environment object"  # what the settings call an environment that has no id
+FREE = frozenset({"device", "vec"})  # settings that may change between saving and loading
 MOST_MEASURED = 2_000  # transitions of demonstrations on which the discriminator is measured: an accuracy to a per cent
 
 
@@ -73,12 +74,16 @@ class GAIL:
         config = replace(tuned(self.env.id or "") if config is None else config, env=self.env.id or OBJECT)
         if follower is None:
             config = settled(config)
-        self.config, self.device = config, devices.resolve(config.device, auto="cpu")
+        self.device = devices.resolve(config.device, auto="cpu")
         if leader is None:
             envs = self.env.vectorised(config.n_envs, config.seed, config.vec)
             leader = LEADERS[config.leader].make(envs, config, self.device, policy_kwargs=policy_kwargs)
         elif policy_kwargs:
             raise UserError("policy_kwargs are those of the leader that the settings name; a given one has a policy")
+        if reward is not None and (discriminator is not None or follower is not None):
+            raise UserError("a given reward is not learned: leave out discriminator and follower")
+        # A given leader has its own.
+        self.config = config = replace(config, n_envs=leader.envs.num_envs, gamma=leader.algorithm.gamma)
         self.tensorboard_log = tensorboard_log
         self.leader, self.envs, self.fixed = leader, leader.envs, reward is not None
         self.model = reward or RewardModel(self.env, config, discriminator, lambda data: leader.log_prob(data))
@@ -106,9 +111,9 @@ class GAIL:
         self.demonstrations = demonstrations
         held, every = self.follower.holdout, self.config.every
         self.train_expert, self.score_expert = split(demonstrations, held, every, ends=self.config.absorbing)
-        everything = transitions_of(demonstrations, self.config.every).float32()
-        if not self.fixed:
-            self.model.filter.fit(self.env.observations.features(everything.observations))
+        if not (self.fixed or self.env.observations.image):
+            seen = np.concatenate([one.observations[:-1:every].astype(np.float32) for one in demonstrations.episodes])
+            self.model.filter.fit(self.env.observations.features(seen))
         self._standardise()
         self.monitored = None
         if monitor is not None and len(monitor):
@@ -186,8 +191,13 @@ class GAIL:
         return self.env.actions.executed(actions), state
 
     def save(self, folder: Path | str) -> Path:
-        """Write `folder/checkpoints/step_…`, which is returned, and `folder/config.yaml` unless that is there."""
-        saved, config = checkpoint.save(folder, self.state_dict(), self.num_timesteps), Path(folder) / CONFIG
+        """Write `folder/checkpoints/step_…`, which is returned, and `folder/config.yaml` unless that is there.
+        UserError if the folder holds a run with other settings."""
+        config = Path(folder) / CONFIG
+        if config.exists():
+            there = {"what": f"{folder} holds a run with other settings", "advice": "save into another folder"}
+            settings.require_same(settings.plain(stored(folder)), self.config, but=FREE, **there)
+        saved = checkpoint.save(folder, self.state_dict(), self.num_timesteps)
         if not config.exists():
             text = yaml.safe_dump({"settings": settings.plain(self.config)}, sort_keys=False)
             write_atomically(config, text.encode())
@@ -240,7 +250,7 @@ class GAIL:
     def load_state_dict(self, tree: dict[str, Any]) -> bool:
         """Continue from a `state_dict` made with the same settings. False if the environments had to be reset, which
         happens where their state cannot be read (see `environment_state`): the run goes on, but not bit for bit."""
-        settings.require_same(tree.get("settings", {}), self.config, but=frozenset({"device", "vec"}))
+        settings.require_same(tree.get("settings", {}), self.config, but=FREE)
         made_with = tree.get("demonstrations")
         if made_with and self.demonstrations is not None and made_with != self.train_expert.fingerprint:
             raise UserError(
@@ -306,7 +316,8 @@ class GAIL:
     def _answer(self, transitions: Transitions, progress: float) -> dict[str, float]:
         self.model.filter.update(self.env.observations.features(transitions.observations))
         recent = [*self.replay, transitions]
-        self._remember(transitions)
+        config, so_far = self.config, self.num_timesteps // self.leader.round_size
+        keep(self.replay, transitions, config.replay_rounds, config.replay_kind, so_far, self.generator)
         if hasattr(self.discriminator, "refresh"):
             self.discriminator.refresh()
         train, fresh = Rows(self.model, self.train_expert), self.inputs(transitions)
@@ -317,19 +328,6 @@ class GAIL:
             figures |= {"train_disc/heldout_loss": other["loss"], "train_disc/heldout_acc": other["acc_expert"]}
         answer = self.follower.answer(self.objectives(recent), progress)
         return figures | {f"train_follower/{key}": value for key, value in answer.items()}
-
-    def _remember(self, transitions: Transitions) -> None:
-        """Keep a round for later ones: in place of the oldest, or of one of a uniform sample (Vitter, 1985)."""
-        wanted, place = self.config.replay_rounds, 0
-        if wanted and len(self.replay) == wanted:
-            if self.config.replay_kind == "uniform":
-                so_far = max(self.num_timesteps // self.leader.round_size, 1)
-                place = int(torch.randint(so_far, (1,), generator=self.generator))
-            if place >= wanted:
-                return
-            del self.replay[place]
-        if wanted:
-            self.replay.append(transitions)
 
     def score(self, transitions: Transitions) -> np.ndarray:
         """Called by the leader: the learned reward by the discriminator as it is now, shape (n,)."""

@@ -11,7 +11,7 @@ def notes(config: GAILConfig, env: Environment) -> list[str]:
     if config.reward in BIAS and config.reward != "constant" and env.ends_early and not config.absorbing:
         said.append(
             f"episodes of {env.name} may end early and the reward '{config.reward}' {BIAS[config.reward]}. "
-            "Let --absorbing remove that, or compare with --reward constant, which shows what it alone achieves."
+            "Add --absorbing to remove this bias, or run --reward constant to see what the bias alone achieves."
         )
     if config.disc_form != "logit" and config.reward != "airl":
         said.append(f"AIRL's reward is the logit; this run's is '{config.reward}'. For AIRL say --reward airl.")

@@ -185,7 +185,7 @@ class Continuous:
             return None
         return (
             f"actions of {self.name} reach from {low:g} to {high:g}, and the policy starts around 0 with a standard "
-            f"deviation of {std:.2g}. Let --rescale-actions scale them, or set --log-std-init."
+            f"deviation of {std:.2g}. Set --rescale-actions True, or change --log-std-init."
         )
 
 

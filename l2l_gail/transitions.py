@@ -1,10 +1,13 @@
 """Transitions of a policy or of demonstrations, as the leader hands them over."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
+import torch
 
 from l2l_experiment.errors import UserError
 from l2l_gail.demonstrations import Demonstrations
@@ -75,5 +78,31 @@ def split(
     if not (sum(map(len, train)) and sum(map(len, held))):
         count = sum(map(len, train)) + sum(map(len, held))
         raise UserError(f"{count} transitions of demonstrations are too few to hold out {holdout:.0%} of them")
-    columns = (zip(*(piece.parts() for piece in pieces), strict=True) for pieces in (train, held))
-    return tuple(Transitions(*map(np.concatenate, parts)) for parts in columns)
+    seen = _joined(train)
+    return seen, _joined(held) if holdout else seen  # once: there may be millions
+
+
+def _joined(pieces: Sequence[Transitions]) -> Transitions:
+    """The transitions of several pieces, one after the other."""
+    return Transitions(*map(np.concatenate, zip(*(piece.parts() for piece in pieces), strict=True)))
+
+
+def keep(
+    kept: list[Transitions],
+    new: Transitions,
+    wanted: int,
+    kind: Literal["newest", "uniform"],
+    so_far: int,
+    generator: torch.Generator,
+) -> None:
+    """Keep a round for later ones: in place of the oldest, or of one of a uniform sample of all (Vitter, 1985).
+    `so_far` counts the rounds that there were, this one included."""
+    place = 0
+    if wanted and len(kept) == wanted:
+        if kind == "uniform":
+            place = int(torch.randint(max(so_far, wanted), (1,), generator=generator))
+        if place >= wanted:
+            return
+        del kept[place]
+    if wanted:
+        kept.append(new)

@@ -67,7 +67,8 @@ class Pool(VecEnv):
         except ImportError as error:
             raise UserError('--vec envpool needs EnvPool: pip install "l2l[envpool]"') from error
         if name not in envpool.list_all_envs():
-            raise UserError(f"EnvPool has no environment {name or 'but those with an id'}; leave out --vec envpool")
+            known = "needs an environment's id; a function has none" if name is None else f"has no environment {name}"
+            raise UserError(f"EnvPool {known}; leave out --vec envpool")
         own = make()
         own.close()
         limit = {} if own.spec is None else {"max_episode_steps": own.spec.max_episode_steps}

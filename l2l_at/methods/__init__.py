@@ -1,4 +1,4 @@
-"""The methods by name: for each, a follower and a leader's loss. This page is the whole zoo."""
+"""The methods by name: for each, a follower and a leader's loss."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,8 +1,10 @@
 """Demonstrations as files: Minari data sets, and plain arrays."""
 
 import dataclasses
+import io
 import os
 import shutil
+import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +13,7 @@ from unittest import mock
 import numpy as np
 
 from l2l_experiment.errors import UserError
+from l2l_experiment.files import write_atomically
 from l2l_gail.demonstrations.episodes import Demonstrations
 from l2l_gail.environments import Environment
 
@@ -47,9 +50,10 @@ def save_minari(
     entry = env.spec.entry_point
     if callable(entry):  # a class that it was registered with, as text: JSON has no classes
         entry = f"{entry.__module__}:{entry.__qualname__}"
-    fresh = (Path(root) / ".new").resolve()  # Minari writes where MINARI_DATASETS_PATH says
-    shutil.rmtree(fresh, ignore_errors=True)
-    with mock.patch.dict(os.environ, MINARI_DATASETS_PATH=str(fresh)), warnings.catch_warnings():
+    Path(root).mkdir(parents=True, exist_ok=True)
+    made = tempfile.TemporaryDirectory(prefix=".new-", dir=Path(root).resolve(), ignore_cleanup_errors=True)
+    fresh = Path(made.name)  # Minari writes where MINARI_DATASETS_PATH says
+    with made, mock.patch.dict(os.environ, MINARI_DATASETS_PATH=str(fresh)), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that nobody is named as author, and what gymnasium says of versions
         minari.create_dataset_from_buffers(
             dataset_id,
@@ -62,15 +66,14 @@ def save_minari(
             requirements=list(requirements),
             jpeg_encoding=False,
         )
-    env.close()
-    for parent in folder.relative_to(root).parents[:-1]:  # Minari finds a namespace by this file
-        (Path(root) / parent).mkdir(parents=True, exist_ok=True)
-        for file in (fresh / parent).glob("namespace_metadata.json"):
-            if not (Path(root) / parent / file.name).exists():
-                shutil.copy(file, Path(root) / parent)
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(fresh / dataset_id, folder)
-    shutil.rmtree(fresh)
+        env.close()
+        for parent in folder.relative_to(root).parents[:-1]:  # Minari finds a namespace by this file
+            (Path(root) / parent).mkdir(parents=True, exist_ok=True)
+            for file in (fresh / parent).glob("namespace_metadata.json"):
+                if not (Path(root) / parent / file.name).exists():
+                    shutil.copy(file, Path(root) / parent)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(fresh / dataset_id, folder)
     return folder
 
 
@@ -84,7 +87,7 @@ def save_npz(path: str | Path, demonstrations: Demonstrations) -> Path:
     if demonstrations.env_id is not None:
         merged["env_id"] = np.array(demonstrations.env_id)
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.new.npz")
-    np.savez_compressed(fresh, **merged)
-    os.replace(fresh, path)
+    content = io.BytesIO()
+    np.savez_compressed(content, **merged)
+    write_atomically(path, content.getvalue())
     return path

@@ -1,4 +1,4 @@
-"""Stable-Baselines3's PPO as the leader, unmodified.
+"""Stable-Baselines3's PPO as the leader; its update may be compiled (see `compiled`).
 
 A callback waits for the end of each rollout, has the follower answer it, writes the learned rewards into PPO's buffer
 and has the advantages computed again. The true reward is only monitored."""
@@ -208,7 +208,7 @@ def clipped_log_prob(normal: Normal, taken: Tensor, low: Tensor, high: Tensor, *
     """Log-density of a normal variable that is clipped to [low, high], each component by itself.
 
     Clipping heaps probability on the bounds, where the normal density says next to nothing of it: a policy could make
-    an action look unlikely by aiming far beyond the bound, and be paid for that by AIRL's −log π. So the outermost
+    an action look unlikely by aiming far beyond the bound, and AIRL's −log π would reward that. So the outermost
     `share` of the range, at either end, has the mean density of what is clipped to it."""
     edge = share * (high - low)
     below, above = (low + edge - normal.mean) / normal.stddev, (normal.mean - (high - edge)) / normal.stddev

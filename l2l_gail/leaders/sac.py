@@ -1,5 +1,5 @@
-"""Stable-Baselines3's SAC as the leader, unmodified: adversarial imitation from a replay memory, as Kostrikov et al.
-(2019) do it with TD3.
+"""Stable-Baselines3's SAC as the leader: adversarial imitation from a replay memory, as Kostrikov et al. (2019) do it
+with TD3. Its update may be compiled (see `compiled`).
 
 The memory keeps transitions without learned rewards; each minibatch is scored by the discriminator as it is when SAC
 samples it. After every round of environment steps the follower answers a sample of the memory's transitions."""
@@ -43,9 +43,10 @@ class ScoredReplay(ReplayBuffer):
         super().add(obs, next_obs, action, reward, done, infos)
 
     def drawn(self, count: int) -> Transitions:
-        """Transitions of the memory, uniformly and with replacement."""
-        rows = _random(self.size(), count), _random(self.n_envs, count)
-        return self._transitions(rows)
+        """Different transitions of the memory, drawn uniformly: `count`, or all if there are fewer."""
+        whole = self.size() * self.n_envs
+        rows = np.random.choice(whole, min(count, whole), replace=False)  # noqa: NPY002  as _random
+        return self._transitions(np.divmod(rows, self.n_envs))
 
     def _get_samples(self, batch_inds: np.ndarray, env: VecNormalize | None = None) -> ReplayBufferSamples:
         rows = batch_inds, _random(self.n_envs, len(batch_inds))
@@ -88,7 +89,7 @@ class SACLeader:
         """The leader that a configuration describes; `policy_kwargs` over those that follow from it."""
         algorithm = make_sac(config, envs, device, policy_kwargs=policy_kwargs, replay_buffer_class=ScoredReplay)
         algorithm.set_logger(Logger(None, []))  # silent until the user sets another
-        return cls(algorithm, round_size=config.n_envs * config.n_steps, answered=_answered(config))
+        return cls(algorithm, round_size=envs.num_envs * config.n_steps, answered=_answered(config))
 
     def executed(self, scaled: np.ndarray) -> np.ndarray:
         """Actions of the memory, which SAC keeps in [-1, 1], as the environment executed them."""
@@ -102,6 +103,8 @@ class SACLeader:
         sac, rounds = self.algorithm, _Rounds(self, game)
         steps = -(-total_timesteps // self.round_size) * self.round_size
         self.memory.game = game
+        if how.get("reset_num_timesteps", True):
+            self.last_answer = 0
         with divergence_told(sac.policy):
             sac.learn(steps, [rounds, *callbacks_of(callback)], log_interval=None, **how)
         rounds.end_round()
@@ -136,9 +139,10 @@ class SACLeader:
         return {
             "policy": sac.policy.state_dict(),
             "optimizers": [one.state_dict() for one in self._optimizers()],
-            "log_ent_coef": sac.log_ent_coef.detach(),
+            "log_ent_coef": None if sac.ent_coef_optimizer is None else sac.log_ent_coef.detach(),
             "memory": {name: getattr(memory, name)[kept] for name in PARTS} | {"pos": memory.pos, "full": memory.full},
             "environments": environment_state.state_dict(self.envs),
+            "random_actions": sac.action_space.np_random.bit_generator.state,  # from which SAC draws its first actions
             "last": last,
             "num_timesteps": sac.num_timesteps,
             "compiled": getattr(sac, "compiled", None),
@@ -150,7 +154,8 @@ class SACLeader:
 
     def _optimizers(self) -> list[torch.optim.Optimizer]:
         sac = self.algorithm
-        return [sac.actor.optimizer, sac.critic.optimizer, sac.ent_coef_optimizer]
+        of_entropy = [] if sac.ent_coef_optimizer is None else [sac.ent_coef_optimizer]  # none for a fixed ent_coef
+        return [sac.actor.optimizer, sac.critic.optimizer, *of_entropy]
 
     def load_state_dict(self, tree: dict[str, Any]) -> bool:
         sac, memory = self.algorithm, self.memory
@@ -158,12 +163,14 @@ class SACLeader:
         for optimizer, state in zip(self._optimizers(), tree["optimizers"], strict=True):
             optimizer.load_state_dict(state)
         take_up(sac, tree)
-        sac.log_ent_coef.data.copy_(tree["log_ent_coef"])
+        if tree["log_ent_coef"] is not None:
+            sac.log_ent_coef.data.copy_(tree["log_ent_coef"])
         for name in PARTS:
             part = tree["memory"][name]
             getattr(memory, name)[: len(part)] = part
         memory.pos, memory.full = tree["memory"]["pos"], tree["memory"]["full"]
         exact = environment_state.load_state_dict(self.envs, tree["environments"])
+        sac.action_space.np_random.bit_generator.state = tree["random_actions"]
         sac.num_timesteps, sac._n_updates = tree["num_timesteps"], tree["n_updates"]
         sac._episode_num, self.last_answer = tree["episode_num"], tree["last_answer"]
         sac.ep_info_buffer = deque(tree["episodes"], maxlen=sac._stats_window_size)
@@ -191,7 +198,8 @@ class _Rounds(BaseCallback):
 
     def _on_rollout_start(self) -> None:
         sac, leader = self.model, self.leader
-        if sac.num_timesteps % leader.round_size == 0:
+        since = sac.num_timesteps - leader.last_answer
+        if since == 0 or since >= leader.round_size:
             self.end_round()
             self.game.between_rounds()
 

@@ -102,7 +102,7 @@ def test_switches_are_turned_on_and_off(spec):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("grid: [\n", "mend it"),
+        ("grid: [\n", "fix it"),
         ("grid: {seed: [5:5]}", "5:5 must hold 1 to"),
         ("experiments: {a: {grids: {}}}", "a block takes base, grid, variants, not grids"),
         ("experiments: {a: {}}\ngrid: {seed: 1}", "no `grid` or `variants` beside it"),

@@ -77,22 +77,6 @@ def test_everybody_sees_his_own_side_of_the_split(config, cheetah, replay):
     assert gail.follower.progress == 0.5
 
 
-def test_replayed_rounds_are_a_uniform_sample_of_all_or_the_newest(config, cheetah):
-    counts = np.zeros(8)
-    for kind in ("newest", "uniform"):
-        gail = GAIL(HALF, cheetah, config=replace(config, replay_rounds=2, replay_kind=kind))
-        for _ in range(400):
-            gail.replay = []
-            for number in range(1, 9):
-                gail.leader.algorithm.num_timesteps = number * gail.leader.round_size
-                gail._remember(number)
-            assert len(set(gail.replay)) == 2
-            if kind == "newest":
-                assert gail.replay == [7, 8]
-            counts[[number - 1 for number in gail.replay]] += kind == "uniform"
-    np.testing.assert_allclose(counts, 100, atol=35)  # four standard deviations
-
-
 def test_the_discriminator_is_measured_before_it_moves_also_on_demonstrations_that_nobody_trains_on(config, cheetah):
     class Flip(Asking):
         def answer(self, objectives, progress):

@@ -152,6 +152,19 @@ def test_a_follower_of_ones_own_is_one_class_and_one_row(tmp_path, monkeypatch, 
         parse(["--follower", "own", "--holdout", "0.5"])
 
 
+def test_a_folder_holds_one_run_and_a_given_reward_is_not_learned(config, tmp_path):
+    demonstrations = make_demonstrations(3, 1)
+    one = GAIL("Pendulum-v1", demonstrations, config=config)
+    saved = one.learn(64).save(tmp_path)
+    other = GAIL("Pendulum-v1", demonstrations, config=replace(config, seed=7))
+    with pytest.raises(UserError, match=r"holds a run with other settings \(seed 0, not 7\); save into another folder"):
+        other.save(tmp_path)
+    assert saved.is_dir()
+    assert GAIL.load(tmp_path).num_timesteps == one.num_timesteps
+    with pytest.raises(UserError, match="a given reward is not learned"):
+        GAIL("Pendulum-v1", config=config, reward=one.model, follower=FOLLOWERS["adam"].make)
+
+
 def test_a_program_is_warned_of_what_the_command_notes():
     gail = GAIL("Hopper-v4", make_demonstrations(11, 3), config=GAILConfig(env="Hopper-v4", **SMALL))
     with pytest.warns(UserWarning, match="episodes of Hopper-v4 may end early and the reward 'gail'"):

@@ -5,9 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from stable_baselines3 import SAC
 
 from l2l_experiment.errors import UserError
 from l2l_gail import GAIL, Environment, GAILConfig, tuned
+from l2l_gail.leaders.sac import SACLeader, ScoredReplay
 from tests.l2l_gail.conftest import make_demonstrations
 
 CONFIG = GAILConfig(
@@ -61,6 +63,45 @@ def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path, own):
     assert torch.equal(weights(whole), weights(resumed))
     assert resumed.figures == whole.figures
     np.testing.assert_array_equal(whole.leader.memory.actions, resumed.leader.memory.actions)
+
+
+def test_random_first_actions_are_resumed_too(tmp_path):
+    demonstrations, config = make_demonstrations(3, 1), replace(CONFIG, learning_starts=1000)
+    whole = GAIL("Pendulum-v1", demonstrations, config=config)  # its actions are rescaled: SAC has a space of its own
+    whole.learn(192, on_round=lambda gail: gail.save(tmp_path) if gail.num_timesteps == 128 else None)
+    resumed = GAIL.load(tmp_path, demonstrations).learn(64, reset_num_timesteps=False)
+    np.testing.assert_array_equal(whole.leader.memory.actions, resumed.leader.memory.actions)
+
+
+def test_the_follower_answers_different_transitions_and_none_before_the_first_round():
+    gail, rounds = GAIL("Pendulum-v1", make_demonstrations(3, 1), config=CONFIG), []
+    for _ in range(2):  # a second run is counted anew, as in Stable-Baselines3
+        gail.learn(128, on_round=lambda gail: rounds.append((gail.num_timesteps, gail.leader.last_answer)))
+    assert rounds == 2 * [(0, 0), (64, 64), (128, 128)]
+    drawn = gail.leader.memory.drawn(10_000).observations
+    assert len(drawn) == 256
+    assert len(np.unique(drawn, axis=0)) > 250  # nearly all: an episode may start twice alike
+
+
+def test_a_sac_of_ones_own_may_have_a_fixed_entropy_coefficient_other_steps_and_another_discount(tmp_path):
+    def leader():
+        envs = Environment("Pendulum-v1").vectorised(1, 0)
+        how = {"ent_coef": 0.1, "train_freq": 3, "gamma": 0.9, "learning_starts": 20, "batch_size": 16, "device": "cpu"}
+        return SACLeader(SAC("MlpPolicy", envs, replay_buffer_class=ScoredReplay, seed=0, **how), round_size=32)
+
+    demonstrations, answers = make_demonstrations(3, 1), []
+    whole = GAIL("Pendulum-v1", demonstrations, config=CONFIG, leader=leader())
+    assert (whole.config.gamma, whole.config.n_envs) == (0.9, 1)
+    whole.learn(96, on_round=lambda gail: answers.append(gail.num_timesteps))
+    assert answers == [
+        0,
+        33,
+        66,
+        96,
+    ]  # every three steps it looks whether a round is over; the last one ends with training
+    whole.save(tmp_path)
+    resumed = GAIL.load(tmp_path, demonstrations, leader=leader())
+    assert torch.equal(weights(whole), weights(resumed))
 
 
 def test_what_sac_cannot_do_is_one_sentence():

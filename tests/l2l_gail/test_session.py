@@ -59,7 +59,7 @@ def test_a_run_from_flags_to_report(flags, refused, tmp_path, capsys, monkeypatc
     main(["--l2l", "--run-dir", str(folder), "--steps", "256", *flags])
     printed = capsys.readouterr()
     assert "% of expert" in printed.out
-    assert printed.err.count("ALARM: for 3 rounds the discriminator has said the same") == 1
+    assert printed.err.count("ALARM: for 3 rounds the discriminator has given every transition the same logit") == 1
     assert (record(folder)["status"], record(folder)["steps"]) == ("finished", 256)
     result = record(folder)["result"]
     assert result["percent_of_expert"] == pytest.approx(result["return"]["mean"] / 40 * 100)

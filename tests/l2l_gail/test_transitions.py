@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from l2l_experiment.errors import UserError
-from l2l_gail.transitions import split, transitions_of
+from l2l_gail.transitions import keep, split, transitions_of
 from tests.l2l_gail.conftest import make_demonstrations
 
 
@@ -51,3 +52,21 @@ def test_an_end_is_in_both_parts_if_asked_and_a_time_limit_is_none(holdout, ever
         assert len(np.unique(part.next_observations, axis=0)) == len(part)  # none is there twice
     without = split(demonstrations, holdout, every)
     assert not without[0].ended.any() or holdout == 0
+
+
+@pytest.mark.parametrize("counted", [True, False])
+def test_kept_rounds_are_a_uniform_sample_of_all_or_the_newest(counted):
+    counts, generator = np.zeros(8), torch.Generator().manual_seed(0)
+    for kind in ("newest", "uniform"):
+        for _ in range(400):
+            kept = []
+            for number in range(1, 9):
+                keep(kept, number, 2, kind, number if counted else 0, generator)
+            assert len(set(kept)) == 2
+            if kind == "newest":
+                assert kept == [7, 8]
+            counts[[number - 1 for number in kept]] += kind == "uniform"
+    if counted:
+        np.testing.assert_allclose(counts, 100, atol=35)  # four standard deviations
+    else:  # as in a second run, whose steps are counted anew: each new round takes the place of either
+        np.testing.assert_allclose(counts[4:], 400 * 0.5 ** np.arange(3, -1, -1), atol=40)

@@ -27,7 +27,7 @@ def read_huggingface(path: Path) -> Recording:
     columns = getattr(rows, "column_names", ())
     if not {"obs", "terminal"} <= {*columns}:
         raise UserError(
-            f"{path} has the columns {', '.join(columns) or 'of no single split'}; obs and terminal are due"
+            f"{path} lacks the columns obs and terminal (it has {', '.join(columns) or 'none'}); is it one split?"
         )
 
     def episodes() -> Iterator[RawEpisode]:
