@@ -19,9 +19,10 @@ from l2l_compare.reliability import (
     probability_of_improvement,
 )
 from l2l_experiment.errors import UserError
+from l2l_experiment.settings import HOW
 from l2l_experiment.stability import GRID_POINTS, on_grid, summarise
 
-FREE = {"seed", "run_dir", "resume", "device", "threads"}  # in which runs of one group may differ
+FREE = HOW | {"seed", "resume"}  # in which runs of one group may differ
 
 
 def grouped(curves: Sequence[Curve]) -> dict[str, list[Curve]]:

@@ -11,11 +11,8 @@ from tensorboard.plugins.custom_scalar import layout_pb2, metadata
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from l2l_experiment.settings import one_level
+from l2l_experiment.settings import HOW, one_level
 
-# Settings that say how a run is made, not what it is: no columns of the HParams table.
-HOW = {"checkpoint_every", "data_dir", "demos", "device", "eval_episodes", "eval_every", "grade", "grade_images"}
-HOW |= {"probe_every", "probe_images", "run_dir", "threads"}
 STEADY = ("stability/drawdown", "stability/spread", "stability/worst_change")  # what both tools log of `Running`
 Lines = Mapping[str, Sequence[str]]  # by a chart's title: the tags that it draws
 Band = tuple[str, str, str]  # tags of a mean, and of the lower and the upper end of its band
@@ -36,7 +33,7 @@ def describe(
     the tags `figures`; the Custom Scalars tab the `charts`, tags by category and title."""
     settings, usual = one_level(settings), one_level(usual)
     told = {name: value if type(value) in (int, float, str) else str(value) for name, value in settings.items()}
-    varied = {name for name in told.keys() - HOW if settings[name] != usual.get(name)}
+    varied = {name for name in told.keys() - HOW - {"demos"} if settings[name] != usual.get(name)}
     for part in hparams({name: told[name] for name in sorted(varied.union(shown))}, dict.fromkeys(figures, 0)):
         writer.file_writer.add_summary(part)
     rows = "\n".join(f"| {name} | {value} |" for name, value in told.items())

@@ -22,6 +22,9 @@ from l2l_experiment.errors import UserError
 from l2l_experiment.files import plain as plain_values
 
 T = TypeVar("T")
+# Settings of how a run is kept, watched and judged, not of what is trained.
+HOW = {"checkpoint_every", "data_dir", "device", "eval_episodes", "eval_every", "grade", "grade_images", "probe_every"}
+HOW |= {"probe_images", "run_dir", "threads"}
 FLAGS = ("l2l", "list", "resume")  # what only a command line has
 
 

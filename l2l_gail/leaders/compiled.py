@@ -97,7 +97,9 @@ class CompiledPPO(PPO):
             rows.append([])
             for data in self.rollout_buffer.get(self.batch_size):
                 columns = (data.observations, data.actions, data.old_log_prob, data.advantages, data.returns)
-                numbers = torch.tensor([clip_range, *adam.next()], device=self.device)
+                # Numbers that a callback may change while it trains.
+                settings = [clip_range, self.ent_coef, self.vf_coef, self.max_grad_norm]
+                numbers = torch.tensor([*settings, *adam.next()], device=self.device)
                 rows[-1].append(self._update(adam.tensors, [*columns, numbers]))
             self._n_updates += 1
         adam.done()
@@ -105,7 +107,8 @@ class CompiledPPO(PPO):
 
     def _moved(self, state: Sequence[Tensor], data: Sequence[Tensor]) -> Tensor:
         """Make an update in `state`, the weights and Adam's averages; returns the figures of `PPO_FIGURES`."""
-        observations, actions, old_log_prob, advantages, returns, (clip_range, *rates) = data
+        observations, actions, old_log_prob, advantages, returns, numbers = data
+        clip_range, ent_coef, vf_coef, max_grad_norm, *rates = numbers
         points = [weight.detach().requires_grad_() for weight in state[: len(state) // 3]]
         if isinstance(self.action_space, spaces.Discrete):
             actions = actions.long().flatten()
@@ -117,10 +120,10 @@ class CompiledPPO(PPO):
         policy_loss = -torch.min(advantages * ratio, advantages * ratio.clamp(1 - clip_range, 1 + clip_range)).mean()
         value_loss = F.mse_loss(returns, values.flatten())
         entropy_loss = (log_prob if entropy is None else -entropy).mean()
-        loss = policy_loss + self.ent_coef * entropy_loss + self.vf_coef * value_loss
+        loss = policy_loss + ent_coef * entropy_loss + vf_coef * value_loss
         gradients = torch.autograd.grad(loss, points, materialize_grads=True)
         norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
-        scale = (self.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
+        scale = (max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
         _adam_step(state, [gradient * scale for gradient in gradients], rates, self.policy.optimizer)
         kl = (ratio - 1 - log_ratio).mean()
         clipped = ((ratio - 1).abs() > clip_range).float().mean()

@@ -73,6 +73,17 @@ def test_compiled_runs_resume_bit_by_bit(config, tmp_path, leader):
     assert all(torch.equal(*pair) for pair in zip(*policies, strict=True))
 
 
+def test_what_a_callback_may_change_is_no_constant_of_the_compiled_update():
+    ppo = CompiledPPO("MlpPolicy", task("Pendulum-v1"), n_steps=32, batch_size=32, n_epochs=1, seed=0, device="cpu")
+    ppo.compiled, ppo._forward.failed, calls = True, True, []
+    ppo._update.failed, ppo._update.function = True, lambda state, data: calls.append(data[-1]) or torch.zeros(6)
+    ppo.learn(32)
+    ppo.ent_coef, ppo.vf_coef, ppo.max_grad_norm = 0.25, 0.75, 2.0
+    ppo.learn(32)
+    assert calls[0][:4].tolist() == pytest.approx([0.2, 0.0, 0.5, 0.5])
+    assert calls[1][:4].tolist() == pytest.approx([0.2, 0.25, 0.75, 2.0])
+
+
 @pytest.mark.parametrize("compiled", [False, True])
 def test_a_copy_of_the_policy_acts_as_the_policy_does(config, monkeypatch, compiled):
     def trained():
