@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from bilevel.tree import Variable, leaves, map_tensors
+from bilevel.tree import Variable, dot, map_tensors
 
 State = Any
 
@@ -128,8 +128,7 @@ class HypergradientAdam:
         return adam | {"rate": rate, "direction": map_tensors(torch.zeros_like, variable)}
 
     def update(self, gradient: Variable, state: State, variable: Variable) -> tuple[Variable, State]:
-        products = map_tensors(lambda g, d: (g * d).sum(), gradient, state["direction"])
-        rate = state["rate"] + self.hyper_rate * sum(float(product) for product in leaves(products))
+        rate = state["rate"] + self.hyper_rate * float(dot(gradient, state["direction"]))
         adam = {name: state[name] for name in ("count", "mean", "square")}
         direction, adam = Adam(-1.0, self.betas, self.eps).update(gradient, adam, variable)
         step = map_tensors(lambda d: -float(rate) * d, direction)

@@ -120,7 +120,7 @@ class Trainer:
 
     def is_finite(self) -> bool:
         """Whether no weight is NaN or infinite."""
-        return all(bool(weight.isfinite().all()) for weight in self.model.parameters())
+        return devices.all_finite(self.model.parameters())
 
     def averages_now(self) -> bool:
         """Whether the weights enter the average now: after every step (EMA), or at the last epochs' ends (SWA)."""

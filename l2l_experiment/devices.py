@@ -1,6 +1,9 @@
 """Where networks live: the device that a setting names."""
 
+from collections.abc import Iterable
+
 import torch
+from torch import Tensor
 
 from l2l_experiment.errors import UserError
 
@@ -20,3 +23,8 @@ def resolve(name: str, *, auto: str = "cuda") -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"--device {name}: this machine has no CUDA device that torch can use; use --device cpu")
     return device
+
+
+def all_finite(tensors: Iterable[Tensor]) -> bool:
+    """Whether no number is NaN or infinite; a GPU is waited for once."""
+    return bool(torch.stack([tensor.isfinite().all() for tensor in tensors]).all())

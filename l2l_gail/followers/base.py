@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from bilevel.response import Objective
+from l2l_experiment.devices import all_finite
 from l2l_experiment.errors import Diverged
 
 
@@ -47,7 +48,7 @@ def distance(weights: dict[str, Tensor], before: dict[str, Tensor]) -> float:
 
 def require_finite(weights: dict[str, Tensor]) -> None:
     """Diverged if a weight is NaN or infinite."""
-    if not all(weight.isfinite().all() for weight in weights.values()):
+    if not all_finite(weights.values()):
         raise Diverged("the discriminator's weights are NaN or infinite; a smaller --disc-learning-rate may help")
 
 

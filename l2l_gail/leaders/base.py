@@ -12,6 +12,7 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.vec_env import VecNormalize
 
+from l2l_experiment.devices import all_finite
 from l2l_experiment.errors import Diverged
 from l2l_gail.spaces import is_image
 from l2l_gail.transitions import Transitions
@@ -88,5 +89,5 @@ def divergence_told(policy: BasePolicy, told: str = DIVERGED) -> Iterator[None]:
 
 def require_finite(policy: BasePolicy, told: str = DIVERGED) -> None:
     """Diverged if a weight of the policy is NaN or infinite."""
-    if not all(weight.isfinite().all() for weight in policy.parameters()):
+    if not all_finite(policy.parameters()):
         raise Diverged(told)
