@@ -34,7 +34,7 @@ TROUBLES = {
         WRONG,
         "the discriminator has misclassified most transitions: the reward favours being unlike the demonstrations. "
         "If train_follower/log_rate is far below 0, the learned "
-        "rule has stopped: --gradient-penalty 1 or a --log-rate-limit may help.",
+        "rule has stopped: --gradient-penalty 1 or a smaller --log-rate-limit may help.",
         "the discriminator misclassified most transitions: the reward favoured being unlike the demonstrations",
     ),
 }

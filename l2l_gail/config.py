@@ -82,7 +82,8 @@ class GAILConfig:
     follower_anchored: bool | None = None  # Show the rule weights from their start, not from 0; default: if no penalty
     follower_learning_rate: NotNegative = 1e-3  # Learning rate of the learned rule's network
     log_rate_learning_rate: NotNegative = 0.05  # Learning rate of the learned rule's log rate
-    log_rate_limit: Annotated[float, Range(1)] | None = None  # Largest factor on --disc-learning-rate, up or down
+    log_rate_limit: Annotated[float, Range(1)] | None = None
+    """Largest factor on --disc-learning-rate, up or down; default: none, or 100 without --gradient-penalty."""
     holdout: ShareBelowOne = 0.25  # Share of every demonstration and rollout that only scores the learned rule
     score_smoothing: Annotated[float, Range(0, 0.5)] | None = None  # Label smoothing in the score; default: as in steps
     score_penalty: NotNegative | None = None

@@ -30,7 +30,7 @@ class Recipe:
 
 
 def settle_learned(config: GAILConfig) -> GAILConfig:
-    """The settings of a learned rule with the objective of its score decided."""
+    """The settings of a learned rule with the objective of its score and the bounds of its rate decided."""
     steps, updates = config.follower_steps, config.disc_updates
     if updates % steps:
         raise UserError(f"--follower-steps {steps} must divide --disc-updates, which is {updates}")
@@ -41,7 +41,11 @@ def settle_learned(config: GAILConfig) -> GAILConfig:
     # With neither, the best score is a discriminator that has won, whose reward is flat.
     default = config.gradient_penalty or (0.0 if smoothing else 1.0)
     penalty = default if config.score_penalty is None else config.score_penalty
-    return replace(config, score_penalty=penalty, score_smoothing=smoothing)
+    limit = config.log_rate_limit
+    if limit is None and not config.gradient_penalty:
+        # Its steps lead where its score gets worse, so that it may lower its rate until it stops for good.
+        limit = 100.0
+    return replace(config, score_penalty=penalty, score_smoothing=smoothing, log_rate_limit=limit)
 
 
 def settle_network(config: GAILConfig) -> GAILConfig:

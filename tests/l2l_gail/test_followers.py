@@ -114,6 +114,7 @@ def test_a_rule_is_scored_on_an_objective_with_a_finite_optimum(settings, penalt
     config = settled(replace(L2L, **settings))
     assert score_config(config) == replace(config, gradient_penalty=penalty, label_smoothing=smoothing)
     assert (config.score_penalty, config.score_smoothing) == (penalty, smoothing)
+    assert config.log_rate_limit == (None if config.gradient_penalty else 100)
     assert config.follower_anchored is anchored
     assert settled(config) == config
     follower = task(config)[0]
