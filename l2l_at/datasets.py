@@ -37,6 +37,10 @@ class Images:
                 f"the images of {name} must be uint8 of shape (n, channels, height, width), training and test alike; "
                 f"got {integers.dtype} of shape {tuple(integers.shape)}"
             )
+        if shape[0] > 4 and shape[-1] in (1, 3, 4):
+            raise UserError(
+                f"the images of {name} seem to have their channels last: {tuple(shape)}; channels come first"
+            )
         if labels.dtype != torch.int64 or labels.shape != integers.shape[:1] or not len(labels):
             raise UserError(f"the labels of {name} must be int64, one an image; got {labels.dtype}")
         if labels.min() < 0 or labels.max() >= classes:
@@ -144,6 +148,7 @@ DATASETS: dict[str, DataSet] = {  # those that `--dataset` names; add your own
     "cifar10": _cifar("cifar10", 10, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     "cifar100": _cifar("cifar100", 100, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
 }
+SHIPPED = frozenset(DATASETS)  # those that any program knows
 
 
 def find(name: str) -> DataSet:

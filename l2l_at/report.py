@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from l2l_at.config import ATConfig
+from l2l_at.datasets import SHIPPED
 from l2l_at.threat import Threat
 from l2l_experiment.run import Run
 
@@ -28,10 +29,17 @@ def of_run(result: dict[str, Any], run: Run, config: ATConfig) -> str:
     lines += [
         "",
         f"  Everything is in {run.folder}: record.json, metrics.jsonl, checkpoints/, best/ and last/",
-        f"  Grade it:    l2l-grade-at {folder} --tier standard",
+        f"  Grade it:    {grading(config, folder)}",
         f"  See curves:  tensorboard --logdir {parent}",
     ]
     return "\n".join(lines)
+
+
+def grading(config: ATConfig, folder: str) -> str:
+    """How to grade a run's classifier: a command, unless only the program that trained it knows its data set."""
+    if config.dataset not in SHIPPED:
+        return f"l2l_at.grade(...) in a program that adds the data set {config.dataset}"
+    return f"l2l-grade-at {folder} --tier standard"
 
 
 def of_grade(record: dict[str, Any], folder: Path) -> str:

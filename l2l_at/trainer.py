@@ -210,7 +210,11 @@ def train(
     set joins `DATASETS`. `changes` are settings over those of `config`: `method="l2l"`, `epochs=20`. Held-out images
     are left alone. Diverged if a weight becomes NaN or infinite."""
     own = data.data if isinstance(data, Task) else datasets.find(data) if isinstance(data, str) else data
+    if own != datasets.DATASETS.get(own.name, own) and own.name in datasets.SHIPPED:
+        raise UserError(f"there is a data set {own.name} already; give yours another name")
     datasets.DATASETS[own.name] = own
+    if config is None and changes.get("norm", "linf") != "linf" and "eps" not in changes:
+        raise UserError(f"norm {changes['norm']} needs eps: the default radius is one of linf")
     config = replace(tuned(own.name) if config is None else config, dataset=own.name, **changes)
     if not isinstance(data, Task):
         data = datasets.load(own, holdout=config.holdout, seed=config.seed, subset=config.subset)

@@ -58,6 +58,8 @@ def main(argv: list[str] | None = None) -> None:
             print(f"{one}: the same as {other}")
         print(f"{len(planned.jobs)} runs, {len(planned.recorded)} more stand in records")
         return
+    if not planned.jobs and not planned.recorded:
+        raise UserError(f"no run has {args.only!r} in its name; --dry-run without --only lists them")
     if not planned.jobs:
         print(f"nothing to do: {len(planned.recorded)} runs stand in records")
         return

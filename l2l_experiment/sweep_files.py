@@ -136,7 +136,9 @@ def _block(content: Any, path: Path, base: Mapping[str, Words], given: Mapping[s
     def words(value: Any, where: str) -> dict[str, Words]:
         return {key: _words(item) for key, item in flags(value, where).items()}
 
-    variants = {name: words(changes, name) for name, changes in (content.get("variants") or {}).items()}
+    if not isinstance(named := content.get("variants") or {}, dict):
+        raise UserError(f"{path}: `variants` takes names, each with flags and their values, not {named!r}")
+    variants = {str(name).replace("/", "-"): words(changes, name) for name, changes in named.items()}
     grid = {key: _options(value) for key, value in flags(content.get("grid"), "grid").items()}
     return Block({**base, **words(content.get("base"), "base")}, variants, {**grid, **given})
 

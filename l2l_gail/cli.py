@@ -13,7 +13,7 @@ from l2l_experiment.settings import given_flags, refuse_idle, value_of
 from l2l_gail.config import GAILConfig, tuned
 from l2l_gail.followers import settled
 from l2l_gail.leaders import LEADERS
-from l2l_gail.session import GROUPS, KIND, TrainArgs, stored_args, train
+from l2l_gail.session import GROUPS, KIND, TrainArgs, located, stored_args, train
 
 OF_GAME = ("follower", "disc_", "gradient_p", "gradient_t", "spectral", "entropy", "mixup", "label", "replay", "reward")
 OF_GAME += ("imitate", "every", "absorbing", "holdout", "score_", "freeze", "log_rate")
@@ -29,10 +29,13 @@ def parse(argv: Sequence[str]) -> TrainArgs:
     default = TrainArgs(settings=tuned(env, leader if leader in LEADERS else "ppo"))
     args = settings.parse(TrainArgs, argv, default=default, groups=GROUPS)
     if args.reward_from is not None:
+        if args.follower_from is not None:
+            raise UserError("--follower-from would change nothing with --reward-from: nothing learns the reward")
         args = replace(args, settings=alone(args.settings, cloning=args.demos is not None))
     # Absolute paths: resuming from another folder must find the same files.
     follower, reward = (path and path.resolve() for path in (args.follower_from, args.reward_from))
-    return replace(args, settings=settled(args.settings), follower_from=follower, reward_from=reward)
+    paths = {"follower_from": follower, "reward_from": reward, "demos": located(args.demos)}
+    return replace(args, settings=settled(args.settings), **paths)
 
 
 def alone(config: GAILConfig, *, cloning: bool) -> GAILConfig:

@@ -38,6 +38,11 @@ class Environment:
         self.name = self.id or "the environment"  # in messages
         self.ends_early, self.unlimited, env = True, False, source  # ends_early: perhaps before the time limit
         self.spec: EnvSpec | None = None
+        self.rescale = rescale
+        if isinstance(source, gym.Env):
+            raise UserError("GAIL makes copies of an environment: give a function that makes one, or its id")
+        if isinstance(source, VecEnv) and vec_env.is_vecenv_wrapped(source, VecNormalize):
+            raise UserError("a VecNormalize hides what the environment observes: give the VecEnv that it wraps")
         if not isinstance(source, VecEnv):
             try:
                 env = make(source)

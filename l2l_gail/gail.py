@@ -71,7 +71,8 @@ class GAIL:
         tensorboard_log: Path | str | None = None,
     ) -> None:
         self.env = environment(env, rescale=None if config is None else config.rescale_actions)
-        config = replace(tuned(self.env.id or "") if config is None else config, env=self.env.id or OBJECT)
+        config = tuned(self.env.id or "") if config is None else config
+        config = replace(config, env=self.env.id or OBJECT, rescale_actions=self.env.rescale)
         if follower is None:
             config = settled(config)
         self.device = devices.resolve(config.device, auto="cpu")
@@ -269,7 +270,7 @@ class GAIL:
         except (KeyError, RuntimeError, ValueError, TypeError) as error:
             raise UserError(
                 f"the checkpoint does not fit this run's settings ({str(error).splitlines()[0]}); "
-                "resume with the config.yaml that made it"
+                "resume with the config.yaml that made it, and with the objects that GAIL was given"
             ) from error
         randomness.load_state_dict(tree["rng"])  # last: everything above may have drawn
         return exact

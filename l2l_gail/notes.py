@@ -13,6 +13,11 @@ def notes(config: GAILConfig, env: Environment) -> list[str]:
             f"episodes of {env.name} may end early and the reward '{config.reward}' {BIAS[config.reward]}. "
             "Add --absorbing to remove this bias, or run --reward constant to see what the bias alone achieves."
         )
+    if config.leader == "sac" and config.reward == "gail":
+        said.append(
+            "the reward 'gail' hardly differs between transitions that the discriminator is sure of, and with a replay "
+            "memory it soon is. Use --reward airl."
+        )
     if config.disc_form != "logit" and config.reward != "airl":
         said.append(f"AIRL's reward is the logit; this run's is '{config.reward}'. For AIRL say --reward airl.")
     if env.unlimited:

@@ -70,7 +70,7 @@ def play(gail: GAIL, env: gym.Env, seed: int, args: PlayArgs) -> tuple[float, in
     frames: list[np.ndarray] = []
 
     def policy(observation: np.ndarray) -> np.ndarray:
-        return gail.predict(observation, deterministic=not args.stochastic)[0]
+        return gail.predict(observation[None], deterministic=not args.stochastic)[0][0]
 
     with tqdm(desc="play", unit=" steps", leave=False) as bar:
 

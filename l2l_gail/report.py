@@ -12,6 +12,7 @@ from l2l_experiment.stability import summarise
 from l2l_gail import alarms, evaluation
 from l2l_gail.demonstrations import Demonstrations
 from l2l_gail.environments import Environment
+from l2l_gail.followers.recipes import SHIPPED
 from l2l_gail.gail import GAIL
 from l2l_gail.notes import notes
 
@@ -87,15 +88,17 @@ def text(result: dict[str, Any], run: Run, gail: GAIL) -> str:
         "",
         f"  Everything is in {run.folder}: record.json, metrics.jsonl, checkpoints/, policy.zip and",
         "  observation_filter.pkl (they open in plain Stable-Baselines3).",
-        f"  Watch it:    {watching(gail.env, run.folder)}",
+        f"  Watch it:    {watching(gail.env, run.folder, config.follower)}",
         f"  See curves:  tensorboard --logdir {shlex.quote(str(run.folder.parent))}",
     ]
     return "\n".join(lines)
 
 
-def watching(env: Environment, folder: Path) -> str:
-    """How to watch a run's policy: a command, unless the environment was registered with a function, which only the
-    program that trained the policy has."""
+def watching(env: Environment, folder: Path, follower: str = "adam") -> str:
+    """How to watch a run's policy: a command, unless only the program that trained it knows its environment, registered
+    with a function, or its follower."""
+    if follower not in SHIPPED:
+        return f"GAIL.load({str(folder)!r}) in a program that adds the follower {follower}"
     if ":" in env.name:  # its module is imported only if one says so
         return shlex.join(["l2l-play", str(folder), "--env", env.name])
     if not isinstance(env.spec.entry_point, str):

@@ -1,5 +1,6 @@
 """The reward that is learned: a discriminator, the filter before it, and what becomes of its logit."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from l2l_gail.environments import Environment
 from l2l_gail.filters import MixtureFilter, NoFilter
 from l2l_gail.inputs import Inputs
 from l2l_gail.rewards import reward
+from l2l_gail.spaces import actions_of
 from l2l_gail.transitions import Transitions
 
 LogProb = Callable[[Transitions], np.ndarray]
@@ -35,8 +37,26 @@ class RewardModel:
         self.columns = Inputs(env, config)
         made = make_discriminator(env, self.columns, config) if discriminator is None else discriminator
         self.discriminator = made.to(self.device)
+        if discriminator is not None:
+            self._require_logits()
         self.features = env.observations.features
         self.filter: MixtureFilter | NoFilter = NoFilter() if env.observations.image else MixtureFilter()
+
+    def _require_logits(self) -> None:
+        """UserError unless the discriminator answers n transitions with n logits."""
+        rows = self._tensor(np.zeros((2, self.columns.size)))
+        try:
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                shape = tuple(self.discriminator(rows).shape)
+        except (RuntimeError, TypeError, ValueError, AttributeError) as error:
+            told = str(error).splitlines()[0]
+            raise UserError(
+                f"the discriminator must take float32 inputs of shape (n, {self.columns.size}): {told}"
+            ) from error
+        if shape != (2,):
+            raise UserError(
+                f"the discriminator must answer n transitions with n logits, shape (n,); of 2 it gave {shape}"
+            )
 
     def inputs(self, data: Transitions) -> Tensor:
         """Transitions as the discriminator sees them, shape (n, inputs)."""
@@ -90,6 +110,8 @@ class RewardModel:
         tree = checkpoint.latest(folder)
         another = tree.get("reward_settings")
         config = stored(folder) if another is None else settings.read(GAILConfig, another, str(folder))
+        env = copy.copy(env)  # which may act in other units than that on which the reward was learned
+        env.actions = actions_of(env.actions.space, env.name, config.rescale_actions)
         model = cls(env, replace(config, device=device), None)
         try:
             model.load_state_dict(tree)

@@ -96,9 +96,7 @@ def train(args: TrainArgs, resumed: Run | None = None) -> Run:
     if run is None:
         carry_follower(gail, args.follower_from)
         folder = args.run_dir or default_folder("runs", f"{config.env}_{config.follower}_s{config.seed}")
-        # An absolute path: resuming from another folder must find the same file.
-        demos = str(Path(args.demos).resolve()) if args.demos and Path(args.demos).exists() else args.demos
-        stored = replace(args, settings=config, demos=demos)
+        stored = replace(args, settings=config, demos=located(args.demos))
         run = Run.create(folder, kind=KIND, config=settings.plain(stored))
         gail.set_logger(make_logger(run))
     with run.held():
@@ -117,6 +115,11 @@ def train(args: TrainArgs, resumed: Run | None = None) -> Run:
             print(f"Saved at step {gail.num_timesteps:,}. Continue with: {told}")
             return run
         return finish(gail, run, args, demonstrations)
+
+
+def located(demos: str | None) -> str | None:
+    """Demonstrations as named, a path as an absolute one: resuming from another folder must find the same file."""
+    return str(Path(demos).resolve()) if demos and Path(demos).exists() else demos
 
 
 def go_on(gail: GAIL, run: Run, args: TrainArgs) -> None:

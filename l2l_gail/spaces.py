@@ -77,12 +77,14 @@ class Observations:
         return self.convert(_batched(value), self.name)[0]
 
     def is_single(self, value: Any) -> bool:
-        """Whether this is one observation and no batch, raw or converted."""
+        """Whether this is one observation and no batch, raw or converted; where it could be either, it is raw."""
         first, space = value, self.raw
         while isinstance(space, spaces.Dict | spaces.Tuple) and isinstance(first, Mapping | tuple):
             key = next(iter(space.spaces)) if isinstance(space, spaces.Dict) else 0
             first, space = first[key], space.spaces[key]
-        return np.shape(first) in (space.shape, self.shape)
+        shape = np.shape(first)
+        raw = space is not self.raw or shape[1:] == space.shape  # a batch of raw ones, if it is none by itself
+        return shape == space.shape or (not raw and shape == self.shape)
 
     def features(self, values: np.ndarray) -> np.ndarray:
         """Converted observations as the discriminator takes them, shape (n, size); pixels lie in [0, 1]."""
@@ -305,10 +307,12 @@ def flatten(space: gym.Space, values: Any, where: str) -> np.ndarray:
     if isinstance(space, spaces.Dict | spaces.Tuple):
         named = isinstance(space, spaces.Dict)
         inner = list(space.spaces.items()) if named else list(enumerate(space.spaces))
-        if not isinstance(values, Mapping if named else tuple | list) or len(values) != len(inner):
+        if not isinstance(values, Mapping if named else tuple | list):
             raise UserError(f"{where} has observations that are no {'dictionary' if named else 'tuple'} as in {space}")
         if named and (missing := [key for key, _ in inner if key not in values]):
             raise UserError(f"{where} has no observations '{missing[0]}'; it holds {', '.join(map(str, values))}")
+        if len(values) != len(inner):
+            raise UserError(f"{where} has observations of {len(values)} parts; {space} has {len(inner)}")
         parts = [flatten(part, values[key], f"{where}, {key},") for key, part in inner]
         if len({len(part) for part in parts}) > 1:
             raise UserError(f"{where} has parts of different length: {[len(part) for part in parts]}")

@@ -5,6 +5,7 @@ import shlex
 import sys
 
 import torch
+from gymnasium.spaces import Box
 
 from l2l_experiment.errors import UserError, exit_on_user_error
 from l2l_gail.demonstrations import Demonstrations, save_minari, shipped_dataset_id
@@ -12,7 +13,7 @@ from l2l_gail.environments import Environment
 from l2l_gail.experts.card import card, check_readme, write_readme
 from l2l_gail.experts.recording import Played, play
 from l2l_gail.experts.settings import ExpertSettings, parse
-from l2l_gail.experts.training import algorithm, train
+from l2l_gail.experts.training import algorithm, off_policy, train
 
 
 @exit_on_user_error
@@ -21,6 +22,12 @@ def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     settings = parse(argv)
     environment = Environment(settings.env)
+    if getattr(environment.actions, "start", 0):
+        raise UserError(
+            f"actions of {settings.env} start at {environment.actions.start}; wrap it so that they start at 0"
+        )
+    if off_policy(settings) and not isinstance(environment.actions.space, Box):
+        raise UserError(f"--algo {settings.algo} needs continuous actions, not {environment.actions.space}; use ppo")
     torch.set_num_threads(1)  # networks this small lose time to thread hand-over
     folder = settings.out / shipped_dataset_id(settings.env)
     if folder.exists() and not settings.overwrite:  # said before training, not after

@@ -7,7 +7,19 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from l2l_experiment.errors import UserError
-from l2l_experiment.settings import Count, Layers, Natural, Positive, Range, Seed, Share, block, check, value_of
+from l2l_experiment.settings import (
+    Count,
+    Layers,
+    Natural,
+    Positive,
+    Range,
+    Seed,
+    Share,
+    block,
+    check,
+    refuse_idle,
+    value_of,
+)
 from l2l_experiment.settings import parse as parse_flags
 
 ON_POLICY = ("n_steps", "gae_lambda", "log_std_init")
@@ -73,4 +85,8 @@ class ExpertSettings:
 def parse(argv: Sequence[str]) -> ExpertSettings:
     """The settings that flags give, over the environment's block in experts.yml, if it has one."""
     env, file = value_of("--env", argv, ExpertSettings.env), resources.files("l2l_gail.experts").joinpath("experts.yml")
-    return parse_flags(ExpertSettings, argv, default=block(ExpertSettings, file, env, env=env))
+    usual = block(ExpertSettings, file, env, env=env)
+    settings = parse_flags(ExpertSettings, argv, default=usual)
+    of_others = frozenset().union(*OWN.values()) - {*OWN[settings.algo]}
+    refuse_idle(settings, (usual,), of_others, f"for --algo {settings.algo}")
+    return settings

@@ -24,7 +24,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from tqdm import tqdm
 
 from l2l_experiment.errors import UserError
-from l2l_experiment.files import plain, write_atomically
+from l2l_experiment.files import file_name, plain, write_atomically
 from l2l_experiment.interrupt import StopRequest
 from l2l_gail.environments import Environment
 from l2l_gail.experts.settings import MAY_CHANGE, OFF_POLICY, OWN, ExpertSettings
@@ -45,7 +45,7 @@ def train(settings: ExpertSettings) -> tuple[BaseAlgorithm, VecNormalize]:
     It is the last one or, with `select_episodes`, the one that returned most in the evaluations during training. Ctrl-C
     saves and exits with status 130. A resumed run continues network, optimiser, schedule and filter; its environments
     start anew, so that it is equal in distribution to an uninterrupted one, not in every digit."""
-    run_dir = settings.run_dir or Path("runs/experts") / f"{settings.env}-{settings.algo}-{settings.seed}"
+    run_dir = settings.run_dir or Path("runs/experts") / file_name(f"{settings.env}-{settings.algo}-{settings.seed}")
     done = newest(run_dir)
     if settings.resume:
         if done is None:

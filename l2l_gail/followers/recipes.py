@@ -79,12 +79,14 @@ FOLLOWERS |= {
     name.lower(): Recipe(name, "torch.optim", of_package("torch.optim", name, None), takes)
     for name, takes in OF_TORCH.items()
 }
+SHIPPED = frozenset(FOLLOWERS)  # what any program knows
 
 
 def settled(config: GAILConfig) -> GAILConfig:
     """The settings with all decided that their follower leaves open; UserError for those that change nothing."""
     if config.follower not in FOLLOWERS:
-        raise UserError(f"--follower must be one of {', '.join(FOLLOWERS)}, got {config.follower!r}")
+        known = f"--follower must be one of {', '.join(FOLLOWERS)}, got {config.follower!r}"
+        raise UserError(f"{known}; a follower of one's own is given as an object: GAIL(..., follower=...)")
     recipe, usual = FOLLOWERS[config.follower], (GAILConfig(), tuned(config.env, config.leader))
     particular = frozenset().union(*(recipe.takes for recipe in FOLLOWERS.values()))
     refuse_idle(config, usual, particular - recipe.takes, f"for --follower {config.follower}")

@@ -36,6 +36,10 @@ class ScoredReplay(ReplayBuffer):
     game: Game | None = None
     leader: "SACLeader"
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What Stable-Baselines3 pickles: the transitions, not who scores them."""
+        return {name: value for name, value in vars(self).items() if name not in ("game", "leader")}
+
     def add(self, obs: Any, next_obs: Any, action: Any, reward: Any, done: Any, infos: list[dict[str, Any]]) -> None:
         for index in np.flatnonzero(done):
             if (last := infos[index].get("last_observation")) is not None:
@@ -207,7 +211,7 @@ class _Rounds(BaseCallback):
         """Have the follower answer, unless it has already, as in a run that is resumed."""
         sac, leader = self.model, self.leader
         require_finite(sac.policy)  # before anything is saved
-        if sac.num_timesteps == leader.last_answer:
+        if sac.num_timesteps == leader.last_answer or not leader.memory.size():
             return
         leader.returns, self.returns = self.returns, []
         leader.last_answer = sac.num_timesteps

@@ -45,6 +45,22 @@ def test_any_module_is_trained_on_any_data_set_and_graded(monkeypatch, own):
     assert train(None, datasets.load(own), config=ATConfig(model="preact-tiny", epochs=1), progress=False)
 
 
+def test_slips_of_a_notebook_are_one_sentence(own):
+    with pytest.raises(UserError, match="there is a data set digits already"):
+        train(None, DataSet("digits", 10, own.loader, "mine"))
+    assert DATASETS["digits"].source == "scikit-learn's digits"
+    with pytest.raises(UserError, match="norm l2 needs eps"):
+        train(None, "digits", norm="l2")
+    last = DataSet(
+        "last",
+        10,
+        lambda: 2 * ((torch.zeros(60, 40, 10, 3, dtype=torch.uint8), torch.zeros(60, dtype=torch.int64)),),
+        "",
+    )
+    with pytest.raises(UserError, match="channels last"):
+        last.read()
+
+
 def test_the_card_of_own_data_says_where_they_come_from(own, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "run"
     cli.main(

@@ -108,6 +108,7 @@ def test_switches_are_turned_on_and_off(spec):
         ("experiments: {a: {}}\ngrid: {seed: 1}", "no `grid` or `variants` beside it"),
         ("base: {run-dir: x}", "--run-dir cannot be swept"),
         ("base: {seed: {a: 1}}", "a value or a list of values"),
+        ("variants: [a, b]", "`variants` takes names, each with flags"),
         ("variants: {a: {seed: 1}}\ngrid: {seed: 0:2}", "variant a and the grid both set seed"),
     ],
 )

@@ -48,5 +48,11 @@ def test_a_policy_on_a_kept_reward_is_not_cloned_unless_it_has_demonstrations(re
     refused(main, ["--reward-from", "x", "--bc-epochs", "5"], "--bc-epochs would change nothing with --reward-from")
 
 
+def test_paths_are_absolute_so_that_a_sweep_knows_its_runs_again(demos, monkeypatch):
+    monkeypatch.chdir(demos.parent)
+    assert parse(["--demos", demos.name]).demos == str(demos)
+    assert parse(["--demos", "mujoco/hopper/expert-v0"]).demos == "mujoco/hopper/expert-v0"
+
+
 def test_an_environment_without_demonstrations_is_named(refused):
     refused(main, ["--env", "Swimmer-v4"], "no demonstrations ship for Swimmer-v4")

@@ -21,12 +21,12 @@ from l2l_gail.experts.settings import parse
 
 ENV = "Pendulum-v1"
 SET = shipped_dataset_id(ENV)
-TINY = "--n-envs=2 --n-steps=32 --batch-size=32 --n-epochs=1 --net-arch=8 --episodes=2"
+TINY = "--n-envs=2 --batch-size=32 --net-arch=8 --episodes=2"
 
 
 def arguments(tmp_path: Path, *more: str, env: str = ENV, steps: int = 128) -> list[str]:
     flags = {"--env": env, "--steps": steps, "--out": tmp_path / "data", "--run-dir": tmp_path / "run"}
-    flags |= {} if "--algo" in more else {"--algo": "ppo"}
+    flags |= {} if "--algo" in more else {"--algo": "ppo", "--n-steps": 32, "--n-epochs": 1}
     return [*(str(word) for pair in flags.items() for word in pair), *TINY.split(), *more]
 
 
@@ -43,6 +43,12 @@ def test_a_run_writes_data_card_and_page_and_may_be_recorded_again(tmp_path, ref
     refused(cli.main, arguments(tmp_path, "--resume"), "there already")
     cli.main(arguments(tmp_path, "--resume", "--overwrite"))
     assert json.loads(written.read_text()) == card
+
+
+def test_what_an_algorithm_does_not_take_is_one_sentence(tmp_path, refused):
+    refused(cli.main, arguments(tmp_path, "--tau", "0.1"), "--tau would change nothing for --algo ppo")
+    discrete = ["--env", "CartPole-v1", "--out", str(tmp_path), "--algo", "sac"]
+    refused(cli.main, discrete, "--algo sac needs continuous actions, not Discrete(2)")
 
 
 class Frames(gymnasium.Env):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from stable_baselines3 import PPO
-from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
@@ -19,6 +19,7 @@ from l2l_gail import FOLLOWERS, GAIL, Environment, GAILConfig, PPOLeader
 from l2l_gail.cli import main, parse
 from l2l_gail.diagnosis import diagnose
 from l2l_gail.followers import Recipe, commit, weights_of
+from l2l_gail.reward_model import RewardModel
 from tests.l2l_gail.conftest import SMALL, arrays, make_demonstrations
 
 
@@ -163,6 +164,37 @@ def test_a_folder_holds_one_run_and_a_given_reward_is_not_learned(config, tmp_pa
     assert GAIL.load(tmp_path).num_timesteps == one.num_timesteps
     with pytest.raises(UserError, match="a given reward is not learned"):
         GAIL("Pendulum-v1", config=config, reward=one.model, follower=FOLLOWERS["adam"].make)
+
+
+@pytest.mark.parametrize(
+    ("discriminator", "message"),
+    [
+        (nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1)), r"n logits, shape \(n,\); of 2 it gave \(2, 1\)"),
+        (nn.Linear(7, 1), r"float32 inputs of shape \(n, 4\)"),
+    ],
+)
+def test_a_discriminator_gives_a_logit_for_each_input(config, pushes, discriminator, message):
+    with pytest.raises(UserError, match=message):
+        GAIL("Pendulum-v1", pushes, config=config, discriminator=discriminator)
+
+
+def test_what_cannot_be_copied_or_hides_observations_is_refused(config, pushes):
+    with pytest.raises(UserError, match="give a function that makes one"):
+        GAIL(pendulum(), pushes, config=config)
+    with pytest.raises(UserError, match="give the VecEnv that it wraps"):
+        GAIL(VecNormalize(DummyVecEnv([pendulum])), pushes, config=config)
+
+
+def test_units_of_actions_are_saved_and_belong_to_a_reward(config, pushes, tmp_path):
+    gail = GAIL(Environment("Pendulum-v1", rescale=False), pushes, config=config)
+    gail.learn(64).save(tmp_path)
+    seen = gail.env.make().reset(seed=0)[0]
+    again = GAIL.load(tmp_path)
+    assert again.env.actions.rescaled is False
+    np.testing.assert_array_equal(*(one.predict(seen, deterministic=True)[0] for one in (gail, again)))
+    elsewhere = RewardModel.load(tmp_path, Environment("Pendulum-v1", rescale=True))
+    data = gail.train_expert
+    np.testing.assert_array_equal(gail.model.score(data), elsewhere.score(data))
 
 
 def test_a_program_is_warned_of_what_the_command_notes():

@@ -104,6 +104,15 @@ def test_a_sac_of_ones_own_may_have_a_fixed_entropy_coefficient_other_steps_and_
     assert torch.equal(weights(whole), weights(resumed))
 
 
+def test_training_may_stop_before_anything_is_remembered_and_the_memory_can_be_pickled(tmp_path):
+    gail = GAIL("Pendulum-v1", make_demonstrations(3, 1), config=CONFIG)
+    gail.learn(64, callback=lambda *_: False)
+    assert gail.num_timesteps == 2
+    gail.learn(64)
+    gail.leader.algorithm.save_replay_buffer(tmp_path / "memory.pkl")
+    assert (tmp_path / "memory.pkl").stat().st_size > 1000
+
+
 def test_what_sac_cannot_do_is_one_sentence():
     with pytest.raises(UserError, match="--leader sac needs continuous actions"):
         GAIL("CartPole-v1", config=replace(CONFIG, env="CartPole-v1"))

@@ -134,3 +134,19 @@ def test_bounds_far_from_one_are_rescaled_and_it_is_said(low, high, rescaled):
     unscaled = actions_of(Box(low, high, (1,)), "Task", rescale=False)
     assert unscaled.policy_space == unscaled.space
     assert "--rescale-actions" in unscaled.advice(3.0)
+
+
+@pytest.mark.parametrize(
+    ("space", "batch"),
+    [
+        (spaces.Discrete(4), np.arange(4)),
+        (spaces.Tuple([spaces.Discrete(3), spaces.Box(-1, 1, (2,))]), (np.array([0, 1, 2, 0, 1]), np.zeros((5, 2)))),
+        (spaces.Box(0, 255, (40, 40), np.uint8), np.zeros((1, 40, 40), np.uint8)),
+    ],
+)
+def test_a_batch_that_looks_like_a_converted_observation_is_a_batch(space, batch):
+    observations = Observations(space, "task")
+    assert not observations.is_single(batch)
+    one = tuple(part[0] for part in batch) if isinstance(batch, tuple) else batch[0]
+    assert observations.is_single(one)
+    np.testing.assert_array_equal(observations.convert(batch, "task")[0], observations.one(one))
