@@ -134,6 +134,20 @@ def test_every_method_learns_digits_as_before(name):
     assert float(figures["train_classifier/loss"]) == pytest.approx(expected[name], rel=0.05)
 
 
+DIFFERENT = "pgd apgd l2l l2l-grad l2l-kstep l2l-sdi fast-bat mart arow ro free n-fgsm grad-align"  # in their code
+
+
+@pytest.mark.parametrize("name", DIFFERENT.split())
+def test_everything_is_on_one_device(name, elsewhere, monkeypatch):
+    monkeypatch.setattr("l2l_experiment.devices.resolve", lambda *_, **__: elsewhere)
+    settings = {"attacker_every": 1} if "attacker_every" in methods.METHODS[name].takes else {}
+    settings |= {"average": "swa", "awp": 0.01, "awp_from": 0.4, "clip_norm": 1.0}
+    trainer = Trainer(ATConfig(method=name, epochs=2, batch_size=64, eps="0.1", **settings), load("digits", subset=256))
+    for _ in range(5):  # four are an epoch, after which the weights enter the average
+        trainer.step()
+    assert {weight.device for weight in trainer.model.parameters()} == {elsewhere}
+
+
 class Waits(TorchDispatchMode):
     """Counts operations for which Python has to wait for a GPU: reading a number, or a shape that depends on values."""
 

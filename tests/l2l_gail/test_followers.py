@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from l2l_experiment.errors import UserError
-from l2l_gail import FOLLOWERS, Discriminator, GAILConfig
+from l2l_gail import FOLLOWERS, GAIL, Discriminator, GAILConfig
 from l2l_gail.followers import Objectives, score_config, settled, weights_of
 from l2l_gail.losses import draw, objective
-from tests.l2l_gail.conftest import SMALL
+from l2l_gail.transitions import transitions_of
+from tests.l2l_gail.conftest import SMALL, make_demonstrations
 
 L2L = GAILConfig(follower="l2l", **SMALL | {"disc_updates": 4}, follower_steps=2, follower_hidden=4)
 ADAM = GAILConfig(**SMALL | {"disc_updates": 4})
@@ -134,3 +135,19 @@ def test_a_rule_is_scored_on_an_objective_with_a_finite_optimum(settings, penalt
 def test_settings_that_do_not_fit_each_other_are_refused(config, words):
     with pytest.raises(UserError, match=words):
         settled(config)
+
+
+@pytest.mark.parametrize(
+    "own", [{}, {"absorbing": True, "mixup": True}, {"disc_form": "airl", "gradient_penalty": 0.0}], ids=str
+)
+@pytest.mark.parametrize("follower", ["adam", "l2l", "l2l-rate", "hypergradient", "prodigy", "sgd"])
+def test_discriminator_and_follower_are_on_one_device(config, elsewhere, follower, own):
+    demonstrations = make_demonstrations(3, 1)
+    gail = GAIL("Pendulum-v1", demonstrations, config=replace(config, follower=follower, **own))
+    gail.model.device = gail.device = elsewhere
+    gail.follower = FOLLOWERS[follower].make(gail.discriminator.to(elsewhere), gail.config)
+    data = transitions_of(demonstrations)
+    for progress in (0.1, 0.2):
+        gail.answer(data, progress)
+        assert gail.reward(data).shape == (len(data),)
+    assert {weight.device for weight in gail.discriminator.parameters()} == {elsewhere}
