@@ -30,6 +30,7 @@ from l2l_gail.followers import FOLLOWERS, Follower, Objectives, score_config, se
 from l2l_gail.leaders import LEADERS, Leader
 from l2l_gail.losses import draw, health, objective
 from l2l_gail.notes import notes
+from l2l_gail.objects import require_objects
 from l2l_gail.reward_model import RewardModel, Rows
 from l2l_gail.transitions import Transitions, keep, split, transitions_of
 
@@ -70,6 +71,7 @@ class GAIL:
         policy_kwargs: dict[str, Any] | None = None,
         tensorboard_log: Path | str | None = None,
     ) -> None:
+        require_objects(config, leader, discriminator, follower, reward, monitor)
         self.env = environment(env, rescale=None if config is None else config.rescale_actions)
         config = tuned(self.env.id or "") if config is None else config
         config = replace(config, env=self.env.id or OBJECT, rescale_actions=self.env.rescale)

@@ -178,6 +178,22 @@ def test_a_discriminator_gives_a_logit_for_each_input(config, pushes, discrimina
         GAIL("Pendulum-v1", pushes, config=config, discriminator=discriminator)
 
 
+@pytest.mark.parametrize(
+    ("slip", "message"),
+    [
+        ({"follower": "l2l"}, "a function that makes one; got 'l2l'"),
+        ({"config": {"seed": 1}}, "config must be a GAILConfig, such as replace"),
+        ({"reward": "runs/x"}, "reward must be a RewardModel, such as RewardModel.load"),
+        ({"monitor": {}}, "monitor must be a Demonstrations, such as load_demonstrations"),
+        ({"discriminator": nn.Linear}, "discriminator must be a Module, an instance and not its class"),
+        ({"leader": "sac"}, "leader must be a PPOLeader, a SACLeader or alike"),
+    ],
+)
+def test_an_object_of_another_kind_is_named(pushes, slip, message):
+    with pytest.raises(UserError, match=message):
+        GAIL("Pendulum-v1", pushes, **slip)
+
+
 def test_what_cannot_be_copied_or_hides_observations_is_refused(config, pushes):
     with pytest.raises(UserError, match="give a function that makes one"):
         GAIL(pendulum(), pushes, config=config)
