@@ -49,14 +49,19 @@ def right(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def require(model: Callable[[Tensor], Any], images: Tensor, *, classes: int | None = None) -> int:
+def require(model: Callable[[Tensor], Any], images: Tensor, *, classes: int | None = None, alone: bool = False) -> int:
     """The number of classes that a model tells apart, by one forward pass; UserError if it answers with another shape,
-    with another number of classes than `classes`, or with nothing finite at all."""
+    with another number of classes than `classes`, with nothing finite at all, or (`alone`) with more than logits."""
     try:
-        logits = logits_of(model(images))
+        answer = model(images)
+        logits = logits_of(answer)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         shape = tuple(images.shape)
         raise UserError(f"the model cannot take images of shape {shape}: {str(error).splitlines()[0]}") from error
+    if alone and answer is not logits:
+        raise UserError(
+            f"a model that is trained must answer with its logits alone, not with a {type(answer).__name__}"
+        )
     if len(logits) != len(images) or classes not in (None, logits.shape[1]):
         wanted = (len(images), classes or "classes")
         raise UserError(f"the model answers {len(images)} images with shape {tuple(logits.shape)}, not {wanted}")

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -101,6 +101,10 @@ def grade(
     `model` is a module or a function, `images` are floats of shape (n, channels, height, width), `labels` integers of
     shape (n,) or one-hot rows, as tensors or arrays. An answer that is NaN or infinite is wrong, whatever its label;
     warnings tell. UserError for input that no attack could make sense of, or for an attack that fails."""
+    if tier not in get_args(Tier):
+        raise UserError(f"the tier must be one of {', '.join(get_args(Tier))}, got {tier!r}")
+    if not isinstance(threat, Threat):
+        raise UserError(f"the threat must be a Threat such as Threat('linf', 8 / 255), got {threat!r}")
     with torch.inference_mode(False), torch.enable_grad(), full_precision():  # whatever the caller's mode
         images = images_of(images)
         classifier = Classifier(model)

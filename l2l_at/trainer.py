@@ -34,7 +34,7 @@ class Trainer:
         self.model = model.to(self.device)
         with attacks.evaluating(self.model):
             sample = task.train.subset(slice(0, 2)).to(self.device).take(slice(None))[0]
-            answers.require(self.model, sample, classes=task.data.classes)
+            answers.require(self.model, sample, classes=task.data.classes, alone=True)
         self.forward = torch.compile(self.model) if config.compile else self.model
         self.method = methods.make(config, task.shape[0])
         parallel.check(config.batch_size, alone=self.method.follower.alone)

@@ -51,6 +51,22 @@ def test_slips_of_a_notebook_are_one_sentence(own):
     assert DATASETS["digits"].source == "scikit-learn's digits"
     with pytest.raises(UserError, match="norm l2 needs eps"):
         train(None, "digits", norm="l2")
+    images, labels = own.read()[1].take(slice(None))
+    with pytest.raises(UserError, match="one of quick, standard, got 'fast'"):
+        grade(nn.Flatten(), images, labels, Threat("linf", 0.1), tier="fast")
+    with pytest.raises(UserError, match=r"must be a Threat such as .*, got 0.1"):
+        grade(nn.Flatten(), images, labels, 0.1)
+
+    class Tupled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(100, 10)
+
+        def forward(self, images):
+            return self.layer(images.flatten(1)), images
+
+    with pytest.raises(UserError, match="logits alone, not with a tuple"):
+        train(Tupled(), own, progress=False)
     last = DataSet(
         "last",
         10,
