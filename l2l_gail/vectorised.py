@@ -67,7 +67,7 @@ class Pool(VecEnv):
         except ImportError as error:
             raise UserError('--vec envpool needs EnvPool: pip install "l2l[envpool]"') from error
         if name not in envpool.list_all_envs():
-            known = "needs an environment's id; a function has none" if name is None else f"has no environment {name}"
+            known = "needs an id, and a function has none" if name is None else f"has no environment {name}"
             raise UserError(f"EnvPool {known}; leave out --vec envpool")
         own = make()
         own.close()

@@ -140,7 +140,7 @@ def test_episodes_of_a_pool_end_and_begin_as_stable_baselines_has_it(counting):
 
 
 def test_what_a_pool_cannot_do_is_refused(counting, monkeypatch):
-    for source, told in [("Hopper-v4", "no environment Hopper-v4"), (lambda: gym.make("Pendulum-v1"), "with an id")]:
+    for source, told in [("Hopper-v4", "no environment Hopper-v4"), (lambda: gym.make("Pendulum-v1"), "needs an id")]:
         with pytest.raises(UserError, match=told):
             Environment(source).vectorised(2, 5, "envpool")
     monkeypatch.setattr(Counting, "observation_space", spaces.Box(-1, 1, (4,)))
@@ -149,7 +149,7 @@ def test_what_a_pool_cannot_do_is_refused(counting, monkeypatch):
     monkeypatch.setitem(sys.modules, "envpool", None)
     with pytest.raises(UserError, match="pip install"):
         Environment("Pendulum-v1").vectorised(2, 5, "envpool")
-    given = Environment("Pendulum-v1").vectorised(1, 0)
+    given = DummyVecEnv([lambda: gym.make("Pendulum-v1")])
     with pytest.raises(UserError, match="a VecEnv steps itself"):
         Environment(given).vectorised(1, 0, "subproc")
 
