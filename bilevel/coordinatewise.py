@@ -16,7 +16,7 @@ class Coordinatewise(nn.Module):
     last bit.
 
     Twelve inputs per weight: gradient, momenta (0.5, 0.9, 0.99) and weight, each over its root mean square in its
-    tensor; gradient and momenta over Adam's running root mean square; the first input's log(|x| + 0.001) and its sign;
+    tensor; gradient and momenta over Adam's running root mean square; the first input's log(abs(x) + 0.001) and sign;
     and the fraction of training done, which the caller writes into `state["progress"]` (shape (), in [0, 1]).
 
     `hidden=0` leaves the network out: the log rate is then all that is learned. `anchored` shows the network how far a
