@@ -33,8 +33,8 @@ TROUBLES = {
         "train_disc/acc",
         WRONG,
         "the discriminator has misclassified most transitions: the reward favours being unlike the demonstrations. "
-        "If train_follower/log_rate is far below 0, the learned "
-        "rule has stopped: --gradient-penalty 1 or a smaller --log-rate-limit may help.",
+        "If train_follower/log_rate is far below 0, the learned rule has stopped: --gradient-penalty 1 or a smaller "
+        "--log-rate-limit may help.",
         "the discriminator misclassified most transitions: the reward favoured being unlike the demonstrations",
     ),
 }

@@ -24,8 +24,8 @@ def clone(
 
     `observations` (n, *shape) are those that the policy sees, standardised. Where actions are continuous its mean is
     fitted by least squares, and its standard deviation stays as it is: demonstrations of a deterministic expert would
-    drive it to 0, and the policy could not explore. Elsewhere the likelihood is maximised. Value
-    functions stay, but for features of images that they share with the policy."""
+    drive it to 0, and the policy could not explore. Elsewhere the likelihood is maximised. Value functions
+    stay, but for features of images that they share with the policy."""
     inputs = torch.as_tensor(observations, device=policy.device)
     targets = torch.as_tensor(actions, device=policy.device)
     optimizer = torch.optim.Adam(list(acting_weights(policy)), lr=learning_rate)

@@ -89,7 +89,10 @@ class Environment:
 
 
 def environment(source: EnvLike, *, rescale: bool | None = None) -> Environment:
-    """The `Environment` that an id, a factory, a `VecEnv` or an `Environment` stands for."""
+    """The `Environment` that an id, a factory, a `VecEnv` or an `Environment` stands for; UserError if it has been made
+    with another `rescale`."""
+    if isinstance(source, Environment) and rescale not in (None, source.rescale):
+        raise UserError(f"rescale_actions={rescale} comes too late: give Environment(..., rescale={rescale})")
     return source if isinstance(source, Environment) else Environment(source, rescale=rescale)
 
 

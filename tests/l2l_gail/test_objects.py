@@ -207,6 +207,8 @@ def test_units_of_actions_are_saved_and_belong_to_a_reward(config, pushes, tmp_p
     seen = gail.env.make().reset(seed=0)[0]
     again = GAIL.load(tmp_path)
     assert again.env.actions.rescaled is False
+    with pytest.raises(UserError, match=r"give Environment\(..., rescale=True\)"):
+        GAIL(Environment("Pendulum-v1"), pushes, config=replace(config, rescale_actions=True))
     np.testing.assert_array_equal(*(one.predict(seen, deterministic=True)[0] for one in (gail, again)))
     elsewhere = RewardModel.load(tmp_path, Environment("Pendulum-v1", rescale=True))
     data = gail.train_expert
