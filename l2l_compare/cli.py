@@ -34,6 +34,8 @@ class Args:
     PGD-10 accuracy."""
     lower_is_better: bool = False
     """Lower is better: negate the figure before comparing."""
+    level: float | None = None
+    """Tell when runs first reach this level; by default 90 % of the demonstrations' return."""
     min_steps: float = 0
     """Leave out runs that end before this step; the shortest run decides how far all are compared."""
     unfinished: bool = False
@@ -54,7 +56,8 @@ def main(argv: list[str] | None = None) -> None:
     make_folder(args.out)
     tag = curves[0].tag
     groups = comparison.grouped(curves)
-    content = {"tag": tag} | comparison.table(groups)
+    level = -args.level if args.lower_is_better and args.level is not None else args.level
+    content = {"tag": tag} | comparison.table(groups, level=level)
     for task, found in content["tasks"].items():
         if found["ends_first"]:
             last = f"step {found['steps'][1]:,.0f}"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from l2l_compare.curves import PROBE, TAGS, Array, Curve
+from l2l_compare.curves import PROBE, RETURNS, TAGS, Array, Curve
 from l2l_compare.reliability import (
     FIGURES,
     RUNS_FOR_INTERVAL,
@@ -20,9 +20,10 @@ from l2l_compare.reliability import (
 )
 from l2l_experiment.errors import UserError
 from l2l_experiment.settings import HOW
-from l2l_experiment.stability import GRID_POINTS, on_grid, summarise
+from l2l_experiment.stability import GRID_POINTS, first_reached, on_grid, summarise
 
 FREE = HOW | {"seed", "resume"}  # in which runs of one group may differ
+SHARE = 0.9  # of the demonstrations' return: when runs first reach it is told, unless another level is asked for
 
 
 def grouped(curves: Sequence[Curve]) -> dict[str, list[Curve]]:
@@ -135,9 +136,37 @@ def final(curve: Curve, grid: ArrayLike) -> float:
     return float(within(curve, grid)[1][-1])
 
 
-def table(groups: Mapping[str, Sequence[Curve]]) -> dict[str, Any]:
-    """Everything that is said of the groups, as plain values for JSON."""
-    of = grids(groups)
+def levels(groups: Mapping[str, Sequence[Curve]], asked: float | None = None) -> dict[str, float]:
+    """The level that runs of each task should reach: as asked, or 90 % of the demonstrations' return where the figure
+    is a return and the runs agree on the demonstrations; without either a task has none."""
+    found = {}
+    for task, some in by_task(groups).items():
+        members = [*itertools.chain(*some.values())]
+        expert = references(members).get("demonstrations") if members[0].tag in RETURNS else None
+        level = SHARE * expert if asked is None and expert is not None and expert > 0 else asked
+        if level is not None:
+            found[task] = level
+    return found
+
+
+def reached(curves: Sequence[Curve], grid: ArrayLike, level: float) -> dict[str, float | None]:
+    """When the runs of a group first reach a level on the grid's stretch: how many of them do, and the median of their
+    steps and of their minutes of training. A run that never does counts as later than all; None if most are so."""
+    firsts = [first_reached(*within(curve, grid), level) for curve in curves]
+    steps = np.array([np.inf if np.isnan(first) else first for first in firsts])
+    minutes = np.array([60 * np.interp(first, c.steps, c.hours) for first, c in zip(firsts, curves, strict=True)])
+    minutes[np.isinf(steps)] = np.inf
+    found: dict[str, float | None] = {"runs": int(np.isfinite(steps).sum())}
+    for name, values in (("steps", steps), ("minutes", minutes)):
+        ordered = np.sort(values)  # between the two in the middle, as far as both are finite
+        middle = (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
+        found[name] = float(middle) if np.isfinite(middle) else None
+    return found
+
+
+def table(groups: Mapping[str, Sequence[Curve]], *, level: float | None = None) -> dict[str, Any]:
+    """Everything that is said of the groups, as plain values for JSON; `level`: see `levels`."""
+    of, to = grids(groups), levels(groups, level)
     tasks = {}
     for task, some in by_task(groups).items():
         grid = of[next(iter(some))]
@@ -152,12 +181,13 @@ def table(groups: Mapping[str, Sequence[Curve]]) -> dict[str, Any]:
             "worst": curves[worst(curves, of[name])].name,
             "mixes": mixed(curves),
             "evaluated": evaluated(curves),
+            "reached": reached(curves, of[name], to[curves[0].task]) if curves[0].task in to else None,
             "figures": {key: list(value) for key, value in reliability(curves, of[name]).items()},
         }
         for name, curves in groups.items()
     }
     improvement = {pair: list(value) for pair, value in improvements(groups, of).items()}
-    return {"tasks": tasks, "groups": found, "improvement": improvement}
+    return {"tasks": tasks, "groups": found, "improvement": improvement, "level": level, "levels": to}
 
 
 def evaluated(curves: Sequence[Curve]) -> dict[str, float]:
@@ -176,11 +206,11 @@ def evaluated(curves: Sequence[Curve]) -> dict[str, float]:
 
 
 def references(curves: Sequence[Curve]) -> dict[str, float]:
-    """The returns of demonstrations and of a random policy, for runs of imitation that agree on them."""
+    """The returns of demonstrations and of a random policy, where runs of imitation that tell them agree."""
     found = {}
     for name, title in (("expert", "demonstrations"), ("random", "random policy")):
-        means = {(curve.result.get(name) or {}).get("mean") for curve in curves}
-        if len(means) == 1 and (mean := means.pop()) is not None and np.isfinite(mean):
+        means = {(curve.result.get(name) or {}).get("mean") for curve in curves} - {None}
+        if len(means) == 1 and np.isfinite(mean := means.pop()):
             found[title] = float(mean)
     return found
 
@@ -189,7 +219,22 @@ def _ends(content: Mapping[str, Any]) -> tuple[list[str], dict[str, list[str]]]:
     """Columns of what the runs' records say of their ends, as far as any group has them: heads, and cells by group."""
     heads = list(dict.fromkeys(name for row in content["groups"].values() for name in row["evaluated"]))
     rows = {name: row["evaluated"] for name, row in content["groups"].items()}
-    return heads, {name: [f"{row[key]:.4g}" if key in row else "–" for key in heads] for name, row in rows.items()}
+    cells = {name: [f"{row[key]:.4g}" if key in row else "–" for key in heads] for name, row in rows.items()}
+    if content["levels"]:
+        to = f"{100 * SHARE:g} % of expert" if content["level"] is None else f"{content['level']:g}"
+        heads += [f"steps to {to}", "minutes"]
+        for name, row in content["groups"].items():
+            cells[name] += _first(row["reached"], row["n"])
+    return heads, cells
+
+
+def _first(found: Mapping[str, float | None] | None, n: int) -> list[str]:
+    """When a group first reaches the level: steps and minutes, with the number of runs that do if not all do."""
+    if found is None:
+        return ["–", "–"]
+    some = "" if found["runs"] == n else f" ({found['runs']} of {n} runs)"
+    steps, minutes = found["steps"], found["minutes"]
+    return [("–" if steps is None else f"{steps:,.0f}") + some, "–" if minutes is None else f"{minutes:.3g}"]
 
 
 def brief(content: Mapping[str, Any]) -> str:
@@ -240,6 +285,12 @@ def markdown(content: Mapping[str, Any]) -> str:
         f"dispersion across runs, {RUNS_FOR_RISK} for the risk); with fewer than ten runs they are too narrow. Compare "
         "dispersion and risk across runs between groups of equal n only.",
     ]
+    if content["levels"]:
+        lines += [
+            "",
+            "Steps and minutes of training until a run first is at the level are medians over runs; one that never is "
+            "counts as later than all.",
+        ]
     for name, row in content["groups"].items():
         if row["mixes"]:
             lines += ["", f"**{name}** mixes runs that differ in {', '.join(row['mixes'])}: see `--by`."]

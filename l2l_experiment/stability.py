@@ -125,6 +125,13 @@ def late_fall(curve: ArrayLike) -> float:
     return largest_fall(values[learned:]).absolute
 
 
+def first_reached(steps: ArrayLike, values: ArrayLike, level: float) -> float:
+    """The first step at which the curve, as measured, is at `level` or above; NaN if it never is."""
+    steps, values = _curve(steps, values)
+    there = np.flatnonzero(values >= level)
+    return float(steps[there[0]]) if len(there) else float("nan")
+
+
 def on_grid(steps: ArrayLike, values: ArrayLike, grid: ArrayLike) -> Array:
     """The curve on other steps, shape of `grid`: linear in between, NaN where the run has no measurement around.
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from l2l_experiment import metrics
 from l2l_experiment.run import Run
-from l2l_experiment.stability import summarise
+from l2l_experiment.stability import first_reached, summarise
 from l2l_gail import alarms, evaluation
 from l2l_gail.demonstrations import Demonstrations
 from l2l_gail.environments import Environment
@@ -17,6 +17,7 @@ from l2l_gail.gail import GAIL
 from l2l_gail.notes import notes
 
 RETURN = "rollout/ep_rew_mean"
+NEAR = 0.9  # of the demonstrations' return: when training first reached it is told
 
 
 def announce(gail: GAIL, demonstrations: Demonstrations | None, folder: Path) -> str:
@@ -55,7 +56,11 @@ def result(gail: GAIL, demonstrations: Demonstrations | None, folder: Path, epis
     found |= alarms.since(everything)
     rows = [row for row in everything if np.isfinite(row.get(RETURN, np.nan))]
     if len(rows) > 1:
-        found["stability"] = summarise(np.array([r["step"] for r in rows]), np.array([r[RETURN] for r in rows]))
+        steps, returns = (np.array([row[key] for row in rows]) for key in ("step", RETURN))
+        found["stability"] = summarise(steps, returns)
+        if "expert" in found and (expert := found["expert"]["mean"]) > 0:
+            first = first_reached(steps, returns, NEAR * expert)
+            found["near_expert_from"] = None if np.isnan(first) else int(first)
     return found
 
 
@@ -75,6 +80,8 @@ def text(result: dict[str, Any], run: Run, gail: GAIL) -> str:
         if share is None and name == "return" and (way := result.get("percent_from_random")) is not None:
             of_expert = f"   {way:6.1f} % of the way from random to expert"
         lines.append(f"  {label:15} {row['mean']:9.1f} ± {row['sd']:7.1f}{of_expert}   n = {row['n']}")
+    if (first := result.get("near_expert_from")) is not None:
+        lines.append(f"  {100 * NEAR:g} % of the expert's return first reached, in training, at step {first:,}")
     if skipped := result["skipped_fits"]:
         lines.append(f"  {skipped} fits of the learned rule were skipped, because their score was NaN or infinite")
     for name, trouble in alarms.TROUBLES.items():

@@ -35,6 +35,31 @@ def test_reliability_by_hand():
     assert found["dispersion_across_runs"].value == pytest.approx(np.mean([0, 10, 16, 8]) / 2)
 
 
+def test_when_runs_first_reach_a_level_is_a_median_in_which_those_that_never_do_come_last():
+    timed = [
+        replace(curve(values, f"r{i}"), hours=np.array([0.0, 0.1, 0.2, 0.3]))
+        for i, values in enumerate(([0, 5, 9, 9], [0, 9, 1, 1], [0, 1, 2, 3]))
+    ]
+    grid = np.array([0.0, 10.0, 20.0, 30.0])
+    found = comparison.reached(timed, grid, 9)
+    assert found == {"runs": 2, "steps": 20, "minutes": pytest.approx(12)}  # of steps 10, 20 and never
+    assert comparison.reached(timed[1:], grid, 9) == {"runs": 1, "steps": None, "minutes": None}
+    assert comparison.reached([curve([0, 5, 9, 9])], grid, 9)["minutes"] is None  # nothing says when
+
+
+def test_the_level_is_nine_tenths_of_the_demonstrations_or_what_is_asked_for():
+    expert = {"expert": {"mean": 10.0}}
+    runs = [replace(curve([0, 5, 9, 9], "a"), result=expert), replace(curve([0, 5, 6, 7], "b", "other"), result=expert)]
+    content = comparison.table(comparison.grouped(runs))
+    assert content["levels"] == {"": 9.0}
+    assert "| steps to 90 % of expert | minutes |" in comparison.markdown(content)
+    rows = [line for line in comparison.markdown(content).splitlines() if line.startswith(("| g |", "| other |"))]
+    assert "| 20 | – |" in rows[0] and "| – (0 of 1 runs) | – |" in rows[1]
+    assert "steps to 6" in comparison.brief(comparison.table(comparison.grouped(runs), level=6))
+    apart = [runs[0], replace(runs[1], result={"expert": {"mean": 11.0}})]
+    assert comparison.table(comparison.grouped(apart))["levels"] == {}
+
+
 def test_few_runs_have_no_intervals():
     grid, runs = np.array([0.0, 10.0, 20.0, 30.0]), [curve([0, 1, 2, i], f"r{i}") for i in range(3, 24)]
     of = [comparison.reliability(runs[:n], grid) for n in (1, 2, 3, 4, 5, 20, 21)]

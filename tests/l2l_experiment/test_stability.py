@@ -56,6 +56,12 @@ def test_a_dip_before_anything_was_learned_is_no_late_fall():
     assert stability.late_fall([0.0, 1.0, 2.0]) == 0
 
 
+def test_a_level_is_first_reached_where_the_curve_is_measured_at_it_or_above():
+    assert stability.first_reached([10, 0, 20, 30], [4.0, 1.0, 6.0, 5.0], 5) == 20
+    assert stability.first_reached([0, 10], [5.0, 1.0], 5) == 0
+    assert math.isnan(stability.first_reached([0, 10], [1.0, 4.9], 5))
+
+
 def test_on_grid_interpolates_and_does_not_extrapolate():
     values = stability.on_grid([20, 10], [4.0, 2.0], [5, 10, 15, 20, 25])
     assert values.tolist() == pytest.approx([math.nan, 2.0, 3.0, 4.0, math.nan], nan_ok=True)
