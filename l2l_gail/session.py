@@ -23,6 +23,7 @@ from l2l_gail.config import GAILConfig, tuned
 from l2l_gail.demonstrations import Demonstrations, load_demonstrations
 from l2l_gail.environments import Environment, require_named
 from l2l_gail.followers import settled
+from l2l_gail.followers.pretrained import rule_of
 from l2l_gail.gail import GAIL
 from l2l_gail.reward_model import RewardModel
 
@@ -71,7 +72,8 @@ class TrainArgs:
     run_dir: Path | None = None  # Folder of the run; by default a new one in runs/
     resume: Path | None = None  # Continue the run in this folder; may add --steps, --device, --demos, --threads, --env
     checkpoint_every: Count = 20  # Rounds between two checkpoints
-    follower_from: Path | None = None  # Start with the follower of this run with --l2l, or of l2l-train-follower
+    follower_from: Path | None = None
+    """Take the learned rule of this run with --l2l, this folder of l2l-train-follower or this rule.safetensors"""
     reward_from: Path | None = None  # Train on the reward that this run learned, as it is; no demonstrations needed
     eval_every: Natural = 100_000  # Steps between evaluations of the deterministic policy while training; 0: none
     eval_episodes: Annotated[int, Range(1, 1_000_000)] = 20  # Episodes evaluated at the end; before it at most 5
@@ -221,10 +223,8 @@ def carry_follower(gail: GAIL, source: Path | None) -> None:
     if source is None:
         return
     if not hasattr(gail.follower, "carry"):
-        raise UserError("--follower-from needs a learned follower: add --l2l")
-    if "follower" not in (tree := checkpoint.latest(source)):
-        raise UserError(f"{source} has no follower; name a run with --l2l, or what l2l-train-follower made")
-    gail.follower.carry(tree["follower"], str(source))
+        raise UserError("--follower-from needs a learned follower: add --l2l, or --follower l2l-pretrained")
+    gail.follower.carry(rule_of(source), str(source))
 
 
 def stored_args(run: Run, steps: int | None = None, device: str | None = None, *, env: str | None = None) -> TrainArgs:

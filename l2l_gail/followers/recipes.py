@@ -13,6 +13,7 @@ from l2l_experiment.settings import refuse_idle
 from l2l_gail.config import GAILConfig, tuned
 from l2l_gail.followers.base import Follower
 from l2l_gail.followers.optimizers import of_package
+from l2l_gail.followers.pretrained import PretrainedFollower
 from l2l_gail.followers.rules import AdamFollower, HypergradientFollower, L2LFollower
 
 RATE = frozenset({"disc_learning_rate"})
@@ -69,6 +70,7 @@ FOLLOWERS: dict[str, Recipe] = {
     "adam": Recipe("Adam", "Kingma and Ba, 2015", AdamFollower, TUNED),
     "l2l": Recipe("learned rule", "ours, after Jiang et al., 2021", L2LFollower, NETWORK, settle_network),
     "l2l-rate": Recipe("Adam with a learned log rate", "ours", L2LFollower, LEARNED, settle_learned),
+    "l2l-pretrained": Recipe("learned rule, trained beforehand", "ours", PretrainedFollower, frozenset()),
     "hypergradient": Recipe("Adam-HD", "Baydin et al., 2018", HypergradientFollower, RATE | {"disc_hyper_rate"}),
     "prodigy": Recipe("Prodigy", "Mishchenko and Defazio, 2023", of_package("prodigyopt", "Prodigy", 1.0), SCHEDULE),
     "d-adaptation": Recipe("D-Adapted Adam", "Defazio and Mishchenko, 2023", of_package(*D_ADAPTATION), SCHEDULE),

@@ -143,13 +143,11 @@ class L2LFollower(RuleFollower):
         super().load_state_dict(tree)
         self.learner.load_state_dict(tree["learner"])
 
-    def carry(self, tree: dict[str, Any], source: str) -> None:
-        """Take over the rule of another run's `state_dict`; memory and discriminator stay as they are."""
-        if "learner" not in tree:
-            raise UserError(f"{source} has no learned follower; --follower-from needs a run with --l2l")
-        if tree["anchored"] != self.rule.anchored:
-            raise UserError(f"the follower of {source} needs --follower-anchored {tree['anchored']}")
-        theirs, own = tree["learner"]["rule"], self.rule.state_dict()
+    def carry(self, rule: Coordinatewise, source: str) -> None:
+        """Take over a rule that was learned elsewhere; rate, memory and discriminator stay as they are."""
+        if rule.anchored != self.rule.anchored:
+            raise UserError(f"the follower of {source} needs --follower-anchored {rule.anchored}")
+        theirs, own = rule.state_dict(), self.rule.state_dict()
         if {name: value.shape for name, value in theirs.items()} != {name: value.shape for name, value in own.items()}:
             raise UserError(f"the follower of {source} has another shape: use its --follower and --follower-hidden")
         self.rule.load_state_dict(theirs)

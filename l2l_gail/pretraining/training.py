@@ -20,6 +20,7 @@ from l2l_gail.config import GAILConfig, tuned
 from l2l_gail.demonstrations import load_demonstrations
 from l2l_gail.environments import Environment
 from l2l_gail.followers import settled
+from l2l_gail.followers.pretrained import RULE, save_rule
 from l2l_gail.pretraining.lives import Life, Score, Stopped, record
 
 KIND = "gail-follower"
@@ -34,7 +35,7 @@ class PretrainArgs:
     Example: l2l-train-follower --out runs/follower --envs HalfCheetah-v4 Hopper-v4; then
     l2l-train-gail --env Ant-v4 --l2l --follower-from runs/follower --freeze-follower"""
 
-    out: Path = Path("runs/follower")  # Folder of the rule, and of the rollouts
+    out: Path = Path("runs/follower")  # Folder of the rule
     envs: tuple[str, ...] = ("HalfCheetah-v4", "Hopper-v4")  # Source tasks, whose shipped demonstrations are imitated
     check_env: str = "Walker2d-v4"  # A task on which the rule is only checked
     steps: Count = 300_000  # Environment steps of the run that is recorded in each task
@@ -52,6 +53,9 @@ class PretrainArgs:
     resume: bool = False  # Go on with the rule in --out, as it was started; may add --lives and --threads
     threads: Threads = 1  # CPU threads of torch
     rounds: Annotated[int, Range(2)] | None = None  # How many of the recorded rollouts a life meets; all if not given
+    rollouts: Path | None = (
+        None  # Folder of the recorded rollouts, which several rules may share; default: OUT/rollouts
+    )
 
     def __post_init__(self) -> None:
         check(self)
@@ -102,6 +106,11 @@ def follower_config(args: PretrainArgs, env: str, *, rate: float, width: int, se
     return settled(replace(tuned(env), leader="ppo", compile=False, **own, **learned, **network))
 
 
+def usual_rate(args: PretrainArgs) -> float:
+    """The rate that a rule is checked and used at: the middle one of those that lives start from."""
+    return sorted(args.rates)[len(args.rates) // 2]
+
+
 @dataclass(frozen=True)
 class _Work:
     """What lives and checks have in common."""
@@ -114,7 +123,8 @@ class _Work:
     def life(self, env: str, config: GAILConfig, demos: int, *, score: Score) -> Life:
         """A life of `env` with these settings; its rollouts are recorded first, if need be."""
         args, everything = self.args, load_demonstrations(None, Environment(env))
-        usual, folder = replace(tuned(env), seed=args.seed), self.run.folder / "rollouts" / env
+        usual = replace(tuned(env), seed=args.seed)
+        folder = (self.run.folder / "rollouts" if args.rollouts is None else args.rollouts) / env
         rollouts = record(env, everything.take(RECORDED), usual, folder, steps=args.steps, stop=self.stop)
         return Life(rollouts, env, everything.take(demos), config, score=score, most=args.rounds)
 
@@ -133,16 +143,22 @@ class _Work:
         found = life.live()
         self.log.write(number + 1, {f"life/{name}": value for name, value in found.items()} | {"life/rate": rate})
         kept = copy.deepcopy(life.follower.learner.state_dict())
+        life.follower.rule.rate = usual_rate(args)
+        told = {
+            name: value for name, value in settings.plain(args).items() if name not in ("out", "rollouts", "threads")
+        }
+        told |= {"lives": number + 1, "versions": self.run.record["versions"]}
+        save_rule(self.run.folder / RULE, life.follower.rule, told)
         return {"lives": number + 1, "follower": {"learner": kept, "anchored": life.follower.rule.anchored}}
 
     def check(self, tree: dict[str, Any]) -> dict[str, float]:
         """The figures of the rule as it is, frozen, in a life of a task that it has not seen; of Adam at first."""
-        env, rate = self.args.check_env, GAILConfig.disc_learning_rate
+        env, rate = self.args.check_env, usual_rate(self.args)
         torch.manual_seed(CHECKED)
         config = replace(follower_config(self.args, env, rate=rate, width=128, seed=CHECKED), freeze_follower=True)
         life = self.life(env, config, 4, score="held-out")
         if "follower" in tree:
-            life.follower.carry(tree["follower"], str(self.run.folder))
+            life.follower.rule.load_state_dict(tree["follower"]["learner"]["rule"])
         found = life.live()
         self.log.write(tree["lives"], {f"check/{name}": value for name, value in found.items()})
         return found

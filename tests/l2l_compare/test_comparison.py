@@ -54,7 +54,8 @@ def test_the_level_is_nine_tenths_of_the_demonstrations_or_what_is_asked_for():
     assert content["levels"] == {"": 9.0}
     assert "| steps to 90 % of expert | minutes |" in comparison.markdown(content)
     rows = [line for line in comparison.markdown(content).splitlines() if line.startswith(("| g |", "| other |"))]
-    assert "| 20 | – |" in rows[0] and "| – (0 of 1 runs) | – |" in rows[1]
+    assert "| 20 | – |" in rows[0]
+    assert "| – (0 of 1 runs) | – |" in rows[1]
     assert "steps to 6" in comparison.brief(comparison.table(comparison.grouped(runs), level=6))
     apart = [runs[0], replace(runs[1], result={"expert": {"mean": 11.0}})]
     assert comparison.table(comparison.grouped(apart))["levels"] == {}
