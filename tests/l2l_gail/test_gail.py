@@ -173,7 +173,7 @@ def test_every_setting_changes_the_run(usual, name):
     assert before.shape != after.shape or not torch.equal(before, after)
 
 
-@pytest.mark.parametrize("own", [{}, {"follower": "l2l", "follower_anchored": True}, {"follower": "l2l-rate"}])
+@pytest.mark.parametrize("own", [{}, {"follower": "l2l", "follower_anchored": True}, {"follower": "l2l-pretrained"}])
 @pytest.mark.parametrize(("env", "shape"), [(HALF, (17, 6)), ("Hopper-v4", (11, 3))])
 def test_resumed_run_equals_the_uninterrupted_one(config, tmp_path, own, env, shape):
     demonstrations = make_demonstrations(*shape)

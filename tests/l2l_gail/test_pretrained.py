@@ -1,0 +1,119 @@
+"""The follower whose rule was trained beforehand: parity with Adam, its files, and where its rule may come from."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from bilevel import Coordinatewise
+from l2l_experiment.errors import UserError
+from l2l_gail import FOLLOWERS, GAIL, GAILConfig
+from l2l_gail.cli import main
+from l2l_gail.followers import PretrainedFollower, settled, weights_of
+from l2l_gail.followers.pretrained import SHIPPED_RULE, load_rule, rule_of, save_rule
+from tests.l2l_gail.conftest import make_demonstrations
+from tests.l2l_gail.test_followers import ADAM, L2L, task
+
+PRETRAINED = settled(replace(ADAM, follower="l2l-pretrained"))
+RATE = ADAM.disc_learning_rate
+
+
+def moved(rule: Coordinatewise) -> Coordinatewise:
+    """A rule that is no longer Adam."""
+    nn.init.constant_(rule.network[-1].bias, 0.3)
+    return rule
+
+
+def test_without_a_correction_it_is_adam_to_the_last_bit():
+    adam, pretrained = task(ADAM), task(PRETRAINED)
+    pretrained[0].carry(Coordinatewise(RATE), "here")
+    for round_ in range(10):
+        for follower, objectives in (adam, pretrained):
+            follower.answer(objectives, round_ / 10)
+        one, two = (weights_of(follower.discriminator) for follower, _ in (adam, pretrained))
+        assert all(torch.equal(one[name], two[name]) for name in one), f"round {round_}"
+
+
+def test_it_steps_as_the_frozen_learned_follower_does():
+    rule = moved(Coordinatewise(RATE, hidden=4))
+    frozen, pretrained = task(replace(L2L, freeze_follower=True)), task(PRETRAINED)
+    for follower, objectives in (frozen, pretrained):
+        follower.carry(rule, "here")
+        for progress in (0.2, 0.4, 0.6):
+            follower.answer(objectives, progress)
+    one, two = (weights_of(follower.discriminator) for follower, _ in (frozen, pretrained))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert not [weight for weight in pretrained[0].rule.parameters() if weight.requires_grad]
+
+
+@pytest.mark.parametrize("anchored", [False, True])
+def test_a_rules_file_holds_its_weights_its_rate_and_what_it_was_trained_on(tmp_path, anchored):
+    rule = moved(Coordinatewise(0.02, hidden=3, anchored=anchored))
+    save_rule(tmp_path / "rule", rule, {"envs": ["Pendulum-v1"]})
+    loaded, about = load_rule(tmp_path / "rule")
+    assert (loaded.rate, loaded.anchored, about) == (0.02, anchored, {"envs": ["Pendulum-v1"]})
+    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in rule.state_dict().items())
+    (tmp_path / "other").write_bytes((tmp_path / "rule").read_bytes()[:-4])
+    for wrong in (tmp_path / "other", tmp_path / "nothing"):
+        with pytest.raises(UserError, match="holds no rule"):
+            load_rule(wrong)
+
+
+def test_the_rule_that_ships_is_small_and_says_what_it_was_trained_on():
+    rule, about = load_rule(SHIPPED_RULE)
+    assert SHIPPED_RULE.stat().st_size < 8192
+    assert about["envs"] == ["HalfCheetah-v4"]
+    assert rule.rate in about["rates"]
+    assert float(rule.network[-1].weight.detach().abs().sum()) > 0
+    own = {"out", "rollouts"} & about.keys()
+    assert not [name for name in own if about[name] not in (None, ".")]  # no path of whoever trained it
+
+
+def test_a_run_resumes_with_the_rule_that_it_began_with(config, tmp_path):
+    demonstrations = make_demonstrations(3, 1)
+    whole = GAIL("Pendulum-v1", demonstrations, config=replace(config, follower="l2l-pretrained"))
+    whole.follower.carry(moved(Coordinatewise(0.01, anchored=True)), "here")
+    whole.learn(128).save(tmp_path)
+    resumed = GAIL.load(tmp_path, demonstrations)
+    assert isinstance(resumed.follower, PretrainedFollower)
+    one, two = (gail.follower.rule.state_dict() for gail in (whole, resumed))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert resumed.learn(64, reset_num_timesteps=False).figures["train_follower/rate"] == pytest.approx(0.01)
+
+
+def test_a_rule_is_taken_from_a_run_and_from_a_file(config, flags, tmp_path):
+    flags = [*flags, "--steps", "64"]
+    main(["--l2l", "--disc-learning-rate", "0.01", *flags, "--run-dir", str(tmp_path / "l2l")])
+    rule = rule_of(tmp_path / "l2l")
+    assert rule.rate == 0.01
+    save_rule(tmp_path / "rule.safetensors", rule, {})
+    for source in ("l2l", "rule.safetensors", "0"):  # the last one is a run with a rule from elsewhere
+        taken = ["--follower", "l2l-pretrained", "--follower-from", str(tmp_path / source)]
+        main([*taken, *flags, "--run-dir", str(tmp_path / str(len(list(tmp_path.glob("[0-9]")))))])
+    ends = [rule_of(tmp_path / name).state_dict() for name in ("l2l", "0", "1", "2")]
+    assert all(torch.equal(ends[0][name], end[name]) for end in ends for name in end)
+
+
+def test_what_cannot_be_taken_is_refused(flags, tmp_path, capsys):
+    def refused(*more):
+        with pytest.raises(SystemExit) as exit_:
+            main([*more, *flags, "--run-dir", str(tmp_path / "run")])
+        assert exit_.value.code == 2
+        return capsys.readouterr().err
+
+    (tmp_path / "file").write_text("no rule")
+    taken = ["--follower", "l2l-pretrained", "--follower-from"]
+    assert "holds no rule of l2l-train-follower" in refused(*taken, str(tmp_path / "file"))
+    assert "nowhere" in refused(*taken, "nowhere")
+    assert "add --l2l, or --follower l2l-pretrained" in refused("--follower-from", str(SHIPPED_RULE))
+    assert "--disc-learning-rate would change nothing" in refused(*taken[:2], "--disc-learning-rate", "0.1")
+    main([*flags, "--steps", "64", "--run-dir", str(tmp_path / "adam")])
+    capsys.readouterr()
+    assert "no learned follower" in refused(*taken, str(tmp_path / "adam"))
+
+
+def test_its_recipe_reads_no_learning_rate():
+    assert FOLLOWERS["l2l-pretrained"].takes == frozenset()
+    with pytest.raises(UserError, match="--disc-learning-rate would change nothing"):
+        settled(GAILConfig(follower="l2l-pretrained", disc_learning_rate=0.1))
