@@ -101,7 +101,10 @@ class Row:
             return self._above(head, rest)
         if rest.startswith(("gap", "welch")):
             return self._difference(head, rest)
-        return STATISTICS[rest](values)
+        value = STATISTICS[rest](values)
+        if not np.isfinite(value):  # the median of when runs get somewhere, where most never do
+            raise Missing(name)
+        return value
 
     def _above(self, name: str, part: str) -> float:
         """The probability that a run ends higher than one of those it is compared with, mean over strata."""

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from l2l_experiment import stability
+from l2l_gail.report import NEAR
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
@@ -158,6 +159,11 @@ def figure(run: Run, path: str, beside: Sequence[Run]) -> float | None:
         return round(images * (attacks["apgd-t"] - (attacks["square"] if path == "broken" else 0)))
     if path.startswith("curve "):
         return _of_curve(run, path.removeprefix("curve "), beside)
+    if path in ("near", "minutes"):  # steps, and minutes of training, until the training return is near the expert's
+        first = _near_expert(run)
+        if path == "near" or first is None:
+            return first
+        return first / run["curves"][RETURN][0][-1] * run["result"]["training_seconds"] / 60
     path, _, step = path.partition(" at ")
     value: Any = run
     parts = path.split(".", 2) if path.startswith("curves") else path.split(".")
@@ -167,6 +173,14 @@ def figure(run: Run, path: str, beside: Sequence[Run]) -> float | None:
         steps, values = value
         return values[int(np.argmin(np.abs(np.array(steps) - float(step))))] if step else values[-1]
     return bool(value) if isinstance(value, list) else value
+
+
+def _near_expert(run: Run) -> float | None:
+    """The first step at which the training return is 90 % of the demonstrations'; infinite if it never is."""
+    if RETURN not in run["curves"] or "expert" not in run["result"]:
+        return None
+    first = stability.first_reached(*run["curves"][RETURN], NEAR * run["result"]["expert"]["mean"])
+    return np.inf if np.isnan(first) else first
 
 
 def _of_curve(run: Run, name: str, beside: Sequence[Run]) -> float | None:

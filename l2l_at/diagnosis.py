@@ -37,10 +37,11 @@ CURVES = {
 }
 
 
-def diagnose(run: Run, env: str | None = None) -> dict[str, Drawing]:
-    """The figures of a finished or running adversarial training, by name; it has no `env`."""
-    if env is not None:
-        raise UserError(f"--env would change nothing: {run.folder} is adversarial training")
+def diagnose(run: Run, env: str | None = None, demos: str | None = None) -> dict[str, Drawing]:
+    """The figures of a finished or running adversarial training, by name; it has no `env` and no `demos`."""
+    for name, given in (("env", env), ("demos", demos)):
+        if given is not None:
+            raise UserError(f"--{name} would change nothing: {run.folder} is adversarial training")
     rows, args = metrics.read(run.folder / metrics.METRICS), stored_args(run)
     config, found = args.settings, {}
     name = f"{config.dataset}, {config.method}, {config.threat}, seed {config.seed}"

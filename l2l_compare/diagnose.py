@@ -23,6 +23,7 @@ class Args:
 
     run: Annotated[Path, tyro.conf.Positional]  # Folder of a run of train_gail.py or train_at.py with a checkpoint
     env: str | None = None  # Only for a run whose environment's id names a module to import: that id again
+    demos: str | None = None  # Where the demonstrations of a run of train_gail.py are now, if they have moved
     out: Path | None = None
     """Folder for the pictures and the numbers behind them (diagnosis.json); by default RUN/diagnosis."""
 
@@ -36,7 +37,7 @@ def main(argv: list[str] | None = None) -> None:
     if kind not in TOOLS:
         raise UserError(f"{args.run} holds a run of kind {kind!r}; name one of train_gail.py or train_at.py")
     run = Run.open(args.run, kind=kind)
-    found = module(kind, "diagnosis").diagnose(run, args.env)
+    found = module(kind, "diagnosis").diagnose(run, args.env, args.demos)
     out = args.out or args.run / "diagnosis"
     make_folder(out)
     drawings.save(found, out)

@@ -1,6 +1,7 @@
 """Why a run went as it did: figures of the discriminator, of its reward, and of the rule that moves it."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -45,12 +46,13 @@ MOST_STEPS = 50
 BINS = np.linspace(-3, 3, 25)
 
 
-def diagnose(run: Run, env: str | None = None) -> dict[str, Drawing]:
-    """The figures of a finished or running GAIL run, by name.
+def diagnose(run: Run, env: str | None = None, demos: str | None = None) -> dict[str, Drawing]:
+    """The figures of a finished or running GAIL run, by name; `demos` says where its demonstrations have moved.
 
     Where update rules move the discriminator the last checkpoint is loaded too: the policy goes on from there for a few
     rollouts, and on each the follower's rules answer from the checkpoint's weights with the checkpoint's memory."""
     args = stored_args(run, env=env)
+    args = replace(args, demos=demos or args.demos)
     config = args.settings
     name = f"{config.env}, {config.follower}, rate {config.disc_learning_rate:g}, seed {config.seed}"
     found = logged(metrics.read(run.folder / metrics.METRICS), name)

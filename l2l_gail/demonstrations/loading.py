@@ -1,5 +1,6 @@
 """Demonstrations from a file, a data set or arrays, checked against the environment."""
 
+import os
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
@@ -72,6 +73,9 @@ def _open(source: Source, env: Environment) -> Recording:
         return read_hdf5(_shipped(env.id))
     if isinstance(source, Mapping):
         return read_arrays(source, "the given arrays")
+    if not isinstance(source, str | os.PathLike):
+        kinds = "a path, an id, a mapping of arrays or Demonstrations(env_id, episodes, source)"
+        raise UserError(f"demonstrations must be {kinds}; got a {type(source).__name__}")
     path = Path(source).expanduser()
     if path.suffix == ".npz":
         return read_npz(path)

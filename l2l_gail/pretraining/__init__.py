@@ -1,5 +1,5 @@
 """Learning to learn: a follower's rule that is trained before it is used."""
 
-from l2l_gail.pretraining.lives import Life, record
+from l2l_gail.pretraining.inner import InnerRun, record
 
-__all__ = ["Life", "record"]
+__all__ = ["InnerRun", "record"]

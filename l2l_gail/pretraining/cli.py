@@ -12,7 +12,7 @@ from l2l_experiment.settings import given_flags, parse
 from l2l_gail.followers.pretrained import RULE
 from l2l_gail.pretraining.training import PretrainArgs, pretrain, stored_args
 
-WITH_RESUME = {"--resume", "--out", "--lives", "--threads"}
+WITH_RESUME = {"--resume", "--out", "--inner-runs", "--threads"}
 
 
 @exit_on_user_error
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     run = pretrain(args)
     if run.record["status"] != "finished":
         told = shlex.join(["l2l-train-follower", "--out", str(run.folder), "--resume"])
-        print(f"Saved after {run.record['lives']} lives. Continue with: {told}")
+        print(f"Saved after {run.record['inner_runs']} inner runs. Continue with: {told}")
         raise SystemExit(130)
     print(f"Use it: l2l-train-gail --follower l2l-pretrained --follower-from {shlex.quote(str(run.folder / RULE))}")
 

@@ -1,4 +1,4 @@
-"""Trains a follower's rule over many recorded lives; resumable."""
+"""Trains a follower's rule over many inner runs; resumable."""
 
 import contextlib
 import copy
@@ -21,11 +21,11 @@ from l2l_gail.demonstrations import load_demonstrations
 from l2l_gail.environments import Environment
 from l2l_gail.followers import settled
 from l2l_gail.followers.pretrained import RULE, save_rule
-from l2l_gail.pretraining.lives import Life, Score, Stopped, record
+from l2l_gail.pretraining.inner import InnerRun, Score, Stopped, record
 
 KIND = "gail-follower"
 RECORDED = 4  # demonstrations of the run that is recorded
-CHECKED = 1_000_000  # seed of the lives on which a rule is checked
+CHECKED = 1_000_000  # seed of the inner runs on which a rule is checked
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,14 @@ class PretrainArgs:
     """Train the rule of the L2L follower before it is used: on rollouts that are recorded once and replayed many times.
 
     Example: l2l-train-follower --out runs/follower --envs HalfCheetah-v4 Hopper-v4; then
-    l2l-train-gail --env Ant-v4 --l2l --follower-from runs/follower --freeze-follower"""
+    l2l-train-gail --env Ant-v4 --follower l2l-pretrained --follower-from runs/follower"""
 
     out: Path = Path("runs/follower")  # Folder of the rule
     envs: tuple[str, ...] = ("HalfCheetah-v4", "Hopper-v4")  # Source tasks, whose shipped demonstrations are imitated
     check_env: str = "Walker2d-v4"  # A task on which the rule is only checked
     steps: Count = 300_000  # Environment steps of the run that is recorded in each task
-    lives: Count = 60  # How many lives of a discriminator the rule is trained on
-    rates: tuple[Positive, ...] = (1e-4, 3e-4, 1e-3)  # Learning rates that lives start from, drawn anew for each
+    inner_runs: Count = 60  # How often a new discriminator is trained on a recording, to train the rule
+    rates: tuple[Positive, ...] = (1e-4, 3e-4, 1e-3)  # Learning rates that inner runs start from, drawn anew for each
     num_demos: tuple[Count, ...] = (1, 4)  # Numbers of demonstrations, drawn likewise
     hidden: tuple[Count, ...] = (64, 128)  # Widths of the discriminator's two layers, drawn likewise
     score: Score = "held-out"
@@ -48,14 +48,13 @@ class PretrainArgs:
     disc_updates: Count = 10  # Discriminator steps a round
     follower_steps: Count = 5  # Steps between two fits of the rule (K); must divide --disc-updates
     follower_learning_rate: NotNegative = 1e-3  # Learning rate of the rule's network
-    check_every: Natural = 10  # Lives between two checks; 0: none
-    seed: Seed = 0  # Of recordings and lives
-    resume: bool = False  # Go on with the rule in --out, as it was started; may add --lives and --threads
+    check_every: Natural = 10  # Inner runs between two checks; 0: none
+    seed: Seed = 0  # Of recordings and inner runs
+    resume: bool = False  # Go on with the rule in --out, as it was started; may add --inner-runs and --threads
     threads: Threads = 1  # CPU threads of torch
-    rounds: Annotated[int, Range(2)] | None = None  # How many of the recorded rollouts a life meets; all if not given
-    rollouts: Path | None = (
-        None  # Folder of the recorded rollouts, which several rules may share; default: OUT/rollouts
-    )
+    rounds: Annotated[int, Range(2)] | None = None  # How many recorded rollouts an inner run takes; all if not given
+    rollouts: Path | None = None
+    """Folder of the recorded rollouts, which several rules may share; default: OUT/rollouts"""
 
     def __post_init__(self) -> None:
         check(self)
@@ -66,40 +65,41 @@ class PretrainArgs:
 
 
 def pretrain(args: PretrainArgs) -> Run:
-    """Record what is not recorded yet, train the rule and save it, life by life."""
+    """Record what is not recorded yet, train the rule and save it, one inner run after the other."""
     checked = [args.check_env] if args.check_every else []
     for env in (*args.envs, *checked):  # mistakes show before hours of work
         follower_config(args, env, rate=args.rates[0], width=args.hidden[0], seed=0)
         load_demonstrations(None, Environment(env)).take(max(RECORDED, *args.num_demos))
     run = Run.open(args.out, kind=KIND) if args.resume else Run.create(args.out, kind=KIND, config=settings.plain(args))
     with run.held():
-        tree: dict[str, Any] = checkpoint.latest(run.folder) if checkpoint.exists(run.folder) else {"lives": 0}
-        log = metrics.JsonLines(run.folder / metrics.METRICS, after=tree["lives"])
-        bar = tqdm(total=args.lives, initial=tree["lives"], unit=" lives")
+        tree: dict[str, Any] = checkpoint.latest(run.folder) if checkpoint.exists(run.folder) else {"inner_runs": 0}
+        log = metrics.JsonLines(run.folder / metrics.METRICS, after=tree["inner_runs"])
+        bar = tqdm(total=args.inner_runs, initial=tree["inner_runs"], unit=" runs")
         with StopRequest() as request, log, bar, contextlib.suppress(Stopped):
             work = _Work(args, run, log, lambda: request.requested)
-            if args.check_every and tree["lives"] == 0:
+            if args.check_every and tree["inner_runs"] == 0:
                 work.check(tree)
-            while tree["lives"] < args.lives and not request.requested:
-                tree = work.live(tree)
-                if args.check_every and tree["lives"] % args.check_every == 0:
+            while tree["inner_runs"] < args.inner_runs and not request.requested:
+                tree = work.train(tree)
+                if args.check_every and tree["inner_runs"] % args.check_every == 0:
                     bar.set_postfix(work.check(tree))
-                checkpoint.save(run.folder, tree, tree["lives"])
+                checkpoint.save(run.folder, tree, tree["inner_runs"])
                 bar.update()
-    status = "finished" if tree["lives"] >= args.lives else "interrupted"
-    run.update(status=status, lives=tree["lives"])
+    status = "finished" if tree["inner_runs"] >= args.inner_runs else "interrupted"
+    run.update(status=status, inner_runs=tree["inner_runs"])
     return run
 
 
 def stored_args(args: PretrainArgs, given: set[str]) -> PretrainArgs:
     """The settings that the rule in `args.out` was started with, and of `args` those that may change."""
     stored = settings.read(PretrainArgs, Run.open(args.out, kind=KIND).config, str(args.out))
-    changes = {name: getattr(args, name) for name in ("lives", "threads") if f"--{name}" in given}
+    may = {"--inner-runs": "inner_runs", "--threads": "threads"}
+    changes = {name: getattr(args, name) for flag, name in may.items() if flag in given}
     return replace(stored, out=args.out, resume=True, **changes)
 
 
 def follower_config(args: PretrainArgs, env: str, *, rate: float, width: int, seed: int) -> GAILConfig:
-    """The settings of a life. Its log rate stays 0: what is learned has to serve a frozen rule."""
+    """The settings of an inner run. Its log rate stays 0: what is learned has to serve a frozen rule."""
     own = {"disc_updates": args.disc_updates, "follower_steps": args.follower_steps, "seed": seed}
     learned = {"follower": "l2l", "follower_learning_rate": args.follower_learning_rate, "log_rate_learning_rate": 0.0}
     network = {"disc_learning_rate": rate, "disc_hidden": (width, width)}
@@ -107,58 +107,58 @@ def follower_config(args: PretrainArgs, env: str, *, rate: float, width: int, se
 
 
 def usual_rate(args: PretrainArgs) -> float:
-    """The rate that a rule is checked and used at: the middle one of those that lives start from."""
+    """The rate that a rule is checked and used at: the middle one of those that inner runs start from."""
     return sorted(args.rates)[len(args.rates) // 2]
 
 
 @dataclass(frozen=True)
 class _Work:
-    """What lives and checks have in common."""
+    """What training and checks have in common."""
 
     args: PretrainArgs
     run: Run
     log: metrics.JsonLines
     stop: Callable[[], bool]
 
-    def life(self, env: str, config: GAILConfig, demos: int, *, score: Score) -> Life:
-        """A life of `env` with these settings; its rollouts are recorded first, if need be."""
+    def inner(self, env: str, config: GAILConfig, demos: int, *, score: Score) -> InnerRun:
+        """An inner run of `env` with these settings; its rollouts are recorded first, if need be."""
         args, everything = self.args, load_demonstrations(None, Environment(env))
         usual = replace(tuned(env), seed=args.seed)
         folder = (self.run.folder / "rollouts" if args.rollouts is None else args.rollouts) / env
         rollouts = record(env, everything.take(RECORDED), usual, folder, steps=args.steps, stop=self.stop)
-        return Life(rollouts, env, everything.take(demos), config, score=score, most=args.rounds)
+        return InnerRun(rollouts, env, everything.take(demos), config, score=score, most=args.rounds)
 
-    def live(self, tree: dict[str, Any]) -> dict[str, Any]:
-        """One life more for the rule; what is drawn for it follows from the seed and its number."""
-        args, number = self.args, tree["lives"]
+    def train(self, tree: dict[str, Any]) -> dict[str, Any]:
+        """Train the rule on one inner run more; what is drawn for it follows from the seed and its number."""
+        args, number = self.args, tree["inner_runs"]
         draw = np.random.default_rng((args.seed, number))
         env, rate, demos, width = (
             draw.choice(of).item() for of in (args.envs, args.rates, args.num_demos, args.hidden)
         )
         torch.manual_seed(number)
         config = follower_config(args, env, rate=rate, width=width, seed=args.seed + 1 + number)
-        life = self.life(env, config, demos, score=args.score)
+        inner = self.inner(env, config, demos, score=args.score)
         if "follower" in tree:
-            life.follower.learner.load_state_dict(tree["follower"]["learner"])
-        found = life.live()
-        self.log.write(number + 1, {f"life/{name}": value for name, value in found.items()} | {"life/rate": rate})
-        kept = copy.deepcopy(life.follower.learner.state_dict())
-        life.follower.rule.rate = usual_rate(args)
+            inner.follower.learner.load_state_dict(tree["follower"]["learner"])
+        found = inner.run()
+        self.log.write(number + 1, {f"inner/{name}": value for name, value in found.items()} | {"inner/rate": rate})
+        kept = copy.deepcopy(inner.follower.learner.state_dict())
+        inner.follower.rule.rate = usual_rate(args)
         told = {
             name: value for name, value in settings.plain(args).items() if name not in ("out", "rollouts", "threads")
         }
-        told |= {"lives": number + 1, "versions": self.run.record["versions"]}
-        save_rule(self.run.folder / RULE, life.follower.rule, told)
-        return {"lives": number + 1, "follower": {"learner": kept, "anchored": life.follower.rule.anchored}}
+        told |= {"inner_runs": number + 1, "versions": self.run.record["versions"]}
+        save_rule(self.run.folder / RULE, inner.follower.rule, told)
+        return {"inner_runs": number + 1, "follower": {"learner": kept, "anchored": inner.follower.rule.anchored}}
 
     def check(self, tree: dict[str, Any]) -> dict[str, float]:
-        """The figures of the rule as it is, frozen, in a life of a task that it has not seen; of Adam at first."""
+        """The figures of the rule, frozen, in an inner run of a task that it has not seen; of Adam at first."""
         env, rate = self.args.check_env, usual_rate(self.args)
         torch.manual_seed(CHECKED)
         config = replace(follower_config(self.args, env, rate=rate, width=128, seed=CHECKED), freeze_follower=True)
-        life = self.life(env, config, 4, score="held-out")
+        inner = self.inner(env, config, 4, score="held-out")
         if "follower" in tree:
-            life.follower.rule.load_state_dict(tree["follower"]["learner"]["rule"])
-        found = life.live()
-        self.log.write(tree["lives"], {f"check/{name}": value for name, value in found.items()})
+            inner.follower.rule.load_state_dict(tree["follower"]["learner"]["rule"])
+        found = inner.run()
+        self.log.write(tree["inner_runs"], {f"check/{name}": value for name, value in found.items()})
         return found

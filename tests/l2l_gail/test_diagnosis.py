@@ -1,5 +1,7 @@
 """Figures that show why a run went as it did."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -41,6 +43,16 @@ def test_a_run_has_five_figures(run, tmp_path, monkeypatch):
     (new.folder / "metrics.jsonl").write_text("")
     with pytest.raises(UserError, match="checkpoint"):
         diagnose(new)
+
+
+def test_demonstrations_that_have_moved_are_found_where_one_says(run, tmp_path):
+    source = stored_args(run).demos
+    moved = shutil.copy(source, tmp_path / "moved.npz")
+    stored = Run.open(run.folder, kind="gail")
+    stored.config["demos"] = str(tmp_path / "gone.npz")
+    with pytest.raises(UserError, match="gone.npz"):
+        diagnose(stored)
+    assert diagnose(stored, demos=str(moved)).keys() >= {"discriminator", "response"}
 
 
 def test_curves_are_those_that_their_titles_name():

@@ -181,17 +181,20 @@ def test_a_discriminator_gives_a_logit_for_each_input(config, pushes, discrimina
 @pytest.mark.parametrize(
     ("slip", "message"),
     [
-        ({"follower": "l2l"}, "a function that makes one; got 'l2l'"),
+        ({"follower": "l2l"}, r"config=replace\(tuned\(env\), follower='l2l'\)"),
+        ({"follower": 3}, "a function that makes one; got a int"),
+        ({"demonstrations": [1, 2]}, "a mapping of arrays or Demonstrations.*; got a list"),
         ({"config": {"seed": 1}}, "config must be a GAILConfig, such as replace"),
         ({"reward": "runs/x"}, "reward must be a RewardModel, such as RewardModel.load"),
         ({"monitor": {}}, "monitor must be a Demonstrations, such as load_demonstrations"),
         ({"discriminator": nn.Linear}, "discriminator must be a Module, an instance and not its class"),
-        ({"leader": "sac"}, "leader must be a PPOLeader, a SACLeader or alike"),
+        ({"leader": "sac"}, r"config=replace\(tuned\(env\), leader='sac'\)"),
+        ({"leader": 3}, "leader must be a PPOLeader, a SACLeader or alike"),
     ],
 )
 def test_an_object_of_another_kind_is_named(pushes, slip, message):
     with pytest.raises(UserError, match=message):
-        GAIL("Pendulum-v1", pushes, **slip)
+        GAIL("Pendulum-v1", **{"demonstrations": pushes} | slip)
 
 
 def test_what_cannot_be_copied_or_hides_observations_is_refused(config, pushes):

@@ -1,4 +1,4 @@
-"""A rule that is trained before it is used: recorded lives, what they are scored on, and the command."""
+"""A rule that is trained before it is used: inner runs, what they are scored on, and the command."""
 
 import json
 from dataclasses import replace
@@ -11,9 +11,9 @@ from l2l_experiment import checkpoint, metrics
 from l2l_experiment.errors import UserError
 from l2l_gail import GAIL, GAILConfig, cli
 from l2l_gail.followers import settled
-from l2l_gail.pretraining import Life, record
+from l2l_gail.pretraining import InnerRun, record
 from l2l_gail.pretraining import cli as pretraining
-from l2l_gail.pretraining.lives import load
+from l2l_gail.pretraining.inner import load
 from tests.l2l_gail.conftest import SMALL, make_demonstrations
 
 ENV = "Pendulum-v1"
@@ -31,13 +31,13 @@ def rollouts(demonstrations, tmp_path_factory):
     return record(ENV, demonstrations, CONFIG, tmp_path_factory.mktemp("rollouts"), steps=256)
 
 
-def test_a_recorded_life_is_the_discriminators_life_over_again(demonstrations, rollouts):
+def test_an_inner_run_is_the_recorded_run_over_again(demonstrations, rollouts):
     trained = GAIL(ENV, demonstrations, config=CONFIG).learn(256)
-    life = Life(rollouts, ENV, demonstrations, CONFIG)
+    inner = InnerRun(rollouts, ENV, demonstrations, CONFIG)
     assert len(rollouts) == 4
     for number, file in enumerate(rollouts):
-        life.answer(load(file), (number + 1) / 4)
-    theirs, own = trained.discriminator.state_dict(), life.discriminator.state_dict()
+        inner.answer(load(file), (number + 1) / 4)
+    theirs, own = trained.discriminator.state_dict(), inner.discriminator.state_dict()
     assert all(torch.equal(theirs[name], own[name]) for name in theirs)
 
 
@@ -49,18 +49,18 @@ def test_a_recording_is_made_once(demonstrations, rollouts):
     with pytest.raises(UserError, match="made with other settings"):
         record(ENV, demonstrations, CONFIG, rollouts[0].parent, steps=512)
     with pytest.raises(UserError, match="no policy for --disc-form airl"):
-        Life(rollouts, ENV, demonstrations, replace(CONFIG, disc_form="airl"))
+        InnerRun(rollouts, ENV, demonstrations, replace(CONFIG, disc_form="airl"))
     with pytest.raises(UserError, match="at least 2 recorded rounds"):
-        Life(rollouts[:1], ENV, demonstrations, CONFIG)
+        InnerRun(rollouts[:1], ENV, demonstrations, CONFIG)
 
 
 def test_the_ranking_is_one_less_the_correlation_of_reward_and_age(demonstrations, rollouts):
-    life = Life(rollouts, ENV, demonstrations, replace(CONFIG, reward="airl"), score="ranking")
-    parts = [torch.randn(20, life.model.columns.size) + shift for shift in (0.0, 1.0, 2.0)]
-    life._neighbours = lambda: parts
-    score = life._ranking()
-    weights = {name: weight.detach().clone() for name, weight in life.discriminator.named_parameters()}
-    paid = life.discriminator(torch.cat(parts)).detach().numpy()
+    inner = InnerRun(rollouts, ENV, demonstrations, replace(CONFIG, reward="airl"), score="ranking")
+    parts = [torch.randn(20, inner.model.columns.size) + shift for shift in (0.0, 1.0, 2.0)]
+    inner._neighbours = lambda: parts
+    score = inner._ranking()
+    weights = {name: weight.detach().clone() for name, weight in inner.discriminator.named_parameters()}
+    paid = inner.discriminator(torch.cat(parts)).detach().numpy()
     expected = 1 - np.corrcoef(paid, np.repeat([0, 1, 2], 20))[0, 1]
     assert float(score(weights)) == pytest.approx(expected, abs=1e-5)
     scaled = {name: 7 * w if name.startswith("layers.1") else w for name, w in weights.items()}  # the last layer
@@ -70,14 +70,14 @@ def test_the_ranking_is_one_less_the_correlation_of_reward_and_age(demonstration
 def test_a_rule_fitted_on_the_ranking_learns_to_rank(demonstrations, rollouts):
     config = replace(CONFIG, disc_updates=20, follower_learning_rate=0.01, log_rate_learning_rate=0.0)
     torch.manual_seed(0)
-    life = Life(rollouts, ENV, demonstrations, config, score="ranking")
-    before = life.follower.rule.network[-1].weight.clone()
-    found = life.live()
+    inner = InnerRun(rollouts, ENV, demonstrations, config, score="ranking")
+    before = inner.follower.rule.network[-1].weight.clone()
+    found = inner.run()
     assert set(found) == {"loss", "order"}
     assert 0 < found["loss"] < 10
     assert -1 <= found["order"] <= 1
-    assert not torch.equal(before, life.follower.rule.network[-1].weight)
-    assert float(life.follower.rule.log_rate) == 0
+    assert not torch.equal(before, inner.follower.rule.network[-1].weight)
+    assert float(inner.follower.rule.log_rate) == 0
 
 
 def weights_of(folder):
@@ -85,12 +85,12 @@ def weights_of(folder):
 
 
 def test_the_command_trains_resumes_to_the_same_rule_and_the_rule_is_used(tmp_path, monkeypatch):
-    pretraining.main([*FLAGS, "--out", str(tmp_path / "whole"), "--lives", "3", "--check-every", "2"])
-    pretraining.main([*FLAGS, "--out", str(tmp_path / "cut"), "--lives", "1", "--check-every", "2"])
+    pretraining.main([*FLAGS, "--out", str(tmp_path / "whole"), "--inner-runs", "3", "--check-every", "2"])
+    pretraining.main([*FLAGS, "--out", str(tmp_path / "cut"), "--inner-runs", "1", "--check-every", "2"])
     with pytest.raises(SystemExit) as exit_:
-        pretraining.main(["--out", str(tmp_path / "cut"), "--lives", "3", "--check-every", "1", "--resume"])
+        pretraining.main(["--out", str(tmp_path / "cut"), "--inner-runs", "3", "--check-every", "1", "--resume"])
     assert exit_.value.code == 2
-    pretraining.main(["--out", str(tmp_path / "cut"), "--lives", "3", "--resume"])
+    pretraining.main(["--out", str(tmp_path / "cut"), "--inner-runs", "3", "--resume"])
     one, two = weights_of(tmp_path / "whole"), weights_of(tmp_path / "cut")
     assert all(torch.equal(one[name], two[name]) for name in one)
     rows = metrics.read(tmp_path / "whole" / "metrics.jsonl")

@@ -1,6 +1,7 @@
-"""A discriminator's life: the rollouts that it met, recorded once and met again by another discriminator.
+"""Inner runs, on which a rule is trained: a run's rollouts, recorded once, and a new discriminator trained on them.
 
-Nothing is learned about the policy and no environment is stepped, so that a life of a million steps takes seconds."""
+The policy learns nothing and no environment is stepped, so that an inner run takes seconds. "Inner training" is Metz et
+al.'s (2020) word."""
 
 import io
 import json
@@ -81,7 +82,7 @@ def load(file: Path) -> Transitions:
         return Transitions(*(arrays[name] for name in PARTS))
 
 
-class Life(GAIL):
+class InnerRun(GAIL):
     """A discriminator and its follower, which meet recorded rollouts one after the other: at most `most` of them.
 
     `score` says what a learned rule is fitted on: `held-out`, the objective on demonstrations and rollout that its
@@ -99,14 +100,14 @@ class Life(GAIL):
         most: int | None = None,
     ) -> None:
         if len(rollouts) < 2:
-            raise UserError(f"a life needs at least 2 recorded rounds, not {len(rollouts)}")
+            raise UserError(f"an inner run needs at least 2 recorded rounds, not {len(rollouts)}")
         if config.disc_form != "logit" or config.replay_rounds:
-            raise UserError("a recorded life has no policy for --disc-form airl, and no earlier rounds to replay")
+            raise UserError("a recording has no policy for --disc-form airl, and no earlier rounds to replay")
         size = len(load(rollouts[0]))
         super().__init__(env, demonstrations, config=replace(config, n_envs=1, n_steps=size))
         self.rollouts, self.kind, self.most, self.round = rollouts, score, most, 0
 
-    def live(self) -> dict[str, float]:
+    def run(self) -> dict[str, float]:
         """Meet the rollouts. Returns the mean over rounds of the loss on unseen transitions after the follower's
         answer, and of the rank correlation between a policy's round and the reward of its transitions."""
         losses, orders, weights = [], [], dict(self.discriminator.named_parameters())
