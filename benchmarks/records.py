@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from l2l_experiment import stability
-from l2l_gail.report import NEAR
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
@@ -177,9 +176,10 @@ def figure(run: Run, path: str, beside: Sequence[Run]) -> float | None:
 
 def _near_expert(run: Run) -> float | None:
     """The first step at which the training return is 90 % of the demonstrations'; infinite if it never is."""
-    if RETURN not in run["curves"] or "expert" not in run["result"]:
+    expert, random = ((run["result"].get(name) or {}).get("mean") for name in ("expert", "random"))
+    if RETURN not in run["curves"] or (level := stability.near(expert, random)) is None:
         return None
-    first = stability.first_reached(*run["curves"][RETURN], NEAR * run["result"]["expert"]["mean"])
+    first = stability.first_reached(*run["curves"][RETURN], level)
     return np.inf if np.isnan(first) else first
 
 

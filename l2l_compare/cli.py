@@ -35,7 +35,8 @@ class Args:
     lower_is_better: bool = False
     """Lower is better: negate the figure before comparing."""
     level: float | None = None
-    """Tell when runs first reach this level; by default 90 % of the demonstrations' return."""
+    """Tell when runs first reach this level; by default 90 % of the demonstrations' return, or, where that is negative,
+    of the way to it from a random policy's."""
     min_steps: float = 0
     """Leave out runs that end before this step; the shortest run decides how far all are compared."""
     unfinished: bool = False

@@ -20,10 +20,9 @@ from l2l_compare.reliability import (
 )
 from l2l_experiment.errors import UserError
 from l2l_experiment.settings import HOW
-from l2l_experiment.stability import GRID_POINTS, first_reached, on_grid, summarise
+from l2l_experiment.stability import GRID_POINTS, NEAR, first_reached, near, on_grid, summarise
 
 FREE = HOW | {"seed", "resume"}  # in which runs of one group may differ
-SHARE = 0.9  # of the demonstrations' return: when runs first reach it is told, unless another level is asked for
 
 
 def grouped(curves: Sequence[Curve]) -> dict[str, list[Curve]]:
@@ -137,13 +136,13 @@ def final(curve: Curve, grid: ArrayLike) -> float:
 
 
 def levels(groups: Mapping[str, Sequence[Curve]], asked: float | None = None) -> dict[str, float]:
-    """The level that runs of each task should reach: as asked, or 90 % of the demonstrations' return where the figure
-    is a return and the runs agree on the demonstrations; without either a task has none."""
+    """The level that runs of each task should reach: as asked, or near the demonstrations' return (`stability.near`)
+    where the figure is a return and the runs agree on the demonstrations; without either a task has none."""
     found = {}
     for task, some in by_task(groups).items():
         members = [*itertools.chain(*some.values())]
-        expert = references(members).get("demonstrations") if members[0].tag in RETURNS else None
-        level = SHARE * expert if asked is None and expert is not None and expert > 0 else asked
+        known = references(members) if members[0].tag in RETURNS else {}
+        level = near(known.get("demonstrations"), known.get("random policy")) if asked is None else asked
         if level is not None:
             found[task] = level
     return found
@@ -221,7 +220,7 @@ def _ends(content: Mapping[str, Any]) -> tuple[list[str], dict[str, list[str]]]:
     rows = {name: row["evaluated"] for name, row in content["groups"].items()}
     cells = {name: [f"{row[key]:.4g}" if key in row else "–" for key in heads] for name, row in rows.items()}
     if content["levels"]:
-        to = f"{100 * SHARE:g} % of expert" if content["level"] is None else f"{content['level']:g}"
+        to = f"{100 * NEAR:g} % of expert" if content["level"] is None else f"{content['level']:g}"
         heads += [f"steps to {to}", "minutes"]
         for name, row in content["groups"].items():
             cells[name] += _first(row["reached"], row["n"])

@@ -19,6 +19,7 @@ Array = NDArray[np.float64]
 
 ALPHA = 0.05
 GRID_POINTS = 100
+NEAR = 0.9  # of the expert's return: when a run first reaches it is told
 ROSE = 0.1  # of its range: a curve that rises by less above its first value has not learned
 
 
@@ -123,6 +124,16 @@ def late_fall(curve: ArrayLike) -> float:
         return np.nan
     learned = np.flatnonzero(values >= (values[0] + values.max()) / 2)[0]
     return largest_fall(values[learned:]).absolute
+
+
+def near(expert: float | None, random: float | None) -> float | None:
+    """The return at which a policy is near the expert: 90 % of the expert's, or, where that is not above 0, 90 % of the
+    way to it from the random policy's. None where the returns that it takes are not known."""
+    if expert is None or not np.isfinite(expert):
+        return None
+    if expert > 0:
+        return NEAR * expert
+    return None if random is None or not random < expert else random + NEAR * (expert - random)
 
 
 def first_reached(steps: ArrayLike, values: ArrayLike, level: float) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 
 from l2l_experiment import metrics
 from l2l_experiment.run import Run
-from l2l_experiment.stability import first_reached, summarise
+from l2l_experiment.stability import NEAR, first_reached, near, summarise
 from l2l_gail import alarms, evaluation
 from l2l_gail.demonstrations import Demonstrations
 from l2l_gail.environments import Environment
@@ -17,7 +17,6 @@ from l2l_gail.gail import GAIL
 from l2l_gail.notes import notes
 
 RETURN = "rollout/ep_rew_mean"
-NEAR = 0.9  # of the demonstrations' return: when training first reached it is told
 
 
 def announce(gail: GAIL, demonstrations: Demonstrations | None, folder: Path) -> str:
@@ -58,8 +57,8 @@ def result(gail: GAIL, demonstrations: Demonstrations | None, folder: Path, epis
     if len(rows) > 1:
         steps, returns = (np.array([row[key] for row in rows]) for key in ("step", RETURN))
         found["stability"] = summarise(steps, returns)
-        if "expert" in found and (expert := found["expert"]["mean"]) > 0:
-            first = first_reached(steps, returns, NEAR * expert)
+        if "expert" in found and (level := near(found["expert"]["mean"], found["random"]["mean"])) is not None:
+            first = first_reached(steps, returns, level)
             found["near_expert_from"] = None if np.isnan(first) else int(first)
     return found
 

@@ -150,7 +150,7 @@ def test_diagnose_draws_what_the_tool_of_the_run_finds(tmp_path, monkeypatch, ca
 
     def module(kind, part):
         assert (kind, part) == ("gail", "diagnosis")
-        return types.SimpleNamespace(diagnose=lambda opened, env: found if opened.folder == run else {})
+        return types.SimpleNamespace(diagnose=lambda opened, env, demos: found if opened.folder == run else {})
 
     monkeypatch.setattr(diagnose, "module", module)
     diagnose.main([str(run)])

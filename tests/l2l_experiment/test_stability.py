@@ -62,6 +62,15 @@ def test_a_level_is_first_reached_where_the_curve_is_measured_at_it_or_above():
     assert math.isnan(stability.first_reached([0, 10], [1.0, 4.9], 5))
 
 
+def test_near_the_expert_is_nine_tenths_of_its_return_or_of_the_way_to_it():
+    assert stability.near(200.0, 50.0) == 180
+    assert stability.near(200.0, None) == 180
+    assert stability.near(-100.0, -1100.0) == -200
+    assert stability.near(0.0, -10.0) == -1
+    for expert, random in ((-100.0, None), (-100.0, -50.0), (None, 1.0), (math.nan, 1.0)):
+        assert stability.near(expert, random) is None
+
+
 def test_on_grid_interpolates_and_does_not_extrapolate():
     values = stability.on_grid([20, 10], [4.0, 2.0], [5, 10, 15, 20, 25])
     assert values.tolist() == pytest.approx([math.nan, 2.0, 3.0, 4.0, math.nan], nan_ok=True)
