@@ -21,7 +21,8 @@ class GAILConfig:
 
     env: str = "HalfCheetah-v4"  # Gymnasium environment
     follower: str = "adam"
-    """Who updates the discriminator: adam, l2l (learned rule), l2l-rate (its log rate alone), prodigy, sgd, ..."""
+    """Who updates the discriminator: adam, l2l (learned rule), l2l-rate (its log rate alone), l2l-pretrained,
+    prodigy, sgd, ..."""
     seed: Seed = 0  # Seed of the networks, the environments and every draw
     device: str = "auto"  # Where networks live: cpu, cuda, or auto (the CPU: fastest with small networks)
     rescale_actions: bool | None = None  # Let the policy act in [-1, 1]; default: where the bounds are far from it

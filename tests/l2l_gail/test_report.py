@@ -79,6 +79,8 @@ def test_a_result_and_its_text_without_rewards(config, tmp_path):
         ("Hopper-v4", {}, ["end early"]),
         ("Hopper-v4", {"absorbing": True}, []),
         ("HalfCheetah-v4", {"disc_form": "airl"}, ["--reward airl"]),
+        ("HalfCheetah-v4", {"follower": "l2l-pretrained"}, []),
+        ("HalfCheetah-v4", {"follower": "l2l-pretrained", "gradient_penalty": 0.0}, ["nothing is known of it"]),
         ("HalfCheetah-v4", {"disc_form": "airl", "reward": "airl", "replay_rounds": 20, "replay_kind": "uniform"}, []),
     ],
 )
