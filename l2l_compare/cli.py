@@ -35,8 +35,8 @@ class Args:
     lower_is_better: bool = False
     """Lower is better: negate the figure before comparing."""
     level: float | None = None
-    """Tell when runs first reach this level; by default 90 % of the demonstrations' return, or, where that is negative,
-    of the way to it from a random policy's."""
+    """Tell when runs first reach this value; by default 90 % of the demonstrations' return, or, where that is negative,
+    90 % of the way to it from a random policy's return."""
     min_steps: float = 0
     """Leave out runs that end before this step; the shortest run decides how far all are compared."""
     unfinished: bool = False
@@ -51,12 +51,16 @@ class Args:
 def main(argv: list[str] | None = None) -> None:
     """Read, compare, write."""
     args = parse(Args, argv)
+    if args.level is not None and not np.isfinite(args.level):
+        raise UserError(f"--level must be finite, got {args.level}")
     from l2l_compare import board  # loads slowly, and --help must not wait for it
 
     curves = collect(args)
     make_folder(args.out)
     tag = curves[0].tag
     groups = comparison.grouped(curves)
+    if args.level is None and (apart := comparison.of_other_demonstrations(groups)):
+        tell(f"{', '.join(apart)}: runs have other demonstrations, so there is no common 90 % to reach; see --level")
     level = -args.level if args.lower_is_better and args.level is not None else args.level
     content = {"tag": tag} | comparison.table(groups, level=level)
     for task, found in content["tasks"].items():

@@ -148,17 +148,27 @@ def levels(groups: Mapping[str, Sequence[Curve]], asked: float | None = None) ->
     return found
 
 
+def of_other_demonstrations(groups: Mapping[str, Sequence[Curve]]) -> list[str]:
+    """Tasks whose runs tell returns of their demonstrations, but not the same."""
+    found = []
+    for task, some in by_task(groups).items():
+        means = {(curve.result.get("expert") or {}).get("mean") for curve in itertools.chain(*some.values())} - {None}
+        found += [task or "all runs"] * (len(means) > 1)
+    return found
+
+
 def reached(curves: Sequence[Curve], grid: ArrayLike, level: float) -> dict[str, float | None]:
-    """When the runs of a group first reach a level on the grid's stretch: how many of them do, and the median of their
-    steps and of their minutes of training. A run that never does counts as later than all; None if most are so."""
-    firsts = [first_reached(*within(curve, grid), level) for curve in curves]
-    steps = np.array([np.inf if np.isnan(first) else first for first in firsts])
-    minutes = np.array([60 * np.interp(first, c.steps, c.hours) for first, c in zip(firsts, curves, strict=True)])
-    minutes[np.isinf(steps)] = np.inf
+    """When the runs of a group first reach a level, up to the grid's end: how many of them do, and the median of their
+    steps and of their minutes of training, in which a run that never does counts as infinite. None if that is not
+    finite, or if a run that does says no hours."""
+    steps, minutes = np.full((2, len(curves)), np.inf)
+    for place, curve in enumerate(curves):
+        inside = curve.steps <= np.asarray(grid)[-1]
+        first = first_reached(curve.steps[inside], curve.values[inside], level) if inside.any() else np.nan
+        if np.isfinite(first):
+            steps[place], minutes[place] = first, 60 * np.interp(first, curve.steps, curve.hours)
     found: dict[str, float | None] = {"runs": int(np.isfinite(steps).sum())}
-    for name, values in (("steps", steps), ("minutes", minutes)):
-        ordered = np.sort(values)  # between the two in the middle, as far as both are finite
-        middle = (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
+    for name, middle in (("steps", np.median(steps)), ("minutes", np.median(minutes))):
         found[name] = float(middle) if np.isfinite(middle) else None
     return found
 
@@ -227,6 +237,13 @@ def _ends(content: Mapping[str, Any]) -> tuple[list[str], dict[str, list[str]]]:
     return heads, cells
 
 
+def _told(levels: Mapping[str, float]) -> str:
+    """The level, or those of several tasks."""
+    if len(set(levels.values())) == 1:
+        return f"{next(iter(levels.values())):.4g}"
+    return ", ".join(f"{level:.4g} ({task})" for task, level in levels.items())
+
+
 def _first(found: Mapping[str, float | None] | None, n: int) -> list[str]:
     """When a group first reaches the level: steps and minutes, with the number of runs that do if not all do."""
     if found is None:
@@ -287,8 +304,8 @@ def markdown(content: Mapping[str, Any]) -> str:
     if content["levels"]:
         lines += [
             "",
-            "Steps and minutes of training until a run first is at the level are medians over runs; one that never is "
-            "counts as later than all.",
+            f"First step, and minute of training, at which a run reaches {_told(content['levels'])}: the median over "
+            "runs; one that never does counts as infinite.",
         ]
     for name, row in content["groups"].items():
         if row["mixes"]:

@@ -16,7 +16,7 @@ from l2l_experiment.errors import UserError
 from l2l_experiment.run import Run
 from l2l_gail import alarms
 from l2l_gail.environments import Environment
-from l2l_gail.followers import RuleFollower
+from l2l_gail.followers import FOLLOWERS, RuleFollower
 from l2l_gail.gail import GAIL
 from l2l_gail.session import find_demonstrations, stored_args
 
@@ -54,9 +54,13 @@ def diagnose(run: Run, env: str | None = None, demos: str | None = None) -> dict
     args = stored_args(run, env=env)
     args = replace(args, demos=demos or args.demos)
     config = args.settings
-    name = f"{config.env}, {config.follower}, rate {config.disc_learning_rate:g}, seed {config.seed}"
+    reads_rate = config.follower not in FOLLOWERS or "disc_learning_rate" in FOLLOWERS[config.follower].takes
+    rate = f"rate {config.disc_learning_rate:g}, " * reads_rate
+    name = f"{config.env}, {config.follower}, {rate}seed {config.seed}"
     found = logged(metrics.read(run.folder / metrics.METRICS), name)
     if args.reward_from is not None:  # nothing moves the discriminator
+        if demos is not None:
+            raise UserError(f"--demos would change nothing: the reward of {run.folder} is not learned")
         return found
     env = Environment(args.settings.env, rescale=args.settings.rescale_actions)
     gail = GAIL.load(run.folder, find_demonstrations(args, env)[0], env=env, device="cpu")
@@ -137,7 +141,7 @@ def response(follower: RuleFollower, rule: UpdateRule, steps: list[Objective]) -
         moved, memory = rule.update(gradient, follower.memory, follower.weights)
         scale = (flatten(memory["square"]) / (1 - rule.betas[1] ** float(memory["count"]))).sqrt() + rule.eps
         sizes.append((flatten(gradient) / scale).numpy())
-        moves.append((flatten(moved) / follower.config.disc_learning_rate).detach().numpy())
+        moves.append((flatten(moved) / rule.rate).detach().numpy())
     x, y = np.concatenate(sizes), np.concatenate(moves)
     bins = np.digitize(x, BINS)
     filled = [index for index in range(1, len(BINS)) if (bins == index).sum() >= 5]

@@ -26,6 +26,6 @@ def notes(config: GAILConfig, env: Environment) -> list[str]:
             f"after {STEP_LIMIT:,} steps. Register it with max_episode_steps to set another limit."
         )
     if config.follower == "l2l-pretrained" and not config.gradient_penalty:
-        said.append("the rule that ships was trained with the gradient penalty, and without it nothing is known of it.")
+        said.append("the rule that ships was trained with a gradient penalty and has not been tried without one.")
     log_std = config.log_std_init if config.leader == "ppo" else 0.0
     return said + [told for told in (env.observations.told(), env.actions.advice(log_std)) if told is not None]

@@ -25,9 +25,8 @@ def require_objects(config: Any, leader: Any, discriminator: Any, follower: Any,
             raise UserError(f"{name} must be a {kind.__name__}, {ADVICE[kind]}; got {_told(given)}")
     for name, given in (("leader", leader), ("follower", follower)):
         if isinstance(given, str):
-            raise UserError(
-                f"{name} takes an object; by name it is a setting: config=replace(tuned(env), {name}={given!r})"
-            )
+            setting = f"tuned(env, {given!r})" if name == "leader" else f"replace(tuned(env), follower={given!r})"
+            raise UserError(f"{name} takes an object; by name it is a setting: config={setting}")
     if leader is not None and not hasattr(leader, "rollout"):
         raise UserError(f"leader must be a PPOLeader, a SACLeader or alike; got {_told(leader)}")
     if follower is not None and not (callable(follower) or hasattr(follower, "answer")):

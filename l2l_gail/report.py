@@ -8,7 +8,7 @@ import numpy as np
 
 from l2l_experiment import metrics
 from l2l_experiment.run import Run
-from l2l_experiment.stability import NEAR, first_reached, near, summarise
+from l2l_experiment.stability import first_reached, near, summarise
 from l2l_gail import alarms, evaluation
 from l2l_gail.demonstrations import Demonstrations
 from l2l_gail.environments import Environment
@@ -80,7 +80,8 @@ def text(result: dict[str, Any], run: Run, gail: GAIL) -> str:
             of_expert = f"   {way:6.1f} % of the way from random to expert"
         lines.append(f"  {label:15} {row['mean']:9.1f} ± {row['sd']:7.1f}{of_expert}   n = {row['n']}")
     if (first := result.get("near_expert_from")) is not None:
-        lines.append(f"  {100 * NEAR:g} % of the expert's return first reached, in training, at step {first:,}")
+        level = near(result["expert"]["mean"], result["random"]["mean"])
+        lines.append(f"  training return near the expert's ({level:.0f}) from step {first:,}")
     if skipped := result["skipped_fits"]:
         lines.append(f"  {skipped} fits of the learned rule were skipped, because their score was NaN or infinite")
     for name, trouble in alarms.TROUBLES.items():

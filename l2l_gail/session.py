@@ -73,7 +73,7 @@ class TrainArgs:
     resume: Path | None = None  # Continue the run in this folder; may add --steps, --device, --demos, --threads, --env
     checkpoint_every: Count = 20  # Rounds between two checkpoints
     follower_from: Path | None = None
-    """Take the learned rule of this run with --l2l, this folder of l2l-train-follower or this rule.safetensors"""
+    """Start from a learned rule: a rule.safetensors, a folder of l2l-train-follower, or a run with --l2l"""
     reward_from: Path | None = None  # Train on the reward that this run learned, as it is; no demonstrations needed
     eval_every: Natural = 100_000  # Steps between evaluations of the deterministic policy while training; 0: none
     eval_episodes: Annotated[int, Range(1, 1_000_000)] = 20  # Episodes evaluated at the end; before it at most 5

@@ -1,6 +1,7 @@
 """Rules that were trained before they are used: their files, and the follower that steps by one as it is."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import nn
+from torch import Tensor, nn
 
 from bilevel import Coordinatewise, UpdateRule
 from l2l_experiment import checkpoint
@@ -20,6 +21,8 @@ from l2l_gail.followers.base import Objectives
 from l2l_gail.followers.rules import RuleFollower
 
 RULE = "rule.safetensors"  # in a folder of l2l-train-follower
+KEY = "rule"  # of what a rule's file says of it
+DAMAGED = (KeyError, TypeError, ValueError, RuntimeError, AttributeError)
 SHIPPED_RULE = Path(__file__).with_name("pretrained.safetensors")
 
 
@@ -27,42 +30,52 @@ def save_rule(file: Path, rule: Coordinatewise, about: dict[str, Any]) -> None:
     """Write a rule with its rate, and what is to be known `about` it, into one file of a few kB."""
     own = {"rate": rule.rate, "anchored": rule.anchored, "about": about}
     weights = {name: weight.detach().cpu().contiguous() for name, weight in rule.state_dict().items()}
-    write_atomically(file, safetensors.torch.save(weights, {"rule": json.dumps(own)}))
+    write_atomically(file, safetensors.torch.save(weights, {KEY: json.dumps(own)}))
 
 
 def load_rule(file: Path) -> tuple[Coordinatewise, dict[str, Any]]:
     """The rule of a file, and what is known about it. UserError if the file holds none."""
     try:
         with safe_open(file, framework="pt") as opened:
-            own = json.loads(opened.metadata()["rule"])
+            own = json.loads((opened.metadata() or {})[KEY])
             weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-        rule = _built(own | {"weights": weights})
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"{file} holds no rule of l2l-train-follower ({error})") from None
-    return rule, own["about"]
+        return _built(own["rate"], own["anchored"], weights), own["about"]
+    except (OSError, SafetensorError, *DAMAGED):
+        raise UserError(f"{file} holds no rule of l2l-train-follower, or it is damaged") from None
 
 
 def rule_of(source: Path) -> Coordinatewise:
     """The rule of a file, of a folder of l2l-train-follower, or of a run with a learned follower, with the rate that it
     started from. UserError if there is none."""
+    if not source.exists():
+        raise UserError(f"--follower-from {source}: there is no such file or folder")
     if source.is_file() or (source / RULE).is_file():
         return load_rule(source if source.is_file() else source / RULE)[0]
-    tree = checkpoint.latest(source).get("follower", {})
-    if "rule" in tree:
-        return _built(tree["rule"])
-    if "learner" not in tree:
-        raise UserError(f"{source} has no learned follower; name a run with --l2l, or what l2l-train-follower made")
-    rate = read_mapping(source / CONFIG)["settings"]["disc_learning_rate"]
-    return _built({"rate": rate, "anchored": tree["anchored"], "weights": tree["learner"]["rule"]})
+    try:
+        tree = checkpoint.latest(source)["follower"]
+        if "rule" in tree:
+            return _restored(tree["rule"])
+        rate = read_mapping(source / CONFIG)["settings"]["disc_learning_rate"]
+        return _built(rate, tree["anchored"], tree["learner"]["rule"])
+    except DAMAGED:
+        made = "a run with --l2l, or what l2l-train-follower made"
+        raise UserError(f"{source} has no learned follower; name {made}") from None
 
 
-def _built(own: Mapping[str, Any]) -> Coordinatewise:
-    """A rule from its rate, whether it is anchored, and its weights."""
-    weights = own["weights"]
+def _built(rate: float, anchored: bool, weights: Mapping[str, Tensor]) -> Coordinatewise:
+    """A rule of its own, as wide as the weights say. ValueError for a rate that is none."""
+    if not 0 < rate < math.inf:
+        raise ValueError(f"the rate of a rule must be above 0 and finite, got {rate}")
     hidden = len(weights["network.0.bias"]) if "network.0.bias" in weights else 0
-    rule = Coordinatewise(own["rate"], hidden=hidden, anchored=own["anchored"])
+    rule = Coordinatewise(rate, hidden=hidden, anchored=anchored)
     rule.load_state_dict(weights)
     return rule
+
+
+def _restored(own: Mapping[str, Any]) -> Coordinatewise:
+    """The rule of a follower's state."""
+    weights = {name: torch.tensor(values) for name, values in own["weights"].items()}
+    return _built(own["rate"], own["anchored"], weights)
 
 
 class PretrainedFollower(RuleFollower):
@@ -86,11 +99,13 @@ class PretrainedFollower(RuleFollower):
         return {"Adam": Coordinatewise(self.rule.rate, hidden=0), "learned rule": self.rule}
 
     def state_dict(self) -> dict[str, Any]:
-        own = {"rate": self.rule.rate, "anchored": self.rule.anchored, "weights": self.rule.state_dict()}
+        # Lists: a rule may be of another width than the one that ships, and that is no misfit.
+        weights = {name: weight.tolist() for name, weight in self.rule.state_dict().items()}
+        own = {"rate": self.rule.rate, "anchored": self.rule.anchored, "weights": weights}
         return super().state_dict() | {"rule": own}
 
     def load_state_dict(self, tree: dict[str, Any]) -> None:
-        self._take(_built(tree["rule"]))
+        self._take(_restored(tree["rule"]))
         super().load_state_dict(tree)
 
     def carry(self, rule: Coordinatewise, source: str) -> None:

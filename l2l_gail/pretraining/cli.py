@@ -12,7 +12,7 @@ from l2l_experiment.settings import given_flags, parse
 from l2l_gail.followers.pretrained import RULE
 from l2l_gail.pretraining.training import PretrainArgs, pretrain, stored_args
 
-WITH_RESUME = {"--resume", "--out", "--inner-runs", "--threads"}
+WITH_RESUME = {"--resume", "--out", "--inner-runs", "--threads", "--rollouts"}
 
 
 @exit_on_user_error

@@ -46,9 +46,11 @@ def record(
     stop: Callable[[], bool] = lambda: False,
 ) -> list[Path]:
     """Train GAIL for so many environment steps and keep the transitions of every round, a file each in `folder`; or
-    take those of the same recording, if it is there. UserError if another one is. Stopped as soon as `stop` says so."""
-    made_by = json.dumps(settings.plain(config) | {"steps": steps, "demonstrations": len(demonstrations)})
-    if (about := folder / "recording.json").is_file() and about.read_text() != made_by:
+    take those that are there, recorded with these settings and any seed. UserError if they were recorded with others.
+    Stopped as soon as `stop` says so."""
+    made_by = settings.plain(config) | {"steps": steps, "demonstrations": len(demonstrations)}
+    about = folder / "recording.json"
+    if about.is_file() and json.loads(about.read_text()) | {"seed": 0} != made_by | {"seed": 0}:
         raise UserError(f"{folder} holds a recording that was made with other settings; name another folder")
 
     def on_round(_: GAIL) -> None:
@@ -59,7 +61,7 @@ def record(
     files = [folder / f"{number:06d}.npz" for number in range(rounds)]
     if not all(file.is_file() for file in files):
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(about, made_by.encode())
+        write_atomically(about, json.dumps(made_by).encode())
         gail = _Recorded(env, demonstrations, config=config)
         gail.files = iter(files)
         gail.learn(steps, on_round=on_round)
@@ -83,7 +85,7 @@ def load(file: Path) -> Transitions:
 
 
 class InnerRun(GAIL):
-    """A discriminator and its follower, which meet recorded rollouts one after the other: at most `most` of them.
+    """A discriminator and its follower, trained on recorded rollouts one after the other: at most `most` of them.
 
     `score` says what a learned rule is fitted on: `held-out`, the objective on demonstrations and rollout that its
     steps have not seen, as in training; or `ranking`, how well the reward tells the policies of later rounds from those
@@ -108,7 +110,7 @@ class InnerRun(GAIL):
         self.rollouts, self.kind, self.most, self.round = rollouts, score, most, 0
 
     def run(self) -> dict[str, float]:
-        """Meet the rollouts. Returns the mean over rounds of the loss on unseen transitions after the follower's
+        """Train on the rollouts. Returns the mean over rounds of the loss on unseen transitions after the follower's
         answer, and of the rank correlation between a policy's round and the reward of its transitions."""
         losses, orders, weights = [], [], dict(self.discriminator.named_parameters())
         for number, file in enumerate(self.rollouts[: self.most]):

@@ -50,7 +50,7 @@ class PretrainArgs:
     follower_learning_rate: NotNegative = 1e-3  # Learning rate of the rule's network
     check_every: Natural = 10  # Inner runs between two checks; 0: none
     seed: Seed = 0  # Of recordings and inner runs
-    resume: bool = False  # Go on with the rule in --out, as it was started; may add --inner-runs and --threads
+    resume: bool = False  # Go on with the rule in --out, as it was started; may add --inner-runs, --threads, --rollouts
     threads: Threads = 1  # CPU threads of torch
     rounds: Annotated[int, Range(2)] | None = None  # How many recorded rollouts an inner run takes; all if not given
     rollouts: Path | None = None
@@ -93,7 +93,7 @@ def pretrain(args: PretrainArgs) -> Run:
 def stored_args(args: PretrainArgs, given: set[str]) -> PretrainArgs:
     """The settings that the rule in `args.out` was started with, and of `args` those that may change."""
     stored = settings.read(PretrainArgs, Run.open(args.out, kind=KIND).config, str(args.out))
-    may = {"--inner-runs": "inner_runs", "--threads": "threads"}
+    may = {"--inner-runs": "inner_runs", "--threads": "threads", "--rollouts": "rollouts"}
     changes = {name: getattr(args, name) for flag, name in may.items() if flag in given}
     return replace(stored, out=args.out, resume=True, **changes)
 

@@ -123,11 +123,16 @@ def test_what_runs_are_told_of_their_end_and_the_sign_of_a_figure(tmp_path, monk
     cli.main([*map(str, (*runs, short)), "--out", str(tmp_path / "out"), "--min-steps", "20"])
     told = capsys.readouterr()
     assert "b_s0 ends at step 10, before --min-steps 20" in told.err
-    assert told.out.splitlines()[3].split()[:6] == ["a", "2", "3", "0", "10.5", "50"]
+    assert told.out.splitlines()[3].split() == ["a", "2", "3", "0", "10.5", "50", "–", "(0", "of", "2", "runs)", "–"]
     assert drawn[0]["reference"] == {"demonstrations": 20.0, "random policy": 1.0}
     cli.main([*map(str, runs), "--out", str(tmp_path / "out"), "--lower-is-better"])
     assert f"minus {TAG}" in (told := capsys.readouterr().out)
     assert told.splitlines()[3].split()[2:4] == ["-3", "2"]
+    cli.main([*map(str, runs), "--out", str(tmp_path / "out"), "--lower-is-better", "--level", "2"])
+    assert capsys.readouterr().out.splitlines()[3].split()[-2] == "0"  # at 1 already, which is below 2
+    cli.main([*map(str, runs), "--out", str(tmp_path / "out"), "--level", "2.5"])
+    assert capsys.readouterr().out.splitlines()[3].split()[-2] == "20"
+    assert "--level must be finite" in refused(cli, [*runs, "--level", "nan", "--out", tmp_path / "out"], capsys)
 
 
 def test_compare_refuses_what_it_cannot_do(tmp_path, capsys):

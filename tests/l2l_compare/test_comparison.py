@@ -45,6 +45,9 @@ def test_when_runs_first_reach_a_level_is_a_median_in_which_those_that_never_do_
     assert found == {"runs": 2, "steps": 20, "minutes": pytest.approx(12)}  # of steps 10, 20 and never
     assert comparison.reached(timed[1:], grid, 9) == {"runs": 1, "steps": None, "minutes": None}
     assert comparison.reached([curve([0, 5, 9, 9])], grid, 9)["minutes"] is None  # nothing says when
+    assert comparison.reached([*timed[:2], curve([0, 5, 9, 9])], grid, 9)["minutes"] is None
+    assert comparison.reached(timed, grid[1:], 5)["steps"] == 10  # before the stretch that all runs cover
+    assert comparison.reached(timed[:1], grid[:2], 9)["runs"] == 0  # after it has ended
 
 
 def test_the_level_is_nine_tenths_of_the_demonstrations_or_what_is_asked_for():
@@ -59,6 +62,8 @@ def test_the_level_is_nine_tenths_of_the_demonstrations_or_what_is_asked_for():
     assert "steps to 6" in comparison.brief(comparison.table(comparison.grouped(runs), level=6))
     apart = [runs[0], replace(runs[1], result={"expert": {"mean": 11.0}})]
     assert comparison.table(comparison.grouped(apart))["levels"] == {}
+    assert comparison.of_other_demonstrations(comparison.grouped(apart)) == ["all runs"]
+    assert comparison.of_other_demonstrations(comparison.grouped(runs)) == []
 
 
 def test_few_runs_have_no_intervals():

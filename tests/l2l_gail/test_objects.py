@@ -188,7 +188,7 @@ def test_a_discriminator_gives_a_logit_for_each_input(config, pushes, discrimina
         ({"reward": "runs/x"}, "reward must be a RewardModel, such as RewardModel.load"),
         ({"monitor": {}}, "monitor must be a Demonstrations, such as load_demonstrations"),
         ({"discriminator": nn.Linear}, "discriminator must be a Module, an instance and not its class"),
-        ({"leader": "sac"}, r"config=replace\(tuned\(env\), leader='sac'\)"),
+        ({"leader": "sac"}, r"config=tuned\(env, 'sac'\)"),
         ({"leader": 3}, "leader must be a PPOLeader, a SACLeader or alike"),
     ],
 )

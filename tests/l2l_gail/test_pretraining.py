@@ -11,6 +11,7 @@ from l2l_experiment import checkpoint, metrics
 from l2l_experiment.errors import UserError
 from l2l_gail import GAIL, GAILConfig, cli
 from l2l_gail.followers import settled
+from l2l_gail.followers.pretrained import load_rule
 from l2l_gail.pretraining import InnerRun, record
 from l2l_gail.pretraining import cli as pretraining
 from l2l_gail.pretraining.inner import load
@@ -93,6 +94,9 @@ def test_the_command_trains_resumes_to_the_same_rule_and_the_rule_is_used(tmp_pa
     pretraining.main(["--out", str(tmp_path / "cut"), "--inner-runs", "3", "--resume"])
     one, two = weights_of(tmp_path / "whole"), weights_of(tmp_path / "cut")
     assert all(torch.equal(one[name], two[name]) for name in one)
+    filed, about = load_rule(tmp_path / "cut" / "rule.safetensors")
+    assert all(torch.equal(one[name], value) for name, value in filed.state_dict().items())
+    assert (filed.rate, about["inner_runs"]) == (3e-4, 3)  # the middle one of the rates, whichever was drawn last
     rows = metrics.read(tmp_path / "whole" / "metrics.jsonl")
     assert [row["step"] for row in rows if "check/loss" in row] == [0, 2]
     assert json.loads((tmp_path / "whole" / "record.json").read_text())["status"] == "finished"
@@ -102,6 +106,19 @@ def test_the_command_trains_resumes_to_the_same_rule_and_the_rule_is_used(tmp_pa
     cli.main([*flags, "--run-dir", "run"])
     used = checkpoint.latest("run")["follower"]["learner"]["rule"]
     assert all(torch.equal(one[name], used[name]) for name in one)
+
+
+def test_rules_of_other_seeds_share_a_recording_which_may_move(tmp_path):
+    shared = ["--inner-runs", "1", "--check-every", "0", "--rollouts"]
+    pretraining.main([*FLAGS, "--out", str(tmp_path / "a"), *shared, str(tmp_path / "rollouts")])
+    files = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("0*.npz")}
+    assert files
+    pretraining.main([*FLAGS, "--out", str(tmp_path / "b"), *shared, str(tmp_path / "rollouts"), "--seed", "1"])
+    one, two = (weights_of(tmp_path / name) for name in "ab")
+    assert not all(torch.equal(one[name], two[name]) for name in one)
+    moved = (tmp_path / "rollouts").rename(tmp_path / "moved")
+    pretraining.main(["--out", str(tmp_path / "b"), "--resume", "--inner-runs", "2", "--rollouts", str(moved)])
+    assert [file.stat().st_mtime_ns for file in sorted(tmp_path.rglob("0*.npz"))] == [*files.values()]
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,23 @@ def test_a_result_and_its_text_without_rewards(config, tmp_path):
     assert all(words in text for words in ("12 steps, seed 0", "3 fits", "ALARM: from step 1 on", "holds no rewards"))
 
 
+def test_the_end_tells_when_training_first_came_near_the_expert(config, tmp_path):
+    made = make_demonstrations(3, 1)  # of a return of 40 each
+    run = Run.create(tmp_path / "run", kind="gail", config={})
+    run.update(steps=30)
+    gail = GAIL("Pendulum-v1", made, config=config)
+    with metrics.JsonLines(run.folder / "metrics.jsonl") as log:
+        for step, value in ((10, 35.9), (20, 36.0), (30, 20.0)):
+            log.write(step, {"rollout/ep_rew_mean": value})
+    found = report.result(gail, made, run.folder, episodes=2)
+    assert found["near_expert_from"] == 20
+    assert "training return near the expert's (36) from step 20" in report.text(found, run, gail)
+    better = replace(made, episodes=[replace(e, rewards=e.rewards * 2) for e in made.episodes])
+    never = report.result(gail, better, run.folder, episodes=2)
+    assert never["near_expert_from"] is None
+    assert "near the expert" not in report.text(never, run, gail)
+
+
 @pytest.mark.parametrize(
     ("env", "settings", "told"),
     [
@@ -80,7 +97,7 @@ def test_a_result_and_its_text_without_rewards(config, tmp_path):
         ("Hopper-v4", {"absorbing": True}, []),
         ("HalfCheetah-v4", {"disc_form": "airl"}, ["--reward airl"]),
         ("HalfCheetah-v4", {"follower": "l2l-pretrained"}, []),
-        ("HalfCheetah-v4", {"follower": "l2l-pretrained", "gradient_penalty": 0.0}, ["nothing is known of it"]),
+        ("HalfCheetah-v4", {"follower": "l2l-pretrained", "gradient_penalty": 0.0}, ["has not been tried without one"]),
         ("HalfCheetah-v4", {"disc_form": "airl", "reward": "airl", "replay_rounds": 20, "replay_kind": "uniform"}, []),
     ],
 )
