@@ -85,7 +85,8 @@ def load(file: Path) -> Transitions:
 
 
 class InnerRun(GAIL):
-    """A discriminator and its follower, trained on recorded rollouts one after the other: at most `most` of them.
+    """A discriminator and its follower, trained on recorded rollouts one after the other: on all, or on `most` of
+    them, evenly from the first to the last.
 
     `score` says what a learned rule is fitted on: `held-out`, the objective on demonstrations and rollout that its
     steps have not seen, as in training; or `ranking`, how well the reward tells the policies of later rounds from those
@@ -107,13 +108,14 @@ class InnerRun(GAIL):
             raise UserError("a recording has no policy for --disc-form airl, and no earlier rounds to replay")
         size = len(load(rollouts[0]))
         super().__init__(env, demonstrations, config=replace(config, n_envs=1, n_steps=size))
-        self.rollouts, self.kind, self.most, self.round = rollouts, score, most, 0
+        places = np.linspace(0, len(rollouts) - 1, min(most or len(rollouts), len(rollouts))).round().astype(int)
+        self.rollouts, self.kind, self.round = [rollouts[place] for place in places], score, 0
 
     def run(self) -> dict[str, float]:
         """Train on the rollouts. Returns the mean over rounds of the loss on unseen transitions after the follower's
         answer, and of the rank correlation between a policy's round and the reward of its transitions."""
         losses, orders, weights = [], [], dict(self.discriminator.named_parameters())
-        for number, file in enumerate(self.rollouts[: self.most]):
+        for number, file in enumerate(self.rollouts):
             self.round, transitions = number, load(file)
             self.answer(transitions, (number + 1) / len(self.rollouts))
             unseen = super().objectives([transitions]).score()
