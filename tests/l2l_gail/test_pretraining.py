@@ -42,6 +42,11 @@ def test_an_inner_run_is_the_recorded_run_over_again(demonstrations, rollouts):
     assert all(torch.equal(theirs[name], own[name]) for name in theirs)
 
 
+def test_an_inner_run_may_take_some_rounds_from_the_first_to_the_last(demonstrations, rollouts):
+    taken = [InnerRun(rollouts, ENV, demonstrations, CONFIG, most=most).rollouts for most in (None, 2, 3, 9)]
+    assert taken == [rollouts, [rollouts[0], rollouts[3]], [rollouts[0], rollouts[2], rollouts[3]], rollouts]
+
+
 def test_a_recording_is_made_once(demonstrations, rollouts):
     times = [file.stat().st_mtime_ns for file in rollouts]
     again = record(ENV, demonstrations, CONFIG, rollouts[0].parent, steps=256)
