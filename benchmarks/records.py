@@ -160,10 +160,10 @@ def figure(run: Run, path: str, beside: Sequence[Run]) -> float | None:
         return _of_curve(run, path.removeprefix("curve "), beside)
     if path in ("near", "minutes"):  # steps, and minutes of training, until the training return is near the expert's
         first = _near_expert(run)
+        if path == "near" or first in (None, np.inf):
+            return first
         seconds = run["result"].get("training_seconds")
-        if path == "near" or first is None or seconds is None:
-            return None if path == "minutes" else first
-        return first / run["curves"][RETURN][0][-1] * seconds / 60
+        return None if seconds is None else first / run["curves"][RETURN][0][-1] * seconds / 60
     path, _, step = path.partition(" at ")
     value: Any = run
     parts = path.split(".", 2) if path.startswith("curves") else path.split(".")

@@ -115,6 +115,28 @@ def test_two_runs_have_no_interval(made_up):
     assert [*some.picked("follower", "percent", "max").by_run("percent").values()] == [4.0, 4.0]
 
 
+def test_when_runs_come_near_the_expert_is_told_in_steps_and_minutes(benchmarks):
+    from cells import Row, cell
+    from records import Selection
+
+    def run(returns, **more):
+        result = {"expert": {"mean": 100.0}, "random": {"mean": 0.0}} | more
+        return {"settings": {"seed": 0}, "result": result, "curves": {"rollout/ep_rew_mean": [[10, 20, 40], returns]}}
+
+    early, late, never = run([5, 90, 50], training_seconds=240), run([5, 80, 95]), run([5, 80, 89])
+
+    def told(*runs):
+        row = Row(Selection(runs), Selection())
+        return cell("{near.median:.0f}", row), cell("{minutes.median:.1f}", row)
+
+    assert told(early) == ("20", "2.0")
+    assert told(late) == ("40", "–")  # nothing says how long it took
+    assert told(early, late, never) == ("40", "2.0")
+    assert told(early, never) == told(never) == ("–", "–")
+    negative = {"expert": {"mean": -100.0}, "random": {"mean": -1100.0}}
+    assert told(run([-1000, -201, -200], **negative)) == ("40", "–")
+
+
 def test_marks_and_tables_belong_together(benchmarks):
     import pages
 

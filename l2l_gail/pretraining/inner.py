@@ -64,7 +64,6 @@ def record(
         write_atomically(about, json.dumps(made_by).encode())
         gail = _Recorded(env, demonstrations, config=config)
         gail.files = iter(files)
-        gail.leader.prepare(steps)
         gail.learn(steps, on_round=on_round)
     return files
 
