@@ -131,7 +131,8 @@ def test_when_runs_come_near_the_expert_is_told_in_steps_and_minutes(benchmarks)
 
     assert told(early) == ("20", "2.0")
     assert told(late) == ("40", "–")  # nothing says how long it took
-    assert told(early, late, never) == ("40", "2.0")
+    assert told(early, late, never) == ("40", "–")
+    assert told(early, early, never) == ("20", "2.0")
     assert told(early, never) == told(never) == ("–", "–")
     negative = {"expert": {"mean": -100.0}, "random": {"mean": -1100.0}}
     assert told(run([-1000, -201, -200], **negative)) == ("40", "–")
