@@ -52,9 +52,8 @@ class PretrainArgs:
     seed: Seed = 0  # Of recordings and inner runs
     resume: bool = False  # Go on with the rule in --out, as it was started; may add --inner-runs, --threads, --rollouts
     threads: Threads = 1  # CPU threads of torch
-    rounds: Annotated[int, Range(2)] | None = (
-        None  # How many recorded rollouts an inner run takes, evenly spread; default: all
-    )
+    rounds: Annotated[int, Range(2)] | None = None
+    """How many recorded rollouts an inner run takes, spread evenly; all if not given"""
     rollouts: Path | None = None
     """Folder of the recorded rollouts, which several rules may share; default: OUT/rollouts"""
 
