@@ -176,7 +176,7 @@ def figure(run: Run, path: str, beside: Sequence[Run]) -> float | None:
 
 
 def _near_expert(run: Run) -> float | None:
-    """The first step at which the training return is 90 % of the demonstrations'; infinite if it never is."""
+    """The first step at which the training return is near the demonstrations'; infinite if it never is."""
     expert, random = ((run["result"].get(name) or {}).get("mean") for name in ("expert", "random"))
     if RETURN not in run["curves"] or (level := stability.near(expert, random)) is None:
         return None

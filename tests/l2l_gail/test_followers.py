@@ -31,14 +31,19 @@ def task(config, seed=0):
     )
 
 
+def assert_same_answers(one, other, *, rounds):
+    """Two followers with their objectives move equal discriminators alike, to the last bit in every round."""
+    for round_ in range(rounds):
+        for follower, objectives in (one, other):
+            follower.answer(objectives, round_ / rounds)
+        first, second = (weights_of(follower.discriminator) for follower, _ in (one, other))
+        assert all(torch.equal(first[name], second[name]) for name in first), f"round {round_}"
+
+
 @pytest.mark.parametrize("anchored", [False, True])
 def test_a_rule_that_has_not_learned_is_adam_to_the_last_bit_for_30_rounds(anchored):
     adam, learned = task(ADAM), task(replace(L2L, freeze_follower=True, follower_anchored=anchored))
-    for round_ in range(30):
-        for follower, objectives in (adam, learned):
-            follower.answer(objectives, round_ / 30)
-        one, two = (weights_of(follower.discriminator) for follower, _ in (adam, learned))
-        assert all(torch.equal(one[name], two[name]) for name in one), f"round {round_}"
+    assert_same_answers(adam, learned, rounds=30)
 
 
 def test_adam_follower_is_torch_adam():

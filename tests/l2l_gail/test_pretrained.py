@@ -16,7 +16,7 @@ from l2l_gail.cli import main
 from l2l_gail.followers import PretrainedFollower, settled, weights_of
 from l2l_gail.followers.pretrained import SHIPPED_RULE, load_rule, rule_of, save_rule
 from tests.l2l_gail.conftest import make_demonstrations
-from tests.l2l_gail.test_followers import ADAM, L2L, task
+from tests.l2l_gail.test_followers import ADAM, L2L, assert_same_answers, task
 
 PRETRAINED = settled(replace(ADAM, follower="l2l-pretrained"))
 RATE = ADAM.disc_learning_rate
@@ -31,11 +31,7 @@ def moved(rule: Coordinatewise) -> Coordinatewise:
 def test_without_a_correction_it_is_adam_to_the_last_bit():
     adam, pretrained = task(ADAM), task(PRETRAINED)
     pretrained[0].carry(Coordinatewise(RATE), "here")
-    for round_ in range(10):
-        for follower, objectives in (adam, pretrained):
-            follower.answer(objectives, round_ / 10)
-        one, two = (weights_of(follower.discriminator) for follower, _ in (adam, pretrained))
-        assert all(torch.equal(one[name], two[name]) for name in one), f"round {round_}"
+    assert_same_answers(adam, pretrained, rounds=10)
 
 
 def test_it_steps_as_the_frozen_learned_follower_does():
