@@ -63,7 +63,7 @@ class GAILConfig:
     disc_loss: Literal["cross-entropy", "wasserstein"] = "cross-entropy"  # wasserstein: difference of mean logits
     disc_control: NotNegative = 0.0  # Weight k of (k/2)*(D-1/2)^2, the controller of C-GAIL
     disc_hidden: Layers = (128, 128)  # Hidden layers of the discriminator (tanh)
-    disc_learning_rate: Positive = 3e-4  # The discriminator's learning rate; a learned follower starts from it
+    disc_learning_rate: Positive = 1e-3  # The discriminator's learning rate; a learned follower starts from it
     disc_schedule: Literal["constant", "linear", "l2l"] = "constant"
     """An optimiser's learning rate over a run: as it is, falling to 0, or as the learned rule's was seen to change."""
     disc_hyper_rate: NotNegative = 1e-7  # Follower hypergradient: the learning rate of its learning rate
@@ -82,7 +82,7 @@ class GAILConfig:
     follower_hidden: Natural = 16  # Width of the learned rule's network per weight
     follower_anchored: bool | None = None  # Show the rule weights from their start, not from 0; default: if no penalty
     follower_learning_rate: NotNegative = 1e-3  # Learning rate of the learned rule's network
-    log_rate_learning_rate: NotNegative = 0.05  # Learning rate of the learned rule's log rate
+    log_rate_learning_rate: NotNegative = 0.5  # Learning rate of the learned rule's log rate
     log_rate_limit: Annotated[float, Range(1)] | None = None
     """Largest factor on --disc-learning-rate, up or down; default: none, or 100 without --gradient-penalty."""
     holdout: ShareBelowOne = 0.25  # Share of every demonstration and rollout that only scores the learned rule
