@@ -82,6 +82,8 @@ FOLLOWERS |= {
     for name, takes in OF_TORCH.items()
 }
 SHIPPED = frozenset(FOLLOWERS)  # what any program knows
+# Defaults of earlier versions. Their runs hold these values also where nothing reads them, and can still be loaded.
+FORMER = GAILConfig(disc_learning_rate=3e-4, log_rate_learning_rate=0.05)
 
 
 def settled(config: GAILConfig) -> GAILConfig:
@@ -89,7 +91,7 @@ def settled(config: GAILConfig) -> GAILConfig:
     if config.follower not in FOLLOWERS:
         known = f"--follower must be one of {', '.join(FOLLOWERS)}, got {config.follower!r}"
         raise UserError(f"{known}; a follower of one's own is given as an object: GAIL(..., follower=...)")
-    recipe, usual = FOLLOWERS[config.follower], (GAILConfig(), tuned(config.env, config.leader))
+    recipe, usual = FOLLOWERS[config.follower], (GAILConfig(), tuned(config.env, config.leader), FORMER)
     particular = frozenset().union(*(recipe.takes for recipe in FOLLOWERS.values()))
     refuse_idle(config, usual, particular - recipe.takes, f"for --follower {config.follower}")
     refuse_idle(config, usual, OF_OTHER_LEADERS[config.leader], f"for --leader {config.leader}")
