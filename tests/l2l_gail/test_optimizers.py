@@ -115,13 +115,13 @@ def test_what_a_follower_does_not_read_is_refused(follower, idle):
         named(follower, **idle)
 
 
-def test_runs_of_earlier_defaults_are_loaded(tmp_path):
-    # Nothing in them reads the learned rule's settings, nor, with Prodigy, the learning rate.
-    demonstrations = make_demonstrations()
-    for follower in ("adam", "prodigy"):
-        config = replace(USUAL, follower=follower, env="Pendulum-v1", disc_learning_rate=3e-4, log_rate_learning_rate=0.05)
-        saved = GAIL("Pendulum-v1", demonstrations, config=config).save(tmp_path / follower)
-        assert GAIL.load(saved, demonstrations).config == config
+@pytest.mark.parametrize("follower", ["adam", "prodigy"])
+def test_runs_with_earlier_defaults_can_be_loaded(follower, tmp_path):
+    # Adam does not read the log rate's learning rate, Prodigy neither of the two.
+    demonstrations = make_demonstrations(3, 1)
+    settings = {"env": "Pendulum-v1", "follower": follower, "disc_learning_rate": 3e-4, "log_rate_learning_rate": 0.05}
+    GAIL("Pendulum-v1", demonstrations, config=replace(USUAL, **settings)).save(tmp_path)
+    assert GAIL.load(tmp_path, demonstrations).config.log_rate_learning_rate == 0.05
 
 
 def test_a_missing_package_is_told_and_divergence_too(monkeypatch):
