@@ -16,7 +16,7 @@ from l2l_experiment.errors import UserError
 from l2l_experiment.run import Run
 from l2l_gail import alarms
 from l2l_gail.environments import Environment
-from l2l_gail.followers import FOLLOWERS, RuleFollower
+from l2l_gail.followers import RuleFollower, reads
 from l2l_gail.gail import GAIL
 from l2l_gail.session import find_demonstrations, stored_args
 
@@ -54,8 +54,7 @@ def diagnose(run: Run, env: str | None = None, demos: str | None = None) -> dict
     args = stored_args(run, env=env)
     args = replace(args, demos=demos or args.demos)
     config = args.settings
-    reads_rate = config.follower not in FOLLOWERS or "disc_learning_rate" in FOLLOWERS[config.follower].takes
-    rate = f"rate {config.disc_learning_rate:g}, " * reads_rate
+    rate = f"rate {config.disc_learning_rate:g}, " * reads(config.follower, "disc_learning_rate")
     name = f"{config.env}, {config.follower}, {rate}seed {config.seed}"
     found = logged(metrics.read(run.folder / metrics.METRICS), name)
     if args.reward_from is not None:  # nothing moves the discriminator

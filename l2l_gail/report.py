@@ -82,6 +82,12 @@ def text(result: dict[str, Any], run: Run, gail: GAIL) -> str:
     if (first := result.get("near_expert_from")) is not None:
         level = near(result["expert"]["mean"], result["random"]["mean"])
         lines.append(f"  training return near the expert's ({level:.0f}) from step {first:,}")
+    if needs_noise(result):
+        last = result["stability"]["final"]
+        lines.append(
+            f"  with its exploration noise the policy is far better ({last:.1f} at the end of training): sample its"
+        )
+        lines.append("  actions (play: --stochastic, predict: deterministic=False), or train it longer")
     if skipped := result["skipped_fits"]:
         lines.append(f"  {skipped} fits of the learned rule were skipped, because their score was NaN or infinite")
     for name, trouble in alarms.TROUBLES.items():
@@ -99,6 +105,14 @@ def text(result: dict[str, Any], run: Run, gail: GAIL) -> str:
         f"  See curves:  tensorboard --logdir {shlex.quote(str(run.folder.parent))}",
     ]
     return "\n".join(lines)
+
+
+def needs_noise(result: dict[str, Any]) -> bool:
+    """Whether the policy came half of the way to the expert in training, and not half of that without its noise: where
+    the likeliest actions lead in a circle."""
+    trained, chance = result.get("stability", {}).get("final", np.nan), result["random"]["mean"]
+    expert = result.get("expert", {}).get("mean", np.nan)
+    return bool(trained - chance > (expert - chance) / 2 > 2 * (result["return"]["mean"] - chance))
 
 
 def watching(env: Environment, folder: Path, follower: str = "adam") -> str:

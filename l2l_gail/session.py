@@ -22,14 +22,14 @@ from l2l_gail import alarms, evaluation, report
 from l2l_gail.config import GAILConfig, tuned
 from l2l_gail.demonstrations import Demonstrations, load_demonstrations
 from l2l_gail.environments import Environment, require_named
-from l2l_gail.followers import settled
+from l2l_gail.followers import reads, settled
 from l2l_gail.followers.pretrained import rule_of
 from l2l_gail.gail import GAIL
 from l2l_gail.reward_model import RewardModel
 
 KIND = "gail"
 MOST_EVALUATED = 5  # episodes, while training
-SHOWN = ("disc_learning_rate", "env", "follower", "num_demos", "seed")  # in TensorBoard's HParams table
+SHOWN = ("env", "follower", "num_demos", "seed")  # in TensorBoard's HParams table, and the rate of followers with one
 FINAL = ("eval/return", "eval/percent_of_expert", "rollout/ep_rew_mean", *board.STEADY)  # there, too
 CHARTS = {  # in its Custom Scalars tab
     "return": {"training": ["rollout/ep_rew_mean"], "deterministic policy": ["eval/return"]},
@@ -266,7 +266,8 @@ def make_logger(run: Run, *, after: int | None = None) -> Logger:
         leader = run.config["settings"]["leader"]
         usual = TrainArgs(settings=settled(replace(tuned(env, leader), follower=follower)))
         about = {"command": run.record["command"], "settings": run.config, "usual": settings.plain(usual)}
-        board.describe(shown.writer, **about, shown=SHOWN, figures=FINAL, charts=CHARTS)
+        rate = ("disc_learning_rate",) if reads(follower, "disc_learning_rate") else ()
+        board.describe(shown.writer, **about, shown=SHOWN + rate, figures=FINAL, charts=CHARTS)
     return Logger(str(run.folder), [shown, _Rows(run.folder / metrics.METRICS, after)])
 
 

@@ -86,6 +86,11 @@ SHIPPED = frozenset(FOLLOWERS)  # what any program knows
 FORMER = GAILConfig(disc_learning_rate=3e-4, log_rate_learning_rate=0.05)
 
 
+def reads(follower: str, setting: str) -> bool:
+    """Whether a follower looks at a setting that not all of them look at; one that is given as an object may."""
+    return follower not in FOLLOWERS or setting in FOLLOWERS[follower].takes
+
+
 def settled(config: GAILConfig) -> GAILConfig:
     """The settings with all decided that their follower leaves open; UserError for those that change nothing."""
     if config.follower not in FOLLOWERS:

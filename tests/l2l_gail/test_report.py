@@ -87,6 +87,15 @@ def test_the_end_tells_when_training_first_came_near_the_expert(config, tmp_path
     never = report.result(gail, better, run.folder, episodes=2)
     assert never["near_expert_from"] is None
     assert "near the expert" not in report.text(never, run, gail)
+    noisy = found | {"random": found["return"] | {"mean": -9e9}, "return": found["return"] | {"mean": -9e9}}
+    assert "the policy is far better (20.0 at the end of training)" in report.text(noisy, run, gail)
+
+
+@pytest.mark.parametrize(("trained", "alone", "told"), [(-90, -500, True), (-90, -100, False), (-490, -500, False)])
+def test_a_policy_that_is_nothing_without_its_noise_is_told(trained, alone, told):
+    of = {"random": {"mean": -500.0}, "expert": {"mean": -80.0}, "return": {"mean": alone}}
+    assert report.needs_noise(of | {"stability": {"final": trained}}) is told
+    assert not report.needs_noise(of)
 
 
 @pytest.mark.parametrize(
