@@ -1,7 +1,7 @@
 """How training grows with the demonstrations and with runs side by side: python benchmarks/scale.py
 
-Random demonstrations of HalfCheetah-v4. Each training is a process of its own with one thread: its peak memory, and
-the seconds of a round after the first, which compiles nothing here."""
+Random demonstrations of HalfCheetah-v4. Each training is a process of its own with one thread, and
+compiles nothing: its peak memory, and environment steps per second after the first round."""
 
 import multiprocessing
 import os
@@ -35,11 +35,11 @@ class Args:
     repeats: int = 8
     """How often each has its turn."""
     out: Path | None = None
-    """Write the figures into this JSON file."""
+    """Write the speeds into this JSON file, and the memory beside it."""
 
 
 def training(job: tuple[int, str, int]) -> dict[str, float]:
-    """Train for some rounds on so many transitions: peak memory in MB, seconds a round, environment steps a second."""
+    """Train for some rounds on so many transitions: its peak memory in MB, and environment steps a second."""
     transitions, follower, rounds = job
     torch.set_num_threads(1)
     draw = np.random.default_rng(0)
@@ -56,7 +56,7 @@ def training(job: tuple[int, str, int]) -> dict[str, float]:
     gail.learn(rounds * size, reset_num_timesteps=False)
     seconds = (time.perf_counter() - start) / rounds
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"seconds": seconds, "megabytes": peak, "speed": size / seconds}
+    return {"megabytes": peak, "speed": size / seconds}
 
 
 def side_by_side(number: int, job: tuple[int, str, int]) -> list[dict[str, float]]:
@@ -68,27 +68,21 @@ def side_by_side(number: int, job: tuple[int, str, int]) -> list[dict[str, float
 def main() -> None:
     """Measure in turns, print ratios with their spread."""
     args = tyro.cli(Args)
-    rounds: dict[str, list[float]] = {str(n): [] for n in args.transitions}
-    memory: dict[str, list[float]] = {str(n): [] for n in args.transitions}
-    speeds: dict[str, list[float]] = {str(n): [] for n in args.runs}
+    speeds: dict[str, list[float]] = {}
+    memory: dict[str, list[float]] = {}
     for _ in range(args.repeats):
         for transitions in args.transitions:
             (found,) = side_by_side(1, (transitions, args.follower, args.rounds))
-            rounds[str(transitions)].append(found["seconds"])
-            memory[str(transitions)].append(found["megabytes"])
+            speeds.setdefault(f"{transitions} transitions", []).append(found["speed"])
+            memory.setdefault(f"{transitions} transitions", []).append(found["megabytes"])
         for number in args.runs:
             each = side_by_side(number, (args.transitions[0], args.follower, args.rounds))
-            speeds[str(number)].append(sum(one["speed"] for one in each))
-    first = str(args.transitions[0])
-    print("seconds of a round, by transitions in the demonstrations")
-    summary = compare(rounds, first, "seconds")
-    print("peak memory, by transitions in the demonstrations")
-    peaks = compare(memory, first, "megabytes")
-    print("steps per second of all runs together, by runs side by side")
-    together = compare(speeds, str(args.runs[0]), "steps_per_second")
+            speeds.setdefault(f"{number} at once", []).append(sum(one["speed"] for one in each))
+    told = {"steps_per_second": speeds, "summary": compare(speeds, next(iter(speeds)), "steps_per_second")}
+    peaks = {"megabytes": memory, "summary": compare(memory, next(iter(memory)), "megabytes")}
     if args.out is not None:
-        figures = {"seconds": rounds, "megabytes": memory, "steps_per_second": speeds}
-        write(args.out, figures | {"summary": {"rounds": summary, "memory": peaks, "runs": together}})
+        write(args.out, told)
+        write(args.out.with_stem(f"{args.out.stem}_memory"), peaks)
 
 
 if __name__ == "__main__":
