@@ -22,8 +22,7 @@ class MixtureFilter:
 
     def fit(self, demonstrations: np.ndarray) -> Self:
         """Take the units from the demonstrations' observations, shape (n, obs)."""
-        exact = demonstrations.astype(np.float64)
-        self.mean, deviation = exact.mean(axis=0), exact.std(axis=0)
+        self.mean, deviation = (moment(demonstrations, axis=0, dtype=np.float64) for moment in (np.mean, np.std))
         # What the demonstrations never vary, such as a goal, has no scale of its own: it keeps the environment's.
         constant = deviation < 1e-6 * np.maximum(1.0, np.abs(self.mean))
         self.deviation = np.where(constant, 1.0, deviation + 1e-3)
