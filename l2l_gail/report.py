@@ -112,7 +112,8 @@ def needs_noise(result: dict[str, Any]) -> bool:
     the likeliest actions lead in a circle."""
     trained, chance = result.get("stability", {}).get("final", np.nan), result["random"]["mean"]
     expert = result.get("expert", {}).get("mean", np.nan)
-    return bool(trained - chance > (expert - chance) / 2 > 2 * (result["return"]["mean"] - chance))
+    half = (expert - chance) / 2
+    return bool(half > 0 and trained - chance > half > 2 * (result["return"]["mean"] - chance))
 
 
 def watching(env: Environment, folder: Path, follower: str = "adam") -> str:

@@ -83,7 +83,8 @@ FOLLOWERS |= {
 }
 SHIPPED = frozenset(FOLLOWERS)  # what any program knows
 # Defaults of earlier versions. Their runs hold these values also where nothing reads them, and can still be loaded.
-FORMER = GAILConfig(disc_learning_rate=3e-4, log_rate_learning_rate=0.05)
+EARLIER = {"disc_learning_rate": 3e-4, "log_rate_learning_rate": 0.05}
+FORMER = GAILConfig(**EARLIER)
 
 
 def reads(follower: str, setting: str) -> bool:

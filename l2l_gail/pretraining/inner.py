@@ -21,7 +21,7 @@ from l2l_experiment.errors import UserError
 from l2l_experiment.files import write_atomically
 from l2l_gail.config import GAILConfig
 from l2l_gail.demonstrations import Demonstrations
-from l2l_gail.followers import Objectives
+from l2l_gail.followers import EARLIER, Objectives
 from l2l_gail.gail import GAIL
 from l2l_gail.rewards import reward
 from l2l_gail.transitions import Transitions
@@ -46,11 +46,12 @@ def record(
     stop: Callable[[], bool] = lambda: False,
 ) -> list[Path]:
     """Train GAIL for so many environment steps and keep the transitions of every round, a file each in `folder`; or
-    take those that are there, recorded with these settings and any seed. UserError if they were recorded with others.
+    take those that are there, recorded with these settings, or earlier defaults, and any seed. UserError if they were recorded with others.
     Stopped as soon as `stop` says so."""
     made_by = settings.plain(config) | {"steps": steps, "demonstrations": len(demonstrations)}
     about = folder / "recording.json"
-    if about.is_file() and json.loads(about.read_text()) | {"seed": 0} != made_by | {"seed": 0}:
+    fitting = [made_by | {"seed": 0}, made_by | EARLIER | {"seed": 0}]
+    if about.is_file() and json.loads(about.read_text()) | {"seed": 0} not in fitting:
         raise UserError(f"{folder} holds a recording that was made with other settings; name another folder")
 
     def on_round(_: GAIL) -> None:

@@ -10,7 +10,7 @@ import torch
 from l2l_experiment import checkpoint, metrics
 from l2l_experiment.errors import UserError
 from l2l_gail import GAIL, GAILConfig, cli
-from l2l_gail.followers import settled
+from l2l_gail.followers import EARLIER, settled
 from l2l_gail.followers.pretrained import load_rule
 from l2l_gail.pretraining import InnerRun, record
 from l2l_gail.pretraining import cli as pretraining
@@ -52,6 +52,9 @@ def test_a_recording_is_made_once(demonstrations, rollouts):
     again = record(ENV, demonstrations, CONFIG, rollouts[0].parent, steps=256)
     assert again == rollouts
     assert times == [file.stat().st_mtime_ns for file in again]
+    about = rollouts[0].parent / "recording.json"
+    about.write_text(json.dumps(json.loads(about.read_text()) | EARLIER))  # one from before the defaults changed
+    assert record(ENV, demonstrations, CONFIG, rollouts[0].parent, steps=256) == rollouts
     with pytest.raises(UserError, match="made with other settings"):
         record(ENV, demonstrations, CONFIG, rollouts[0].parent, steps=512)
     with pytest.raises(UserError, match="no policy for --disc-form airl"):

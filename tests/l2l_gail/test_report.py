@@ -96,6 +96,8 @@ def test_a_policy_that_is_nothing_without_its_noise_is_told(trained, alone, told
     of = {"random": {"mean": -500.0}, "expert": {"mean": -80.0}, "return": {"mean": alone}}
     assert report.needs_noise(of | {"stability": {"final": trained}}) is told
     assert not report.needs_noise(of)
+    bad = {"random": {"mean": -500.0}, "expert": {"mean": -600.0}, "return": {"mean": -530.0}}
+    assert not report.needs_noise(bad | {"stability": {"final": -510.0}})
 
 
 @pytest.mark.parametrize(
