@@ -46,8 +46,8 @@ def record(
     stop: Callable[[], bool] = lambda: False,
 ) -> list[Path]:
     """Train GAIL for so many environment steps and keep the transitions of every round, a file each in `folder`; or
-    take those that are there, recorded with these settings, or earlier defaults, and any seed. UserError if they were recorded with others.
-    Stopped as soon as `stop` says so."""
+    take those that are there, recorded with these settings, or earlier defaults, and any seed. UserError if they were
+    recorded with others. Stopped as soon as `stop` says so."""
     made_by = settings.plain(config) | {"steps": steps, "demonstrations": len(demonstrations)}
     about = folder / "recording.json"
     fitting = [made_by | {"seed": 0}, made_by | EARLIER | {"seed": 0}]
