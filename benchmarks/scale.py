@@ -1,7 +1,7 @@
 """How training grows with the demonstrations and with runs side by side: python benchmarks/scale.py
 
-Random demonstrations of HalfCheetah-v4. Each training is a process of its own with one thread, and
-compiles nothing: its peak memory, and environment steps per second after the first round."""
+Random demonstrations of HalfCheetah-v4. Each training is a process of its own with one thread, and compiles nothing:
+its peak memory, and environment steps per second after the first round."""
 
 import multiprocessing
 import os
@@ -26,7 +26,7 @@ class Args:
 
     transitions: tuple[int, ...] = (10_000, 1_000_000, 10_000_000)
     """Numbers of transitions in the demonstrations."""
-    runs: tuple[int, ...] = tuple(range(1, (os.cpu_count() or 1) + 1))
+    runs: tuple[int, ...] = tuple(range(2, (os.cpu_count() or 1) + 1))
     """Numbers of trainings side by side."""
     follower: str = "l2l"
     """Who updates the discriminator."""

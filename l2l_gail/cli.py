@@ -10,8 +10,8 @@ from l2l_experiment import settings
 from l2l_experiment.errors import UserError, exit_on_user_error
 from l2l_experiment.run import Run
 from l2l_experiment.settings import given_flags, refuse_idle, value_of
-from l2l_gail.config import GAILConfig, tuned
-from l2l_gail.followers import FORMER, settled
+from l2l_gail.config import GAILConfig, defaults, tuned
+from l2l_gail.followers import settled
 from l2l_gail.leaders import LEADERS
 from l2l_gail.session import GROUPS, KIND, TrainArgs, located, stored_args, train
 
@@ -43,7 +43,7 @@ def alone(config: GAILConfig, *, cloning: bool) -> GAILConfig:
     demonstrations, `cloning` False, there is none either."""
     of_game = (field.name for field in fields(GAILConfig) if field.name.startswith(OF_GAME))
     idle = frozenset(of_game) | (set() if cloning else {"bc_epochs"})
-    refuse_idle(config, (GAILConfig(), tuned(config.env, config.leader), FORMER), idle, "with --reward-from")
+    refuse_idle(config, defaults(config), idle, "with --reward-from")
     return config if cloning else replace(config, bc_epochs=0)
 
 

@@ -116,6 +116,15 @@ def tuned(env: str, leader: str = "ppo") -> GAILConfig:
     return settings.block(GAILConfig, file, leader, f"{env} {leader}", env=env, leader=leader)
 
 
+# Defaults of earlier versions. Their runs hold these values also where nothing reads them, and can still be loaded.
+EARLIER = {"disc_learning_rate": 3e-4, "log_rate_learning_rate": 0.05}
+
+
+def defaults(config: GAILConfig) -> tuple[GAILConfig, ...]:
+    """Values that nobody has to have asked for: of every task, of `config`'s task and leader, of earlier versions."""
+    return GAILConfig(), tuned(config.env, config.leader), GAILConfig(**EARLIER)
+
+
 def stored(folder: Path | str) -> GAILConfig:
     """The settings in the folder of a run, or of a `GAIL` that was saved."""
     path = Path(folder) / CONFIG

@@ -84,10 +84,8 @@ def text(result: dict[str, Any], run: Run, gail: GAIL) -> str:
         lines.append(f"  training return near the expert's ({level:.0f}) from step {first:,}")
     if needs_noise(result):
         last = result["stability"]["final"]
-        lines.append(
-            f"  with its exploration noise the policy is far better ({last:.1f} at the end of training): sample its"
-        )
-        lines.append("  actions (play: --stochastic, predict: deterministic=False), or train it longer")
+        lines.append(f"  with its exploration noise the policy is far better ({last:.1f} at the end of training):")
+        lines.append("  train longer, or sample its actions (play: --stochastic, predict: deterministic=False)")
     if skipped := result["skipped_fits"]:
         lines.append(f"  {skipped} fits of the learned rule were skipped, because their score was NaN or infinite")
     for name, trouble in alarms.TROUBLES.items():

@@ -10,7 +10,7 @@ from torch import nn
 
 from l2l_experiment.errors import UserError
 from l2l_experiment.settings import refuse_idle
-from l2l_gail.config import GAILConfig, tuned
+from l2l_gail.config import GAILConfig, defaults
 from l2l_gail.followers.base import Follower
 from l2l_gail.followers.optimizers import of_package
 from l2l_gail.followers.pretrained import PretrainedFollower
@@ -82,9 +82,6 @@ FOLLOWERS |= {
     for name, takes in OF_TORCH.items()
 }
 SHIPPED = frozenset(FOLLOWERS)  # what any program knows
-# Defaults of earlier versions. Their runs hold these values also where nothing reads them, and can still be loaded.
-EARLIER = {"disc_learning_rate": 3e-4, "log_rate_learning_rate": 0.05}
-FORMER = GAILConfig(**EARLIER)
 
 
 def reads(follower: str, setting: str) -> bool:
@@ -97,7 +94,7 @@ def settled(config: GAILConfig) -> GAILConfig:
     if config.follower not in FOLLOWERS:
         known = f"--follower must be one of {', '.join(FOLLOWERS)}, got {config.follower!r}"
         raise UserError(f"{known}; a follower of one's own is given as an object: GAIL(..., follower=...)")
-    recipe, usual = FOLLOWERS[config.follower], (GAILConfig(), tuned(config.env, config.leader), FORMER)
+    recipe, usual = FOLLOWERS[config.follower], defaults(config)
     particular = frozenset().union(*(recipe.takes for recipe in FOLLOWERS.values()))
     refuse_idle(config, usual, particular - recipe.takes, f"for --follower {config.follower}")
     refuse_idle(config, usual, OF_OTHER_LEADERS[config.leader], f"for --leader {config.leader}")

@@ -19,9 +19,9 @@ from torch.func import functional_call
 from l2l_experiment import settings
 from l2l_experiment.errors import UserError
 from l2l_experiment.files import write_atomically
-from l2l_gail.config import GAILConfig
+from l2l_gail.config import EARLIER, GAILConfig
 from l2l_gail.demonstrations import Demonstrations
-from l2l_gail.followers import EARLIER, Objectives
+from l2l_gail.followers import Objectives
 from l2l_gail.gail import GAIL
 from l2l_gail.rewards import reward
 from l2l_gail.transitions import Transitions

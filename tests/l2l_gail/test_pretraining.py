@@ -10,7 +10,8 @@ import torch
 from l2l_experiment import checkpoint, metrics
 from l2l_experiment.errors import UserError
 from l2l_gail import GAIL, GAILConfig, cli
-from l2l_gail.followers import EARLIER, settled
+from l2l_gail.config import EARLIER
+from l2l_gail.followers import settled
 from l2l_gail.followers.pretrained import load_rule
 from l2l_gail.pretraining import InnerRun, record
 from l2l_gail.pretraining import cli as pretraining

@@ -12,6 +12,7 @@ import pytest
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecNormalize
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import metadata
 
 from l2l_experiment import checkpoint, metrics
 from l2l_experiment.run import Run
@@ -94,6 +95,14 @@ def test_a_run_from_flags_to_report(flags, refused, tmp_path, capsys, monkeypatc
     before = (folder / "metrics.jsonl").read_bytes()
     refused(main, ["--resume", folder, "--steps", "512"], "damaged", str(folder))
     assert (folder / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(("follower", "shown"), [("adam", True), ("l2l-pretrained", False)])
+def test_hparams_have_the_rate_of_followers_that_read_one(flags, tmp_path, follower, shown):
+    main(["--follower", follower, "--run-dir", str(tmp_path / "run"), "--steps", "64", *flags])
+    plugin = EventAccumulator(str(tmp_path / "run")).Reload().PluginTagToContent(metadata.PLUGIN_NAME)
+    started = metadata.parse_session_start_info_plugin_data(plugin[metadata.SESSION_START_INFO_TAG])
+    assert ("disc_learning_rate" in started.hparams, "follower" in started.hparams) == (shown, True)
 
 
 @pytest.mark.parametrize(("step", "saved"), [(320, 256), (64, 0)])
