@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from unittest import mock
 
+import h5py
 import numpy as np
 
 from l2l_experiment.errors import UserError
@@ -67,6 +68,7 @@ def save_minari(
             jpeg_encoding=False,
         )
         env.close()
+        _compress(fresh / dataset_id / "data" / "main_data.hdf5")
         for parent in folder.relative_to(root).parents[:-1]:  # Minari finds a namespace by this file
             (Path(root) / parent).mkdir(parents=True, exist_ok=True)
             for file in (fresh / parent).glob("namespace_metadata.json"):
@@ -75,6 +77,25 @@ def save_minari(
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(fresh / dataset_id, folder)
     return folder
+
+
+def _compress(path: Path) -> None:
+    """Rewrites an HDF5 file with its arrays compressed, without loss, which Minari has no setting for."""
+    small = path.with_suffix(".small")
+    with h5py.File(path) as old, h5py.File(small, "w") as new:
+
+        def copy(name: str, item: h5py.Group | h5py.Dataset) -> None:
+            if isinstance(item, h5py.Dataset) and item.ndim:
+                made = new.create_dataset(name, data=item[:], compression="gzip", shuffle=True)
+            elif isinstance(item, h5py.Dataset):
+                made = new.create_dataset(name, data=item[()])
+            else:
+                made = new.require_group(name)
+            made.attrs.update(item.attrs)
+
+        new.attrs.update(old.attrs)
+        old.visititems(copy)
+    os.replace(small, path)
 
 
 def save_npz(path: str | Path, demonstrations: Demonstrations) -> Path:
