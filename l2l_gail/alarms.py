@@ -1,6 +1,7 @@
 """Alarms for a useless discriminator: one whose logits are all the same, or that misclassifies most transitions."""
 
 import sys
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from tqdm import tqdm
@@ -41,22 +42,26 @@ TROUBLES = {
 
 
 class Alarm:
-    """Speaks once for each trouble, in the round that makes `PATIENCE` in a row."""
+    """Speaks once for each trouble, in the round that makes `PATIENCE` in a row. `before`: figures of earlier ones."""
 
-    def __init__(self) -> None:
+    def __init__(self, before: Iterable[dict[str, float]] = ()) -> None:
         self.rounds = dict.fromkeys(TROUBLES, 0)
+        for figures in before:
+            self.count(figures)
 
     def __call__(self, figures: dict[str, float]) -> list[str]:
         """Look at a round's figures; the troubles for which the alarm is raised in this round."""
-        raised = []
-        for name, trouble in TROUBLES.items():
-            if (value := figures.get(trouble.figure)) is None:
-                continue
-            self.rounds[name] = self.rounds[name] + 1 if value < trouble.limit else 0
-            if self.rounds[name] == PATIENCE:
-                tqdm.write(f"ALARM: for {PATIENCE} rounds {trouble.now}", file=sys.stderr)
-                raised.append(name)
+        raised = self.count(figures)
+        for name in raised:
+            tqdm.write(f"ALARM: for {PATIENCE} rounds {TROUBLES[name].now}", file=sys.stderr)
         return raised
+
+    def count(self, figures: dict[str, float]) -> list[str]:
+        """The troubles of which this round is the one that makes `PATIENCE`."""
+        measured = {name: trouble for name, trouble in TROUBLES.items() if trouble.figure in figures}
+        for name, trouble in measured.items():
+            self.rounds[name] = self.rounds[name] + 1 if figures[trouble.figure] < trouble.limit else 0
+        return [name for name in measured if self.rounds[name] == PATIENCE]
 
 
 def since(rows: list[dict[str, float]]) -> dict[str, int | None]:

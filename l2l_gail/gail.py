@@ -223,8 +223,8 @@ class GAIL:
         config = stored(folder)
         if env is None and config.env == OBJECT:
             raise UserError(f"{folder} was trained on an environment object; give it again: env=...")
-        if env is None:
-            require_named(config.env, None)
+        if env is None or (isinstance(env, str) and config.env != OBJECT):
+            require_named(config.env, env)
         config = replace(config, vec="sync", device=config.device if device is None else device)  # what runs anywhere
         made = environment(config.env if env is None else env, rescale=config.rescale_actions)
         tree = checkpoint.latest(folder)

@@ -150,7 +150,9 @@ class _Stopped(Exception):
 
 def learn(gail: GAIL, run: Run, args: TrainArgs, stop: StopRequest, bar: tqdm) -> bool:
     """Train to the end, with checkpoints; False if asked to stop before."""
-    every, saved, alarm = args.checkpoint_every * gail.leader.round_size, -1, alarms.Alarm()
+    every, saved, log = args.checkpoint_every * gail.leader.round_size, -1, run.folder / metrics.METRICS
+    waiting = gail.leader.algorithm.logger.name_to_value  # of the last round, which is written with the next
+    alarm = alarms.Alarm([*(metrics.read(log) if log.is_file() else ()), waiting])
     evaluations = gail.num_timesteps // max(args.eval_every, 1)
 
     def on_round(gail: GAIL) -> None:

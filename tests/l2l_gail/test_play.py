@@ -20,6 +20,7 @@ def run(config, cheetah, tmp_path):
 
 def test_what_cannot_be_shown_is_said(run, tmp_path, refused, monkeypatch):
     refused(play.main, [run, "--video", tmp_path / "out.txt"], ".mp4")
+    refused(play.main, [run, "--env", "Hopper-v4"], "the run's environment is HalfCheetah-v4, not Hopper-v4")
     monkeypatch.setattr(play.sys, "platform", "linux")
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)

@@ -97,6 +97,18 @@ def test_a_run_from_flags_to_report(flags, refused, tmp_path, capsys, monkeypatc
     assert (folder / "metrics.jsonl").read_bytes() == before
 
 
+def test_a_resumed_run_goes_on_counting_rounds_for_its_alarms(flags, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(alarms, "PATIENCE", 3)
+    trouble = alarms.TROUBLES["flat_since"]._replace(limit=1e3)  # below which every discriminator is
+    monkeypatch.setitem(alarms.TROUBLES, "flat_since", trouble)
+    main(["--run-dir", str(tmp_path / "run"), "--steps", "128", *flags])
+    assert "ALARM" not in capsys.readouterr().err
+    main(["--resume", str(tmp_path / "run"), "--steps", "192"])
+    assert capsys.readouterr().err.count("ALARM: for 3 rounds") == 1
+    main(["--resume", str(tmp_path / "run"), "--steps", "256"])
+    assert "ALARM" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("follower", "shown"), [("adam", True), ("l2l-pretrained", False)])
 def test_hparams_have_the_rate_of_followers_that_read_one(flags, tmp_path, follower, shown):
     main(["--follower", follower, "--run-dir", str(tmp_path / "run"), "--steps", "64", *flags])
