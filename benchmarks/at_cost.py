@@ -23,7 +23,7 @@ from l2l_at.methods import METHODS
 from l2l_at.trainer import Trainer
 from l2l_experiment.errors import exit_on_user_error
 from l2l_experiment.settings import plain
-from l2l_experiment.sweep_files import expand, read, switches
+from l2l_experiment.sweep_files import boolean_flags, expand, read
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def main() -> None:
     names = dict.fromkeys(("pgd", *(args.methods or (*METHODS, *known))))
     configs = {name: variant(config, known.get(name, {"method": name}), args.attacker) for name in names}
     if args.compile:  # what differentiates a gradient cannot be compiled
-        configs = {name: c for name, c in configs.items() if not methods.make(c, task.shape[0]).differentiates}
+        configs = {name: c for name, c in configs.items() if not methods.make(c, task.shape[0]).double_backward}
     trainers = {name: Trainer(config, task) for name, config in configs.items()}
     device = trainers["pgd"].device
     clock = cuda_clock if device.type == "cuda" else time.process_time
@@ -93,7 +93,9 @@ def forms() -> dict[str, dict[str, Any]]:
     """Settings that forms of the methods change, by their names in the tables: the variants of benchmarks/at.yml."""
     _, experiments = read(str(ROOT / "benchmarks" / "at.yml"), [])
     usual, found = plain(parse([]).settings), {}
-    for flags in (flags for name in ("frozen", "zoo") for flags in expand(experiments[name], switches("at")).values()):
+    for flags in (
+        flags for name in ("frozen", "zoo") for flags in expand(experiments[name], boolean_flags("at")).values()
+    ):
         settings = plain(parse(flags).settings)
         changed = {name: value for name, value in settings.items() if value != usual[name]}
         found[trained_by(settings)] = {"method": settings["method"]} | changed

@@ -23,7 +23,7 @@ from l2l_at.trainer import Trainer
 from l2l_experiment import checkpoint, provenance
 from l2l_experiment.errors import UserError, exit_on_user_error
 from l2l_experiment.run import Run
-from l2l_experiment.sweep_files import flat
+from l2l_experiment.sweep_files import comparable_settings
 
 NOTE = "Attackers fitted to the classifiers of finished runs, by benchmarks/attacker_headroom.py."
 
@@ -92,7 +92,7 @@ def measure(folder: Path, args: Args) -> dict[str, Any]:
     result = {"loss": losses, "fit": {"steps": args.steps, "rate": args.rate, "draws": args.draws}}
     made = {"versions": provenance.versions(), "machine": provenance.machine()}
     commit = (provenance.git_state() or {}).get("commit")
-    return {"settings": flat(run.config), **made, "commit": commit, "result": result, "curves": {}}
+    return {"settings": comparable_settings(run.config), **made, "commit": commit, "result": result, "curves": {}}
 
 
 def fit(trainer: Trainer, args: Args) -> None:

@@ -16,8 +16,8 @@ from records import RESULTS, ROOT
 from l2l_experiment import drawings, metrics
 from l2l_experiment.errors import UserError, exit_on_user_error
 from l2l_experiment.files import read_mapping
-from l2l_experiment.sweep_cli import identity
-from l2l_experiment.sweep_files import flat
+from l2l_experiment.sweep_cli import settings_key
+from l2l_experiment.sweep_files import comparable_settings
 
 # Figures of which curves are kept, and how many points of each.
 CURVES = {
@@ -80,7 +80,7 @@ def main() -> None:
 
 def of_run(folder: Path, record: dict[str, Any], root: Path) -> dict[str, Any]:
     """The record of a finished run; paths in its settings are told from `root` on, others by their last name."""
-    settings = dict(flat(read_mapping(folder / "config.yaml")))
+    settings = dict(comparable_settings(read_mapping(folder / "config.yaml")))
     for name, value in settings.items():
         if isinstance(value, str) and value.startswith("/"):
             inside = Path(value).is_relative_to(root.resolve())
@@ -118,13 +118,15 @@ def curve(rows: list[dict[str, Any]], tag: str, most: int) -> list[list[float]]:
 
 def merged(kept: dict[str, Any], made: dict[str, Any]) -> dict[str, Any]:
     """Runs with those of new settings added; one with settings that are there already takes its place and name."""
-    names = {identity(run["settings"]): name for name, run in kept.items()}
-    return dict(sorted({**kept, **{names.get(identity(run["settings"]), n): run for n, run in made.items()}}.items()))
+    names = {settings_key(run["settings"]): name for name, run in kept.items()}
+    return dict(
+        sorted({**kept, **{names.get(settings_key(run["settings"]), n): run for n, run in made.items()}}.items())
+    )
 
 
 def diagnosis(run: Path, record: dict[str, Any]) -> dict[str, Any]:
     """The figures that scripts/diagnose.py found, up to 200 points each, and the command that made the run."""
-    found = drawings.restored(read_mapping(run / "diagnosis" / drawings.FILE))
+    found = drawings.from_plain(read_mapping(run / "diagnosis" / drawings.FILE))
     return {"drawings": drawings.plain(found, 200), "command": anywhere(record["command"]), **origin(record)}
 
 

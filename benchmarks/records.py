@@ -178,7 +178,7 @@ def figure(run: Run, path: str, beside: Sequence[Run]) -> float | None:
 def _near_expert(run: Run) -> float | None:
     """The first step at which the training return is near the demonstrations'; infinite if it never is."""
     expert, random = ((run["result"].get(name) or {}).get("mean") for name in ("expert", "random"))
-    if RETURN not in run["curves"] or (level := stability.near(expert, random)) is None:
+    if RETURN not in run["curves"] or (level := stability.near_expert_return(expert, random)) is None:
         return None
     first = stability.first_reached(*run["curves"][RETURN], level)
     return np.inf if np.isnan(first) else first

@@ -19,12 +19,11 @@ class Coordinatewise(nn.Module):
     tensor; gradient and momenta over Adam's running root mean square; the first input's log(abs(x) + 0.001) and sign;
     and the fraction of training done, which the caller writes into `state["progress"]` (shape (), in [0, 1]).
 
-    `hidden=0` leaves the network out: the log rate is then all that is learned. `anchored` shows the network how far a
-    weight is from where it started, in place of how far from zero: what it learns of decay then leads back to the start
-    (as the penalty of Kumar et al., 2023, does), and not to weights of zero, from which no gradient leads back. The
-    network's inputs are data: use it with `through="rule"` or `"nothing"`, not with `"everything"` for a hypergradient
-    of the leader. Features after Metz et al. (2020) and Goldie et al. (2024); the residual form after Metz et al.'s
-    nominal steps."""
+    `hidden=0` drops the network: only the log rate is learned. With `anchored` the network sees each weight minus its
+    initial value. Weight decay that it learns then pulls towards the initial weights (as the penalty of Kumar et al.,
+    2023), not towards zero, where gradients vanish. The network's inputs are data: use it with `through="rule"` or
+    `"nothing"`, not with `"everything"` for a hypergradient of the leader. Features after Metz et al. (2020) and Goldie
+    et al. (2024); the residual form after Metz et al.'s nominal steps."""
 
     features = 12
     momenta = (0.5, 0.9, 0.99)

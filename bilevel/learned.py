@@ -43,7 +43,7 @@ class LearnedFollower:
         score: Literal["final", "mean"] = "final",
         rule: UpdateRule | None = None,
     ) -> tuple[Response, dict[str, float]]:
-        """Answer, then take one optimiser step on the rule for how good the answer was.
+        """Answer, then take one optimiser step on the rule's weights to lower the score of that answer.
 
         `objectives` are `steps + 1` scalar functions of the variable: step k goes down the k-th, and the point it
         reaches is scored on the next one, which step k has not seen. `final` scores the last point only, `mean` all.

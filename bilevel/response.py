@@ -104,11 +104,11 @@ def implicit(objective: Objective, solution: Variable, solve: Callable) -> Varia
 
     # d(answer) = -H^-1 d(gradient): the answer is `point` minus a function of `gradients` whose value is zero and whose
     # backward pass is the solve. `point` is a leaf of its own, so nothing but the leader is reached through them.
-    return rebuild(point, list(_Attach.apply(inverse_hessian, *leaves(detach_tree(point)), *gradients)))
+    return rebuild(point, list(_ImplicitGradient.apply(inverse_hessian, *leaves(detach_tree(point)), *gradients)))
 
 
-class _Attach(torch.autograd.Function):
-    """Forward: the solution. Backward: minus the solved cotangents, into the gradient that vanishes at the solution."""
+class _ImplicitGradient(torch.autograd.Function):
+    """Forward: `solution`. Backward: the cotangents times −H⁻¹, passed to the gradients of the objective there."""
 
     @staticmethod
     def forward(ctx: Any, inverse_hessian: Callable, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -117,7 +117,7 @@ class _Attach(torch.autograd.Function):
         return tuple(value.clone() for value in tensors[:half])
 
     @staticmethod
-    @once_differentiable  # the solve leaves no graph: a second derivative would be wrong without a word
+    @once_differentiable  # the solve leaves no graph: a second derivative would be silently wrong
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         solved = ctx.inverse_hessian(list(cotangents))
         return (None, *(None for _ in cotangents), *(-vector for vector in solved))

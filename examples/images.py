@@ -18,9 +18,9 @@ def draw(state):
     return (255 * np.maximum(pole, cart)).astype(np.uint8)
 
 
-def make(**how):
+def make(**kwargs):
     space = spaces.Box(0, 255, (42, 42), np.uint8)
-    return wrappers.FrameStackObservation(wrappers.TransformObservation(CartPoleEnv(**how), draw, space), 3)
+    return wrappers.FrameStackObservation(wrappers.TransformObservation(CartPoleEnv(**kwargs), draw, space), 3)
 
 
 gymnasium.register("CartPolePixels-v0", entry_point=make, max_episode_steps=500)

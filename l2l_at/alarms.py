@@ -5,12 +5,11 @@ from dataclasses import dataclass
 
 @dataclass
 class CollapseAlarm:
-    """Tells when a model withstands the one-step attack but not the many-step one: catastrophic overfitting. Raised
-    where the accuracy on training images under ten steps lies more than `gap` below that under one step, and is either
-    less than half of it or has dropped by more than `drop` from its best (the drop after which Wong et al., 2020,
-    stop). A drop that both accuracies share is none: it is how unsteady early epochs look, under PGD-10 too. Once
-    raised, it stays until the accuracy under ten steps is back within `drop` of its best: a model that has collapsed
-    and then withstands one step no longer, either, is no better for it."""
+    """Detects catastrophic overfitting: robust to FGSM but not to PGD-10, on training images. Raised if PGD-10 accuracy
+    is more than `gap` below FGSM accuracy and also either less than half of it or more than `drop` below its best so
+    far (the drop at which Wong et al., 2020, stop). A drop of both accuracies does not count: early epochs fluctuate
+    like that, with PGD-10 training too. The alarm stays on until PGD-10 accuracy is back within `drop` of its best: a
+    collapsed model that then loses its FGSM accuracy as well has not recovered."""
 
     best: float = 0.0
     raised: bool = False
@@ -18,7 +17,7 @@ class CollapseAlarm:
     gap: float = 0.2
 
     def __call__(self, figures: dict[str, float]) -> bool:
-        """Whether the figures of `probe.follower_figures`, after those of all earlier calls, show a collapse."""
+        """Whether the figures of `probe.attack_metrics`, after those of all earlier calls, show a collapse."""
         one, ten = figures["robust/train_fgsm"], figures["robust/train_pgd10"]
         self.best = max(self.best, ten)
         lost = self.best - ten > self.drop

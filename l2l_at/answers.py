@@ -9,28 +9,28 @@ from torch import Tensor, nn
 
 from l2l_experiment.errors import UserError
 
-FEWEST = 4  # classes: the targeted loss of AutoAttack divides by a difference of the first, third and fourth logit
-REFUSED = -1e9  # of the class that stands for NaN, where the answer is finite
+MIN_CLASSES = 4  # classes: the targeted loss of AutoAttack divides by a difference of the first, third and fourth logit
+NONFINITE_LOGIT = -1e9  # of the class that stands for NaN, where the answer is finite
 
 
 class Classifier(nn.Module):
-    """Any callable from images to logits as a module: a tuple's first part, or what an output names `logits`.
+    """Wraps any callable from images to logits as a module; takes an output's `.logits`, or a tuple's first entry.
 
-    With `refusal` there is one class more, which is the answer where a logit is NaN or infinite: no attack takes such
-    an answer for a right one. `refused` counts the images of such answers."""
+    With `nonfinite_class` one class is appended, and predicted wherever a logit is NaN or infinite, so that no attack
+    counts such an output as correct. `nonfinite_count` counts these images."""
 
     def __init__(self, model: Callable[[Tensor], Any]) -> None:
         super().__init__()
-        self.model, self.refusal, self.refused = model, False, 0
+        self.model, self.nonfinite_class, self.nonfinite_count = model, False, 0
 
     def forward(self, images: Tensor) -> Tensor:
         logits = logits_of(self.model(images)).float()
         finite = logits.isfinite().all(1, keepdim=True)
-        self.refused = self.refused + (~finite).sum()  # a tensor: a GPU need not be waited for
-        if not self.refusal:
+        self.nonfinite_count = self.nonfinite_count + (~finite).sum()  # a tensor: a GPU need not be waited for
+        if not self.nonfinite_class:
             return logits
         logits = torch.where(finite, logits, torch.zeros_like(logits))
-        return torch.cat([logits, torch.where(finite, REFUSED, -REFUSED).to(logits)], 1)
+        return torch.cat([logits, torch.where(finite, NONFINITE_LOGIT, -NONFINITE_LOGIT).to(logits)], 1)
 
 
 def logits_of(answer: Any) -> Tensor:
@@ -43,22 +43,24 @@ def logits_of(answer: Any) -> Tensor:
     return answer
 
 
-def right(logits: Tensor, labels: Tensor) -> Tensor:
-    """Which answers are right, bool of shape (n,): NaN and infinite ones never are."""
+def correct(logits: Tensor, labels: Tensor) -> Tensor:
+    """Which predictions are correct, bool of shape (n,); one with a NaN or infinite logit never is."""
     return (logits.argmax(1) == labels) & logits.isfinite().all(1)
 
 
 @torch.no_grad()
-def require(model: Callable[[Tensor], Any], images: Tensor, *, classes: int | None = None, alone: bool = False) -> int:
-    """The number of classes that a model tells apart, by one forward pass; UserError if it answers with another shape,
-    with another number of classes than `classes`, with nothing finite at all, or (`alone`) with more than logits."""
+def check_model(
+    model: Callable[[Tensor], Any], images: Tensor, *, classes: int | None = None, logits_only: bool = False
+) -> int:
+    """Run one forward pass and return the number of classes. UserError if the output does not have shape (n, classes),
+    is finite for no image, or, with `logits_only`, is not the logits tensor itself."""
     try:
         answer = model(images)
         logits = logits_of(answer)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         shape = tuple(images.shape)
         raise UserError(f"the model cannot take images of shape {shape}: {str(error).splitlines()[0]}") from error
-    if alone and answer is not logits:
+    if logits_only and answer is not logits:
         raise UserError(
             f"a model that is trained must answer with its logits alone, not with a {type(answer).__name__}"
         )

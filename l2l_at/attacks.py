@@ -37,42 +37,42 @@ def full_precision() -> Iterator[None]:
         torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
 
 
-def minus_loss(model: nn.Module, images: Tensor, labels: Tensor, *, each: bool = False) -> Objective:
+def minus_loss(model: nn.Module, images: Tensor, labels: Tensor, *, per_sample: bool = False) -> Objective:
     """δ ↦ −Σ cross-entropy(model(x + δ), y): what an attacker minimises. The sum makes each sample's gradient its own,
     whatever the batch. There is no clamp to [0, 1] in it: where pixels lie on the box it would hide the gradient, and
     the attack would be weak there. Projections keep x + δ in the box. `each`: one value a sample, not their sum."""
 
     def objective(delta: Tensor) -> Tensor:
-        return -cross_entropy(model(images + delta), labels, reduction="none" if each else "sum")
+        return -cross_entropy(model(images + delta), labels, reduction="none" if per_sample else "sum")
 
     return objective
 
 
-def at_least_single(logits: Tensor) -> Tensor:
+def at_least_float32(logits: Tensor) -> Tensor:
     """Half precisions as float32; float32 and float64 as they are."""
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
-def minus_divergence(model: nn.Module, images: Tensor, *, each: bool = False) -> Objective:
+def minus_divergence(model: nn.Module, images: Tensor, *, per_sample: bool = False) -> Objective:
     """δ ↦ −Σ KL(p(x) ‖ p(x + δ)) but for a constant, TRADES' inner objective; p(x) is a constant too, taken once.
     `each`: one value a sample, not their sum."""
     with torch.no_grad():
-        target = softmax(at_least_single(model(images)), dim=1)
+        target = softmax(at_least_float32(model(images)), dim=1)
     torch.clear_autocast_cache()  # before torch 2.10 it would keep weights without a derivative for later passes
 
     def objective(delta: Tensor) -> Tensor:
-        values = (target * log_softmax(at_least_single(model(images + delta)), dim=1)).sum(1)
-        return values if each else values.sum()
+        values = (target * log_softmax(at_least_float32(model(images + delta)), dim=1)).sum(1)
+        return values if per_sample else values.sum()
 
     return objective
 
 
 @dataclass(frozen=True)
 class SparseStep:
-    """A step of ℓ1 length `size`, spread evenly over the few entries with the largest gradients that can still move.
-    The steepest ℓ1 step moves one pixel, which soon meets the box, so that many of them find next to nothing. As in
-    SLIDE (Tramèr and Boneh, 2019) a `share` of the entries moves at once; those at the box that would leave it are
-    passed over (Croce and Hein, 2021, on why ball and box belong together). The share was chosen on digits by APGD."""
+    """A step of ℓ1 length `size`, spread evenly over the fraction `share` of entries with the largest gradients, as in
+    SLIDE (Tramèr and Boneh, 2019). The steepest ℓ1 step changes a single pixel, which soon reaches 0 or 1, so that many
+    steps achieve little. Entries that would leave [0, 1] are skipped (Croce and Hein, 2021, on treating ball and box
+    together). `share` was tuned on digits with APGD."""
 
     size: float
     images: Tensor
@@ -114,7 +114,7 @@ def apgd(objectives: Objective, start: Tensor, images: Tensor, threat: Threat, *
     the step nor the best value has changed since. Checks follow each other after 22 %, then 19, 16, … 6 % of the steps,
     as in the published code; at least one step lies between two of them."""
     rule, delta = SteepestStep(threat.norm, threat.radius), start
-    value, gradient = _each(objectives, delta)
+    value, gradient = _values_and_gradients(objectives, delta)
     best, best_value, best_gradient, last = delta, value, gradient, delta
     size, falls, checked = torch.full_like(value, 2.0), torch.zeros_like(value), value
     halved, until, window = torch.ones_like(value, dtype=torch.bool), 0, max(int(0.22 * steps), 1)
@@ -122,7 +122,7 @@ def apgd(objectives: Objective, start: Tensor, images: Tensor, threat: Threat, *
         ahead = delta + _per_sample(size) * rule.update(gradient, {}, delta)[0]
         ahead, pull = threat.project(ahead, images), 0.75 if step else 1.0
         delta, last = threat.project(delta + pull * (ahead - delta) + (1 - pull) * (delta - last), images), delta
-        before, (value, gradient) = value, _each(objectives, delta, slope=step < steps - 1)
+        before, (value, gradient) = value, _values_and_gradients(objectives, delta, need_gradient=step < steps - 1)
         falls += value < before
         better = value < best_value
         best, best_gradient = (
@@ -140,9 +140,9 @@ def apgd(objectives: Objective, start: Tensor, images: Tensor, threat: Threat, *
     return best
 
 
-def _each(objectives: Objective, delta: Tensor, *, slope: bool = True) -> tuple[Tensor, Tensor]:
+def _values_and_gradients(objectives: Objective, delta: Tensor, *, need_gradient: bool = True) -> tuple[Tensor, Tensor]:
     """A sample's value each, and their gradients unless nobody needs them: then zeros."""
-    if not slope:
+    if not need_gradient:
         return objectives(delta), torch.zeros_like(delta)
     with torch.enable_grad():
         point = delta.detach().requires_grad_()

@@ -22,8 +22,8 @@ class Batch(NamedTuple):
 
 
 class Batches:
-    """Batches of a training set, epoch after epoch, without end; an incomplete last batch of an epoch is left out.
-    All is drawn from torch's global generators: a checkpoint of those and of `state_dict` continues with the next."""
+    """Endless shuffled minibatches of a training set; an epoch's incomplete last batch is dropped. Random numbers come
+    from torch's global generators: with their state and `state_dict` restored, the next batch is the same."""
 
     def __init__(self, images: Images, size: int, augmentation: Augmentation = "none") -> None:
         if size > len(images):
@@ -44,8 +44,8 @@ class Batches:
         images, labels = self.images.take(rows)
         if self.augmentation == "none":
             return Batch(images, labels, rows)
-        frame = random_frame(images, flip=self.augmentation == "crop-flip")
-        return Batch(take_from(images, frame), labels, rows, frame)
+        frame = random_crop_indices(images, flip=self.augmentation == "crop-flip")
+        return Batch(apply_crop(images, frame), labels, rows, frame)
 
     def state_dict(self) -> dict[str, Any]:
         return {"order": self.order, "position": self.position}
@@ -54,9 +54,9 @@ class Batches:
         self.order, self.position = state["order"], state["position"]
 
 
-def random_frame(images: Tensor, *, flip: bool = True) -> Tensor:
-    """A shift of each image by up to `PADDING` pixels, and, with `flip`, a flip from left to right by chance. Says for
-    each pixel which one of the image, padded by `PADDING` and flattened, it is: int64, (batch, height, width)."""
+def random_crop_indices(images: Tensor, *, flip: bool = True) -> Tensor:
+    """Random crop of each image padded by `PADDING`, and, with `flip`, a random horizontal flip, as gather indices: for
+    each output pixel its index in the flattened padded image; int64, (batch, height, width)."""
     count, _, height, width = images.shape
     shift = torch.randint(0, 2 * PADDING + 1, (2, count), device=images.device)
     columns = torch.arange(width, device=images.device).expand(count, width)
@@ -68,7 +68,7 @@ def random_frame(images: Tensor, *, flip: bool = True) -> Tensor:
     return rows[:, :, None] * (width + 2 * PADDING) + columns[:, None, :]
 
 
-def frame_of(batch: Batch) -> Tensor:
+def crop_indices_of(batch: Batch) -> Tensor:
     """How a batch was moved; if it was not, the frame that shows its images as they are."""
     if batch.frame is not None:
         return batch.frame
@@ -77,21 +77,21 @@ def frame_of(batch: Batch) -> Tensor:
     return (rows[:, None] * (width + 2 * PADDING) + columns).expand(len(images), -1, -1)
 
 
-def take_from(images: Tensor, frame: Tensor) -> Tensor:
+def apply_crop(images: Tensor, frame: Tensor) -> Tensor:
     """Images as a frame shows them, zero where it looks past their edge; of the same shape."""
-    return view_through(pad(images, (PADDING,) * 4), frame)
+    return gather_crop(pad(images, (PADDING,) * 4), frame)
 
 
-def view_through(padded: Tensor, frame: Tensor) -> Tensor:
+def gather_crop(padded: Tensor, frame: Tensor) -> Tensor:
     """What a frame shows of padded images of shape (batch, channels, height + 2 PADDING, width + 2 PADDING)."""
-    return padded.flatten(2).gather(2, _places(padded, frame)).unflatten(2, frame.shape[1:])
+    return padded.flatten(2).gather(2, _gather_indices(padded, frame)).unflatten(2, frame.shape[1:])
 
 
-def write_through(padded: Tensor, frame: Tensor, shown: Tensor) -> Tensor:
+def scatter_crop(padded: Tensor, frame: Tensor, shown: Tensor) -> Tensor:
     """Padded images with what a frame shows of them replaced; the inverse of `view_through`, pixel by pixel."""
-    flat = padded.flatten(2).scatter(2, _places(padded, frame), shown.flatten(2))
+    flat = padded.flatten(2).scatter(2, _gather_indices(padded, frame), shown.flatten(2))
     return flat.unflatten(2, padded.shape[2:])
 
 
-def _places(padded: Tensor, frame: Tensor) -> Tensor:
+def _gather_indices(padded: Tensor, frame: Tensor) -> Tensor:
     return frame.flatten(1)[:, None].expand(*padded.shape[:2], -1)

@@ -60,13 +60,13 @@ def read(name: str, data_dir: Path | None = None) -> tuple[Arrays, Arrays]:
     `data_dir` the archive is fetched into a cache and its checksum compared; with it, the files are read from there:
     unpacked, in the official folder, or in the archive. UserError names the file that is missing or wrong."""
     layout = LAYOUTS[name]
-    source = _fetched(layout) if data_dir is None else _found(layout, data_dir)
-    parts = [_part(source, file, layout, TRAIN_RECORDS // len(layout.train)) for file in layout.train]
+    source = _download(layout) if data_dir is None else _locate(layout, data_dir)
+    parts = [_read_file(source, file, layout, TRAIN_RECORDS // len(layout.train)) for file in layout.train]
     train = tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    return train, _part(source, layout.test, layout, TEST_RECORDS)
+    return train, _read_file(source, layout.test, layout, TEST_RECORDS)
 
 
-def _fetched(layout: Layout) -> Path:
+def _download(layout: Layout) -> Path:
     known, cache = f"md5:{layout.md5}", pooch.os_cache("l2l")
     try:
         return Path(pooch.retrieve(layout.url, known, fname=layout.archive, path=cache, progressbar=True))
@@ -77,7 +77,7 @@ def _fetched(layout: Layout) -> Path:
         ) from error
 
 
-def _found(layout: Layout, data_dir: Path) -> Path:
+def _locate(layout: Layout, data_dir: Path) -> Path:
     for folder in (data_dir / layout.folder, data_dir):
         if (folder / layout.train[0]).is_file():
             return folder
@@ -87,7 +87,7 @@ def _found(layout: Layout, data_dir: Path) -> Path:
     raise UserError(f"--data-dir {data_dir} holds {files}; the official archive is at {layout.url}")
 
 
-def _part(source: Path, file: str, layout: Layout, records: int) -> Arrays:
+def _read_file(source: Path, file: str, layout: Layout, records: int) -> Arrays:
     """Images and labels of one file in a folder or an archive, whose size is looked at before its content."""
     size = records * (layout.labels + PIXELS)
     try:

@@ -14,8 +14,8 @@ import tyro
 
 from l2l_at import methods, parallel
 from l2l_at.config import tuned
-from l2l_at.grading import Tier, grade_folder, keep_grade
-from l2l_at.session import GROUPS, KIND, TrainArgs, follow, stored_args, train
+from l2l_at.grading import Tier, grade_folder, save_grade
+from l2l_at.session import GROUPS, KIND, TrainArgs, stored_args, train, train_worker
 from l2l_at.threat import Norm
 from l2l_experiment import devices, settings
 from l2l_experiment.errors import UserError, exit_on_user_error
@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(args.threads)
     done = run is not None and run.record.get("status") == "finished"
     with nullcontext() if done else parallel.group(devices.resolve(args.settings.device, auto="cuda")):
-        train(args, run) if parallel.rank() == 0 else follow(args, run)
+        train(args, run) if parallel.rank() == 0 else train_worker(args, run)
 
 
 def keep_freed_memory() -> None:
@@ -96,11 +96,11 @@ def grade_main(argv: list[str] | None = None) -> None:
     args = settings.parse(GradeArgs, argv)
     torch.set_num_threads(args.threads)
     run = Run.open(args.path, kind=KIND) if (args.path / "record.json").is_file() else None
-    with nullcontext() if run is None else run.held():  # a run that is still training replaces its classifier
-        how = {name: value for name, value in vars(args).items() if name not in ("path", "device", "threads")}
-        record = grade_folder(args.path, **how, device=devices.resolve(args.device, auto="cuda"))
+    with nullcontext() if run is None else run.locked():  # a run that is still training replaces its classifier
+        kwargs = {name: value for name, value in vars(args).items() if name not in ("path", "device", "threads")}
+        record = grade_folder(args.path, **kwargs, device=devices.resolve(args.device, auto="cuda"))
         if run is not None and args.norm is None and args.eps is None:  # the threat model that it was trained for
-            keep_grade(run, record)
+            save_grade(run, record)
 
 
 if __name__ == "__main__":

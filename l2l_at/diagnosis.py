@@ -54,10 +54,10 @@ def diagnose(run: Run, env: str | None = None, demos: str | None = None) -> dict
     # It may have been trained on another machine.
     trainer = Trainer(replace(args.settings, device="auto", compile=False), task)
     trainer.load_state_dict(checkpoint.latest(run.folder)["trainer"])
-    return found | {"ladder": rungs(trainer, *task.held_out.subset(slice(0, IMAGES)).take(slice(None)))}
+    return found | {"ladder": attack_strength(trainer, *task.held_out.subset(slice(0, IMAGES)).take(slice(None)))}
 
 
-def ladder(trainer: Trainer, x: torch.Tensor, y: torch.Tensor) -> tuple[dict[int, float], float, float]:
+def pgd_losses(trainer: Trainer, x: torch.Tensor, y: torch.Tensor) -> tuple[dict[int, float], float, float]:
     """The loss under PGD by its number of steps, that under the training attack, in evaluation mode, and the size of
     its largest perturbation over the radius: N-FGSM's leave the ball. All start at random, as on images never seen."""
     model, threat = trainer.model, trainer.config.threat
@@ -73,10 +73,10 @@ def ladder(trainer: Trainer, x: torch.Tensor, y: torch.Tensor) -> tuple[dict[int
         return pgd, loss(own), float(threat.size(own).max()) / threat.radius
 
 
-def rungs(trainer: Trainer, x: torch.Tensor, y: torch.Tensor) -> Drawing:
+def attack_strength(trainer: Trainer, x: torch.Tensor, y: torch.Tensor) -> Drawing:
     """The training attack as a level among PGD's."""
     x, y, start = x.to(trainer.device), y.to(trainer.device), trainer.method.follower.start
-    pgd, own, largest = ladder(trainer, x, y)
+    pgd, own, largest = pgd_losses(trainer, x, y)
     name = trainer.config.method + (" without its memory" if start is not None and start.name == "last" else "")
     if largest > 1.001:
         name += f" (up to {largest:.1f} ε)"

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from l2l_at.answers import Classifier, right
+from l2l_at.answers import Classifier, correct
 from l2l_at.threat import Threat
 from l2l_experiment.errors import UserError
 
@@ -36,8 +36,8 @@ def attack(name: str, model: Classifier, images: Tensor, labels: Tensor, threat:
 
     Where the attack meets an answer that is not finite, it runs again with a class for such answers: an attack that
     compares NaN with a label may take it for a right answer."""
-    for refusal in (False, True):
-        model.refusal, model.refused = refusal, 0
+    for nonfinite_class in (False, True):
+        model.nonfinite_class, model.nonfinite_count = nonfinite_class, 0
         with _isolated() as messages:
             torch.manual_seed(seed)
             run = _foolbox if name == FOOLBOX else _autoattack
@@ -50,14 +50,14 @@ def attack(name: str, model: Classifier, images: Tensor, labels: Tensor, threat:
                     f"{name} fails in {threat.norm} on images of shape {shape} ({type(error).__name__}: {detail}); "
                     "attacks that finished are saved if `path` was given"
                 ) from error
-        if not model.refused:
+        if not model.nonfinite_count:
             break
         messages.append(f"{name} met NaN or infinite answers of the model; they count as wrong")
-    model.refusal = False
+    model.nonfinite_class = False
     inside = threat.size(attacked - images) <= threat.radius * (1 + TOLERANCE)
     inside &= ((attacked >= -1e-6) & (attacked <= 1 + 1e-6)).flatten(1).all(1)
     with torch.no_grad():
-        wrong = ~right(model(attacked), labels)
+        wrong = ~correct(model(attacked), labels)
     if outside := int((~inside).sum()):
         messages.append(f"{name} left the threat model on {outside} images, which are counted as not fooled")
     return Attacked(wrong & inside, tuple(dict.fromkeys(messages)))

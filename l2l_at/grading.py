@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from l2l_at import datasets, export, graders, report
-from l2l_at.answers import FEWEST, Classifier, images_of, labels_of, require, right
+from l2l_at.answers import MIN_CLASSES, Classifier, check_model, correct, images_of, labels_of
 from l2l_at.attacks import evaluating, full_precision
 from l2l_at.threat import Threat, parse_radius
 from l2l_experiment import devices, provenance
@@ -60,12 +60,12 @@ class Grade:
             "robust": sum(both) / self.count,
             "packages": sorted({graders.package_of(name) for name in self.attacks}),
             "machine": provenance.machine(),
-            "warnings": [*suspicions(self), *self.messages],
+            "warnings": [*masking_warnings(self), *self.messages],
         }
 
 
-def suspicions(grade: Grade) -> list[str]:
-    """Ways in which attacks disagree that smell of masked gradients."""
+def masking_warnings(grade: Grade) -> list[str]:
+    """Warnings where the attacks' results disagree in a way that indicates gradient masking."""
     clean, ce, targeted, second = map(grade.accuracy, ("clean", "apgd-ce", "apgd-t", graders.FOOLBOX))
     found, points = [], 1 / grade.count  # one image is no disagreement
     if second < targeted - max(0.01, 2 * points):
@@ -109,12 +109,12 @@ def grade(
         images = images_of(images)
         classifier = Classifier(model)
         with evaluating(classifier):
-            classes = require(classifier, images[:shard], classes=classes)
+            classes = check_model(classifier, images[:shard], classes=classes)
             labels = labels_of(labels, len(images), classes, images.device)
             threat.check(tuple(images.shape[1:]))
-            if classes < FEWEST:
+            if classes < MIN_CLASSES:
                 raise UserError(
-                    f"AutoAttack's targeted attack needs at least {FEWEST} classes, this task has {classes}"
+                    f"AutoAttack's targeted attack needs at least {MIN_CLASSES} classes, this task has {classes}"
                 )
             return _grade(classifier, images, labels, Grade(tier, threat, seed, len(labels)), shard, path)
 
@@ -132,11 +132,12 @@ def _grade(
     with tqdm(total=len(starts) * len(grade.attacks), unit=" shards", mininterval=1.0) as bar:
         for start in starts:
             x, y = images[start : start + shard], labels[start : start + shard]
-            model.refusal, model.refused = False, 0
+            model.nonfinite_class, model.nonfinite_count = False, 0
             with torch.no_grad():
-                good = right(model(x), y)
-            if model.refused:
-                grade.messages.append(f"the model answers NaN or infinity on {int(model.refused)} of {len(y)} images")
+                good = correct(model(x), y)
+            if model.nonfinite_count:
+                found = f"{int(model.nonfinite_count)} of {len(y)} images"
+                grade.messages.append(f"the model returns NaN or infinity for {found}")
             grade.flags.setdefault("clean", []).extend(good.tolist())
             left = good
             for name in grade.attacks:
@@ -204,20 +205,20 @@ def grade_folder(
         raise UserError(f"the classifier in {folder} was replaced while it was graded; grade it when training is done")
     write_atomically(folder / f"grade_{tier}_{where}.json", (json.dumps(record, indent=2) + "\n").encode())
     card = export.read_card(folder)  # anew: another grading may have ended meanwhile
-    if threat == trained and says_more(record, card.get("grade")):
+    if threat == trained and supersedes(record, card.get("grade")):
         export.write_card(folder, card | {"grade": record})
     print(report.of_grade(record, folder))
     return record
 
 
-def says_more(grade: dict[str, Any], other: dict[str, Any] | None) -> bool:
+def supersedes(grade: dict[str, Any], other: dict[str, Any] | None) -> bool:
     """Whether a grade is of more images than another, or of as many and a higher tier, whatever seed and outcome."""
     one, two = ((record["n"], record["tier"] == "standard") for record in (grade, other or grade))
     return other is None or one > two
 
 
-def keep_grade(run: Run, grade: dict[str, Any]) -> None:
+def save_grade(run: Run, grade: dict[str, Any]) -> None:
     """Put a grade into a run's record if it says more than the one that stands there."""
     result = run.record.get("result", {})
-    if says_more(grade, result.get("grade")):
+    if supersedes(grade, result.get("grade")):
         run.update(result=result | {"grade": grade})

@@ -17,7 +17,7 @@ CHUNK = 1000  # images at a time
 def robust_accuracy(model: nn.Module, images: Images, threat: Threat) -> dict[str, float]:
     """Clean and PGD-10 accuracy on a set, in evaluation mode; the random generators are left as they were."""
     clean, robust = 0.0, 0.0
-    with evaluating(model), _own_randomness(images.labels.device):
+    with evaluating(model), _forked_rng(images.labels.device):
         for start in range(0, len(images), CHUNK):
             x, y = images.take(slice(start, start + CHUNK))
             delta = attacks.pgd(model, x, y, threat)
@@ -26,14 +26,14 @@ def robust_accuracy(model: nn.Module, images: Images, threat: Threat) -> dict[st
     return {"clean": clean / len(images), "pgd10": robust / len(images)}
 
 
-def follower_figures(model: nn.Module, follower: Follower, batch: Batch) -> dict[str, float]:
+def attack_metrics(model: nn.Module, follower: Follower, batch: Batch) -> dict[str, float]:
     """The training attack beside PGD-10 and a plain sign step, on fixed training images, in evaluation mode.
 
     `strength` is the loss under the training attack over the loss under PGD-10; `gain` is the same of what the attacks
     add to the clean loss, 0 for an attack that does nothing and 1 for one as strong as PGD-10. `norm` is the
     perturbations' mean norm over the radius."""
     threat, images, labels = follower.threat, batch.images, batch.labels
-    with evaluating(model), _own_randomness(images.device):
+    with evaluating(model), _forked_rng(images.device):
         own = follower.perturb(model, batch)
         pgd = attacks.pgd(model, images, labels, threat)
         loss, zero = attacks.minus_loss(model, images, labels), torch.zeros_like(images)
@@ -53,7 +53,7 @@ def follower_figures(model: nn.Module, follower: Follower, batch: Batch) -> dict
     return figures
 
 
-def pictures(images: Tensor, delta: Tensor, radius: float, count: int = 8) -> dict[str, Tensor]:
+def example_images(images: Tensor, delta: Tensor, radius: float, count: int = 8) -> dict[str, Tensor]:
     """Rows of `count` images by name: clean, perturbation (grey is none), perturbed; each of shape (channels, height,
     count · width)."""
     clean, noise = images[:count].float().cpu(), delta[:count].float().cpu()
@@ -61,6 +61,6 @@ def pictures(images: Tensor, delta: Tensor, radius: float, count: int = 8) -> di
     return {name: torch.cat(list(row), dim=2).clamp(0, 1) for name, row in rows.items()}
 
 
-def _own_randomness(device: torch.device):
+def _forked_rng(device: torch.device):
     """Draws inside change nothing outside: how often one measures must not change the training."""
     return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])

@@ -24,15 +24,15 @@ from l2l_experiment.files import plain
 from l2l_experiment.interrupt import StopRequest
 from l2l_experiment.run import Run, default_folder
 from l2l_experiment.settings import Count, Threads
-from l2l_experiment.stability import Running
+from l2l_experiment.stability import RunningStability
 
 WARM_UP, LONG = 10, 2.0  # steps before a CPU's speed is known; hours that are worth a note
 KIND = "at"  # of such a run, in its record
-SHOWN = ("dataset", "method", "eps", "model", "seed")  # in TensorBoard's HParams table
-FINAL = ("grade/autoattack", "grade/clean", "robust/pgd10", "robust/clean", *board.STEADY)  # there, too
+HPARAMS = ("dataset", "method", "eps", "model", "seed")  # in TensorBoard's HParams table
+HPARAM_METRICS = ("grade/autoattack", "grade/clean", "robust/pgd10", "robust/clean", *board.STABILITY_TAGS)
 CHARTS = {  # in its Custom Scalars tab
     "return": {"held out": ["robust/clean", "robust/pgd10"], "training": ["robust/train_fgsm", "robust/train_pgd10"]},
-    "stability": {tag.removeprefix("stability/"): [tag] for tag in board.STEADY},
+    "stability": {tag.removeprefix("stability/"): [tag] for tag in board.STABILITY_TAGS},
     "classifier": {"loss": ["train_classifier/loss"], "learning rate": ["train_classifier/learning_rate"]},
     "attacker": {"strength and gain beside PGD-10": ["train_attacker/strength", "train_attacker/gain"]},
 }
@@ -80,7 +80,7 @@ def stored_args(run: Run) -> TrainArgs:
     return settings.read(TrainArgs, run.config, f"{run.folder}/config.yaml")
 
 
-def carry_attacker(trainer: Trainer, source: Path | None) -> None:
+def warm_start_attacker(trainer: Trainer, source: Path | None) -> None:
     """Take over the learned attacker of another run, if one is named; UserError if it is of another kind."""
     if source is None:
         return
@@ -88,12 +88,12 @@ def carry_attacker(trainer: Trainer, source: Path | None) -> None:
     for name in ("method", "attacker", "attacker_sees", "gradient_scale"):
         if theirs["settings"].get(name) != own[name]:
             raise UserError(f"--attacker-from {source}: its {settings.flag(name)} is another than this run's")
-    trainer.method.follower.carry(theirs["follower"], str(source))
+    trainer.method.follower.warm_start(theirs["follower"], str(source))
 
 
 def load_task(args: TrainArgs) -> Task:
     c = args.settings
-    with parallel.first():
+    with parallel.main_process_first():
         return datasets.load(c.dataset, data_dir=args.data_dir, holdout=c.holdout, seed=c.seed, subset=c.subset)
 
 
@@ -108,25 +108,25 @@ def train(args: TrainArgs, resumed: Run | None = None) -> Run:
     trainer, run = Trainer(config, task), resumed
     if run is None:
         folder = args.run_dir or default_folder("runs", f"{config.dataset}_{config.method}_s{config.seed}")
-        carry_attacker(trainer, args.attacker_from)
+        warm_start_attacker(trainer, args.attacker_from)
         run = Run.create(folder, kind=KIND, config=settings.plain(args))
-    with run.held():
-        run.update(processes=parallel.count())
+    with run.locked():
+        run.update(processes=parallel.world_size())
         session = Session(trainer, task, run, args)
         if resumed is not None:
             if run.saved_nothing():
-                carry_attacker(trainer, args.attacker_from)
+                warm_start_attacker(trainer, args.attacker_from)
                 print(f"{run.folder} was stopped before it saved a checkpoint; it starts over")
             else:
                 session.load_state_dict(checkpoint.latest(run.folder))
-            run.resumed(trainer.step_count, every=trainer.batches.per_epoch)
+            run.log_resume(trainer.step_count, every=trainer.batches.per_epoch)
         counts = [f"{len(part):,}" for part in (task.train, task.held_out, task.test)]
         sizes = "{} images to train on, {} to choose by, {} to report".format(*counts)
         what = f"{config.model} on {trainer.device}, method {config.method}, {config.threat}"
         print(f"{config.dataset}: {sizes}; {what}; run folder {run.folder}")
-        with StopRequest(launched=parallel.count() > 1) as stop:
-            finished = session.learn(stop, goes_on=resumed is not None)
-        parallel.leave()
+        with StopRequest(launched=parallel.world_size() > 1) as stop:
+            finished = session.learn(stop, resuming=resumed is not None)
+        parallel.destroy_group()
         if not finished:
             run.update(status="interrupted", steps=trainer.step_count)
             told = shlex.join(["l2l-train-at", "--resume", str(run.folder)])
@@ -135,15 +135,15 @@ def train(args: TrainArgs, resumed: Run | None = None) -> Run:
         return session.finish()
 
 
-def follow(args: TrainArgs, resumed: Run | None = None) -> None:
-    """What every process but the first does: the same steps, on its share, for as long as the first goes on."""
+def train_worker(args: TrainArgs, resumed: Run | None = None) -> None:
+    """Train in every process but rank 0: the same steps on its own shard, for as long as rank 0 goes on."""
     trainer = Trainer(args.settings, load_task(args))
     if resumed is None or resumed.saved_nothing():
-        carry_attacker(trainer, args.attacker_from)
+        warm_start_attacker(trainer, args.attacker_from)
     else:
         trainer.load_state_dict(checkpoint.latest(resumed.folder)["trainer"])
     with StopRequest(quiet=True, launched=True):  # of what the first process decides
-        while parallel.told_by_first(True):
+        while parallel.broadcast_bool(True):
             trainer.step()
 
 
@@ -154,29 +154,29 @@ class Session:
         self.trainer, self.task, self.run, self.args = trainer, task, run, args
         self.held_out = task.held_out.subset(slice(0, args.probe_images)).to(trainer.device)
         rows = torch.arange(min(256, len(task.train)), device=trainer.device)
-        self.fixed = Batch(*trainer.batches.images.take(rows), rows)
+        self.probe_batch = Batch(*trainer.batches.images.take(rows), rows)
         self.alarm = alarms.CollapseAlarm()
-        self.stability = Running(block=1, window=10)  # in probes
+        self.stability = RunningStability(block=1, window=10)  # in probes
         self.best: dict[str, float] = {}
         self.sums: dict[str, tuple[Any, int]] = {}  # of the figures of this epoch's steps, and their number
         self.seconds = 0.0  # of training alone: no probe, no saving
         self.collapsed_at: float | None = None
 
-    def learn(self, stop: StopRequest, *, goes_on: bool = False) -> bool:
+    def learn(self, stop: StopRequest, *, resuming: bool = False) -> bool:
         """Train to the end; False if asked to stop before. A run that `goes_on` gives up what it logged later."""
         trainer, every, stopped = self.trainer, self.trainer.batches.per_epoch, False
-        after, purged = (trainer.step_count, trainer.step_count + 1) if goes_on else (None, None)
+        after, purged = (trainer.step_count, trainer.step_count + 1) if resuming else (None, None)
         with (
-            SummaryWriter(str(self.run.folder), purge_step=purged) as shown,
+            SummaryWriter(str(self.run.folder), purge_step=purged) as writer,
             metrics.JsonLines(self.run.folder / metrics.METRICS, after=after) as rows,
             tqdm(total=trainer.total, initial=trainer.step_count, unit=" steps", mininterval=1.0) as bar,
         ):
-            if not goes_on:
-                usual = settings.plain(TrainArgs(settings=tuned(self.args.settings.dataset)))
-                about = {"command": self.run.record["command"], "settings": self.run.config, "usual": usual}
-                board.describe(shown, **about, shown=SHOWN, figures=FINAL, charts=CHARTS)
+            if not resuming:
+                defaults = settings.plain(TrainArgs(settings=tuned(self.args.settings.dataset)))
+                about = {"command": self.run.record["command"], "settings": self.run.config, "defaults": defaults}
+                board.describe(writer, **about, hparam_names=HPARAMS, metric_tags=HPARAM_METRICS, charts=CHARTS)
             started = time.monotonic()
-            while parallel.told_by_first(trainer.step_count < trainer.total and not (stopped or self.gives_up)):
+            while parallel.broadcast_bool(trainer.step_count < trainer.total and not (stopped or self.stops_early)):
                 for name, value in trainer.step().items():
                     total, count = self.sums.get(name, (0.0, 0))
                     self.sums[name] = (total + torch.as_tensor(value, dtype=torch.float64), count + 1)
@@ -197,21 +197,21 @@ class Session:
                     figures["train_classifier/learning_rate"] = trainer.optimizer.param_groups[0]["lr"]
                     figures[metrics.SECONDS] = self.seconds
                     if epoch % self.args.probe_every == 0 or ending:
-                        figures |= self.measure(shown)
+                        figures |= self.measure(writer)
                         found = f"clean {figures['robust/clean']:.1%}, PGD-10 {figures['robust/pgd10']:.1%}"
                         bar.set_postfix_str(found, refresh=False)
                     for name, value in figures.items():
-                        shown.add_scalar(name, value, step)
+                        writer.add_scalar(name, value, step)
                     rows.write(step, figures)
                     self.sums = {}
                     if not math.isfinite(figures["train_classifier/loss"]):
                         self.diverged("the mean loss of an epoch is NaN or infinite")
-                if stop.requested or ending or epoch % self.args.checkpoint_every == 0 or self.gives_up:
+                if stop.requested or ending or epoch % self.args.checkpoint_every == 0 or self.stops_early:
                     rows.sync()
                     checkpoint.save(self.run.folder, self.state_dict(), step)
                 stopped = stop.requested and not ending
                 started = time.monotonic()
-        if self.gives_up:
+        if self.stops_early:
             print("stopped: catastrophic overfitting", file=sys.stderr)
         return not stopped
 
@@ -230,25 +230,25 @@ class Session:
         )
 
     @property
-    def gives_up(self) -> bool:
+    def stops_early(self) -> bool:
         """Whether the run ends here because its robustness collapsed."""
         return self.args.stop_on_collapse and self.collapsed_at is not None
 
-    def measure(self, shown: SummaryWriter) -> dict[str, float]:
+    def measure(self, writer: SummaryWriter) -> dict[str, float]:
         """Held-out accuracy, the attacker's strength, the alarm, a picture; keeps the best classifier so far."""
         trainer = self.trainer
-        held_out = probe.robust_accuracy(trainer.evaluated, self.held_out, trainer.config.threat)
+        held_out = probe.robust_accuracy(trainer.eval_model, self.held_out, trainer.config.threat)
         figures = {f"robust/{name}": value for name, value in held_out.items()}
         figures |= {f"stability/{name}": value for name, value in self.stability.add([held_out["pgd10"]]).items()}
-        figures |= probe.follower_figures(trainer.model, trainer.method.follower, self.fixed)
+        figures |= probe.attack_metrics(trainer.model, trainer.method.follower, self.probe_batch)
         collapsed = trainer.method.defends and self.alarm(figures)
         if collapsed and self.collapsed_at is None:
             self.collapsed_at = trainer.epoch
             print(f"\n{alarms.alarm_message(trainer.epoch, figures)}", file=sys.stderr)
         figures["robust/collapsed"] = float(collapsed)
-        drawn = probe.pictures(trainer.batch.images, trainer.delta, trainer.config.threat.radius)
+        drawn = probe.example_images(trainer.batch.images, trainer.delta, trainer.config.threat.radius)
         for name, row in drawn.items():
-            shown.add_image(f"images/{name}", row, trainer.step_count)
+            writer.add_image(f"images/{name}", row, trainer.step_count)
         chosen = {"pgd10": held_out["pgd10"], "clean": held_out["clean"]}
         if not self.best or tuple(chosen.values()) >= (self.best["pgd10"], self.best["clean"]):
             self.best = chosen | {"epoch": trainer.epoch}
@@ -264,7 +264,7 @@ class Session:
             "data": self.task.data.note(self.args.data_dir),
             "versions": provenance.versions(),
         }
-        config, classifier = self.trainer.config, self.trainer.evaluated
+        config, classifier = self.trainer.config, self.trainer.eval_model
         export.save(self.run.folder / name, classifier, config, **plain(about, finite=True))
 
     def finish(self) -> Run:
@@ -306,9 +306,10 @@ class Session:
             "robust": grade["robust"],
         }
         figures = {f"grade/{name}": value for name, value in found.items()}
-        with SummaryWriter(str(self.run.folder)) as shown, metrics.JsonLines(self.run.folder / metrics.METRICS) as rows:
+        folder = self.run.folder
+        with SummaryWriter(str(folder)) as writer, metrics.JsonLines(folder / metrics.METRICS) as rows:
             for name, value in figures.items():
-                shown.add_scalar(name, value, self.trainer.step_count)
+                writer.add_scalar(name, value, self.trainer.step_count)
             rows.write(self.trainer.step_count, figures)
 
     def state_dict(self) -> dict[str, Any]:
@@ -328,7 +329,7 @@ class Session:
         self.stability.load_state_dict(state["stability"])
         self.best, self.seconds, self.collapsed_at = state["best"], state["seconds"], state["collapsed_at"]
         self.sums = {name: (total, count) for name, (total, count) in state["sums"].items()}
-        # A classifier exported after this checkpoint belongs to a future that was given up: the next one replaces it.
+        # A classifier exported after this checkpoint is not part of the resumed run: the next probe replaces it.
         card = self.run.folder / "best" / export.CARD
         if not card.is_file() or export.read_card(card.parent).get("epoch") != self.best.get("epoch"):
             self.best = {}

@@ -15,7 +15,7 @@ from l2l_at.attacks import full_precision
 from l2l_at.batches import Batch, Batches
 from l2l_at.config import ATConfig, tuned
 from l2l_at.datasets import DataSet, Task
-from l2l_at.methods import Answer
+from l2l_at.methods import MethodOutput
 from l2l_experiment import checkpoint, devices, randomness, settings
 from l2l_experiment.errors import Diverged, UserError
 
@@ -34,11 +34,11 @@ class Trainer:
         self.model = model.to(self.device)
         with attacks.evaluating(self.model):
             sample = task.train.subset(slice(0, 2)).to(self.device).take(slice(None))[0]
-            answers.require(self.model, sample, classes=task.data.classes, alone=True)
+            answers.check_model(self.model, sample, classes=task.data.classes, logits_only=True)
         self.forward = torch.compile(self.model) if config.compile else self.model
         self.method = methods.make(config, task.shape[0])
-        parallel.check(config.batch_size, alone=self.method.follower.alone)
-        if config.compile and self.method.differentiates:
+        parallel.check(config.batch_size, single_process=self.method.follower.single_process)
+        if config.compile and self.method.double_backward:
             raise UserError(f"--compile does not go with --method {config.method}, which differentiates a gradient")
         self.method.follower.prepare(len(task.train), task.shape)
         self.method.follower.to(self.device)
@@ -46,18 +46,18 @@ class Trainer:
         self.total = config.epochs * self.batches.per_epoch
         rate, momentum, decay = config.learning_rate, config.momentum, config.weight_decay
         self.fused = self.device.type == "cuda"  # on a CPU it would round differently and gain little
-        how = {"weight_decay": decay, "fused": self.fused}
-        self.optimizer = torch.optim.SGD(self.model.parameters(), rate, momentum, **how)
+        kwargs = {"weight_decay": decay, "fused": self.fused}
+        self.optimizer = torch.optim.SGD(self.model.parameters(), rate, momentum, **kwargs)
         self.schedule = make_schedule(self.optimizer, config, self.total)
         self.average = None if config.average == "none" else weights.averaged(self.model, config.average, config.ema)
         if self.method.follower.attacker is not None:
-            parallel.average_gradients_to_come(self.method.follower.attacker)
+            parallel.register_gradient_averaging(self.method.follower.attacker)
         self.step_count = 0
         self.batch: Batch | None = None
         self.delta: Tensor | None = None
 
     @property
-    def evaluated(self) -> nn.Module:
+    def eval_model(self) -> nn.Module:
         return self.average.module if self.average is not None and self.average.n_averaged else self.model
 
     @property
@@ -67,28 +67,28 @@ class Trainer:
     def step(self) -> dict[str, float | Tensor]:
         """One step on a batch: the classifier's, then the follower's learning; figures for the log."""
         if self.batch is None or self.step_count % self.method.replays == 0:
-            self.batch = parallel.share(self.batches.next())
+            self.batch = parallel.shard(self.batches.next())
         self.model.train()
-        with self.precision(), _one_image_told():
+        with self.precision(), _batch_norm_error():
             if self.config.awp and self.step_count >= self.config.awp_from * self.total:
-                answer = self.against_weights_too(self.batch)
+                answer = self.awp_step(self.batch)
             else:
                 answer = self.method.loss(self.forward, self.batch)
                 self.differentiate(answer.loss)
                 self.descend()
-            parallel.average_moments(self.model)
-            learned = self.method.follower.improve(self.forward, self.batch)
+            parallel.average_batch_norm_stats(self.model)
+            learned = self.method.follower.update(self.forward, self.batch)
         if self.method.follower.attacker is not None:
-            parallel.average_moments(self.method.follower.attacker)
+            parallel.average_batch_norm_stats(self.method.follower.attacker)
         self.step_count += 1
-        if self.average is not None and self.averages_now():
+        if self.average is not None and self.should_average():
             self.average.update_parameters(self.model)
         self.delta = answer.delta
         return {"train_classifier/loss": answer.loss.detach()} | {
             f"train_attacker/{name}": value for name, value in learned.items()
         }
 
-    def against_weights_too(self, batch: Batch) -> Answer:
+    def awp_step(self, batch: Batch) -> MethodOutput:
         """The classifier's step under adversarial weight perturbation; the answer is that of the unperturbed weights.
         Batch normalisation's moments are those of the perturbed weights alone, as in the published code."""
         method, moments = self.method, [(buffer, buffer.clone()) for buffer in self.model.buffers()]
@@ -98,7 +98,7 @@ class Trainer:
             for buffer, before in moments:
                 buffer.copy_(before)
         with weights.perturbed(self.model, self.config.awp):
-            if method.differentiates:  # its perturbations are no constants: they must be found anew
+            if method.double_backward:  # its perturbations are no constants: they must be found anew
                 loss = method.loss(self.forward, batch).loss
             else:
                 loss = method.leader(self.forward, batch, answer.delta)
@@ -122,7 +122,7 @@ class Trainer:
         """Whether no weight is NaN or infinite."""
         return devices.all_finite(self.model.parameters())
 
-    def averages_now(self) -> bool:
+    def should_average(self) -> bool:
         """Whether the weights enter the average now: after every step (EMA), or at the last epochs' ends (SWA)."""
         ending = self.step_count % self.batches.per_epoch == 0
         return self.config.average == "ema" or (ending and self.step_count > self.config.swa_from * self.total)
@@ -151,7 +151,7 @@ class Trainer:
         """The inverse of `state_dict`, on the CPU bit for bit; UserError for that of other settings."""
         settings.require_same(state.get("settings", {}), self.config, but=frozenset({"device", "compile"}))
         try:
-            checkpoint.require_like(state, self.state_dict())
+            checkpoint.check_compatible(state, self.state_dict())
             self.model.load_state_dict(state["model"])
             if self.average is not None:
                 self.average.load_state_dict(state["average"])
@@ -172,11 +172,11 @@ class Trainer:
             wrong = f"the checkpoint does not fit this run's settings ({str(error).splitlines()[0]})"
             raise UserError(f"{wrong}; resume with the config.yaml that made it") from error
         randomness.load_state_dict(state["randomness"])
-        parallel.same_draws(self.device)
+        parallel.sync_rng(self.device)
 
 
 @contextmanager
-def _one_image_told() -> Iterator[None]:
+def _batch_norm_error() -> Iterator[None]:
     """UserError where batch normalisation meets a single image whose maps have shrunk to 1 × 1."""
     try:
         yield
@@ -223,4 +223,4 @@ def train(
         trainer.step()
     if not trainer.is_finite():
         raise Diverged("training diverged: a weight is NaN or infinite; a smaller learning_rate may help")
-    return trainer.evaluated.eval()
+    return trainer.eval_model.eval()

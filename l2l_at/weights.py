@@ -1,4 +1,4 @@
-"""What is done to a classifier's weights beside the optimiser's steps: averages, adversarial perturbation."""
+"""Weight averaging (EMA, SWA) and adversarial weight perturbation (AWP)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,8 +29,8 @@ def averaged(model: nn.Module, kind: Literal["ema", "swa"], decay: float) -> Ave
 
 @contextmanager
 def perturbed(model: nn.Module, size: float) -> Iterator[None]:
-    """The model with its weights moved up the loss whose gradients it holds (Wu et al., 2020); then moved back. Weights
-    of at least two dimensions move along their gradient by `size` times their norm. Steps made inside stay."""
+    """AWP (Wu et al., 2020): within the block, every weight of two or more dimensions is shifted along its `.grad` by
+    `size` times its norm; afterwards the shift is subtracted. Optimiser steps made inside the block are kept."""
     shifts = []
     with torch.no_grad():
         for name, weight in model.named_parameters():

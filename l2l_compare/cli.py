@@ -17,8 +17,8 @@ from l2l_experiment.errors import UserError, exit_on_user_error
 from l2l_experiment.files import file_name, make_folder, write_atomically
 from l2l_experiment.settings import parse
 
-NAMES = {RETURNS[0]: "return while training", PROBE: "held-out accuracy under PGD-10"}  # axes of figures
-MANY = 20  # from so many runs on they are read on all cores
+AXIS_LABELS = {RETURNS[0]: "return while training", PROBE: "held-out accuracy under PGD-10"}  # axes of figures
+PARALLEL_FROM = 20  # from so many runs on they are read on all cores
 
 
 @dataclass(frozen=True)
@@ -59,14 +59,14 @@ def main(argv: list[str] | None = None) -> None:
     make_folder(args.out)
     tag = curves[0].tag
     groups = comparison.grouped(curves)
-    if args.level is None and (apart := comparison.of_other_demonstrations(groups)):
-        tell(f"{', '.join(apart)}: runs have other demonstrations, so there is no common 90 % to reach; see --level")
+    if args.level is None and (apart := comparison.tasks_with_different_demonstrations(groups)):
+        warn(f"{', '.join(apart)}: runs have other demonstrations, so there is no common 90 % to reach; see --level")
     level = -args.level if args.lower_is_better and args.level is not None else args.level
     content = {"tag": tag} | comparison.table(groups, level=level)
     for task, found in content["tasks"].items():
         if found["ends_first"]:
             last = f"step {found['steps'][1]:,.0f}"
-            tell(f"{found['ends_first']} ends at {last}: {task or 'all runs'} compared up to there (see --min-steps)")
+            warn(f"{found['ends_first']} ends at {last}: {task or 'all runs'} compared up to there (see --min-steps)")
     text = comparison.markdown(content)
     write_atomically(args.out / "table.md", text.encode())
     write_atomically(args.out / "comparison.json", (json.dumps(content, indent=1) + "\n").encode())
@@ -75,7 +75,8 @@ def main(argv: list[str] | None = None) -> None:
     grids = comparison.grids(groups)
     pictures = draw_curves(groups, grids, tag, args.out) + draw_frontiers(curves, args.out)
     board.write(args.out / "tensorboard", groups, grids, tag)
-    print(f"{tag}, interquartile means over runs at the last step that all reach\n\n{comparison.brief(content)}\n")
+    print(f"{tag}, interquartile means over runs at the last step that all reach\n")
+    print(f"{comparison.terminal_table(content)}\n")
     written = ", ".join(["table.md, comparison.json", *(path.name for path in pictures)])
     print(f"{args.out}: {written}\nSee curves:  tensorboard --logdir {shlex.quote(str(args.out / 'tensorboard'))}")
 
@@ -85,17 +86,17 @@ def collect(args: Args) -> list[Curve]:
     import joblib
 
     folders = list({folder.resolve(): folder for folder in args.runs}.values())
-    cores = -1 if len(folders) >= MANY else 1
-    found = joblib.Parallel(n_jobs=cores)(joblib.delayed(attempt)(folder, args) for folder in folders)
+    cores = -1 if len(folders) >= PARALLEL_FROM else 1
+    found = joblib.Parallel(n_jobs=cores)(joblib.delayed(try_read)(folder, args) for folder in folders)
     curves = [curve for curve in found if isinstance(curve, Curve)]
     for curve in curves:
         if curve.steps[-1] < args.min_steps:
             last = f"step {curve.steps[-1]:,.0f}"
-            tell(f"left out: {curve.name} ends at {last}, before --min-steps {args.min_steps:,.0f}")
+            warn(f"left out: {curve.name} ends at {last}, before --min-steps {args.min_steps:,.0f}")
     curves = [curve for curve in curves if curve.steps[-1] >= args.min_steps]
     for reason in found:
         if isinstance(reason, str):
-            tell(f"left out: {reason}")
+            warn(f"left out: {reason}")
     if not curves:
         raise UserError("there is no run to compare; name the folders of runs")
     if len(tags := sorted({curve.tag for curve in curves})) > 1:
@@ -107,23 +108,23 @@ def collect(args: Args) -> list[Curve]:
         curves = [replace(curve, tag=f"minus {curve.tag}", values=-curve.values) for curve in curves]
     for curve in curves:
         if curve.doubled:
-            tell(f"{curve.name} logged {curve.doubled} steps twice; the later value counts")
+            warn(f"{curve.name} logged {curve.doubled} steps twice; the later value counts")
         if curve.missing:
-            tell(f"{curve.name}: {curve.missing} values between others are NaN or infinite; a line bridges them")
+            warn(f"{curve.name}: {curve.missing} values between others are NaN or infinite; a line bridges them")
     if "" in (tasks := {curve.task for curve in curves}) and len(tasks) > 1:
         named = " or ".join(sorted(tasks - {""}))
         told = f"taken to be of {named}" if len(tasks) == 2 else f"not compared with those of {named}"
-        tell(f"folders of other tools do not name their task: they are {told}")
-    curves, apart = comparison.overlapping(comparison.of_one_task(curves))
+        warn(f"folders of other tools do not name their task: they are {told}")
+    curves, apart = comparison.overlapping(comparison.fill_in_task(curves))
     for curve in apart:
         first, last = (f"{step:,.0f}" for step in curve.steps[[0, -1]])
-        tell(f"left out: {curve.name} covers steps {first} to {last}, which others do not share")
+        warn(f"left out: {curve.name} covers steps {first} to {last}, which others do not share")
     if not curves:
         raise UserError("no run has two values; there is nothing to compare")
     return curves
 
 
-def attempt(folder: Path, args: Args) -> Curve | str:
+def try_read(folder: Path, args: Args) -> Curve | str:
     """A run's curve, or why there is none."""
     try:
         return read(folder, tag=args.tag, by=args.by, unfinished=args.unfinished)
@@ -142,7 +143,7 @@ def draw_curves(groups: dict[str, list[Curve]], grids: dict[str, np.ndarray], ta
         suffix, title = "_" + file_name(task) if len(tasks) > 1 else "", task or tag
         worst = {curves[0].group: comparison.worst(curves, grids[name]) for name, curves in some.items()}
         members = [run for runs in some.values() for run in runs]
-        labels = {"ylabel": NAMES.get(tag, tag), "title": title, "worst": worst, "colours": colours}
+        labels = {"ylabel": AXIS_LABELS.get(tag, tag), "title": title, "worst": worst, "colours": colours}
         labels["reference"] = comparison.references(members) if tag in RETURNS else {}
         steps = {runs[0].group: [(run.steps, run.values) for run in runs] for runs in some.values()}
         pictures.append(learning_curves(steps, out / f"curves{suffix}", **labels))
@@ -150,7 +151,7 @@ def draw_curves(groups: dict[str, list[Curve]], grids: dict[str, np.ndarray], ta
         unit, per_hour = ("hours", 1) if longest >= 1 else ("minutes", 60) if longest >= 1 / 60 else ("seconds", 3600)
         hours = {runs[0].group: [(per_hour * run.hours, run.values) for run in runs] for runs in some.values()}
         if timeless := [run.name for run in members if not np.isfinite(run.hours).all()]:
-            tell(f"no figure over hours: {timeless[0]} does not say when its values were written")
+            warn(f"no figure over hours: {timeless[0]} does not say when its values were written")
         else:
             pictures.append(
                 learning_curves(hours, out / f"curves_hours{suffix}", xlabel=f"{unit} of training", **labels)
@@ -167,10 +168,10 @@ def draw_frontiers(curves: list[Curve], out: Path) -> list[Path]:
     several = {task: groups for task, groups in tasks.items() if len(groups) > 1}
     pictures, reasons = frontier.draw(several, out / "frontier")
     for reason in reasons:
-        tell(f"not on a frontier of robustness and cost: {reason}")
+        warn(f"not on a frontier of robustness and cost: {reason}")
     return pictures
 
 
-def tell(sentence: str) -> None:
+def warn(sentence: str) -> None:
     """Say something that is not the result."""
     print(sentence, file=sys.stderr)

@@ -10,19 +10,19 @@ from numpy.typing import ArrayLike
 
 from l2l_compare.curves import PROBE, RETURNS, TAGS, Array, Curve
 from l2l_compare.reliability import (
-    FIGURES,
+    RUN_METRICS,
     RUNS_FOR_INTERVAL,
     RUNS_FOR_RISK,
     RUNS_FOR_SPREAD,
     Estimate,
-    of_group,
+    group_metrics,
     probability_of_improvement,
 )
 from l2l_experiment.errors import UserError
-from l2l_experiment.settings import HOW
-from l2l_experiment.stability import GRID_POINTS, NEAR, first_reached, near, on_grid, summarise
+from l2l_experiment.settings import BOOKKEEPING
+from l2l_experiment.stability import GRID_POINTS, NEAR_EXPERT, first_reached, near_expert_return, on_grid, summarise
 
-FREE = HOW | {"seed", "resume"}  # in which runs of one group may differ
+IGNORED_SETTINGS = BOOKKEEPING | {"seed", "resume"}  # in which runs of one group may differ
 
 
 def grouped(curves: Sequence[Curve]) -> dict[str, list[Curve]]:
@@ -35,7 +35,7 @@ def grouped(curves: Sequence[Curve]) -> dict[str, list[Curve]]:
     return found
 
 
-def of_one_task(curves: Sequence[Curve]) -> list[Curve]:
+def fill_in_task(curves: Sequence[Curve]) -> list[Curve]:
     """Folders of other tools, which name no task, are taken to be of the others' task if there is just one."""
     tasks = {curve.task for curve in curves} - {""}
     return [replace(curve, task=curve.task or next(iter(tasks))) for curve in curves] if len(tasks) == 1 else [*curves]
@@ -49,9 +49,9 @@ def by_task(groups: Mapping[str, list[Curve]]) -> dict[str, dict[str, list[Curve
     return found
 
 
-def mixed(curves: Sequence[Curve]) -> list[str]:
+def differing_settings(curves: Sequence[Curve]) -> list[str]:
     """Settings other than the seed in which runs of one group differ."""
-    names = {name for curve in curves for name in curve.settings} - FREE
+    names = {name for curve in curves for name in curve.settings} - IGNORED_SETTINGS
     kinds = {name: {repr(curve.settings.get(name)) for curve in curves} for name in names}
     return sorted(name for name, values in kinds.items() if len(values) > 1)
 
@@ -96,7 +96,7 @@ def shared_grid(curves: Sequence[Curve]) -> Array:
     return np.linspace(first, last, min(GRID_POINTS, 2 + fewest))
 
 
-def within(curve: Curve, grid: ArrayLike) -> tuple[Array, Array]:
+def restrict_to_grid(curve: Curve, grid: ArrayLike) -> tuple[Array, Array]:
     """Steps and values of the grid's stretch alone: as measured, and at its two ends as interpolated, so that every run
     begins and ends at the same step."""
     ends = np.asarray(grid, dtype=np.float64)[[0, -1]]
@@ -106,9 +106,9 @@ def within(curve: Curve, grid: ArrayLike) -> tuple[Array, Array]:
 
 
 def reliability(curves: Sequence[Curve], grid: ArrayLike) -> dict[str, Estimate]:
-    """The figures of one group (`reliability.of_group`), on the stretch that all runs of its task cover."""
-    rows = [summarise(*within(curve, grid), np.asarray(grid)) for curve in curves]
-    return of_group(rows, [on_grid(curve.steps, curve.values, grid) for curve in curves])
+    """The figures of one group (`reliability.group_metrics`), on the stretch that all runs of its task cover."""
+    rows = [summarise(*restrict_to_grid(curve, grid), np.asarray(grid)) for curve in curves]
+    return group_metrics(rows, [on_grid(curve.steps, curve.values, grid) for curve in curves])
 
 
 def improvements(groups: Mapping[str, Sequence[Curve]], of: Mapping[str, ArrayLike]) -> dict[str, Estimate]:
@@ -132,23 +132,23 @@ def improvements(groups: Mapping[str, Sequence[Curve]], of: Mapping[str, ArrayLi
 
 def final(curve: Curve, grid: ArrayLike) -> float:
     """The value at the grid's last step."""
-    return float(within(curve, grid)[1][-1])
+    return float(restrict_to_grid(curve, grid)[1][-1])
 
 
 def levels(groups: Mapping[str, Sequence[Curve]], asked: float | None = None) -> dict[str, float]:
-    """The level that runs of each task should reach: as asked, or near the demonstrations' return (`stability.near`)
+    """The level that runs of each task should reach: as asked, or `stability.near_expert_return` of the demonstrations
     where the figure is a return and the runs agree on the demonstrations; without either a task has none."""
     found = {}
     for task, some in by_task(groups).items():
         members = [*itertools.chain(*some.values())]
         known = references(members) if members[0].tag in RETURNS else {}
-        level = near(known.get("demonstrations"), known.get("random policy")) if asked is None else asked
+        level = near_expert_return(known.get("demonstrations"), known.get("random policy")) if asked is None else asked
         if level is not None:
             found[task] = level
     return found
 
 
-def of_other_demonstrations(groups: Mapping[str, Sequence[Curve]]) -> list[str]:
+def tasks_with_different_demonstrations(groups: Mapping[str, Sequence[Curve]]) -> list[str]:
     """Tasks whose runs tell returns of their demonstrations, but not the same."""
     found = []
     for task, some in by_task(groups).items():
@@ -188,7 +188,7 @@ def table(groups: Mapping[str, Sequence[Curve]], *, level: float | None = None) 
             "n": len(curves),
             "runs": {curve.name: final(curve, of[name]) for curve in curves},
             "worst": curves[worst(curves, of[name])].name,
-            "mixes": mixed(curves),
+            "mixes": differing_settings(curves),
             "evaluated": evaluated(curves),
             "reached": reached(curves, of[name], to[curves[0].task]) if curves[0].task in to else None,
             "figures": {key: list(value) for key, value in reliability(curves, of[name]).items()},
@@ -224,27 +224,27 @@ def references(curves: Sequence[Curve]) -> dict[str, float]:
     return found
 
 
-def _ends(content: Mapping[str, Any]) -> tuple[list[str], dict[str, list[str]]]:
+def _record_columns(content: Mapping[str, Any]) -> tuple[list[str], dict[str, list[str]]]:
     """Columns of what the runs' records say of their ends, as far as any group has them: heads, and cells by group."""
     heads = list(dict.fromkeys(name for row in content["groups"].values() for name in row["evaluated"]))
     rows = {name: row["evaluated"] for name, row in content["groups"].items()}
     cells = {name: [f"{row[key]:.4g}" if key in row else "–" for key in heads] for name, row in rows.items()}
     if content["levels"]:
-        to = f"{100 * NEAR:g} % of expert" if content["level"] is None else f"{content['level']:g}"
+        to = f"{100 * NEAR_EXPERT:g} % of expert" if content["level"] is None else f"{content['level']:g}"
         heads += [f"steps to {to}", "minutes"]
         for name, row in content["groups"].items():
-            cells[name] += _first(row["reached"], row["n"])
+            cells[name] += _first_reached_cells(row["reached"], row["n"])
     return heads, cells
 
 
-def _told(levels: Mapping[str, float]) -> str:
+def _format_levels(levels: Mapping[str, float]) -> str:
     """The level, or those of several tasks."""
     if len(set(levels.values())) == 1:
         return f"{next(iter(levels.values())):.4g}"
     return ", ".join(f"{level:.4g} ({task})" for task, level in levels.items())
 
 
-def _first(found: Mapping[str, float | None] | None, n: int) -> list[str]:
+def _first_reached_cells(found: Mapping[str, float | None] | None, n: int) -> list[str]:
     """When a group first reaches the level: steps and minutes, with the number of runs that do if not all do."""
     if found is None:
         return ["–", "–"]
@@ -253,9 +253,9 @@ def _first(found: Mapping[str, float | None] | None, n: int) -> list[str]:
     return [("–" if steps is None else f"{steps:,.0f}") + some, "–" if minutes is None else f"{minutes:.3g}"]
 
 
-def brief(content: Mapping[str, Any]) -> str:
+def terminal_table(content: Mapping[str, Any]) -> str:
     """A short table for the terminal: a line a group."""
-    heads, ends = _ends(content)
+    heads, ends = _record_columns(content)
     rows = [["group", "runs", "final", "largest fall", *heads]]
     for name, row in content["groups"].items():
         cells = [_cell(row["figures"][key]) if key in row["figures"] else "–" for key in ("final", "largest_fall")]
@@ -271,13 +271,13 @@ def worst(curves: Sequence[Curve], grid: ArrayLike) -> int:
 
 def markdown(content: Mapping[str, Any]) -> str:
     """The table as Markdown."""
-    keys = [*FIGURES, "dispersion_across_runs", "risk_across_runs"]
+    keys = [*RUN_METRICS, "dispersion_across_runs", "risk_across_runs"]
     told = []
     if "tag" in content:
         probe = ", our own attack on held-out images: a probe, no grade" * (content["tag"] == PROBE)
         asked = ", of which more is taken to be better" * (content["tag"] not in TAGS)
         told = [f"Figure: `{content['tag']}`{probe}{asked}.", ""]
-    heads, ends = _ends(content)
+    heads, ends = _record_columns(content)
     head = ["group", "n", *heads, *(key.replace("_", " ") for key in keys), "worst run"]
     lines = [*told, "| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for name, row in content["groups"].items():
@@ -304,8 +304,8 @@ def markdown(content: Mapping[str, Any]) -> str:
     if content["levels"]:
         lines += [
             "",
-            f"First step, and minute of training, at which a run reaches {_told(content['levels'])}: the median over "
-            "runs; one that never does counts as infinite.",
+            f"First step, and minute of training, at which a run reaches {_format_levels(content['levels'])}: "
+            "the median over runs; one that never does counts as infinite.",
         ]
     for name, row in content["groups"].items():
         if row["mixes"]:

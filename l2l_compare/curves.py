@@ -77,7 +77,9 @@ def read(folder: Path, *, tag: str | None = None, by: Sequence[str] = (), unfini
     settings = {str(name): value for name, value in content.items()}
     task = ", ".join(str(settings[name]) for name in TASK if name in settings)
     has_rows = ours and (folder / metrics.METRICS).is_file()
-    logged = _rows(folder, unfinished, record.get("steps")) if has_rows else events.reader(folder, whole=not unfinished)
+    logged = (
+        _rows(folder, unfinished, record.get("steps")) if has_rows else events.reader(folder, strict=not unfinished)
+    )
     for candidate in TAGS if tag is None else RETURNS if tag in RETURNS else (tag,):
         points = logged(candidate)
         last = {step: (value, hours) for step, value, hours in points}  # of several values for one step
@@ -120,7 +122,7 @@ def _rows(folder: Path, unfinished: bool, end: float | None) -> Callable[[str], 
     `end`, unless `unfinished`.
 
     A clock that starts anew is that of a resumed run: its hours go on from there."""
-    rows = metrics.read(folder / metrics.METRICS, whole=not unfinished)
+    rows = metrics.read(folder / metrics.METRICS, strict=not unfinished)
     steps, told = np.unique([float(row["step"]) for row in rows]), None
     if len(steps) > 1 and (apart := np.diff(steps)).max() > GAP * np.median(apart):
         told = f"has a gap after step {steps[apart.argmax()]:.0f}"

@@ -13,7 +13,7 @@ from l2l_experiment import drawings
 from l2l_experiment.errors import UserError, exit_on_user_error
 from l2l_experiment.files import make_folder, read_mapping
 from l2l_experiment.run import RECORD, Run
-from l2l_experiment.settings import one_level, parse
+from l2l_experiment.settings import flatten_config, parse
 from l2l_experiment.tools import TOOLS, module
 
 
@@ -53,5 +53,5 @@ def main(argv: list[str] | None = None) -> None:
 
 def title_of(run: Run) -> str:
     """What a run is, by its settings."""
-    known = one_level(run.config)
+    known = flatten_config(run.config)
     return ", ".join(f"{name} {known[name]}" for name in (*TASK, "follower", "method", "seed") if name in known)

@@ -15,17 +15,17 @@ Logged = list[tuple[float, float, float]]  # steps, values and hours in the orde
 FRAME = 16  # bytes of a record beside its data: length and two checksums
 
 
-def reader(folder: Path, *, whole: bool = True) -> Callable[[str], Logged]:
+def reader(folder: Path, *, strict: bool = True) -> Callable[[str], Logged]:
     """Read the event files in a folder and below; the function that it gives knows the values of each tag.
 
     Hours are those of writing; the time between two files, when nobody wrote, is left out. UserError if a file is cut
-    off or damaged, unless `whole` is off: then it is read up to there; and, of the function, if the tag is in several
+    off or damaged, unless `strict` is off: then it is read up to there; and, of the function, if the tag is in several
     folders, for those are several runs."""
 
     def age(path: Path) -> list[int | str]:  # a name holds time, process and number
         return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]
 
-    files = {path: _load(path, whole) for path in sorted(folder.rglob("events.out.tfevents.*"), key=age)}
+    files = {path: _load(path, strict) for path in sorted(folder.rglob("events.out.tfevents.*"), key=age)}
 
     def logged(tag: str) -> Logged:
         found, before = [], 0.0
@@ -41,8 +41,8 @@ def reader(folder: Path, *, whole: bool = True) -> Callable[[str], Logged]:
     return logged
 
 
-def _load(path: Path, whole: bool) -> EventAccumulator:
-    if whole:  # the accumulator stops at damage without a word
+def _load(path: Path, strict: bool) -> EventAccumulator:
+    if strict:  # the accumulator stops at damage without a word
         end = sum(FRAME + len(data) for data in RawEventFileLoader(str(path)).Load())
         if end != path.stat().st_size:
             raise UserError(f"{path} is cut off or damaged at byte {end}; restore it, or add --unfinished")
@@ -50,7 +50,7 @@ def _load(path: Path, whole: bool) -> EventAccumulator:
     try:
         file.Reload()
     except DecodeError as error:
-        if whole:
+        if strict:
             raise UserError(f"{path} is damaged: it holds a record that is no event") from error
     return file
 

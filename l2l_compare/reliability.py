@@ -14,12 +14,21 @@ from l2l_experiment.stability import ALPHA, cvar, finite
 
 Array = NDArray[np.float64]
 
-FIGURES = ("final", "best", "average", "largest_fall", "late_fall", "drawdown_cvar", "dispersion", "short_term_risk")
+RUN_METRICS = (
+    "final",
+    "best",
+    "average",
+    "largest_fall",
+    "late_fall",
+    "drawdown_cvar",
+    "dispersion",
+    "short_term_risk",
+)
 RUNS_FOR_INTERVAL = 3  # fewer have no interval
 # Resampled runs are never further apart, or worse, than the runs themselves: of few, such an interval says nothing.
 RUNS_FOR_SPREAD = 5
 RUNS_FOR_RISK = round(1 / ALPHA) + 1  # with fewer the mean of the worst 5 % is the worst run
-DRAWS = 2000
+N_RESAMPLES = 2000
 LEVEL = 0.95
 BATCH = 200  # draws at a time, which bounds the memory; with several groups the draws depend on it
 
@@ -58,7 +67,7 @@ def bootstrap_interval(
     groups: Iterable[ArrayLike],
     statistic: Callable[..., Any] = interquartile_mean,
     *,
-    n: int = DRAWS,
+    n: int = N_RESAMPLES,
     seed: int = 0,
     level: float = LEVEL,
 ) -> tuple[Any, Any]:
@@ -96,14 +105,14 @@ def estimate(
     return Estimate(float(statistic(array, axis=0)), low, high)
 
 
-def of_group(rows: Sequence[Mapping[str, float]], resampled: ArrayLike) -> dict[str, Estimate]:
-    """Of one group: interquartile mean over runs of each of `FIGURES`, of those runs that have it, and two figures of
-    the runs together.
+def group_metrics(rows: Sequence[Mapping[str, float]], resampled: ArrayLike) -> dict[str, Estimate]:
+    """Of one group: interquartile mean over runs of each of `RUN_METRICS`, of those runs that have it, and two figures
+    of the runs together.
 
     `rows` are the runs' figures (`stability.summarise`), `resampled` the runs on their grid, shape (runs, n). What a
     grid of two points cannot tell is left out. `dispersion_across_runs` is the mean over the grid."""
     # Of two points there is one difference, and no spread of differences.
-    names = [name for name in FIGURES if name != "dispersion" or np.shape(resampled)[1] > 2]
+    names = [name for name in RUN_METRICS if name != "dispersion" or np.shape(resampled)[1] > 2]
     known = {name: [row[name] for row in rows if np.isfinite(row[name])] for name in names}
     found = {name: estimate(values) for name, values in known.items() if values}
     if len(rows) > 1:
@@ -127,7 +136,9 @@ def mean_interval(values: ArrayLike, level: float = LEVEL) -> float:
     return float(quantile * array.std(ddof=1) / np.sqrt(len(array)))
 
 
-def probability_of_improvement(tasks: Iterable[tuple[ArrayLike, ArrayLike]], n: int = DRAWS, seed: int = 0) -> Estimate:
+def probability_of_improvement(
+    tasks: Iterable[tuple[ArrayLike, ArrayLike]], n: int = N_RESAMPLES, seed: int = 0
+) -> Estimate:
     """How probable it is that a run of one group ends higher than one of another, `tasks` holding the values of both
     for each task: Mann and Whitney's U over its maximum, mean over tasks.
 

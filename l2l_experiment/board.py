@@ -11,9 +11,9 @@ from tensorboard.plugins.custom_scalar import layout_pb2, metadata
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from l2l_experiment.settings import HOW, one_level
+from l2l_experiment.settings import BOOKKEEPING, flatten_config
 
-STEADY = ("stability/drawdown", "stability/spread", "stability/worst_change")  # what both tools log of `Running`
+STABILITY_TAGS = ("stability/drawdown", "stability/spread", "stability/worst_change")  # both tools log
 Lines = Mapping[str, Sequence[str]]  # by a chart's title: the tags that it draws
 Band = tuple[str, str, str]  # tags of a mean, and of the lower and the upper end of its band
 
@@ -23,18 +23,19 @@ def describe(
     *,
     command: str,
     settings: Mapping[str, Any],
-    usual: Mapping[str, Any],
-    shown: Sequence[str],
-    figures: Sequence[str],
+    defaults: Mapping[str, Any],
+    hparam_names: Sequence[str],
+    metric_tags: Sequence[str],
     charts: Mapping[str, Lines],
 ) -> None:
-    """Write a run's description; `settings` and `usual` are as config.yaml has them. The Text tab has the command and
-    all settings; the HParams table those named in `shown` and those that are not as `usual`, beside the last values of
-    the tags `figures`; the Custom Scalars tab the `charts`, tags by category and title."""
-    settings, usual = one_level(settings), one_level(usual)
+    """Write a run's description; `settings` and `defaults` are as config.yaml has them. The Text tab has the command
+    and all settings; the HParams table those in `hparam_names` and those that differ from `defaults`, beside the last
+    values of the tags `metric_tags`; the Custom Scalars tab the `charts`, tags by category and title."""
+    settings, defaults = flatten_config(settings), flatten_config(defaults)
     told = {name: value if type(value) in (int, float, str) else str(value) for name, value in settings.items()}
-    varied = {name for name in told.keys() - HOW - {"demos"} if settings[name] != usual.get(name)}
-    for part in hparams({name: told[name] for name in sorted(varied.union(shown))}, dict.fromkeys(figures, 0)):
+    varied = {name for name in told.keys() - BOOKKEEPING - {"demos"} if settings[name] != defaults.get(name)}
+    listed = {name: told[name] for name in sorted(varied.union(hparam_names))}
+    for part in hparams(listed, dict.fromkeys(metric_tags, 0)):
         writer.file_writer.add_summary(part)
     rows = "\n".join(f"| {name} | {value} |" for name, value in told.items())
     writer.add_text("run", f"    {command}\n\n| setting | value |\n|---|---|\n{rows}", 0)

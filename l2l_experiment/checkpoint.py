@@ -95,16 +95,16 @@ def latest(folder: Path | str) -> Any:
     raise UserError(f"there is {what} in {root}; name the folder of a run that saved one, or start a new run")
 
 
-def require_like(found: Any, own: Any, where: str = "") -> None:
+def check_compatible(found: Any, own: Any, where: str = "") -> None:
     """ValueError, which names the place, unless a tree fits the one that it is to replace: arrays of the same shape,
     whole numbers of the same sign. What one of them lacks is not compared: an optimiser starts without moments."""
     place = where or "the state"
     if isinstance(own, dict) and isinstance(found, dict):
         for key in own.keys() & found.keys():
-            require_like(found[key], own[key], f"{where}/{key}")
+            check_compatible(found[key], own[key], f"{where}/{key}")
     elif isinstance(own, list | tuple) and isinstance(found, list | tuple):
         for index, (theirs, ours) in enumerate(zip(found, own, strict=False)):
-            require_like(theirs, ours, f"{where}/{index}")
+            check_compatible(theirs, ours, f"{where}/{index}")
     elif isinstance(own, Tensor | np.ndarray):
         if found is not None and 0 not in own.shape and getattr(found, "shape", None) != own.shape:
             raise ValueError(f"{place} has another shape than {tuple(own.shape)}")

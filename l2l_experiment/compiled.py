@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 from tqdm import tqdm
 
-SLOWER = "nothing can be compiled here, so training is slower; a C++ compiler such as g++ may be missing"
+COMPILE_FAILED = "nothing can be compiled here, so training is slower; a C++ compiler such as g++ may be missing"
 
 
 class Compiled:
@@ -24,22 +24,22 @@ class Compiled:
     Numbers that change from call to call are tensors of shape (). Random draws are those of the function itself.
     Where it cannot be compiled, it says so, once for all, and calls the function."""
 
-    told = False
+    warned = False
 
     def __init__(self, function: Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor | tuple[Tensor, ...]]) -> None:
         self.function = function
-        self.made: dict[tuple, Callable] = {}
+        self.compiled_for: dict[tuple, Callable] = {}
         self.failed = False
 
     def __call__(self, state: Sequence[Tensor], data: Sequence[Tensor]) -> Tensor | tuple[Tensor, ...]:
         if self.failed:
             return self.function(state, data)
         shapes = tuple(tensor.shape for tensor in data)
-        if (call := self.made.get(shapes)) is None:
-            call = self.made[shapes] = self._make(state, data)
+        if (call := self.compiled_for.get(shapes)) is None:
+            call = self.compiled_for[shapes] = self._compile(state, data)
         return call(*state, *data)
 
-    def _make(self, state: Sequence[Tensor], data: Sequence[Tensor]) -> Callable:
+    def _compile(self, state: Sequence[Tensor], data: Sequence[Tensor]) -> Callable:
         count = len(state)
 
         def flat(*tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
@@ -47,14 +47,18 @@ class Compiled:
 
         try:
             device = data[0].device
-            with _undisturbed(), torch.random.fork_rng([device] if device.type == "cuda" else []), torch.device(device):
+            with (
+                _interrupts_blocked(),
+                torch.random.fork_rng([device] if device.type == "cuda" else []),
+                torch.device(device),
+            ):
                 copies = [tensor.detach().clone() for tensor in (*state, *data)]
                 call = torch.compile(make_fx(flat)(*copies), dynamic=False, options=OPTIONS)
                 call(*copies)  # compiles
         except Exception as error:  # the compiler's own, of many kinds
-            if not Compiled.told:
-                tqdm.write(f"note: {SLOWER} ({str(error).strip().splitlines()[0]})", file=sys.stderr)
-            self.failed = Compiled.told = True
+            if not Compiled.warned:
+                tqdm.write(f"note: {COMPILE_FAILED} ({str(error).strip().splitlines()[0]})", file=sys.stderr)
+            self.failed = Compiled.warned = True
             return flat
         return call
 
@@ -63,8 +67,9 @@ OPTIONS = {"fallback_random": True, "compile_threads": 1}  # the draws of eager 
 
 
 @contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Ctrl-C waits: the compiler that runs beside would die of it. Arguments are not validated, which branches."""
+def _interrupts_blocked() -> Iterator[None]:
+    """Block SIGINT, which would kill the compiler's subprocess, and turn off the argument validation of
+    torch.distributions, whose data-dependent branches cannot be traced."""
     main, distribution = threading.current_thread() is threading.main_thread(), torch.distributions.Distribution
     validates = distribution._validate_args
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if main else None

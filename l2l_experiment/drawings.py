@@ -38,7 +38,7 @@ def plain(drawings: Mapping[str, Drawing], most: int | None = None) -> dict[str,
     }
 
 
-def restored(content: Mapping[str, Any]) -> dict[str, Drawing]:
+def from_plain(content: Mapping[str, Any]) -> dict[str, Drawing]:
     """The drawings that `plain` wrote down."""
     return {
         name: Drawing({title: [*map(tuple, some)] for title, some in drawing["curves"].items()}, drawing["labels"])

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
-from l2l_experiment.pipes import forgiving
+from l2l_experiment.pipes import ignore_output_errors
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -26,7 +26,7 @@ def exit_on_user_error(main: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(main)
     def command(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            with forgiving():
+            with ignore_output_errors():
                 return main(*args, **kwargs)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)

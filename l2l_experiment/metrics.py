@@ -52,15 +52,15 @@ class JsonLines(AbstractContextManager):
         self.close()
 
 
-def read(path: Path | str, *, whole: bool = True) -> list[dict[str, Any]]:
+def read(path: Path | str, *, strict: bool = True) -> list[dict[str, Any]]:
     """The rows that `JsonLines` wrote, null as NaN; a cut-off last line is passed over. Rows of one step that follow
     each other (a round's, an evaluation's) become one, in which the later value counts.
 
-    UserError if a row is damaged; or, unless the file is to be `whole`, the rows before it."""
+    UserError if a row is damaged; or, unless the file is to be read with `strict`, the rows before it."""
     if not Path(path).is_file():
         raise UserError(f"there is no file {path}; name a run's {METRICS}")
     rows: list[dict[str, Any]] = []
-    for _, row in _rows(Path(path), whole):
+    for _, row in _rows(Path(path), strict):
         if rows and rows[-1]["step"] == row["step"]:
             rows[-1] |= row
         else:
@@ -84,7 +84,7 @@ def curves_of(rows: Sequence[Mapping[str, float]], tags: Mapping[str, str]) -> d
     return found
 
 
-def _rows(path: Path, whole: bool = True) -> list[tuple[bytes, dict[str, Any]]]:
+def _rows(path: Path, strict: bool = True) -> list[tuple[bytes, dict[str, Any]]]:
     """Lines with what they hold."""
     rows, lines = [], path.read_bytes().split(b"\n")
     for number, line in enumerate(lines, start=1):
@@ -94,7 +94,7 @@ def _rows(path: Path, whole: bool = True) -> list[tuple[bytes, dict[str, Any]]]:
             if not abs(row["step"]) < 2**63:
                 raise ValueError("a step that is no number")
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
-            if number == len(lines) or not whole:  # cut off in the middle, or empty as it should be
+            if number == len(lines) or not strict:  # cut off in the middle, or empty as it should be
                 break
             raise UserError(f"line {number} of {path} is damaged; remove it, or restore the file") from None
         rows.append((line, row | {"step": content["step"]}))

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any, TextIO
 
 
-class _Forgiving:
+class _SafeStream:
     """A stream that goes on into nothing once it cannot be written to any more, or where there is none."""
 
     def __init__(self, stream: TextIO | None) -> None:
@@ -36,10 +36,10 @@ class _Forgiving:
 
 
 @contextmanager
-def forgiving() -> Iterator[None]:
+def ignore_output_errors() -> Iterator[None]:
     """Within the block stdout and stderr that are closed, full or missing stop nothing: work can still be saved."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = map(_Forgiving, before)
+    sys.stdout, sys.stderr = map(_SafeStream, before)
     try:
         yield
     finally:

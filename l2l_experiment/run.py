@@ -61,7 +61,7 @@ class Run:
         folder = Path(folder)
         if not folder.is_dir():
             raise UserError(f"there is no folder {folder}; name the folder of a run")
-        require_plain(folder)
+        require_regular_files(folder)
         record, config = read_mapping(folder / RECORD), read_mapping(folder / CONFIG)
         if record.get("kind") != kind:
             raise UserError(f"{folder} holds a run of kind {record.get('kind')!r}, but this needs one of kind {kind!r}")
@@ -72,7 +72,7 @@ class Run:
         return cls(folder, config, record)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def locked(self) -> Iterator[None]:
         """Keep others from training in this folder within the block; UserError if somebody does so now."""
         lock = filelock.FileLock(self.folder / LOCK)
         try:
@@ -94,7 +94,7 @@ class Run:
         ended = self.record.get("status") != "running" or {"steps", "result"} & self.record.keys()
         return not ended and not checkpoint.exists(self.folder)
 
-    def resumed(self, step: int, *, every: int | None = None, **figures: Any) -> None:
+    def log_resume(self, step: int, *, every: int | None = None, **figures: Any) -> None:
         """Note that training goes on from a step (0: starts over), and by what code and where it does so now.
 
         Warns if the log, which has a row each `every` steps, lacks some before that step, and notes which."""
@@ -112,7 +112,7 @@ class Run:
         write_atomically(self.folder / RECORD, (json.dumps(self.record, indent=2) + "\n").encode())
 
 
-def require_plain(folder: Path) -> None:
+def require_regular_files(folder: Path) -> None:
     """UserError if a run's folder holds anything but files and folders: what is written through a stranger's link lands
     elsewhere, and a pipe is waited for."""
     for place, folders, files in os.walk(folder):

@@ -23,8 +23,17 @@ from l2l_experiment.files import plain as plain_values
 
 T = TypeVar("T")
 # Settings of how a run is kept, watched and judged, not of what is trained.
-HOW = {"checkpoint_every", "data_dir", "device", "eval_episodes", "eval_every", "grade", "grade_images", "probe_every"}
-HOW |= {"probe_images", "run_dir", "threads"}
+BOOKKEEPING = {
+    "checkpoint_every",
+    "data_dir",
+    "device",
+    "eval_episodes",
+    "eval_every",
+    "grade",
+    "grade_images",
+    "probe_every",
+}
+BOOKKEEPING |= {"probe_images", "run_dir", "threads"}
 FLAGS = ("l2l", "list", "resume")  # what only a command line has
 
 
@@ -63,7 +72,7 @@ Threads = Annotated[int, Range(1, 1024)]
 
 # The same under a name that other tools have, and what other names of theirs are called here: that which a command has.
 ALIASES = {"--total-timesteps": "--steps", "--total_timesteps": "--steps", "--beta": "--regularisation"}
-ELSEWHERE = {
+FOREIGN_FLAGS = {
     "--lr": ("--learning-rate",),
     "--policy-rate": ("--learning-rate",),
     "--disc-lr": ("--disc-learning-rate",),
@@ -85,7 +94,7 @@ ELSEWHERE = {
 
 
 def parse(
-    cls: type[T], argv: Sequence[str] | None = None, *, groups: Mapping[str, str] | None = None, **how: Any
+    cls: type[T], argv: Sequence[str] | None = None, *, groups: Mapping[str, str] | None = None, **kwargs: Any
 ) -> Any:
     """A command's arguments by tyro; UserError for a flag that other tools have and that is called otherwise here.
 
@@ -98,13 +107,13 @@ def parse(
         name, equals, value = word.partition("=")
         if name in ALIASES and ALIASES[name] in known:
             words[place] = ALIASES[name] + equals + value
-        elif name not in known and (meant := [other for other in ELSEWHERE.get(name, ()) if other in known]):
+        elif name not in known and (meant := [other for other in FOREIGN_FLAGS.get(name, ()) if other in known]):
             raise UserError(f"there is no {name}; did you mean {meant[0]}?")
     if not {"-h", "--help"} & {*words}:
-        return tyro.cli(cls, args=words, **how)
+        return tyro.cli(cls, args=words, **kwargs)
     with contextlib.redirect_stdout(io.StringIO()) as text, contextlib.suppress(SystemExit):
-        tyro.cli(cls, args=words, **how)
-    print(divided(text.getvalue(), groups or {}), end="")
+        tyro.cli(cls, args=words, **kwargs)
+    print(add_group_headings(text.getvalue(), groups or {}), end="")
     raise SystemExit(0)
 
 
@@ -113,7 +122,7 @@ def is_text(word: str) -> bool:
     return not any("\ud800" <= letter <= "\udfff" for letter in word)
 
 
-def divided(text: str, groups: Mapping[str, str]) -> str:
+def add_group_headings(text: str, groups: Mapping[str, str]) -> str:
     """A help text with a heading before each group's first flag; tyro itself groups only nested dataclasses."""
     lines, headings = [], {flag(name): title for name, title in groups.items()}
     for line in text.splitlines():
@@ -204,7 +213,7 @@ def plain(args: Any) -> dict[str, Any]:
     return plain_values({name: value for name, value in asdict(args).items() if name not in FLAGS})
 
 
-def one_level(config: Mapping[str, Any]) -> dict[str, Any]:
+def flatten_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """The content of config.yaml in one level."""
     return (config.get("settings") or {}) | {name: value for name, value in config.items() if name != "settings"}
 
@@ -226,7 +235,7 @@ def require_same(
         raise UserError(f"{what} ({told}); {advice}")
 
 
-def block(cls: type[T], file: Any, *names: str, **fixed: Any) -> T:
+def load_block(cls: type[T], file: Any, *names: str, **fixed: Any) -> T:
     """The settings of a file of tuned ones: blocks by name, each over those before it and all over the block `default`,
     and `fixed` over everything."""
     blocks = yaml.safe_load(file.read_text())
@@ -234,7 +243,7 @@ def block(cls: type[T], file: Any, *names: str, **fixed: Any) -> T:
     return read(cls, {key: value for part in (*chosen, fixed) for key, value in part.items()}, f"{file.name}, {names}")
 
 
-def refuse_idle(settings: Any, usual: Sequence[Any], names: frozenset[str], reason: str) -> None:
+def reject_unused(settings: Any, usual: Sequence[Any], names: frozenset[str], reason: str) -> None:
     """UserError if one of the named settings differs from all `usual` ones, where it would change nothing."""
     given = sorted(n for n in names if all(getattr(settings, n) != getattr(other, n) for other in usual))
     if given:

@@ -19,8 +19,8 @@ Array = NDArray[np.float64]
 
 ALPHA = 0.05
 GRID_POINTS = 100
-NEAR = 0.9  # of the expert's return: when a run first reaches it is told
-ROSE = 0.1  # of its range: a curve that rises by less above its first value has not learned
+NEAR_EXPERT = 0.9  # of the expert's return: when a run first reaches it is told
+MIN_RISE = 0.1  # of its range: a curve that rises by less above its first value has not learned
 
 
 class Fall(NamedTuple):
@@ -30,7 +30,7 @@ class Fall(NamedTuple):
     relative: float
 
 
-class Running:
+class RunningStability:
     """How steady a curve has been so far, for the log of a run that is still going on.
 
     A level is the mean of `block` values in a row, and `window` is how many values are looked back on. Values that are
@@ -120,20 +120,20 @@ def late_fall(curve: ArrayLike) -> float:
     A policy that learns nothing yet often falls below where it began; that is counted by `largest_fall` and not here.
     So a curve that never rises above its first value, by a tenth of its own range, has no late fall: NaN."""
     values = finite(curve, at_least=1)
-    if values.max() - values[0] < ROSE * np.ptp(values):
+    if values.max() - values[0] < MIN_RISE * np.ptp(values):
         return np.nan
     learned = np.flatnonzero(values >= (values[0] + values.max()) / 2)[0]
     return largest_fall(values[learned:]).absolute
 
 
-def near(expert: float | None, random: float | None) -> float | None:
+def near_expert_return(expert: float | None, random: float | None) -> float | None:
     """The return at which a policy is near the expert: 90 % of the expert's, or, where that is not above 0, 90 % of the
     way to it from the random policy's. None where the returns that it takes are not known."""
     if expert is None or not np.isfinite(expert):
         return None
     if expert > 0:
-        return NEAR * expert
-    return None if random is None or not random < expert else random + NEAR * (expert - random)
+        return NEAR_EXPERT * expert
+    return None if random is None or not random < expert else random + NEAR_EXPERT * (expert - random)
 
 
 def first_reached(steps: ArrayLike, values: ArrayLike, level: float) -> float:

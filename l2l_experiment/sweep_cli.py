@@ -13,7 +13,7 @@ from l2l_experiment import sweeps
 from l2l_experiment.errors import UserError, exit_on_user_error
 from l2l_experiment.files import make_folder, read_mapping
 from l2l_experiment.settings import parse
-from l2l_experiment.sweep_files import OUT, expand, flat, read, settings_of, switches
+from l2l_experiment.sweep_files import OUT, boolean_flags, comparable_settings, expand, read, settings_of
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.dry_run:
         for job in planned.jobs:
             print(f"{job.folder}: {' '.join(job.flags)}")
-        for one, other in planned.same.items():
+        for one, other in planned.duplicates.items():
             print(f"{one}: the same as {other}")
         print(f"{len(planned.jobs)} runs, {len(planned.recorded)} more stand in records")
         return
@@ -84,22 +84,22 @@ def plan(
     found = Planned()
     made: dict[frozenset[Any], Path] = {}
     for experiment in names or experiments:
-        for name, flags in expand(experiments[experiment], switches(script)).items():
+        for name, flags in expand(experiments[experiment], boolean_flags(script)).items():
             folder = out / experiment / name
             if only not in f"{experiment}/{name}":
                 continue
-            key = identity(settings_of(script, [word.replace(f"{OUT}/", "") for word in flags]))
+            key = settings_key(settings_of(script, [word.replace(f"{OUT}/", "") for word in flags]))
             if key in known:
                 found.recorded.append(folder)
             elif made.setdefault(key, folder) != folder:
-                found.same[folder] = made[key]
+                found.duplicates[folder] = made[key]
             else:
                 found.jobs.append(sweeps.Job(script, folder, tuple(word.replace(OUT, str(out)) for word in flags)))
-                refuse_another(found.jobs[-1])
+                check_same_settings(found.jobs[-1])
     return found
 
 
-def identity(settings: dict[str, Any]) -> frozenset[Any]:
+def settings_key(settings: dict[str, Any]) -> frozenset[Any]:
     """Equal for runs with equal settings; 1 and 1.0 are equal."""
     return frozenset((name, tuple(value) if isinstance(value, list) else value) for name, value in settings.items())
 
@@ -114,14 +114,14 @@ def recorded(script: str, folder: Path) -> set[frozenset[Any]]:
     usual = settings_of(script, [])
     contents = [read_mapping(path, advice="restore it") for path in sorted(folder.glob("*.json"))]
     runs = [run for content in contents if "note" not in content for run in content.get("runs", {}).values()]
-    return {identity({name: run["settings"].get(name, value) for name, value in usual.items()}) for run in runs}
+    return {settings_key({name: run["settings"].get(name, value) for name, value in usual.items()}) for run in runs}
 
 
-def refuse_another(job: sweeps.Job) -> None:
+def check_same_settings(job: sweeps.Job) -> None:
     """UserError if a folder holds a run with other settings: what varies names a run, the rest does not."""
     if not (path := job.folder / "config.yaml").is_file():
         return
-    wanted, found = settings_of(job.script, job.flags), flat(read_mapping(path))
+    wanted, found = settings_of(job.script, job.flags), comparable_settings(read_mapping(path))
     for name in sorted(wanted.keys() & found.keys()):
         if wanted[name] != found[name]:
             told = f"holds a run with {name} {found[name]}, but this sweep wants {wanted[name]}"

@@ -29,7 +29,7 @@ KEYS = {"base", "variants", "grid"}
 Words = tuple[str, ...]  # what stands behind a flag
 
 
-class Texts(yaml.SafeLoader):
+class StringLoader(yaml.SafeLoader):
     """YAML with merge keys, in which every value is a text: else 3:5 is 185, in base 60."""
 
     yaml_implicit_resolvers = {"<": [("tag:yaml.org,2002:merge", re.compile("^<<$"))]}
@@ -47,7 +47,7 @@ class Block:
 Experiments = dict[str, list[Block]]  # "" is the name of a file's only experiment
 
 
-def expand(blocks: Sequence[Block], switches: frozenset[str] = frozenset()) -> dict[str, Words]:
+def expand(blocks: Sequence[Block], boolean_flags: frozenset[str] = frozenset()) -> dict[str, Words]:
     """Flags of each run by its name; what varies makes the name. UserError if two runs would have one name."""
     varied = {key for block in blocks for key, values in block.grid.items() if len(values) > 1}
     found: dict[str, Words] = {}
@@ -62,7 +62,7 @@ def expand(blocks: Sequence[Block], switches: frozenset[str] = frozenset()) -> d
             name = _name(variant, {key: point[key] for key in point if key in varied}, flags.get("seed", ("0",)))
             if name in found:
                 raise UserError(f"two runs would be called {name}; each value may stand once in a sweep")
-            found[name] = tuple(word for key, words in flags.items() for word in _flag(key, words, switches))
+            found[name] = tuple(word for key, words in flags.items() for word in _flag(key, words, boolean_flags))
     return found
 
 
@@ -76,16 +76,16 @@ def _name(variant: str, varied: Mapping[str, Words], seed: Words) -> str:
     return "_".join([*parts, f"s{'-'.join(seed)}"])
 
 
-def _flag(key: str, words: Words, switches: frozenset[str]) -> Words:
+def _flag(key: str, words: Words, boolean_flags: frozenset[str]) -> Words:
     """A setting as the command line has it: true and false turn a switch on and off, and are values of other flags."""
     if len(words) != 1 or words[0].lower() not in ("true", "false"):
         return (f"--{key}", *words)
-    if key not in switches:
+    if key not in boolean_flags:
         return (f"--{key}", words[0].capitalize())
     return (f"--{key}" if words[0].lower() == "true" else f"--no-{key}",)
 
 
-MOST = 10_000  # runs of a sweep
+MAX_RUNS = 10_000  # runs of a sweep
 
 
 def read(spec: str, rest: Sequence[str]) -> tuple[str, Experiments]:
@@ -99,13 +99,13 @@ def read(spec: str, rest: Sequence[str]) -> tuple[str, Experiments]:
             raise UserError(f"{token} belongs to no flag; write e.g. --seed 0:5")
         else:
             values.append(token)
-    grid = {name: _options(values) for name, values in given.items()}
+    grid = {name: _grid_values(values) for name, values in given.items()}
     if spec in tools.TOOLS:
         return spec, {"": [Block({}, {}, grid)]}
     path = Path(spec)
     if not path.is_file():
         raise UserError(f"there is no file {path}; name one, or one of {', '.join(tools.TOOLS)}")
-    content = read_mapping(path, loader=Texts, advice="fix it")
+    content = read_mapping(path, loader=StringLoader, advice="fix it")
     script = content.pop("script", None)
     if not isinstance(script, str) or (script not in tools.TOOLS and not (path.parent / script).is_file()):
         raise UserError(f"{path} must name its `script`: {', '.join(tools.TOOLS)}, or a Python file beside it")
@@ -139,17 +139,17 @@ def _block(content: Any, path: Path, base: Mapping[str, Words], given: Mapping[s
     if not isinstance(named := content.get("variants") or {}, dict):
         raise UserError(f"{path}: `variants` takes names, each with flags and their values, not {named!r}")
     variants = {str(name).replace("/", "-"): words(changes, name) for name, changes in named.items()}
-    grid = {key: _options(value) for key, value in flags(content.get("grid"), "grid").items()}
+    grid = {key: _grid_values(value) for key, value in flags(content.get("grid"), "grid").items()}
     return Block({**base, **words(content.get("base"), "base")}, variants, {**grid, **given})
 
 
-def _options(values: Any) -> list[Words]:
+def _grid_values(values: Any) -> list[Words]:
     """What a value or a list of values stands for in a grid: `2:5` for 2, 3, 4; none for a switch."""
     found: list[Words] = []
     for value in values if isinstance(values, list) else [values]:
         if isinstance(value, str) and (span := re.fullmatch(r"(\d+):(\d+)", value)):
-            if not 0 < len(numbers := range(int(span[1]), min(int(span[2]), int(span[1]) + MOST + 1))) <= MOST:
-                raise UserError(f"{value} must hold 1 to {MOST:,} numbers; 0:5 stands for 0, 1, 2, 3, 4")
+            if not 0 < len(numbers := range(int(span[1]), min(int(span[2]), int(span[1]) + MAX_RUNS + 1))) <= MAX_RUNS:
+                raise UserError(f"{value} must hold 1 to {MAX_RUNS:,} numbers; 0:5 stands for 0, 1, 2, 3, 4")
             found += [(str(number),) for number in numbers]
         else:
             found.append(_words(value))
@@ -170,7 +170,7 @@ def parser(script: str) -> Callable[[list[str]], Any]:
 
 
 @cache
-def switches(script: str) -> frozenset[str]:
+def boolean_flags(script: str) -> frozenset[str]:
     """The flags of a script that take no value and have an opposite."""
     args = parser(script)([])
     parts = [args, *filter(is_dataclass, vars(args).values())]
@@ -180,9 +180,9 @@ def switches(script: str) -> frozenset[str]:
 
 def settings_of(script: str, flags: Sequence[str]) -> dict[str, Any]:
     """All settings of a run with these flags, flat, without its folder; what the parser refuses is a UserError."""
-    return flat(settings.plain(parser(script)(list(flags))))
+    return comparable_settings(settings.plain(parser(script)(list(flags))))
 
 
-def flat(config: Mapping[str, Any]) -> dict[str, Any]:
+def comparable_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """The content of config.yaml in one level, without paths that do not tell runs apart."""
-    return {name: value for name, value in settings.one_level(config).items() if name not in PATHS}
+    return {name: value for name, value in settings.flatten_config(config).items() if name not in PATHS}

@@ -56,7 +56,7 @@ def run(jobs: Sequence[Job], *, workers: int = -1, backend: Backend = "local", a
     stop_file = todo[0].folder.with_name(f".stop-{secrets.token_hex(4)}")
     stop_file.parent.mkdir(parents=True, exist_ok=True)
     # Ray sets handlers of its own for signals: ours must come later.
-    with _handed_out(backend, address, workers) as beside, _watched(todo, len(jobs), stop_file) as stop:
+    with _joblib_backend(backend, address, workers) as beside, _progress_bar(todo, len(jobs), stop_file) as stop:
         try:
             parallel = joblib.Parallel(n_jobs=beside, pre_dispatch="n_jobs")
             codes = parallel(joblib.delayed(make)(job, stop_file) for job in todo)
@@ -76,7 +76,7 @@ def run(jobs: Sequence[Job], *, workers: int = -1, backend: Backend = "local", a
 
 
 @contextlib.contextmanager
-def _handed_out(backend: Backend, address: str | None, workers: int) -> Iterator[int]:
+def _joblib_backend(backend: Backend, address: str | None, workers: int) -> Iterator[int]:
     """The joblib backend, threads that wait for processes or Ray's workers; gives how many run side by side."""
     if backend == "local":
         with joblib.parallel_config(backend="threading"):
@@ -108,14 +108,14 @@ def make(job: Job, stop_file: Path) -> int:
     """Make or resume one run, with its output in FOLDER.log; returns the exit code, 1 if it left no finished run.
 
     Where there is a file `stop_file` the run is asked to stop, or not begun."""
-    with _turn(job.folder, stop_file) as mine:
+    with _run_lock(job.folder, stop_file) as mine:
         if not mine:
             return 1
-        return 0 if status(job.folder) == "finished" else _make(job, stop_file)  # by another sweep meanwhile
+        return 0 if status(job.folder) == "finished" else _run_subprocess(job, stop_file)  # by another sweep meanwhile
 
 
 @contextlib.contextmanager
-def _turn(folder: Path, stop_file: Path) -> Iterator[bool]:
+def _run_lock(folder: Path, stop_file: Path) -> Iterator[bool]:
     """Wait until no other sweep, and no process at all, is at work on a run; false if asked to stop before."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock, told = filelock.FileLock(folder.with_name(f".{folder.name}.turn")), False
@@ -124,7 +124,7 @@ def _turn(folder: Path, stop_file: Path) -> Iterator[bool]:
             with contextlib.suppress(filelock.Timeout):
                 with contextlib.suppress(NotImplementedError):  # a file system without locks
                     held.enter_context(lock.acquire(timeout=POLL))
-                if not _is_trained(folder):
+                if not _is_locked(folder):
                     yield True
                     return
                 time.sleep(POLL)
@@ -135,7 +135,7 @@ def _turn(folder: Path, stop_file: Path) -> Iterator[bool]:
         yield False
 
 
-def _make(job: Job, stop_file: Path) -> int:
+def _run_subprocess(job: Job, stop_file: Path) -> int:
     folder = job.folder
     resumable = any(folder.glob("checkpoints/step_*"))
     if not resumable and folder.exists():  # killed before its first checkpoint: out of the way, but not thrown away
@@ -149,7 +149,7 @@ def _make(job: Job, stop_file: Path) -> int:
         for word in pair
     ]
     arguments = ["--resume", str(folder), *trusted] if resumable else [*job.flags, "--run-dir", str(folder)]
-    command = [*_guard(), sys.executable, *program, *arguments]
+    command = [*_die_with_parent(), sys.executable, *program, *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     folder.parent.mkdir(parents=True, exist_ok=True)
     with log_of(folder).open("a") as log:
@@ -169,7 +169,7 @@ def _make(job: Job, stop_file: Path) -> int:
     return code or int(status(folder) != "finished")
 
 
-def _is_trained(folder: Path) -> bool:
+def _is_locked(folder: Path) -> bool:
     """Whether another process trains in this folder."""
     if not (folder / LOCK).exists():
         return False
@@ -181,8 +181,8 @@ def _is_trained(folder: Path) -> bool:
 
 
 @cache
-def _guard() -> tuple[str, ...]:
-    """Words before a command by which the kernel ends it if this process dies, where there are such words."""
+def _die_with_parent() -> tuple[str, ...]:
+    """Command prefix (setpriv) by which Linux sends the child SIGTERM if this process dies; empty if not available."""
     words = ("setpriv", "--pdeathsig", "TERM")
     try:
         subprocess.run([*words, "true"], check=True, capture_output=True)
@@ -210,7 +210,7 @@ def log_of(folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _watched(todo: Sequence[Job], total: int, stop_file: Path) -> Iterator[StopRequest]:
+def _progress_bar(todo: Sequence[Job], total: int, stop_file: Path) -> Iterator[StopRequest]:
     """A request to stop, which makes `stop_file`, and one bar over all runs, which moves with the runs' own bars: it
     reads their folders, wherever they are made."""
     bar = tqdm(total=total, initial=total - len(todo), bar_format=BAR)
@@ -220,7 +220,7 @@ def _watched(todo: Sequence[Job], total: int, stop_file: Path) -> Iterator[StopR
         nonlocal left, shown
         left = [folder for folder in left if status(folder) != "finished"]
         # A run whose own bar is full may still be evaluated or graded for minutes.
-        shares = [(folder.name, min(share, 0.99)) for folder in left if (share := _share(log_of(folder)))]
+        shares = [(folder.name, min(share, 0.99)) for folder in left if (share := _progress_fraction(log_of(folder)))]
         bar.n = total - len(left) + sum(share for _, share in shares)
         done = f"{total - len(left)} of {total} runs"
         bar.set_description_str(
@@ -248,7 +248,7 @@ def _watched(todo: Sequence[Job], total: int, stop_file: Path) -> Iterator[StopR
             bar.close()
 
 
-def _share(log: Path) -> float:
+def _progress_fraction(log: Path) -> float:
     """How far a run has come by the last bar in its log, in [0, 1]; 0 if it has not begun."""
     try:
         with log.open("rb") as file:

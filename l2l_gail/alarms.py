@@ -42,7 +42,7 @@ TROUBLES = {
 
 
 class Alarm:
-    """Speaks once for each trouble, in the round that makes `PATIENCE` in a row. `before`: figures of earlier ones."""
+    """Prints a warning when a trouble has lasted `PATIENCE` rounds. `before`: figures of earlier rounds."""
 
     def __init__(self, before: Iterable[dict[str, float]] = ()) -> None:
         self.rounds = dict.fromkeys(TROUBLES, 0)
@@ -57,19 +57,19 @@ class Alarm:
         return raised
 
     def count(self, figures: dict[str, float]) -> list[str]:
-        """The troubles of which this round is the one that makes `PATIENCE`."""
+        """Count a round; returns the troubles that have now lasted exactly `PATIENCE` rounds."""
         measured = {name: trouble for name, trouble in TROUBLES.items() if trouble.figure in figures}
         for name, trouble in measured.items():
             self.rounds[name] = self.rounds[name] + 1 if figures[trouble.figure] < trouble.limit else 0
         return [name for name in measured if self.rounds[name] == PATIENCE]
 
 
-def since(rows: list[dict[str, float]]) -> dict[str, int | None]:
-    """For each trouble the step from which all rounds to the end, at least `PATIENCE`, were in it; None if none was."""
+def ongoing_since(rows: list[dict[str, float]]) -> dict[str, int | None]:
+    """For each trouble the step since which it lasted to the end, at least `PATIENCE` rounds; None if it did not."""
     found: dict[str, int | None] = {}
     for name, trouble in TROUBLES.items():
         measured = [row for row in rows if trouble.figure in row]
-        well = [index for index, row in enumerate(measured) if not row[trouble.figure] < trouble.limit]
-        first = well[-1] + 1 if well else 0
+        healthy = [index for index, row in enumerate(measured) if not row[trouble.figure] < trouble.limit]
+        first = healthy[-1] + 1 if healthy else 0
         found[name] = int(measured[first]["step"]) if len(measured) - first >= PATIENCE else None
     return found

@@ -9,14 +9,25 @@ import torch
 from l2l_experiment import settings
 from l2l_experiment.errors import UserError, exit_on_user_error
 from l2l_experiment.run import Run
-from l2l_experiment.settings import given_flags, refuse_idle, value_of
+from l2l_experiment.settings import given_flags, reject_unused, value_of
 from l2l_gail.config import GAILConfig, defaults, tuned
-from l2l_gail.followers import settled
+from l2l_gail.followers import resolve_config
 from l2l_gail.leaders import LEADERS
-from l2l_gail.session import GROUPS, KIND, TrainArgs, located, stored_args, train
+from l2l_gail.session import GROUPS, KIND, TrainArgs, absolute_path, stored_args, train
 
-OF_GAME = ("follower", "disc_", "gradient_p", "gradient_t", "spectral", "entropy", "mixup", "label", "replay", "reward")
-OF_GAME += ("imitate", "every", "absorbing", "holdout", "score_", "freeze", "log_rate")
+DISC_PREFIXES = (
+    "follower",
+    "disc_",
+    "gradient_p",
+    "gradient_t",
+    "spectral",
+    "entropy",
+    "mixup",
+    "label",
+    "replay",
+    "reward",
+)
+DISC_PREFIXES += ("imitate", "every", "absorbing", "holdout", "score_", "freeze", "log_rate")
 WITH_RESUME = {"--resume", "--steps", "--device", "--demos", "--threads", "--env"}
 
 
@@ -31,19 +42,19 @@ def parse(argv: Sequence[str]) -> TrainArgs:
     if args.reward_from is not None:
         if args.follower_from is not None:
             raise UserError("--follower-from would change nothing with --reward-from: nothing learns the reward")
-        args = replace(args, settings=alone(args.settings, cloning=args.demos is not None))
+        args = replace(args, settings=policy_only(args.settings, cloning=args.demos is not None))
     # Absolute paths: resuming from another folder must find the same files.
     follower, reward = (path and path.resolve() for path in (args.follower_from, args.reward_from))
-    paths = {"follower_from": follower, "reward_from": reward, "demos": located(args.demos)}
-    return replace(args, settings=settled(args.settings), **paths)
+    paths = {"follower_from": follower, "reward_from": reward, "demos": absolute_path(args.demos)}
+    return replace(args, settings=resolve_config(args.settings), **paths)
 
 
-def alone(config: GAILConfig, *, cloning: bool) -> GAILConfig:
-    """The settings of a policy that is trained on another run's reward; UserError for those of a discriminator. Without
-    demonstrations, `cloning` False, there is none either."""
-    of_game = (field.name for field in fields(GAILConfig) if field.name.startswith(OF_GAME))
-    idle = frozenset(of_game) | (set() if cloning else {"bc_epochs"})
-    refuse_idle(config, defaults(config), idle, "with --reward-from")
+def policy_only(config: GAILConfig, *, cloning: bool) -> GAILConfig:
+    """The settings for training a policy on another run's reward; UserError if settings of a discriminator are given.
+    `cloning` False, without demonstrations: `bc_epochs` is refused too, and becomes 0."""
+    of_discriminator = (field.name for field in fields(GAILConfig) if field.name.startswith(DISC_PREFIXES))
+    idle = frozenset(of_discriminator) | (set() if cloning else {"bc_epochs"})
+    reject_unused(config, defaults(config), idle, "with --reward-from")
     return config if cloning else replace(config, bc_epochs=0)
 
 

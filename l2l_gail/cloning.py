@@ -28,12 +28,12 @@ def clone(
     stay, but for features of images that they share with the policy."""
     inputs = torch.as_tensor(observations, device=policy.device)
     targets = torch.as_tensor(actions, device=policy.device)
-    optimizer = torch.optim.Adam(list(acting_weights(policy)), lr=learning_rate)
+    optimizer = torch.optim.Adam(list(actor_parameters(policy)), lr=learning_rate)
     losses = [float("nan")]
     for _ in range(epochs):
         losses = []
         for rows in torch.randperm(len(inputs), generator=generator).split(batch_size):
-            loss = loss_of(policy, inputs[rows], targets[rows])
+            loss = bc_loss(policy, inputs[rows], targets[rows])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -41,7 +41,7 @@ def clone(
     return float(np.mean(losses))
 
 
-def acting_weights(policy: BasePolicy) -> Iterator[nn.Parameter]:
+def actor_parameters(policy: BasePolicy) -> Iterator[nn.Parameter]:
     """The weights that decide on a policy's action."""
     if isinstance(policy, SACPolicy):
         yield from policy.actor.parameters()
@@ -50,7 +50,7 @@ def acting_weights(policy: BasePolicy) -> Iterator[nn.Parameter]:
         yield from part.parameters()
 
 
-def loss_of(policy: BasePolicy, inputs: Tensor, targets: Tensor) -> Tensor:
+def bc_loss(policy: BasePolicy, inputs: Tensor, targets: Tensor) -> Tensor:
     """How far the policy's actions are from those of the demonstrations."""
     if isinstance(policy, SACPolicy):
         scaled = torch.as_tensor(policy.scale_action(targets.cpu().numpy()), dtype=torch.float32, device=policy.device)

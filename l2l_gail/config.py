@@ -112,8 +112,8 @@ def tuned(env: str, leader: str = "ppo") -> GAILConfig:
     the blocks `LEADER` and `ENV LEADER`."""
     file = resources.files("l2l_gail").joinpath("tuned.yml")
     if leader == "ppo":
-        return settings.block(GAILConfig, file, env, env=env)
-    return settings.block(GAILConfig, file, leader, f"{env} {leader}", env=env, leader=leader)
+        return settings.load_block(GAILConfig, file, env, env=env)
+    return settings.load_block(GAILConfig, file, leader, f"{env} {leader}", env=env, leader=leader)
 
 
 # Defaults of earlier versions. Their runs hold these values also where nothing reads them, and can still be loaded.
@@ -121,7 +121,7 @@ EARLIER = {"disc_learning_rate": 3e-4, "log_rate_learning_rate": 0.05}
 
 
 def defaults(config: GAILConfig) -> tuple[GAILConfig, ...]:
-    """Values that nobody has to have asked for: of every task, of `config`'s task and leader, of earlier versions."""
+    """The default settings: general, tuned for the task and leader of `config`, and of earlier versions."""
     return GAILConfig(), tuned(config.env, config.leader), GAILConfig(**EARLIER)
 
 

@@ -16,7 +16,7 @@ from l2l_experiment.errors import UserError
 from l2l_experiment.run import Run
 from l2l_gail import alarms
 from l2l_gail.environments import Environment
-from l2l_gail.followers import RuleFollower, reads
+from l2l_gail.followers import RuleFollower, uses_setting
 from l2l_gail.gail import GAIL
 from l2l_gail.session import find_demonstrations, stored_args
 
@@ -54,9 +54,9 @@ def diagnose(run: Run, env: str | None = None, demos: str | None = None) -> dict
     args = stored_args(run, env=env)
     args = replace(args, demos=demos or args.demos)
     config = args.settings
-    rate = f"rate {config.disc_learning_rate:g}, " * reads(config.follower, "disc_learning_rate")
+    rate = f"rate {config.disc_learning_rate:g}, " * uses_setting(config.follower, "disc_learning_rate")
     name = f"{config.env}, {config.follower}, {rate}seed {config.seed}"
-    found = logged(metrics.read(run.folder / metrics.METRICS), name)
+    found = log_figures(metrics.read(run.folder / metrics.METRICS), name)
     if args.reward_from is not None:  # nothing moves the discriminator
         if demos is not None:
             raise UserError(f"--demos would change nothing: the reward of {run.folder} is not learned")
@@ -75,7 +75,7 @@ def diagnose(run: Run, env: str | None = None, demos: str | None = None) -> dict
     return found
 
 
-def logged(rows: list[dict[str, float]], name: str) -> dict[str, Drawing]:
+def log_figures(rows: list[dict[str, float]], name: str) -> dict[str, Drawing]:
     """The figures that the run's own log gives; those it does not log are left out."""
     found, window = {}, max(1, len(rows) // 50)
     for stem, (label, tags) in CURVES.items():
@@ -90,7 +90,7 @@ def logged(rows: list[dict[str, float]], name: str) -> dict[str, Drawing]:
         if curves:
             last = {title: float(values[-1]) for title, ((_, values),) in curves.items()}
             about = {"log": stem == "step", "verdict": verdict(stem, last)}
-            found[stem] = drawn(curves, label.format(window), f"{name}: {stem}", **about)
+            found[stem] = make_drawing(curves, label.format(window), f"{name}: {stem}", **about)
     return found
 
 
@@ -125,8 +125,8 @@ def strength(follower: RuleFollower, rounds: list[tuple[list[Objective], list[Ob
     ylabel = "change of the scored objective (lower is better)"
     ends = {name: float(np.mean([values[-1] for _, values in some])) for name, some in curves.items()}
     told = ", ".join(f"{name} {value:+.3f}" for name, value in ends.items())
-    how = {"xlabel": "discriminator steps", "of": "rollouts", "verdict": f"change after {MOST_STEPS} steps: {told}"}
-    return drawn(curves, ylabel, title, **how)
+    kwargs = {"xlabel": "discriminator steps", "of": "rollouts", "verdict": f"change after {MOST_STEPS} steps: {told}"}
+    return make_drawing(curves, ylabel, title, **kwargs)
 
 
 def response(follower: RuleFollower, rule: UpdateRule, steps: list[Objective]) -> tuple[np.ndarray, np.ndarray]:
@@ -155,9 +155,11 @@ def responses(follower: RuleFollower, steps: list[Objective]) -> Drawing:
         raise UserError("the discriminator's gradients are all zero or infinite; there is no response to draw")
     title = "what a weight's gradient does, last checkpoint"
     xlabel = "gradient over its running root mean square"
-    return drawn(curves, "median step over the learning rate", title, xlabel=xlabel)
+    return make_drawing(curves, "median step over the learning rate", title, xlabel=xlabel)
 
 
-def drawn(curves: dict[str, list[tuple[np.ndarray, np.ndarray]]], ylabel: str, title: str, **labels: Any) -> Drawing:
+def make_drawing(
+    curves: dict[str, list[tuple[np.ndarray, np.ndarray]]], ylabel: str, title: str, **labels: Any
+) -> Drawing:
     """A figure of few curves, without their count in the legend."""
     return Drawing(curves, {"ylabel": ylabel, "title": title, "count": False} | labels)

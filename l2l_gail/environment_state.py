@@ -24,12 +24,12 @@ class Resumable(Monitor):
         return read_state(self)
 
     def write_state(self, state: dict[str, Any], exact: bool) -> None:
-        """Continue from a `read_state`; unless `exact`, with nothing but its generators."""
+        """Restore a `read_state`; unless `exact`, only its random generators."""
         write_state(self, state, exact)
 
 
-# Wrappers that keep nothing from one step to the next, or nothing that is kept here. Any other may.
-KEEP_NOTHING = {
+# Wrappers without state, or whose state is saved here. Any other wrapper may have state of its own.
+STATELESS_WRAPPERS = {
     *(wrappers.TimeLimit, wrappers.OrderEnforcing, wrappers.PassiveEnvChecker, wrappers.ClipAction),
     *(wrappers.RescaleAction, wrappers.RescaleObservation, wrappers.FlattenObservation, wrappers.FilterObservation),
     *(wrappers.DtypeObservation, wrappers.ReshapeObservation, wrappers.ClipReward, ChannelsFirst, Monitor),
@@ -90,7 +90,7 @@ def read_state(env: Monitor) -> dict[str, Any]:
 
 
 def write_state(env: Monitor, state: dict[str, Any], exact: bool) -> None:
-    """Continue from a `read_state`; unless `exact`, with nothing but its generators."""
+    """Restore a `read_state`; unless `exact`, only its random generators."""
     for generator, name in ((env.unwrapped.np_random, "rng"), (env.action_space.np_random, "action_rng")):
         if state[name] is not None and _generator(generator) is not None:
             generator.bit_generator.state = state[name]
@@ -102,17 +102,17 @@ def write_state(env: Monitor, state: dict[str, Any], exact: bool) -> None:
 
 
 def _generator(generator: Any) -> dict[str, Any] | None:
-    """The state of Gymnasium's own kind of generator; None for another, which goes on from a fresh start."""
+    """The state of a PCG64 generator, as Gymnasium uses; None for any other, which is not restored."""
     bits = getattr(generator, "bit_generator", None)
     return bits.state if isinstance(bits, np.random.PCG64) else None
 
 
 def _physics(env: gym.Env) -> dict[str, Any] | None:
-    """The whole state of one of Gymnasium's MuJoCo or classic-control environments behind wrappers that keep nothing,
-    or None: any other may keep something elsewhere."""
+    """The whole state of one of Gymnasium's MuJoCo or classic-control environments behind stateless wrappers; None for
+    any other, which may have state that is not found here."""
     core = env.unwrapped
     while isinstance(env, gym.Wrapper):
-        if type(env) not in KEEP_NOTHING:
+        if type(env) not in STATELESS_WRAPPERS:
             return None
         env = env.env
     family = type(core).__module__.rpartition(".")[0]

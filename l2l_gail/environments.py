@@ -16,7 +16,7 @@ from l2l_experiment.errors import UserError
 from l2l_gail.config import Vec
 from l2l_gail.environment_state import time_limit
 from l2l_gail.spaces import Actions, Observations, actions_of
-from l2l_gail.vectorised import Adapted, Checked, vectorise
+from l2l_gail.vectorised import VecAdaptSpaces, VecCheckObservations, vectorise
 
 STEP_LIMIT = 10_000  # steps after which an episode of an environment without a limit is cut off: it might never end
 NEVER_END_EARLY = {"HalfCheetahEnv", "SwimmerEnv", "ReacherEnv", "PusherEnv", "PendulumEnv", "HumanoidStandupEnv"}
@@ -84,8 +84,10 @@ class Environment:
                 envs = VecMonitor(envs)
             envs.seed(seed)
         if envs.action_space != self.actions.policy_space or envs.observation_space != self.observations.space:
-            envs = Adapted(envs, self.observations, self.actions, self.name)
-        return VecNormalize(Checked(envs, self.name), norm_obs=not self.observations.image, norm_reward=False)
+            envs = VecAdaptSpaces(envs, self.observations, self.actions, self.name)
+        return VecNormalize(
+            VecCheckObservations(envs, self.name), norm_obs=not self.observations.image, norm_reward=False
+        )
 
 
 def environment(source: EnvLike, *, rescale: bool | None = None) -> Environment:
@@ -114,7 +116,7 @@ def make(source: str | EnvSpec | Callable[..., gym.Env], **kwargs: Any) -> gym.E
     import mujoco  # loads slowly, and --help must not wait for it
 
     if hasattr(mujoco, "set_mju_user_warning"):
-        mujoco.set_mju_user_warning(_pass_on)
+        mujoco.set_mju_user_warning(_warn_from_mujoco)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is out of date.*")
         env = gym.make(source, **kwargs) if isinstance(source, str | EnvSpec) else source(**kwargs)
@@ -122,6 +124,6 @@ def make(source: str | EnvSpec | Callable[..., gym.Env], **kwargs: Any) -> gym.E
     return env if has_limit else wrappers.TimeLimit(env, STEP_LIMIT)
 
 
-def _pass_on(message: str) -> None:
+def _warn_from_mujoco(message: str) -> None:
     if "settotalmass" not in message:
         warnings.warn(f"MuJoCo: {message}", RuntimeWarning, stacklevel=2)

@@ -21,21 +21,21 @@ from l2l_experiment import checkpoint, devices, randomness, settings
 from l2l_experiment.errors import UserError
 from l2l_experiment.files import write_atomically
 from l2l_experiment.run import CONFIG
-from l2l_experiment.stability import Running
+from l2l_experiment.stability import RunningStability
 from l2l_gail import cloning
 from l2l_gail.config import GAILConfig, stored, tuned
 from l2l_gail.demonstrations import Demonstrations, load_demonstrations
 from l2l_gail.environments import EnvLike, environment, require_named
-from l2l_gail.followers import FOLLOWERS, Follower, Objectives, score_config, settled
+from l2l_gail.followers import FOLLOWERS, Follower, Objectives, resolve_config, score_config
 from l2l_gail.leaders import LEADERS, Leader
-from l2l_gail.losses import draw, health, objective
+from l2l_gail.losses import disc_stats, draw, objective
 from l2l_gail.notes import notes
 from l2l_gail.objects import require_objects
-from l2l_gail.reward_model import RewardModel, Rows
-from l2l_gail.transitions import Transitions, keep, split, transitions_of
+from l2l_gail.reward_model import LazyInputs, RewardModel
+from l2l_gail.transitions import Transitions, split, transitions_of, update_replay
 
 OBJECT = "an environment object"  # what the settings call an environment that has no id
-FREE = frozenset({"device", "vec"})  # settings that may change between saving and loading
+MAY_CHANGE = frozenset({"device", "vec"})  # settings that may change between saving and loading
 MOST_MEASURED = 2_000  # transitions of demonstrations on which the discriminator is measured: an accuracy to a per cent
 
 
@@ -76,7 +76,7 @@ class GAIL:
         config = tuned(self.env.id or "") if config is None else config
         config = replace(config, env=self.env.id or OBJECT, rescale_actions=self.env.rescale)
         if follower is None:
-            config = settled(config)
+            config = resolve_config(config)
         self.device = devices.resolve(config.device, auto="cpu")
         if leader is None:
             envs = self.env.vectorised(config.n_envs, config.seed, config.vec)
@@ -100,15 +100,15 @@ class GAIL:
         self.demonstrations: Demonstrations | None = None
         self.replay: list[Transitions] = []
         self.figures: dict[str, float] = {}
-        self.stability = Running(block=10, window=100)  # in episodes
+        self.stability = RunningStability(block=10, window=100)  # in episodes
         self.bc_loss: float | None = None  # of behaviour cloning at its end, if it came first
         self.on_round: Callable[[GAIL], None] | None = None
         if demonstrations is not None:
-            self._imitate(load_demonstrations(demonstrations, self.env), monitor)
+            self._set_demonstrations(load_demonstrations(demonstrations, self.env), monitor)
         elif self.fixed:
-            self._standardise()
+            self._set_observation_filter()
 
-    def _imitate(self, demonstrations: Demonstrations, monitor: Demonstrations | None) -> None:
+    def _set_demonstrations(self, demonstrations: Demonstrations, monitor: Demonstrations | None) -> None:
         if not demonstrations.have_actions and (self.config.imitate == "pairs" or self.config.bc_epochs):
             raise UserError(f"{demonstrations.source} has no actions: only --imitate states learns from it, uncloned")
         self.demonstrations = demonstrations
@@ -117,16 +117,16 @@ class GAIL:
         if not (self.fixed or self.env.observations.image):
             seen = np.concatenate([one.observations[:-1:every].astype(np.float32) for one in demonstrations.episodes])
             self.model.filter.fit(self.env.observations.features(seen))
-        self._standardise()
+        self._set_observation_filter()
         self.monitored = None
         if monitor is not None and len(monitor):
             whole = transitions_of(monitor).float32()  # thinned: more would say the same and cost time in every round
             self.monitored = whole.rows(slice(None, None, -(-len(whole) // MOST_MEASURED)))
 
-    def _standardise(self) -> None:
-        """Have the policy see observations in units of the demonstrations, unless they are images."""
+    def _set_observation_filter(self) -> None:
+        """Normalise the policy's observations by the demonstrations' moments, if `filter` says so; never images."""
         if self.config.filter == "demonstrations" and not self.env.observations.image:
-            # A running filter remembers every fall: a robot that once lay on its back sees pitch ten times smaller.
+            # Running moments include early falls; that variance would shrink the pitch differences of an upright robot.
             filter = self.model.filter
             self.envs.training = False
             self.envs.obs_rms.mean, self.envs.obs_rms.var = filter.mean, filter.deviation**2
@@ -163,8 +163,8 @@ class GAIL:
         if self.config.bc_epochs and self.bc_loss is None:
             self.bc_loss = self._clone()
         if total_timesteps > 0:
-            how = {"callback": callback, "reset_num_timesteps": reset_num_timesteps, "progress_bar": progress_bar}
-            self.leader.learn(total_timesteps, self, **how)
+            kwargs = {"callback": callback, "reset_num_timesteps": reset_num_timesteps, "progress_bar": progress_bar}
+            self.leader.learn(total_timesteps, self, **kwargs)
         self.between_rounds()
         return self
 
@@ -174,7 +174,7 @@ class GAIL:
         expert, policy = transitions_of(self.demonstrations, self.config.every).float32(), self.leader.algorithm.policy
         if self.config.filter == "running" and self.num_timesteps == 0 and not self.env.observations.image:
             self.envs.obs_rms.update(expert.observations.astype(np.float64))
-        seen, targets = self.envs.normalize_obs(expert.observations), self.env.actions.targets(expert.actions)
+        seen, targets = self.envs.normalize_obs(expert.observations), self.env.actions.to_policy(expert.actions)
         return cloning.clone(policy, seen, targets, epochs=self.config.bc_epochs, generator=self.generator)
 
     def predict(
@@ -187,11 +187,11 @@ class GAIL:
         """Actions of the environment for its observations, one or a batch of them, and the state."""
         space = self.env.observations
         single = space.is_single(observation)
-        seen = space.one(observation) if single else space.convert(observation, "predict")
+        seen = space.convert_one(observation) if single else space.convert(observation, "predict")
         actions, state = self.leader.algorithm.predict(
             self.envs.normalize_obs(seen), state, episode_start, deterministic
         )
-        return self.env.actions.executed(actions), state
+        return self.env.actions.to_env(actions), state
 
     def save(self, folder: Path | str) -> Path:
         """Write `folder/checkpoints/step_…`, which is returned, and `folder/config.yaml` unless that is there.
@@ -199,7 +199,7 @@ class GAIL:
         config = Path(folder) / CONFIG
         if config.exists():
             there = {"what": f"{folder} holds a run with other settings", "advice": "save into another folder"}
-            settings.require_same(settings.plain(stored(folder)), self.config, but=FREE, **there)
+            settings.require_same(settings.plain(stored(folder)), self.config, but=MAY_CHANGE, **there)
         saved = checkpoint.save(folder, self.state_dict(), self.num_timesteps)
         if not config.exists():
             text = yaml.safe_dump({"settings": settings.plain(self.config)}, sort_keys=False)
@@ -253,7 +253,7 @@ class GAIL:
     def load_state_dict(self, tree: dict[str, Any]) -> bool:
         """Continue from a `state_dict` made with the same settings. False if the environments had to be reset, which
         happens where their state cannot be read (see `environment_state`): the run goes on, but not bit for bit."""
-        settings.require_same(tree.get("settings", {}), self.config, but=FREE)
+        settings.require_same(tree.get("settings", {}), self.config, but=MAY_CHANGE)
         made_with = tree.get("demonstrations")
         if made_with and self.demonstrations is not None and made_with != self.train_expert.fingerprint:
             raise UserError(
@@ -261,7 +261,7 @@ class GAIL:
                 "changed since); name the right ones with --demos"
             )
         try:
-            checkpoint.require_like(tree, self.state_dict())
+            checkpoint.check_compatible(tree, self.state_dict())
             self.model.load_state_dict(tree)
             self.follower.load_state_dict(tree["follower"])
             self.replay = [Transitions(*parts) for parts in tree["replay"]]
@@ -278,7 +278,7 @@ class GAIL:
         return exact
 
     def set_logger(self, logger: Logger) -> None:
-        """Where figures go: a Stable-Baselines3 logger. Figures not yet written, as after `load`, go along."""
+        """Set the Stable-Baselines3 logger. Values recorded but not yet written, as after `load`, are kept."""
         before = self.leader.algorithm.logger
         for key, value in before.name_to_value.items():
             logger.record(key, value, exclude=before.name_to_excluded.get(key))
@@ -286,7 +286,7 @@ class GAIL:
 
     def inputs(self, data: Transitions) -> Tensor:
         """Transitions as the discriminator is trained on them, shape (n, inputs)."""
-        return Rows(self.model, data)[:]
+        return LazyInputs(self.model, data)[:]
 
     def objectives(self, recent: list[Transitions]) -> Objectives:
         """What the follower works on, given rollouts, the newest last.
@@ -294,11 +294,11 @@ class GAIL:
         Held out are the end of every demonstration and of the newest rollout, as much as the follower wants."""
         newest = self.inputs(recent[-1])
         policy = torch.cat([*(self.inputs(data) for data in recent[:-1]), newest])
-        train, score = (Rows(self.model, expert) for expert in (self.train_expert, self.score_expert))
+        train, score = (LazyInputs(self.model, expert) for expert in (self.train_expert, self.score_expert))
         held = round(self.follower.holdout * len(newest))
         seen, unseen = (policy[:-held], policy[-held:]) if held else (policy, policy)
 
-        def fresh(expert: Rows, imitator: Tensor, config: GAILConfig) -> Callable:
+        def fresh(expert: LazyInputs, imitator: Tensor, config: GAILConfig) -> Callable:
             sample = draw(expert, imitator, config.disc_batch_size, self.generator)
             return objective(self.discriminator, sample, config)
 
@@ -320,26 +320,26 @@ class GAIL:
         self.model.filter.update(self.env.observations.features(transitions.observations))
         recent = [*self.replay, transitions]
         config, so_far = self.config, self.num_timesteps // self.leader.round_size
-        keep(self.replay, transitions, config.replay_rounds, config.replay_kind, so_far, self.generator)
+        update_replay(self.replay, transitions, config.replay_rounds, config.replay_kind, so_far, self.generator)
         if hasattr(self.discriminator, "refresh"):
             self.discriminator.refresh()
-        train, fresh = Rows(self.model, self.train_expert), self.inputs(transitions)
+        train, fresh = LazyInputs(self.model, self.train_expert), self.inputs(transitions)
         thinned = train[:: -(-len(train) // MOST_MEASURED)]
-        figures = {f"train_disc/{key}": value for key, value in health(self.discriminator, thinned, fresh).items()}
+        figures = {f"train_disc/{key}": value for key, value in disc_stats(self.discriminator, thinned, fresh).items()}
         if self.monitored is not None:
-            other = health(self.discriminator, self.inputs(self.monitored), fresh)
+            other = disc_stats(self.discriminator, self.inputs(self.monitored), fresh)
             figures |= {"train_disc/heldout_loss": other["loss"], "train_disc/heldout_acc": other["acc_expert"]}
         answer = self.follower.answer(self.objectives(recent), progress)
         return figures | {f"train_follower/{key}": value for key, value in answer.items()}
 
     def score(self, transitions: Transitions) -> np.ndarray:
         """Called by the leader: the learned reward by the discriminator as it is now, shape (n,)."""
-        return self.model.kept(transitions) if self.fixed else self.model.score(transitions)
+        return self.model.transfer_reward(transitions) if self.fixed else self.model.score(transitions)
 
     def reward(self, transitions: Transitions) -> np.ndarray:
         """The same for the transitions of a round, with figures for the log."""
         logits = self.model.logits(transitions)
-        learned = self.model.kept(transitions) if self.fixed else self.model.score(transitions, logits)
+        learned = self.model.transfer_reward(transitions) if self.fixed else self.model.score(transitions, logits)
         figures = {"train_reward/mean": float(learned.mean()), "train_reward/std": float(learned.std())}
         self._log(figures | {"train_disc/logit_std": float(logits.std())})
         return learned

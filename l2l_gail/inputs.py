@@ -41,17 +41,17 @@ class Inputs:
         if self.shaped or self.states:
             following = self._seen(data.next_observations, filter)
             if self.absorbing:
-                following[data.ended] = self._nowhere()
+                following[data.ended] = self._absorbing_observation()
             parts.append(following)
         if self.shaped:
             goes_on = np.ones(len(data)) if self.absorbing else ~data.ended
             parts.append(np.stack([goes_on, log_prob], axis=1))
         return np.concatenate(parts, axis=1)
 
-    def absorbed(self, count: int) -> np.ndarray:
+    def absorbing_rows(self, count: int) -> np.ndarray:
         """`count` times the transition from the absorbing state to itself."""
-        row = [self._nowhere(), np.zeros(self.action)]
-        row += [self._nowhere()] if self.shaped or self.states else []
+        row = [self._absorbing_observation(), np.zeros(self.action)]
+        row += [self._absorbing_observation()] if self.shaped or self.states else []
         row += [np.array([1.0, 0.0])] if self.shaped else []
         return np.tile(np.concatenate(row), (count, 1))
 
@@ -59,5 +59,5 @@ class Inputs:
         filtered = filter(self.env.observations.features(observations))
         return np.pad(filtered, ((0, 0), (0, 1))) if self.absorbing else filtered
 
-    def _nowhere(self) -> np.ndarray:
+    def _absorbing_observation(self) -> np.ndarray:
         return np.append(np.zeros(self.observation - 1), AWAY)

@@ -1,4 +1,4 @@
-"""What the discriminator's weights are moved on: batches, the loss on them, and figures of how well it does."""
+"""Training the discriminator: minibatches, the loss on them, and metrics of how well it classifies."""
 
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
@@ -20,7 +20,7 @@ class Batch(NamedTuple):
 
 
 class Drawable(Protocol):
-    """Rows that can be counted and picked: a tensor, or `l2l_gail.reward_model.Rows`."""
+    """Rows that can be counted and picked: a tensor, or `l2l_gail.reward_model.LazyInputs`."""
 
     def __len__(self) -> int: ...
 
@@ -83,7 +83,7 @@ def bernoulli_entropy(logits: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def health(discriminator: nn.Module, expert: Tensor, policy: Tensor) -> dict[str, float]:
+def disc_stats(discriminator: nn.Module, expert: Tensor, policy: Tensor) -> dict[str, float]:
     """How well the discriminator tells the two apart: loss without regularisers, accuracies, entropy, logits."""
     on_expert, on_policy = discriminator(expert), discriminator(policy)
     loss = F.softplus(-on_expert).mean() + F.softplus(on_policy).mean()

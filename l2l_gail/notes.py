@@ -1,4 +1,4 @@
-"""What is unusual about a task or its settings, told before training."""
+"""Notes on unusual tasks and settings, printed before training."""
 
 from l2l_gail.config import GAILConfig
 from l2l_gail.environments import STEP_LIMIT, Environment
@@ -28,4 +28,4 @@ def notes(config: GAILConfig, env: Environment) -> list[str]:
     if config.follower == "l2l-pretrained" and not config.gradient_penalty:
         said.append("the rule that ships was trained with a gradient penalty and has not been tried without one.")
     log_std = config.log_std_init if config.leader == "ppo" else 0.0
-    return said + [told for told in (env.observations.told(), env.actions.advice(log_std)) if told is not None]
+    return said + [told for told in (env.observations.note(), env.actions.note(log_std)) if told is not None]

@@ -79,7 +79,7 @@ def play(gail: GAIL, env: gym.Env, seed: int, args: PlayArgs) -> tuple[float, in
             if args.video is not None:
                 frames.append(env.render())
 
-        episode = Episode.played(env, policy, seed, max_steps=args.max_steps, on_step=on_step)
+        episode = Episode.rollout(env, policy, seed, max_steps=args.max_steps, on_step=on_step)
     return float(episode.rewards.sum()), len(episode), frames
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from l2l_experiment import metrics
 from l2l_experiment.run import Run
-from l2l_experiment.stability import first_reached, near, summarise
+from l2l_experiment.stability import first_reached, near_expert_return, summarise
 from l2l_gail import alarms, evaluation
 from l2l_gail.demonstrations import Demonstrations
 from l2l_gail.environments import Environment
@@ -52,12 +52,15 @@ def result(gail: GAIL, demonstrations: Demonstrations | None, folder: Path, epis
         found["bc_loss"] = gail.bc_loss
     log = folder / metrics.METRICS
     everything = metrics.read(log) if log.is_file() else []
-    found |= alarms.since(everything)
+    found |= alarms.ongoing_since(everything)
     rows = [row for row in everything if np.isfinite(row.get(RETURN, np.nan))]
     if len(rows) > 1:
         steps, returns = (np.array([row[key] for row in rows]) for key in ("step", RETURN))
         found["stability"] = summarise(steps, returns)
-        if "expert" in found and (level := near(found["expert"]["mean"], found["random"]["mean"])) is not None:
+        if (
+            "expert" in found
+            and (level := near_expert_return(found["expert"]["mean"], found["random"]["mean"])) is not None
+        ):
             first = first_reached(steps, returns, level)
             found["near_expert_from"] = None if np.isnan(first) else int(first)
     return found
@@ -80,7 +83,7 @@ def text(result: dict[str, Any], run: Run, gail: GAIL) -> str:
             of_expert = f"   {way:6.1f} % of the way from random to expert"
         lines.append(f"  {label:15} {row['mean']:9.1f} ± {row['sd']:7.1f}{of_expert}   n = {row['n']}")
     if (first := result.get("near_expert_from")) is not None:
-        level = near(result["expert"]["mean"], result["random"]["mean"])
+        level = near_expert_return(result["expert"]["mean"], result["random"]["mean"])
         lines.append(f"  training return near the expert's ({level:.0f}) from step {first:,}")
     if needs_noise(result):
         last = result["stability"]["final"]
@@ -99,24 +102,24 @@ def text(result: dict[str, Any], run: Run, gail: GAIL) -> str:
         "",
         f"  Everything is in {run.folder}: record.json, metrics.jsonl, checkpoints/, policy.zip and",
         "  observation_filter.pkl (they open in plain Stable-Baselines3).",
-        f"  Watch it:    {watching(gail.env, run.folder, config.follower)}",
+        f"  Watch it:    {watch_hint(gail.env, run.folder, config.follower)}",
         f"  See curves:  tensorboard --logdir {shlex.quote(str(run.folder.parent))}",
     ]
     return "\n".join(lines)
 
 
 def needs_noise(result: dict[str, Any]) -> bool:
-    """Whether the policy came half of the way to the expert in training, and not half of that without its noise: where
-    the likeliest actions lead in a circle."""
+    """Whether in training, with exploration noise, the policy got more than halfway from random to expert, but its
+    deterministic actions less than a quarter of the way."""
     trained, chance = result.get("stability", {}).get("final", np.nan), result["random"]["mean"]
     expert = result.get("expert", {}).get("mean", np.nan)
     half = (expert - chance) / 2
     return bool(half > 0 and trained - chance > half > 2 * (result["return"]["mean"] - chance))
 
 
-def watching(env: Environment, folder: Path, follower: str = "adam") -> str:
-    """How to watch a run's policy: a command, unless only the program that trained it knows its environment, registered
-    with a function, or its follower."""
+def watch_hint(env: Environment, folder: Path, follower: str = "adam") -> str:
+    """How to watch a run's policy: the play command, or `GAIL.load` where only the program that trained it knows its
+    follower, or its environment, which was registered with a function."""
     if follower not in SHIPPED:
         return f"GAIL.load({str(folder)!r}) in a program that adds the follower {follower}"
     if ":" in env.name:  # its module is imported only if one says so

@@ -63,9 +63,9 @@ class RewardModel:
         told = self.log_prob(data) if self.columns.shaped and self.log_prob is not None else np.zeros(len(data))
         return self._tensor(self.columns(data, self.filter, told))
 
-    def stay(self) -> Tensor:
+    def absorbing_input(self) -> Tensor:
         """The transition from the absorbing state to itself, shape (1, inputs)."""
-        return self._tensor(self.columns.absorbed(1))
+        return self._tensor(self.columns.absorbing_rows(1))
 
     def _tensor(self, rows: np.ndarray) -> Tensor:
         return torch.as_tensor(rows, dtype=torch.float32, device=self.device)
@@ -83,13 +83,13 @@ class RewardModel:
         state for ever, γ/(1−γ)·r."""
         learned = reward(self.logits(data) if logits is None else logits, self.config.reward).cpu().numpy()
         if self.config.absorbing and data.ended.any():
-            worth = float(reward(self.discriminator(self.stay()), self.config.reward))
+            worth = float(reward(self.discriminator(self.absorbing_input()), self.config.reward))
             learned[data.ended] += worth * self.config.gamma / (1 - self.config.gamma)
         return learned
 
     @torch.no_grad()
-    def kept(self, data: Transitions) -> np.ndarray:
-        """The reward that is worth keeping, shape (n,): AIRL's g without shaping and log π, else that of `score`."""
+    def transfer_reward(self, data: Transitions) -> np.ndarray:
+        """The reward to train another policy on, shape (n,): AIRL's g, without shaping and log π; else `score`."""
         if not self.columns.shaped:
             return self.score(data)
         return self.discriminator.reward(self.inputs(data)).cpu().numpy()
@@ -106,11 +106,11 @@ class RewardModel:
     def load(cls, folder: Path | str, env: Environment, *, device: str = "cpu") -> "RewardModel":
         """The reward of a run's newest checkpoint, as it is, for the same environment or one of its spaces.
 
-        Of a run that was itself trained on such a reward, that one."""
+        If that run was itself trained on a given reward, it is that reward."""
         tree = checkpoint.latest(folder)
         another = tree.get("reward_settings")
         config = stored(folder) if another is None else settings.read(GAILConfig, another, str(folder))
-        env = copy.copy(env)  # which may act in other units than that on which the reward was learned
+        env = copy.copy(env)  # with the action scaling of the run that learned the reward
         env.actions = actions_of(env.actions.space, env.name, config.rescale_actions)
         model = cls(env, replace(config, device=device), None)
         try:
@@ -120,7 +120,7 @@ class RewardModel:
         return model
 
 
-class Rows:
+class LazyInputs:
     """Transitions as the discriminator is trained on them, computed only for the rows that are asked for: a round costs
     the same with a thousand demonstrations and with ten million.
 
@@ -142,5 +142,5 @@ class Rows:
             return self.model.inputs(self.data.rows(chosen))
         order = self.order[chosen]
         found = self.model.inputs(self.data.rows(order))
-        found[torch.from_numpy(order < 0).to(found.device)] = self.model.stay()
+        found[torch.from_numpy(order < 0).to(found.device)] = self.model.absorbing_input()
         return found

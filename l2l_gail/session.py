@@ -22,18 +22,18 @@ from l2l_gail import alarms, evaluation, report
 from l2l_gail.config import GAILConfig, tuned
 from l2l_gail.demonstrations import Demonstrations, load_demonstrations
 from l2l_gail.environments import Environment, require_named
-from l2l_gail.followers import reads, settled
+from l2l_gail.followers import resolve_config, uses_setting
 from l2l_gail.followers.pretrained import rule_of
 from l2l_gail.gail import GAIL
 from l2l_gail.reward_model import RewardModel
 
 KIND = "gail"
 MOST_EVALUATED = 5  # episodes, while training
-SHOWN = ("env", "follower", "num_demos", "seed")  # in TensorBoard's HParams table, and the rate of followers with one
-FINAL = ("eval/return", "eval/percent_of_expert", "rollout/ep_rew_mean", *board.STEADY)  # there, too
+HPARAMS = ("env", "follower", "num_demos", "seed")  # in TensorBoard's HParams table, and the rate of followers with one
+HPARAM_METRICS = ("eval/return", "eval/percent_of_expert", "rollout/ep_rew_mean", *board.STABILITY_TAGS)  # there, too
 CHARTS = {  # in its Custom Scalars tab
     "return": {"training": ["rollout/ep_rew_mean"], "deterministic policy": ["eval/return"]},
-    "stability": {tag.removeprefix("stability/"): [tag] for tag in board.STEADY},
+    "stability": {tag.removeprefix("stability/"): [tag] for tag in board.STABILITY_TAGS},
     "discriminator": {
         "accuracy": ["train_disc/acc", "train_disc/heldout_acc"],
         "loss": ["train_disc/loss", "train_disc/heldout_loss"],
@@ -96,14 +96,14 @@ def train(args: TrainArgs, resumed: Run | None = None) -> Run:
     gail = GAIL(env, demonstrations, config=args.settings, monitor=monitor, reward=given)
     config, run = gail.config, resumed
     if run is None:
-        carry_follower(gail, args.follower_from)
+        warm_start_follower(gail, args.follower_from)
         folder = args.run_dir or default_folder("runs", f"{config.env}_{config.follower}_s{config.seed}")
-        stored = replace(args, settings=config, demos=located(args.demos))
+        stored = replace(args, settings=config, demos=absolute_path(args.demos))
         run = Run.create(folder, kind=KIND, config=settings.plain(stored))
         gail.set_logger(make_logger(run))
-    with run.held():
+    with run.locked():
         if resumed is not None:
-            go_on(gail, run, args)
+            resume_run(gail, run, args)
         gail.leader.prepare(args.steps)
         print(report.announce(gail, demonstrations, run.folder))
         started = time.monotonic()
@@ -119,18 +119,18 @@ def train(args: TrainArgs, resumed: Run | None = None) -> Run:
         return finish(gail, run, args, demonstrations)
 
 
-def located(demos: str | None) -> str | None:
+def absolute_path(demos: str | None) -> str | None:
     """Demonstrations as named, a path as an absolute one: resuming from another folder must find the same file."""
     return str(Path(demos).resolve()) if demos and Path(demos).exists() else demos
 
 
-def go_on(gail: GAIL, run: Run, args: TrainArgs) -> None:
-    """Take up a run where its last checkpoint left it, or from its beginning if it has none."""
+def resume_run(gail: GAIL, run: Run, args: TrainArgs) -> None:
+    """Resume a run from its last checkpoint, or start it over if it has none."""
     if run.saved_nothing():
-        carry_follower(gail, args.follower_from)
+        warm_start_follower(gail, args.follower_from)
         print(f"{run.folder} was stopped before it saved a checkpoint; it starts over")
-        gail.set_logger(make_logger(run, after=-1))  # nothing of them is kept
-        run.resumed(0, target_steps=args.steps)
+        gail.set_logger(make_logger(run, after=-1))  # drops what was logged before
+        run.log_resume(0, target_steps=args.steps)
         return
     exact = gail.load_state_dict(checkpoint.latest(run.folder))  # first: one that does not fit leaves the logs alone
     done = gail.num_timesteps
@@ -141,7 +141,7 @@ def go_on(gail: GAIL, run: Run, args: TrainArgs) -> None:
     if not exact:
         print(f"note: {RESET}")
     exactly = [*run.record.get("resumed_exactly", []), exact]
-    run.resumed(done, every=gail.leader.round_size, target_steps=args.steps, resumed_exactly=exactly)
+    run.log_resume(done, every=gail.leader.round_size, target_steps=args.steps, resumed_exactly=exactly)
 
 
 class _Stopped(Exception):
@@ -158,7 +158,7 @@ def learn(gail: GAIL, run: Run, args: TrainArgs, stop: StopRequest, bar: tqdm) -
     def on_round(gail: GAIL) -> None:
         nonlocal saved, evaluations
         step = gail.num_timesteps
-        show(bar, gail)
+        update_bar(bar, gail)
         alarm(gail.figures)
         if args.eval_every and step // args.eval_every > evaluations and step < args.steps:
             evaluations = step // args.eval_every
@@ -167,7 +167,7 @@ def learn(gail: GAIL, run: Run, args: TrainArgs, stop: StopRequest, bar: tqdm) -
             log_evaluation(gail, float(found.mean()))
         if step != saved and (step % every == 0 or step >= args.steps or stop.requested):
             for output in gail.leader.algorithm.logger.output_formats:
-                if isinstance(output, _Rows):
+                if isinstance(output, _MetricsOutput):
                     output.rows.sync()
             gail.save(run.folder)
             saved = step
@@ -176,7 +176,7 @@ def learn(gail: GAIL, run: Run, args: TrainArgs, stop: StopRequest, bar: tqdm) -
 
     done = gail.num_timesteps
     try:
-        # Not even at step 0: environments that a checkpoint has put back would be reset a second time.
+        # False also at step 0: True would reset the environments that a checkpoint has just restored.
         gail.learn(args.steps - done, reset_num_timesteps=False, on_round=on_round)
     except _Stopped:
         return False
@@ -198,7 +198,7 @@ def log_evaluation(gail: GAIL, mean: float) -> None:
 def finish(gail: GAIL, run: Run, args: TrainArgs, demonstrations: Demonstrations | None) -> Run:
     """Export the policy, evaluate it, write the result and print the report."""
     gail.leader.algorithm.save(run.folder / "policy.zip")
-    was, gail.envs.training = gail.envs.training, False  # as it is evaluated: one that is loaded must not go on moving
+    was, gail.envs.training = gail.envs.training, False  # frozen, as in evaluation: once loaded, it must not update
     gail.envs.save(str(run.folder / "observation_filter.pkl"))
     gail.envs.training = was
     print(f"Evaluating {args.eval_episodes} deterministic episodes ...", file=sys.stderr)
@@ -220,13 +220,13 @@ def find_demonstrations(args: TrainArgs, env: Environment) -> tuple[Demonstratio
     return everything.take(args.num_demos), everything.rest(args.num_demos)
 
 
-def carry_follower(gail: GAIL, source: Path | None) -> None:
+def warm_start_follower(gail: GAIL, source: Path | None) -> None:
     """Take over the learned follower of another run, if one is named."""
     if source is None:
         return
-    if not hasattr(gail.follower, "carry"):
+    if not hasattr(gail.follower, "warm_start"):
         raise UserError("--follower-from needs a learned follower: add --l2l, or --follower l2l-pretrained")
-    gail.follower.carry(rule_of(source), str(source))
+    gail.follower.warm_start(rule_of(source), str(source))
 
 
 def stored_args(run: Run, steps: int | None = None, device: str | None = None, *, env: str | None = None) -> TrainArgs:
@@ -239,7 +239,7 @@ def stored_args(run: Run, steps: int | None = None, device: str | None = None, *
     return replace(args, settings=config, steps=target if steps is None else steps)
 
 
-class _Rows(KVWriter):
+class _MetricsOutput(KVWriter):
     """Sends Stable-Baselines3's figures to `metrics.jsonl`."""
 
     def __init__(self, path: Path, after: int | None) -> None:
@@ -252,7 +252,7 @@ class _Rows(KVWriter):
         self.rows.close()
 
 
-class _Board(TensorBoardOutputFormat):
+class _TensorBoardOutput(TensorBoardOutputFormat):
     """Stable-Baselines3's TensorBoard output, with what a killed run logged after step `after` hidden."""
 
     def __init__(self, folder: Path, after: int | None) -> None:
@@ -262,18 +262,19 @@ class _Board(TensorBoardOutputFormat):
 
 def make_logger(run: Run, *, after: int | None = None) -> Logger:
     """TensorBoard and `metrics.jsonl` in the run's folder; a resumed run's go on `after` a step."""
-    shown = _Board(run.folder, after)
+    tensorboard = _TensorBoardOutput(run.folder, after)
     if after is None or after < 0:
         env, follower = (run.config["settings"][name] for name in ("env", "follower"))
         leader = run.config["settings"]["leader"]
-        usual = TrainArgs(settings=settled(replace(tuned(env, leader), follower=follower)))
-        about = {"command": run.record["command"], "settings": run.config, "usual": settings.plain(usual)}
-        rate = ("disc_learning_rate",) if reads(follower, "disc_learning_rate") else ()
-        board.describe(shown.writer, **about, shown=SHOWN + rate, figures=FINAL, charts=CHARTS)
-    return Logger(str(run.folder), [shown, _Rows(run.folder / metrics.METRICS, after)])
+        defaults = TrainArgs(settings=resolve_config(replace(tuned(env, leader), follower=follower)))
+        about = {"command": run.record["command"], "settings": run.config, "defaults": settings.plain(defaults)}
+        rate = ("disc_learning_rate",) if uses_setting(follower, "disc_learning_rate") else ()
+        names = HPARAMS + rate
+        board.describe(tensorboard.writer, **about, hparam_names=names, metric_tags=HPARAM_METRICS, charts=CHARTS)
+    return Logger(str(run.folder), [tensorboard, _MetricsOutput(run.folder / metrics.METRICS, after)])
 
 
-def show(bar: tqdm, gail: GAIL) -> None:
+def update_bar(bar: tqdm, gail: GAIL) -> None:
     """Bring the progress bar up to date: the true return and the discriminator's accuracy stand behind the steps."""
     bar.update(min(gail.num_timesteps, bar.total) - bar.n)
     episodes = gail.leader.algorithm.ep_info_buffer

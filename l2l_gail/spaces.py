@@ -18,7 +18,7 @@ from l2l_experiment.errors import UserError
 
 BOUND_TOLERANCE = 1e-4  # by which recorded actions may leave their bounds: the rounding of a float32 policy
 SMALLEST_FRAME = 36  # height and width below which Stable-Baselines3's convolutions have nothing left
-USUAL = (0.5, 2.0)  # half the width of bounds that a policy fills well as it starts: from, to below
+UNSCALED_HALF_WIDTHS = (0.5, 2.0)  # from, to below: bounds that fit a policy's initial std need no rescaling
 
 
 class ChannelsFirst(gym.ObservationWrapper, RecordConstructorArgs):
@@ -72,7 +72,7 @@ class Observations:
             return channels_first(values)
         return flatten(self.raw, values, where)
 
-    def one(self, value: Any) -> np.ndarray:
+    def convert_one(self, value: Any) -> np.ndarray:
         """The same of a single observation, shape (*shape)."""
         return self.convert(_batched(value), self.name)[0]
 
@@ -91,14 +91,14 @@ class Observations:
         flat = values.reshape(len(values), -1)
         return flat.astype(np.float32) / 255 if self.image else flat
 
-    def told(self) -> str | None:
-        """What became of a space that is not a vector, in a sentence; None for one that is."""
+    def note(self) -> str | None:
+        """A sentence on how observations are converted; None for vectors, which are not."""
         if self.image:
             return f"observations of {self.name} are images {self.shape}: convolutions see them, scaled to [0, 1]"
         if is_vector(self.raw):
             return None
         parts = ", ".join(f"{name} {size}" for name, size in parts_of(self.raw))
-        small = f"; frames below {SMALLEST_FRAME} pixels are too small for convolutions" if looks_like(self.raw) else ""
+        small = f"; frames below {SMALLEST_FRAME} pixels are too small for convolutions" if has_frames(self.raw) else ""
         return f"observations of {self.name} are flattened into {self.size} numbers ({parts}){small}"
 
 
@@ -109,10 +109,10 @@ class Actions(Protocol):
     policy_space: gym.Space
     size: int  # of a feature
 
-    def executed(self, values: np.ndarray) -> np.ndarray:
-        """What a policy's actions (…, *shape) make the environment do, in its own units."""
+    def to_env(self, values: np.ndarray) -> np.ndarray:
+        """The policy's actions (…, *shape) in the environment's units; those of a Box are clipped to its bounds."""
 
-    def targets(self, values: np.ndarray) -> np.ndarray:
+    def to_policy(self, values: np.ndarray) -> np.ndarray:
         """The environment's actions as those of a policy, shape (n, *shape)."""
 
     def features(self, values: np.ndarray) -> np.ndarray:
@@ -121,16 +121,16 @@ class Actions(Protocol):
     def uniform(self, generator: np.random.Generator, count: int) -> np.ndarray:
         """Random actions of a policy, shape (count, *shape)."""
 
-    def recorded(self, values: np.ndarray, where: str) -> np.ndarray:
+    def check_recorded(self, values: np.ndarray, where: str) -> np.ndarray:
         """Actions of a demonstration, checked; UserError for another shape or values out of bounds."""
 
-    def advice(self, log_std: float) -> str | None:
-        """A sentence on bounds that the policy's first actions do not fit, or on rescaled ones; else None."""
+    def note(self, log_std: float) -> str | None:
+        """A sentence if actions are rescaled, or if the policy's initial std does not fit their bounds; else None."""
 
 
 class Continuous:
-    """A bounded, one-dimensional Box. With `rescale` the policy acts in [-1, 1], and so does the discriminator see
-    actions; by default where half the bounds' width lies outside `USUAL`, or their centre is not 0."""
+    """A bounded, one-dimensional Box. With `rescale`, policy and discriminator use actions in [-1, 1]; by default where
+    half the bounds' width lies outside `UNSCALED_HALF_WIDTHS`, or their centre is not near 0."""
 
     def __init__(self, space: spaces.Box, name: str, rescale: bool | None = None) -> None:
         if space.dtype.kind != "f":
@@ -141,30 +141,34 @@ class Continuous:
             raise UserError(f"{name} has actions {space}; GAIL here needs a bounded, one-dimensional Box")
         self.space, self.name, self.size = space, name, space.shape[0]
         low, high = space.low.astype(np.float64), space.high.astype(np.float64)
-        self.center, self.reach = (low + high) / 2, np.maximum((high - low) / 2, 1e-12)
+        self.center, self.half_width = (low + high) / 2, np.maximum((high - low) / 2, 1e-12)
         free = high > low  # an action without a choice does not matter
-        fits = (self.reach >= USUAL[0]) & (self.reach < USUAL[1]) & (abs(self.center) <= 0.1 * self.reach)
+        fits = (
+            (self.half_width >= UNSCALED_HALF_WIDTHS[0])
+            & (self.half_width < UNSCALED_HALF_WIDTHS[1])
+            & (abs(self.center) <= 0.1 * self.half_width)
+        )
         self.rescaled = bool((free & ~fits).any()) if rescale is None else rescale
         self.policy_space = spaces.Box(-1.0, 1.0, space.shape, space.dtype) if self.rescaled else space
 
-    def executed(self, values: np.ndarray) -> np.ndarray:
+    def to_env(self, values: np.ndarray) -> np.ndarray:
         clipped = np.clip(values, self.policy_space.low, self.policy_space.high)
         if not self.rescaled:
             return clipped
-        moved = (self.center + self.reach * clipped).astype(self.space.dtype)
+        moved = (self.center + self.half_width * clipped).astype(self.space.dtype)
         return np.clip(moved, self.space.low, self.space.high)  # rounding must not lead out of the bounds
 
-    def targets(self, values: np.ndarray) -> np.ndarray:
-        return ((values - self.center) / self.reach).astype(values.dtype) if self.rescaled else values
+    def to_policy(self, values: np.ndarray) -> np.ndarray:
+        return ((values - self.center) / self.half_width).astype(values.dtype) if self.rescaled else values
 
     def features(self, values: np.ndarray) -> np.ndarray:
-        return self.targets(values).reshape(len(values), -1)
+        return self.to_policy(values).reshape(len(values), -1)
 
     def uniform(self, generator: np.random.Generator, count: int) -> np.ndarray:
         low, high = self.policy_space.low, self.policy_space.high
         return generator.uniform(low, high, (count, *self.space.shape)).astype(self.space.dtype)
 
-    def recorded(self, values: np.ndarray, where: str) -> np.ndarray:
+    def check_recorded(self, values: np.ndarray, where: str) -> np.ndarray:
         require_shape(values, self.space.shape, "actions", where)
         excess = np.maximum(self.space.low - values, values - self.space.high).max(axis=1)
         worst = int(excess.argmax())
@@ -178,11 +182,11 @@ class Continuous:
             warnings.simplefilter("ignore")  # casting loses digits only
             return np.clip(values, self.space.low, self.space.high).astype(np.float32)
 
-    def advice(self, log_std: float) -> str | None:
+    def note(self, log_std: float) -> str | None:
         low, high, std = self.space.low.min(), self.space.high.max(), math.exp(log_std)
         if self.rescaled:
             return f"actions of {self.name} reach from {low:g} to {high:g}: rescaled to [-1, 1] for the policy"
-        share = std / self.reach[self.space.high > self.space.low]
+        share = std / self.half_width[self.space.high > self.space.low]
         if not ((share < 0.02).any() or (share > 2).any()):
             return None
         return (
@@ -207,12 +211,12 @@ class Categorical:
             type(space), lambda: [2] * space.shape[0]
         )()
 
-    def executed(self, values: np.ndarray) -> np.ndarray:
+    def to_env(self, values: np.ndarray) -> np.ndarray:
         whole = np.asarray(values).astype(np.int64) + self.start
         # Stable-Baselines3's buffers keep the number of a `Discrete` in a dimension of its own.
         return whole[..., 0] if isinstance(self.space, spaces.Discrete) and whole.ndim > 1 else whole
 
-    def targets(self, values: np.ndarray) -> np.ndarray:
+    def to_policy(self, values: np.ndarray) -> np.ndarray:
         return values - self.start
 
     def features(self, values: np.ndarray) -> np.ndarray:
@@ -222,7 +226,7 @@ class Categorical:
         drawn = generator.integers(0, self.counts, (count, len(self.counts)))
         return drawn[:, 0] if isinstance(self.space, spaces.Discrete) else drawn
 
-    def recorded(self, values: np.ndarray, where: str) -> np.ndarray:
+    def check_recorded(self, values: np.ndarray, where: str) -> np.ndarray:
         if isinstance(self.space, spaces.Discrete) and values.shape[1:] == (1,):
             values = values[:, 0]
         require_shape(values, self.space.shape, "actions", where)
@@ -234,7 +238,7 @@ class Categorical:
             raise UserError(f"{where} has the action {values[at]} at step {at}; actions must lie in {self.space}")
         return whole
 
-    def advice(self, log_std: float) -> str | None:
+    def note(self, log_std: float) -> str | None:
         return None
 
 
@@ -267,14 +271,14 @@ def is_vector(space: gym.Space) -> bool:
     return isinstance(space, spaces.Box) and len(space.shape) == 1
 
 
-def looks_like(space: gym.Space) -> bool:
+def has_frames(space: gym.Space) -> bool:
     """Whether a space holds frames of pixels, (H, W) or with channels, of any size."""
     return isinstance(space, spaces.Box) and len(space.shape) in (2, 3) and is_image_space(_frame(space))
 
 
 def is_image(space: gym.Space) -> bool:
     """Whether observations are frames that are large enough for convolutions."""
-    return looks_like(space) and sorted(space.shape)[-2] >= SMALLEST_FRAME
+    return has_frames(space) and sorted(space.shape)[-2] >= SMALLEST_FRAME
 
 
 def needs_transposing(space: spaces.Box) -> bool:

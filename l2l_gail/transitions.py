@@ -55,11 +55,11 @@ def transitions_of(demonstrations: Demonstrations, every: int = 1) -> Transition
 def split(
     demonstrations: Demonstrations, holdout: float, every: int = 1, *, ends: bool = False
 ) -> tuple[Transitions, Transitions]:
-    """Transitions to train on and those held out: the last stretch of every episode, whole, since neighbours are alike.
+    """Transitions to train on, and those held out: the end of every episode as one block, since neighbours are alike.
 
-    Of episodes too short to be cut, every so many are held out whole. With `holdout` 0 both parts are everything. With
-    `ends`, transitions that terminate are in both parts and never left out: without them one part would know of no
-    demonstration that ends, and take an end for the policy's."""
+    Episodes too short to split are held out whole, as many as the share `holdout` asks for. With `holdout` 0 both parts
+    are everything. With `ends`, both parts contain every terminal transition: a part without any would teach that only
+    the policy's episodes terminate."""
     train, held, short = [], [], 0.0
     for episode in demonstrations.episodes:
         length = -(-len(episode) // every)
@@ -87,22 +87,22 @@ def _joined(pieces: Sequence[Transitions]) -> Transitions:
     return Transitions(*map(np.concatenate, zip(*(piece.parts() for piece in pieces), strict=True)))
 
 
-def keep(
-    kept: list[Transitions],
+def update_replay(
+    replay: list[Transitions],
     new: Transitions,
-    wanted: int,
+    capacity: int,
     kind: Literal["newest", "uniform"],
     so_far: int,
     generator: torch.Generator,
 ) -> None:
-    """Keep a round for later ones: in place of the oldest, or of one of a uniform sample of all (Vitter, 1985).
-    `so_far` counts the rounds that there were, this one included."""
+    """Add a round to the replayed ones, at most `capacity`: the newest, or a uniform sample by reservoir sampling
+    (Vitter, 1985). `so_far` counts all rounds, this one included."""
     place = 0
-    if wanted and len(kept) == wanted:
+    if capacity and len(replay) == capacity:
         if kind == "uniform":
-            place = int(torch.randint(max(so_far, wanted), (1,), generator=generator))
-        if place >= wanted:
+            place = int(torch.randint(max(so_far, capacity), (1,), generator=generator))
+        if place >= capacity:
             return
-        del kept[place]
-    if wanted:
-        kept.append(new)
+        del replay[place]
+    if capacity:
+        replay.append(new)

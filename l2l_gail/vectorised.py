@@ -48,7 +48,7 @@ def _copy(make: Callable[[], gym.Env], seed: int, elsewhere: bool) -> Resumable:
 
 
 class _Infos(list):
-    """A step's infos, of which `DummyVecEnv` makes a deep copy each time: as slow as a policy's forward pass."""
+    """A step's infos, copied shallowly: `DummyVecEnv`'s deep copy takes as long as a policy's forward pass."""
 
     def __deepcopy__(self, memo: Any) -> list[dict[str, Any]]:
         return [dict(info) for info in self]
@@ -121,7 +121,7 @@ class Pool(VecEnv):
         return [False for _ in self._get_indices(indices)]
 
 
-class Adapted(VecEnvWrapper):
+class VecAdaptSpaces(VecEnvWrapper):
     """Takes a policy's actions, and returns converted observations, where either differs from the environment's own."""
 
     def __init__(self, venv: VecEnv, observations: Observations, actions: Actions, name: str) -> None:
@@ -129,7 +129,7 @@ class Adapted(VecEnvWrapper):
         self.observations, self.taken, self.name = observations, actions, name
 
     def step_async(self, actions: np.ndarray) -> None:
-        self.venv.step_async(self.taken.executed(actions))
+        self.venv.step_async(self.taken.to_env(actions))
 
     def converted(self, observations: Any) -> np.ndarray:
         return self.observations.convert(observations, self.name)
@@ -141,13 +141,13 @@ class Adapted(VecEnvWrapper):
         observations, rewards, dones, infos = self.venv.step_wait()
         for index in np.flatnonzero(dones):
             if (last := infos[index].get("terminal_observation")) is not None:
-                infos[index]["terminal_observation"] = self.observations.one(last)
+                infos[index]["terminal_observation"] = self.observations.convert_one(last)
         return self.converted(observations), rewards, dones, infos
 
 
-class Checked(VecEnvWrapper):
-    """UserError where an environment returns an observation that no network can use, at which step and component; keeps
-    an episode's last observation in `info["last_observation"]`: `VecNormalize` standardises the other one."""
+class VecCheckObservations(VecEnvWrapper):
+    """Raises UserError, with step and component, for an observation that is NaN, infinite or too large. Keeps the raw
+    last observation of an episode in `info["last_observation"]`: `VecNormalize` normalises `terminal_observation`."""
 
     def __init__(self, venv: VecEnv, name: str) -> None:
         super().__init__(venv)
@@ -191,7 +191,7 @@ def actions_of_envs(envs: VecEnv) -> Actions:
     """The actions that vectorised environments take, as `Environment.vectorised` or somebody else made them."""
     inner = envs
     while isinstance(inner, VecEnvWrapper):
-        if isinstance(inner, Adapted):
+        if isinstance(inner, VecAdaptSpaces):
             return inner.taken
         inner = inner.venv
     return actions_of(envs.action_space, "the environment", rescale=False)

@@ -59,7 +59,7 @@ def test_experiments_parse(script):
     assert found == script
     for blocks in experiments.values():
         for block in blocks:
-            for name, flags in sweep_files.expand([block], sweep_files.switches(script)).items():
+            for name, flags in sweep_files.expand([block], sweep_files.boolean_flags(script)).items():
                 assert sweep_files.settings_of(script, flags)["seed"] == 0, name
 
 

@@ -7,17 +7,17 @@ from typing import Any, get_args
 
 from l2l_at.config import ATConfig, tuned
 from l2l_at.methods import leaders
-from l2l_at.methods.base import Answer, Follower, Leader, Method
+from l2l_at.methods.base import Follower, Leader, Method, MethodOutput
 from l2l_at.methods.fast_bat import FastBAT
 from l2l_at.methods.grad_align import GradAlign
 from l2l_at.methods.published import Published
 from l2l_at.methods.residual import Residual
-from l2l_at.methods.steepest import Automatic, Free, Noisy, Nothing, Steepest
+from l2l_at.methods.steepest import AutoPGD, Free, Noisy, Nothing, Steepest
 from l2l_at.threat import Norm
 from l2l_experiment.errors import UserError
-from l2l_experiment.settings import refuse_idle
+from l2l_experiment.settings import reject_unused
 
-__all__ = ["METHODS", "Answer", "Follower", "Leader", "Method", "Recipe", "check", "make"]
+__all__ = ["METHODS", "MethodOutput", "Follower", "Leader", "Method", "Recipe", "check", "make"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Recipe:
         return f"{self.summary} ({self.source})"
 
 
-def _given(value: float | None, default: float) -> float:
+def _or_default(value: float | None, default: float) -> float:
     return default if value is None else value
 
 
@@ -47,14 +47,14 @@ class Loss:
 
 
 def _arow(c: ATConfig, weight: str) -> Leader:
-    strength, smoothing = _given(c.regularisation, 7.0), _given(c.label_smoothing, 0.2)
+    strength, smoothing = _or_default(c.regularisation, 7.0), _or_default(c.label_smoothing, 0.2)
     return partial(leaders.arow, strength=strength, smoothing=smoothing, weight=weight)
 
 
 WEIGHT, SMOOTHING = frozenset({"regularisation"}), frozenset({"label_smoothing"})
 CE = Loss(lambda c: leaders.cross_entropy(c.label_smoothing or 0.0, c.clean_share), SMOOTHING | {"clean_share"})
-TRADES = Loss(lambda c: partial(leaders.trades, beta=_given(c.regularisation, 6.0)), WEIGHT)
-MART = Loss(lambda c: partial(leaders.mart, beta=_given(c.regularisation, 5.0)), WEIGHT)
+TRADES = Loss(lambda c: partial(leaders.trades, beta=_or_default(c.regularisation, 6.0)), WEIGHT)
+MART = Loss(lambda c: partial(leaders.mart, beta=_or_default(c.regularisation, 5.0)), WEIGHT)
 AROW = Loss(lambda c: _arow(c, "attacked"), WEIGHT | SMOOTHING)
 COW = Loss(lambda c: _arow(c, "clean"), WEIGHT | SMOOTHING)
 
@@ -93,7 +93,7 @@ def _published(summary: str, *, sees_gradient: bool = True, **attack: Any) -> Re
 
 def _grad_align(c: ATConfig, _: int) -> Method:
     player = GradAlign(c)
-    return Method(player, player.leader, differentiates=True)
+    return Method(player, player.leader, double_backward=True)
 
 
 # A start that the network makes alone, and a signed step from it; robust optimisation's step, as it is published.
@@ -112,7 +112,7 @@ METHODS: dict[str, Recipe] = {
     "apgd": Recipe(
         "Auto-PGD: ten steps with momentum that halve by themselves, from a random start",
         "Croce and Hein, 2020; there to test defences",
-        lambda c, _: Method(Automatic(c), CE.make(c)),
+        lambda c, _: Method(AutoPGD(c), CE.make(c)),
         CE.takes | ATTACK - {"attack_step_size"},
         norms=("linf", "l2"),
     ),
@@ -140,7 +140,7 @@ METHODS: dict[str, Recipe] = {
     "fast-bat": Recipe(
         "one gradient step with its derivative in the classifier's weights",
         "Zhang et al., 2022",
-        lambda c, _: Method(FastBAT(c), CE.make(c), differentiates=True),
+        lambda c, _: Method(FastBAT(c), CE.make(c), double_backward=True),
         CE.takes | {"bat_step_size", "bat_lambda"},
         norms=("linf",),
     ),
@@ -197,7 +197,7 @@ def check(config: ATConfig) -> Recipe:
         ({"ema"}, config.average != "ema", "without --average ema"),
     ):
         if off:
-            refuse_idle(config, usual, frozenset(names), reason)
+            reject_unused(config, usual, frozenset(names), reason)
     return recipe
 
 

@@ -25,7 +25,7 @@ class Follower(Protocol):
     learner: LearnedFollower | None = None  # What fits the attacker
     start: Start | None = None  # Where its attack begins, if that is a matter of choice
     training_mode: bool = False  # Whether the classifier is in training mode while it is attacked for its step
-    alone: bool = False  # Whether it needs whole batches, and so one process only
+    single_process: bool = False  # Whether it needs whole batches, and so one process only
 
     def __init__(self, config: ATConfig) -> None:
         self.config, self.threat = config, config.threat
@@ -36,28 +36,29 @@ class Follower(Protocol):
         return 0 if self.learner is None else self.learner.skipped
 
     def prepare(self, count: int, shape: tuple[int, int, int]) -> None:
-        """What there is to train on: so many images of shape (channels, height, width)."""
+        """Allocate state for `count` training images of shape (channels, height, width)."""
         if self.start is not None:
             self.start.prepare(count, shape)
 
     def perturb(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Perturbations without a graph, shape of the images, by the model in the mode it is in; nothing changes."""
+        """Detached perturbations, shape of the images. Uses the model in its current mode; changes no state."""
         raise NotImplementedError
 
     def respond(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Perturbations for the classifier's step, with any derivative; the model is and stays in training mode."""
+        """Perturbations for a training step of the classifier, differentiable where the method needs it. The model is
+        passed in training mode and left in it."""
         with nullcontext() if self.training_mode else evaluating(model):
             delta = self.perturb(model, batch)
         if self.start is not None:
             self.start.remember(batch, delta)
         return delta
 
-    def improve(self, model: nn.Module, batch: Batch) -> dict[str, float | Tensor]:
+    def update(self, model: nn.Module, batch: Batch) -> dict[str, float | Tensor]:
         """The follower's own learning, after the classifier's step on the same batch; figures for the log."""
         return {}
 
-    def carry(self, state: dict[str, Any], source: str) -> None:
-        """Take over the attacker of another run's `state_dict`; what fits it and what it remembers start anew."""
+    def warm_start(self, state: dict[str, Any], source: str) -> None:
+        """Load the attacker's weights from another run's `state_dict`; optimiser and stored perturbations are fresh."""
         if self.learner is None:
             raise UserError(f"--attacker-from is for methods that learn an attacker, not {self.config.method}")
         own, theirs = self.learner.rule.state_dict(), state.get("learner", {}).get("rule", {})
@@ -79,8 +80,8 @@ class Follower(Protocol):
                 part.to(device)
 
 
-class Answer(NamedTuple):
-    """What a method makes of a batch."""
+class MethodOutput(NamedTuple):
+    """A batch's loss and perturbations."""
 
     loss: Tensor  # The classifier's loss, shape (), to be differentiated
     delta: Tensor  # The perturbations it was taken on, without a graph
@@ -93,10 +94,10 @@ class Method:
     follower: Follower
     leader: Leader
     replays: int = 1  # How many steps in a row see the same batch
-    differentiates: bool = False  # Whether the loss differentiates a gradient: the classifier then cannot be compiled
+    double_backward: bool = False  # Whether the loss differentiates a gradient: the classifier then cannot be compiled
     defends: bool = True  # Whether the method claims robustness, so that losing it is worth an alarm
 
-    def loss(self, model: nn.Module, batch: Batch) -> Answer:
+    def loss(self, model: nn.Module, batch: Batch) -> MethodOutput:
         """The loss of a batch; the model comes in training mode."""
         delta = self.follower.respond(model, batch)
-        return Answer(self.leader(model, batch, delta), delta.detach())
+        return MethodOutput(self.leader(model, batch, delta), delta.detach())

@@ -48,6 +48,6 @@ class FastBAT(Follower):
         solver = scaled_identity(1 / self.config.bat_lambda, mask=free)
         return implicit(lambda delta: (gradient * delta).sum(), answer, solver)
 
-    def _descend(self, objective: Objective, start: Tensor, images: Tensor, steps: int = 1, **how: Any) -> Tensor:
+    def _descend(self, objective: Objective, start: Tensor, images: Tensor, steps: int = 1, **kwargs: Any) -> Tensor:
         rule, project = GradientStep(self.step_size), partial(self.threat.project, images=images)
-        return unroll(objective, rule, start, steps=steps, project=project, **how).variable
+        return unroll(objective, rule, start, steps=steps, project=project, **kwargs).variable

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from l2l_at.attacks import at_least_single
+from l2l_at.attacks import at_least_float32
 from l2l_at.batches import Batch
 from l2l_at.methods.base import Leader
 
@@ -42,7 +42,7 @@ def mart(model: nn.Module, batch: Batch, delta: Tensor, *, beta: float) -> Tenso
     logits, attacked = model(batch.images), model(batch.images + delta)
     other = attacked.softmax(1).scatter(1, batch.labels[:, None], 0).amax(1)
     margin = functional.cross_entropy(attacked, batch.labels) - (1.0001 - other).log().mean()
-    weight = 1.0000001 - of_true_class(logits, batch.labels)
+    weight = 1.0000001 - true_class_probability(logits, batch.labels)
     return margin + beta * (divergence(logits, attacked) * weight).mean()
 
 
@@ -51,17 +51,19 @@ def arow(model: nn.Module, batch: Batch, delta: Tensor, *, strength: float, smoo
     the paper's. With `weight="clean"` the weight is p_y(x), the code's variant CoW. Smoothed labels give the true class
     its share of the uniform mass too. Nothing is detached: the gradient flows through the weight as well."""
     logits, attacked = model(batch.images), model(batch.images + delta)
-    factor = of_true_class(logits, batch.labels) if weight == "clean" else 1 - of_true_class(attacked, batch.labels)
+    of_clean = weight == "clean"
+    probability = true_class_probability(logits if of_clean else attacked, batch.labels)
+    factor = probability if of_clean else 1 - probability
     entropy = functional.cross_entropy(logits, batch.labels, label_smoothing=smoothing)
     return entropy + strength * (divergence(logits, attacked) * factor).mean()
 
 
 def divergence(target: Tensor, logits: Tensor) -> Tensor:
     """KL(softmax(target) ‖ softmax(logits)) a sample, (batch,); targets stay off 0, where p·log p has no slope."""
-    probabilities = at_least_single(target).softmax(1).clamp(min=1e-8)
-    return (probabilities * (probabilities.log() - torch.log_softmax(at_least_single(logits), dim=1))).sum(1)
+    probabilities = at_least_float32(target).softmax(1).clamp(min=1e-8)
+    return (probabilities * (probabilities.log() - torch.log_softmax(at_least_float32(logits), dim=1))).sum(1)
 
 
-def of_true_class(logits: Tensor, labels: Tensor) -> Tensor:
+def true_class_probability(logits: Tensor, labels: Tensor) -> Tensor:
     """The probability of each image's label, shape (batch,)."""
     return logits.softmax(1).gather(1, labels[:, None]).squeeze(1)

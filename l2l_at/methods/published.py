@@ -59,7 +59,7 @@ class Published(Follower):
         response = unroll(inner, start=start, steps=steps, **self._on(images))
         return self._attacked(images, response.variable) - images
 
-    def improve(self, model: nn.Module, batch: Batch) -> dict[str, float | Tensor]:
+    def update(self, model: nn.Module, batch: Batch) -> dict[str, float | Tensor]:
         if self.config.freeze_attacker:
             return {}
         images, labels = batch.images, batch.labels

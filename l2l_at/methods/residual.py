@@ -21,7 +21,7 @@ class Residual(Follower):
     """δ_φ: `steps` steps of a `ResidualAttacker`, fitted to raise the very loss that the classifier lowers. Our form of
     Jiang et al. (2021). Both players' gradients come from one evaluation of the leader's loss: on every n-th batch
     (`--attacker-every`) the answer carries its derivative in φ (`through="rule"`), the classifier's backward pass fills
-    the attacker's gradients too, and `improve` goes up with them. With `sign_step` the learned part is only the start
+    the attacker's gradients too, and `update` goes up with them. With `sign_step` the learned part is only the start
     of a signed step of that many radii, which is not learned (after FGSM-SDI, Jia et al., 2022); that start is the
     network's alone (`soft_sign=False`): after one that is a sign step itself nothing is left to do."""
 
@@ -74,7 +74,7 @@ class Residual(Follower):
         self.start.remember(batch, delta)
         return delta
 
-    def improve(self, model: nn.Module, batch: Batch) -> dict[str, float | Tensor]:
+    def update(self, model: nn.Module, batch: Batch) -> dict[str, float | Tensor]:
         fitting = self._fits_now()
         self.batches += 1
         if not fitting:
@@ -93,10 +93,10 @@ class Residual(Follower):
     def answer(self, model: nn.Module, batch: Batch, *, through: str) -> Tensor:
         """Perturbations with a derivative in φ (`through="rule"`), or with none ("nothing")."""
         inner, images = objective(self.inner, model, batch), batch.images
-        how = {"project": partial(self.threat.project, images=images), "through": through}
-        delta = unroll(inner, self.attacker.on(images), self.start(batch), steps=self.learner.steps, **how).variable
+        kwargs = {"project": partial(self.threat.project, images=images), "through": through}
+        delta = unroll(inner, self.attacker.on(images), self.start(batch), steps=self.learner.steps, **kwargs).variable
         if self.sign_step:
-            delta = unroll(inner, SignStep(self.sign_step * self.threat.radius), delta, steps=1, **how).variable
+            delta = unroll(inner, SignStep(self.sign_step * self.threat.radius), delta, steps=1, **kwargs).variable
         return delta
 
     def state_dict(self) -> dict[str, Any]:

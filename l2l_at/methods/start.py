@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from bilevel.response import Objective
 from l2l_at.attacks import minus_divergence, minus_loss
-from l2l_at.batches import PADDING, Batch, frame_of, view_through, write_through
+from l2l_at.batches import PADDING, Batch, crop_indices_of, gather_crop, scatter_crop
 from l2l_at.config import ATConfig
 from l2l_at.parallel import gather
 from l2l_at.threat import Threat
@@ -47,7 +47,7 @@ class Start(nn.Module):
         fresh = threat.random_start(images)
         if self.kept is None or batch.rows is None:
             return fresh
-        last = view_through(self.kept[batch.rows], frame_of(batch)).to(images.dtype) * (threat.radius / 127)
+        last = gather_crop(self.kept[batch.rows], crop_indices_of(batch)).to(images.dtype) * (threat.radius / 127)
         known = self.seen[batch.rows]
         return torch.where(known[:, None, None, None], threat.project(last, images), fresh)
 
@@ -56,8 +56,8 @@ class Start(nn.Module):
         if self.kept is None or batch.rows is None:
             return
         last = (delta.detach() * (127 / self.threat.radius)).round().to(torch.int8)
-        rows, frame, last = (gather(part) for part in (batch.rows, frame_of(batch), last))
-        self.kept[rows] = write_through(self.kept[rows], frame, last)
+        rows, frame, last = (gather(part) for part in (batch.rows, crop_indices_of(batch), last))
+        self.kept[rows] = scatter_crop(self.kept[rows], frame, last)
         self.seen[rows] = True
 
 
@@ -67,9 +67,9 @@ def make_start(config: ATConfig, default: StartName, inner: str) -> Start:
     return Start("noise" if name == "zero" and inner == "kl" else name, config.threat)
 
 
-def objective(inner: str, model: nn.Module, batch: Batch, *, each: bool = False) -> Objective:
+def objective(inner: str, model: nn.Module, batch: Batch, *, per_sample: bool = False) -> Objective:
     """What an attack lowers: minus the cross-entropy (`ce`), or minus the divergence from the clean prediction. `each`:
     one value a sample, not their sum."""
     if inner == "kl":
-        return minus_divergence(model, batch.images, each=each)
-    return minus_loss(model, batch.images, batch.labels, each=each)
+        return minus_divergence(model, batch.images, per_sample=per_sample)
+    return minus_loss(model, batch.images, batch.labels, per_sample=per_sample)

@@ -38,7 +38,7 @@ class Steepest(Follower):
         return descend(inner, start, batch.images, self.threat, steps=self.steps, size=self.size)
 
 
-class Automatic(Follower):
+class AutoPGD(Follower):
     """Auto-PGD: steps that halve by themselves. The configuration may change steps, start and `inner`."""
 
     def __init__(self, config: ATConfig, *, steps: int = 10) -> None:
@@ -47,7 +47,7 @@ class Automatic(Follower):
         self.start = make_start(config, "random", self.inner)
 
     def perturb(self, model: nn.Module, batch: Batch) -> Tensor:
-        inner, start = objective(self.inner, model, batch, each=True), self.start(batch)
+        inner, start = objective(self.inner, model, batch, per_sample=True), self.start(batch)
         return apgd(inner, start, batch.images, self.threat, steps=self.steps)
 
 
@@ -85,7 +85,7 @@ class Free(Follower):
     A batch is seen several times in a row; the perturbation lives on, over replays and over batches. It is projected
     before the loss, not inside its graph (the published code cuts to [0, 1] inside, which hides gradients there)."""
 
-    alone = True
+    single_process = True
 
     def __init__(self, config: ATConfig) -> None:
         super().__init__(config)
@@ -103,7 +103,7 @@ class Free(Follower):
         self.leaf = self.threat.project(kept, batch.images).requires_grad_()
         return self.leaf
 
-    def improve(self, model: nn.Module, batch: Batch) -> dict[str, float | Tensor]:
+    def update(self, model: nn.Module, batch: Batch) -> dict[str, float | Tensor]:
         rule = steepest(self.threat, self.size, batch.images)
         up, _ = rule.update(-self.leaf.grad, {}, self.leaf)  # the leader goes down this loss
         self.kept, self.leaf = self.threat.project(self.leaf.detach() + up, batch.images), None

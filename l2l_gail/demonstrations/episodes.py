@@ -23,7 +23,7 @@ class Episode:
     truncated: bool
 
     @classmethod
-    def played(
+    def rollout(
         cls,
         env: gym.Env,
         policy: Callable[[np.ndarray], np.ndarray],
@@ -47,8 +47,8 @@ class Episode:
             if on_step is not None:
                 on_step()
         seen = np.asarray(observations, dtype=np.uint8 if is_image(env.observation_space) else np.float64)
-        paid = np.asarray(rewards, dtype=np.float64)
-        return cls(seen, np.asarray(actions, dtype=kind), paid, bool(terminated), bool(truncated))
+        true_rewards = np.asarray(rewards, dtype=np.float64)
+        return cls(seen, np.asarray(actions, dtype=kind), true_rewards, bool(terminated), bool(truncated))
 
     def __len__(self) -> int:
         return len(self.actions)

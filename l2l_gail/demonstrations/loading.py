@@ -10,7 +10,7 @@ import numpy as np
 
 from l2l_experiment.errors import UserError
 from l2l_gail.demonstrations.episodes import Demonstrations, Episode, check_count
-from l2l_gail.demonstrations.readers.base import RawEpisode, Recording, leaves
+from l2l_gail.demonstrations.readers.base import RawEpisode, Recording, named_arrays
 from l2l_gail.demonstrations.readers.imitation import is_huggingface, read_huggingface
 from l2l_gail.demonstrations.readers.minari import MINARI_ID, read_hdf5, read_minari
 from l2l_gail.demonstrations.readers.npz import read_arrays, read_npz
@@ -123,7 +123,7 @@ def _check_environment(recorded: str | None, wanted: str | None, name: str) -> N
 def _checked(raw: RawEpisode, where: str, env: Environment) -> Episode:
     """An episode of the right shapes and types, or a `UserError` that says what is wrong."""
     numbers = ("observations", "actions", "rewards")
-    for key, values in (*((key, raw[key]) for key in numbers[1:]), *leaves(raw["observations"])):
+    for key, values in (*((key, raw[key]) for key in numbers[1:]), *named_arrays(raw["observations"])):
         if values.dtype.kind not in "biuf":
             raise UserError(f"{where} has {key} that are not real numbers (dtype {values.dtype})")
     actions, rewards = raw["actions"], np.asarray(raw["rewards"], dtype=np.float64)
@@ -148,5 +148,5 @@ def _checked(raw: RawEpisode, where: str, env: Environment) -> Episode:
     ends = terminations | truncations
     if ends[:-1].any():
         raise UserError(f"{where} ends at step {int(ends.argmax())} but goes on to step {steps - 1}; split it there")
-    actions = actions.astype(np.float32) if without else env.actions.recorded(actions, where)
+    actions = actions.astype(np.float32) if without else env.actions.check_recorded(actions, where)
     return Episode(observations, actions, rewards, bool(terminations[-1]), bool(truncations[-1]))

@@ -9,18 +9,23 @@ from typing import Any
 from l2l_experiment import provenance
 from l2l_experiment.errors import UserError
 from l2l_gail.demonstrations import Demonstrations
-from l2l_gail.experts.recording import Played
-from l2l_gail.experts.settings import MAY_CHANGE, OWN, ExpertSettings
+from l2l_gail.experts.recording import RecordedEpisodes
+from l2l_gail.experts.settings import ALGORITHM_SETTINGS, MAY_CHANGE, ExpertSettings
 
 PAGE = resources.files("l2l_gail.experts").joinpath("page.md").read_text(encoding="utf-8")  # how README.md begins
 
 
 def card(
-    settings: ExpertSettings, demonstrations: Demonstrations, played: Played, *, trained_steps: int, command: str
+    settings: ExpertSettings,
+    demonstrations: Demonstrations,
+    played: RecordedEpisodes,
+    *,
+    trained_steps: int,
+    command: str,
 ) -> dict[str, Any]:
     """The card of a data set, ready for JSON. The standard deviation is that of the sample (n − 1)."""
     returns = demonstrations.returns
-    of_others = {name for names in OWN.values() for name in names} - {*OWN[settings.algo]}
+    of_others = {name for names in ALGORITHM_SETTINGS.values() for name in names} - {*ALGORITHM_SETTINGS[settings.algo]}
     idle = MAY_CHANGE | {"env", "select_episodes"} | of_others  # did not shape the policy
     selection, rule = "the policy at the end of training.", "every episode is kept."
     if settings.select_episodes:

@@ -11,7 +11,7 @@ from l2l_experiment.errors import UserError, exit_on_user_error
 from l2l_gail.demonstrations import Demonstrations, save_minari, shipped_dataset_id
 from l2l_gail.environments import Environment
 from l2l_gail.experts.card import card, check_readme, write_readme
-from l2l_gail.experts.recording import Played, play
+from l2l_gail.experts.recording import RecordedEpisodes, play
 from l2l_gail.experts.settings import ExpertSettings, parse
 from l2l_gail.experts.training import algorithm, off_policy, train
 
@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> None:
     write(settings, played, trained_steps=model.num_timesteps, command=command)
 
 
-def write(settings: ExpertSettings, played: Played, *, trained_steps: int, command: str) -> None:
+def write(settings: ExpertSettings, played: RecordedEpisodes, *, trained_steps: int, command: str) -> None:
     """Writes the data set with its card, and README.md from all cards."""
     dataset_id = shipped_dataset_id(settings.env)
     demonstrations = Demonstrations(settings.env, played.episodes, dataset_id)

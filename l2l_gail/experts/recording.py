@@ -11,7 +11,7 @@ from l2l_experiment.errors import UserError
 from l2l_gail.demonstrations import Episode
 
 
-class Played(NamedTuple):
+class RecordedEpisodes(NamedTuple):
     """Episodes that were kept, the reset seed of each, and the returns of those that were not."""
 
     episodes: list[Episode]
@@ -26,7 +26,7 @@ def play(
     episodes: int,
     first_seed: int,
     min_return: float | None = None,
-) -> Played:
+) -> RecordedEpisodes:
     """Plays episodes reset with first_seed, first_seed+1, … until `episodes` of them return at least `min_return`.
     `policy` maps an observation (O,) to an action (A,) within bounds. A `UserError` as soon as more than half of the
     episodes would have to be dropped: what remained would say more about the rule than about the policy."""
@@ -34,7 +34,7 @@ def play(
     with tqdm(total=episodes, desc="record", unit="episode") as bar:
         while len(kept) < episodes:
             seed = first_seed + len(kept) + len(dropped)
-            episode = Episode.played(env, policy, seed)
+            episode = Episode.rollout(env, policy, seed)
             total = float(episode.rewards.sum())
             good = min_return is None or total >= min_return
             if good:
@@ -49,4 +49,4 @@ def play(
                     f"{len(dropped)} of {len(kept) + len(dropped)} episodes returned less than {min_return:g} (mean "
                     f"{np.mean(dropped):.0f}), more than half of those needed; train longer or lower --min-return"
                 )
-    return Played(kept, seeds, dropped)
+    return RecordedEpisodes(kept, seeds, dropped)

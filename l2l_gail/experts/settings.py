@@ -15,16 +15,16 @@ from l2l_experiment.settings import (
     Range,
     Seed,
     Share,
-    block,
     check,
-    refuse_idle,
+    load_block,
+    reject_unused,
     value_of,
 )
 from l2l_experiment.settings import parse as parse_flags
 
 ON_POLICY = ("n_steps", "gae_lambda", "log_std_init")
 OFF_POLICY = ("buffer_size", "learning_starts", "tau", "gradient_steps")
-OWN = {  # settings that not every algorithm has
+ALGORITHM_SETTINGS = {  # settings that not every algorithm has
     "ppo": (*ON_POLICY, "n_epochs", "clip_range", "ent_coef", "vf_coef", "max_grad_norm"),
     "trpo": (*ON_POLICY, "target_kl", "cg_max_steps", "cg_damping", "n_critic_updates"),
     "sac": OFF_POLICY,
@@ -85,8 +85,8 @@ class ExpertSettings:
 def parse(argv: Sequence[str]) -> ExpertSettings:
     """The settings that flags give, over the environment's block in experts.yml, if it has one."""
     env, file = value_of("--env", argv, ExpertSettings.env), resources.files("l2l_gail.experts").joinpath("experts.yml")
-    usual = block(ExpertSettings, file, env, env=env)
+    usual = load_block(ExpertSettings, file, env, env=env)
     settings = parse_flags(ExpertSettings, argv, default=usual)
-    of_others = frozenset().union(*OWN.values()) - {*OWN[settings.algo]}
-    refuse_idle(settings, (usual,), of_others, f"for --algo {settings.algo}")
+    of_others = frozenset().union(*ALGORITHM_SETTINGS.values()) - {*ALGORITHM_SETTINGS[settings.algo]}
+    reject_unused(settings, (usual,), of_others, f"for --algo {settings.algo}")
     return settings

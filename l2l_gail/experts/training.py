@@ -27,12 +27,12 @@ from l2l_experiment.errors import UserError
 from l2l_experiment.files import file_name, plain, write_atomically
 from l2l_experiment.interrupt import StopRequest
 from l2l_gail.environments import Environment
-from l2l_gail.experts.settings import MAY_CHANGE, OFF_POLICY, OWN, ExpertSettings
-from l2l_gail.leaders.base import divergence_told, policy_of
+from l2l_gail.experts.settings import ALGORITHM_SETTINGS, MAY_CHANGE, OFF_POLICY, ExpertSettings
+from l2l_gail.leaders.base import policy_name, raise_on_divergence
 from l2l_gail.leaders.compiled import CompiledPPO, CompiledSAC
-from l2l_gail.leaders.ppo import arguments
+from l2l_gail.leaders.ppo import algorithm_kwargs
 from l2l_gail.spaces import is_image
-from l2l_gail.vectorised import Checked
+from l2l_gail.vectorised import VecCheckObservations
 
 ACTIVATIONS = {"tanh": torch.nn.Tanh, "relu": torch.nn.ReLU}
 CHECKPOINT = re.compile(r"expert_(\d+)_steps\.zip")
@@ -57,13 +57,18 @@ def train(settings: ExpertSettings) -> tuple[BaseAlgorithm, VecNormalize]:
             raise UserError(f"{run_dir} holds a checkpoint; continue it with --resume, or name another --run-dir")
         for old in (*run_dir.glob("expert_*_steps.*"), *(run_dir / name for name in (BEST, BEST_FILTER, SCORE))):
             old.unlink(missing_ok=True)
-        normalizer = normalised(settings, make_envs(settings, settings.seed), gamma=settings.gamma)
-        names = ["seed", "batch_size", "gamma", *(name for name in OWN[settings.algo] if name != "log_std_init")]
-        shared = arguments(settings, names, ACTIVATIONS[settings.activation], decay=settings.linear_decay)
+        normalizer = vec_normalize(settings, make_envs(settings, settings.seed), gamma=settings.gamma)
+        names = [
+            "seed",
+            "batch_size",
+            "gamma",
+            *(name for name in ALGORITHM_SETTINGS[settings.algo] if name != "log_std_init"),
+        ]
+        shared = algorithm_kwargs(settings, names, ACTIVATIONS[settings.activation], decay=settings.linear_decay)
         if off_policy(settings):
             shared["policy_kwargs"] |= {"net_arch": [*settings.net_arch]}
             del shared["policy_kwargs"]["log_std_init"]
-        model = algorithm(settings.algo)(policy_of(normalizer.observation_space), normalizer, device="cpu", **shared)
+        model = algorithm(settings.algo)(policy_name(normalizer.observation_space), normalizer, device="cpu", **shared)
         done = 0
     if done < settings.steps:
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -71,15 +76,15 @@ def train(settings: ExpertSettings) -> tuple[BaseAlgorithm, VecNormalize]:
         bar = tqdm(total=settings.steps, initial=done, desc=settings.env, unit="step", mininterval=1)
         with StopRequest() as stop, bar:
 
-            def go_on(*_: object) -> bool:
-                """Moves the bar; Stable-Baselines3 stops after a step that answers False."""
+            def on_step(*_: object) -> bool:
+                """Updates the progress bar; returns False, which ends training, if a stop was requested."""
                 bar.update(settings.n_envs)
                 bar.set_postfix_str(f"return {safe_mean([i['r'] for i in model.ep_info_buffer]):.0f}", refresh=False)
                 return not stop.requested
 
-            callbacks = [ConvertCallback(go_on), *saving(settings, run_dir)]
-            told = f"the policy diverged: {settings.env}'s reward may be NaN, or --learning-rate too large"
-            with divergence_told(model.policy, told):
+            callbacks = [ConvertCallback(on_step), *checkpoint_callbacks(settings, run_dir)]
+            message = f"the policy diverged: {settings.env}'s reward may be NaN, or --learning-rate too large"
+            with raise_on_divergence(model.policy, message):
                 model.learn(settings.steps - done, callback=callbacks, reset_num_timesteps=not settings.resume)
         model_file, filter_file = files(run_dir, model.num_timesteps)
         model.save(model_file)
@@ -95,8 +100,8 @@ def train(settings: ExpertSettings) -> tuple[BaseAlgorithm, VecNormalize]:
     return model, normalizer
 
 
-def saving(settings: ExpertSettings, run_dir: Path) -> list[BaseCallback]:
-    """Callbacks that save a checkpoint now and then and, with `select_episodes`, the policy that returns most."""
+def checkpoint_callbacks(settings: ExpertSettings, run_dir: Path) -> list[BaseCallback]:
+    """Callbacks that save checkpoints and, with `select_episodes`, the policy with the highest mean return."""
     calls = max(settings.checkpoint_every // settings.n_envs, 1)
 
     def keep_newest_replay(*_: object) -> bool:
@@ -114,15 +119,15 @@ def saving(settings: ExpertSettings, run_dir: Path) -> list[BaseCallback]:
         return [checkpoints, *after]
 
     def keep_filter_and_score(*_: object) -> bool:
-        """What belongs to the best policy, which Stable-Baselines3 saves alone."""
+        """Save the best policy's observation filter and score; `EvalCallback` saves the model alone."""
         best.model.get_vec_normalize_env().save(str(run_dir / BEST_FILTER))
         score = {"score": float(best.best_mean_reward), "steps": best.num_timesteps}
         write_atomically(run_dir / SCORE, (json.dumps(score) + "\n").encode())
         return True
 
-    apart = 500_000 * (settings.seed + 1)  # from the seeds of training and of recording
+    eval_seed = 500_000 * (settings.seed + 1)  # apart from the seeds of training and of recording
     best = EvalCallback(
-        normalised(settings, make_envs(settings, apart, 1), training=False),
+        vec_normalize(settings, make_envs(settings, eval_seed, 1), training=False),
         callback_on_new_best=ConvertCallback(keep_filter_and_score),
         n_eval_episodes=settings.select_episodes,
         eval_freq=calls,
@@ -164,18 +169,20 @@ def load(settings: ExpertSettings, model: Path, filter_: Path, *, seed: int) -> 
 def make_envs(settings: ExpertSettings, seed: int, count: int | None = None) -> VecEnv:
     """So many environments, by default those of training."""
     envs = make_vec_env(Environment(settings.env).make, count or settings.n_envs, seed=seed)
-    return Checked(envs, settings.env)
+    return VecCheckObservations(envs, settings.env)
 
 
 def off_policy(settings: ExpertSettings) -> bool:
-    """Whether the algorithm learns from a replay buffer; such a one sees observations and rewards as they are."""
-    return OFF_POLICY[0] in OWN[settings.algo]
+    """Whether the algorithm is off-policy; if so, observations and rewards are not normalised."""
+    return OFF_POLICY[0] in ALGORITHM_SETTINGS[settings.algo]
 
 
-def normalised(settings: ExpertSettings, envs: VecEnv, *, training: bool = True, **how: float) -> VecNormalize:
-    """The environments behind the filter of observations and, in training, of rewards; neither if off-policy."""
+def vec_normalize(settings: ExpertSettings, envs: VecEnv, *, training: bool = True, **kwargs: float) -> VecNormalize:
+    """`VecNormalize` around the environments: of observations and, in training, rewards; neither if off-policy."""
     usual, frames = not off_policy(settings), is_image(envs.observation_space)
-    return VecNormalize(envs, training=training, norm_obs=usual and not frames, norm_reward=usual and training, **how)
+    return VecNormalize(
+        envs, training=training, norm_obs=usual and not frames, norm_reward=usual and training, **kwargs
+    )
 
 
 def algorithm(name: str) -> type[BaseAlgorithm]:

@@ -32,22 +32,22 @@ class OptimizerFollower:
         before, weights = weights_of(self.discriminator), dict(self.discriminator.named_parameters())
         (group,) = self.optimizer.param_groups
         group["lr"] = self.rate * SCHEDULES[self.config.disc_schedule](progress)
-        self._average(False)
+        self._use_averaged_weights(False)
         for _ in range(self.config.disc_updates):
             _, gradient = value_and_gradient(objectives.train(), weights, differentiable=False)
             for name, weight in weights.items():
                 weight.grad = gradient[name]
             self.optimizer.step()
-        self._average(True)
+        self._use_averaged_weights(True)
         self.optimizer.zero_grad()
         require_finite(weights)
         # Prodigy and D-Adaptation find `d` and step by d·lr.
         figures = {"rate": float(group.get("d", 1.0)) * float(group.get("scheduled_lr", group["lr"]))}
         return figures | {"update_norm": distance(weights, before)}
 
-    def _average(self, wanted: bool) -> None:
-        """Put a schedule-free optimiser's averaged weights in place, which give the rewards, or those that it moves."""
-        switch = getattr(self.optimizer, "eval" if wanted else "train", None)
+    def _use_averaged_weights(self, averaged: bool) -> None:
+        """Switch a schedule-free optimiser to its averaged weights (for rewards), or back to the ones it trains."""
+        switch = getattr(self.optimizer, "eval" if averaged else "train", None)
         if switch is not None:
             switch()
 
@@ -58,16 +58,18 @@ class OptimizerFollower:
         self.optimizer.load_state_dict(tree["optimizer"])
 
 
-def of_package(package: str, name: str, rate: float | None) -> Callable[[nn.Module, GAILConfig], OptimizerFollower]:
-    """A follower by an optimiser of torch, or of a package that need not be there, at its own defaults otherwise than
-    the learning rate; `rate` None: at `disc_learning_rate`."""
+def optimizer_follower(
+    package: str, name: str, rate: float | None
+) -> Callable[[nn.Module, GAILConfig], OptimizerFollower]:
+    """A factory of followers that use an optimiser of torch or of an optional package, with that optimiser's defaults
+    except for the learning rate: `rate`, or `disc_learning_rate` if None."""
 
     def make(discriminator: nn.Module, config: GAILConfig) -> OptimizerFollower:
         try:
             kind = getattr(importlib.import_module(package), name)
         except ImportError as error:
-            told = f'--follower {config.follower} needs {package}: pip install "l2l[optimizers]"'
-            raise UserError(told) from error
+            message = f'--follower {config.follower} needs {package}: pip install "l2l[optimizers]"'
+            raise UserError(message) from error
         given = config.disc_learning_rate if rate is None else rate
         return OptimizerFollower(discriminator, config, lambda weights: kind(weights, lr=given))
 

@@ -39,7 +39,7 @@ def load_rule(file: Path) -> tuple[Coordinatewise, dict[str, Any]]:
         with safe_open(file, framework="pt") as opened:
             own = json.loads((opened.metadata() or {})[KEY])
             weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-        return _built(own["rate"], own["anchored"], weights), own["about"]
+        return _make_rule(own["rate"], own["anchored"], weights), own["about"]
     except (OSError, SafetensorError, *DAMAGED):
         raise UserError(f"{file} holds no rule of l2l-train-follower, or it is damaged") from None
 
@@ -54,16 +54,16 @@ def rule_of(source: Path) -> Coordinatewise:
     try:
         tree = checkpoint.latest(source)["follower"]
         if "rule" in tree:
-            return _restored(tree["rule"])
+            return _rule_from_state(tree["rule"])
         rate = read_mapping(source / CONFIG)["settings"]["disc_learning_rate"]
-        return _built(rate, tree["anchored"], tree["learner"]["rule"])
+        return _make_rule(rate, tree["anchored"], tree["learner"]["rule"])
     except DAMAGED:
         made = "a run with --l2l, or what l2l-train-follower made"
         raise UserError(f"{source} has no learned follower; name {made}") from None
 
 
-def _built(rate: float, anchored: bool, weights: Mapping[str, Tensor]) -> Coordinatewise:
-    """A rule of its own, as wide as the weights say. ValueError for a rate that is none."""
+def _make_rule(rate: float, anchored: bool, weights: Mapping[str, Tensor]) -> Coordinatewise:
+    """A new rule with these weights, and their width. ValueError unless the rate is positive and finite."""
     if not 0 < rate < math.inf:
         raise ValueError(f"the rate of a rule must be above 0 and finite, got {rate}")
     hidden = len(weights["network.0.bias"]) if "network.0.bias" in weights else 0
@@ -72,10 +72,10 @@ def _built(rate: float, anchored: bool, weights: Mapping[str, Tensor]) -> Coordi
     return rule
 
 
-def _restored(own: Mapping[str, Any]) -> Coordinatewise:
-    """The rule of a follower's state."""
+def _rule_from_state(own: Mapping[str, Any]) -> Coordinatewise:
+    """The rule from the entry `rule` of a `PretrainedFollower.state_dict`."""
     weights = {name: torch.tensor(values) for name, values in own["weights"].items()}
-    return _built(own["rate"], own["anchored"], weights)
+    return _make_rule(own["rate"], own["anchored"], weights)
 
 
 class PretrainedFollower(RuleFollower):
@@ -84,9 +84,9 @@ class PretrainedFollower(RuleFollower):
 
     def __init__(self, discriminator: nn.Module, config: GAILConfig) -> None:
         super().__init__(discriminator, config, load_rule(SHIPPED_RULE)[0])
-        self._take(self.rule)
+        self._set_rule(self.rule)
 
-    def _take(self, rule: Coordinatewise) -> None:
+    def _set_rule(self, rule: Coordinatewise) -> None:
         self.rule = rule.to(next(self.discriminator.parameters()).device).requires_grad_(False)
         self.memory = self.rule.init(self.weights)
 
@@ -99,15 +99,15 @@ class PretrainedFollower(RuleFollower):
         return {"Adam": Coordinatewise(self.rule.rate, hidden=0), "learned rule": self.rule}
 
     def state_dict(self) -> dict[str, Any]:
-        # Lists: a rule may be of another width than the one that ships, and that is no misfit.
+        # Lists, because loading compares tensor shapes and this rule may have another width than the shipped one.
         weights = {name: weight.tolist() for name, weight in self.rule.state_dict().items()}
         own = {"rate": self.rule.rate, "anchored": self.rule.anchored, "weights": weights}
         return super().state_dict() | {"rule": own}
 
     def load_state_dict(self, tree: dict[str, Any]) -> None:
-        self._take(_restored(tree["rule"]))
+        self._set_rule(_rule_from_state(tree["rule"]))
         super().load_state_dict(tree)
 
-    def carry(self, rule: Coordinatewise, source: str) -> None:
+    def warm_start(self, rule: Coordinatewise, source: str) -> None:
         """Take another rule, with its rate, in place of the one that ships."""
-        self._take(rule)
+        self._set_rule(rule)

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from l2l_experiment.errors import UserError
-from l2l_experiment.settings import refuse_idle
+from l2l_experiment.settings import reject_unused
 from l2l_gail.config import GAILConfig, defaults
 from l2l_gail.followers.base import Follower
-from l2l_gail.followers.optimizers import of_package
+from l2l_gail.followers.optimizers import optimizer_follower
 from l2l_gail.followers.pretrained import PretrainedFollower
 from l2l_gail.followers.rules import AdamFollower, HypergradientFollower, L2LFollower
 
@@ -21,17 +21,17 @@ RATE = frozenset({"disc_learning_rate"})
 
 @dataclass(frozen=True)
 class Recipe:
-    """A follower's name in the world, how it is made, and what it takes."""
+    """A row of `FOLLOWERS`: display name, reference, factory, and the settings that the follower reads."""
 
     summary: str
     source: str
     make: Callable[[nn.Module, GAILConfig], Follower]
-    takes: frozenset[str] = RATE  # what it reads of the settings that only some read; others are refused
-    settle: Callable[[GAILConfig], GAILConfig] = replace  # decides what is open, refuses misfits; by default a copy
+    takes: frozenset[str] = RATE  # follower-specific settings that it reads; others are refused
+    resolve: Callable[[GAILConfig], GAILConfig] = replace  # fills in dependent defaults and validates; here: a copy
 
 
-def settle_learned(config: GAILConfig) -> GAILConfig:
-    """The settings of a learned rule with the objective of its score and the bounds of its rate decided."""
+def resolve_learned(config: GAILConfig) -> GAILConfig:
+    """The settings with the score objective and rate limit of a learned rule filled in; UserError if they clash."""
     steps, updates = config.follower_steps, config.disc_updates
     if updates % steps:
         raise UserError(f"--follower-steps {steps} must divide --disc-updates, which is {updates}")
@@ -44,15 +44,15 @@ def settle_learned(config: GAILConfig) -> GAILConfig:
     penalty = default if config.score_penalty is None else config.score_penalty
     limit = config.log_rate_limit
     if limit is None and not config.gradient_penalty:
-        # Its steps lead where its score gets worse, so that it may lower its rate until it stops for good.
+        # Unpenalised steps can worsen the penalised score, so the rule may shrink its rate until it stops for good.
         limit = 100.0
     return replace(config, score_penalty=penalty, score_smoothing=smoothing, log_rate_limit=limit)
 
 
-def settle_network(config: GAILConfig) -> GAILConfig:
-    """The same, and what the rule's network sees of a weight."""
+def resolve_network(config: GAILConfig) -> GAILConfig:
+    """`resolve_learned`, and whether the rule's network sees weights relative to their start."""
     anchored = not config.gradient_penalty if config.follower_anchored is None else config.follower_anchored
-    return replace(settle_learned(config), follower_anchored=anchored)
+    return replace(resolve_learned(config), follower_anchored=anchored)
 
 
 SCHEDULE = frozenset({"disc_schedule"})
@@ -68,41 +68,45 @@ D_ADAPTATION, SCHEDULE_FREE = ("dadaptation", "DAdaptAdam", 1.0), ("schedulefree
 
 FOLLOWERS: dict[str, Recipe] = {
     "adam": Recipe("Adam", "Kingma and Ba, 2015", AdamFollower, TUNED),
-    "l2l": Recipe("learned rule", "ours, after Jiang et al., 2021", L2LFollower, NETWORK, settle_network),
-    "l2l-rate": Recipe("Adam with a learned log rate", "ours", L2LFollower, LEARNED, settle_learned),
+    "l2l": Recipe("learned rule", "ours, after Jiang et al., 2021", L2LFollower, NETWORK, resolve_network),
+    "l2l-rate": Recipe("Adam with a learned log rate", "ours", L2LFollower, LEARNED, resolve_learned),
     "l2l-pretrained": Recipe("learned rule, trained beforehand", "ours", PretrainedFollower, frozenset()),
     "hypergradient": Recipe("Adam-HD", "Baydin et al., 2018", HypergradientFollower, RATE | {"disc_hyper_rate"}),
-    "prodigy": Recipe("Prodigy", "Mishchenko and Defazio, 2023", of_package("prodigyopt", "Prodigy", 1.0), SCHEDULE),
-    "d-adaptation": Recipe("D-Adapted Adam", "Defazio and Mishchenko, 2023", of_package(*D_ADAPTATION), SCHEDULE),
-    "schedule-free": Recipe("Schedule-Free AdamW", "Defazio et al., 2024", of_package(*SCHEDULE_FREE), RATE),
+    "prodigy": Recipe(
+        "Prodigy", "Mishchenko and Defazio, 2023", optimizer_follower("prodigyopt", "Prodigy", 1.0), SCHEDULE
+    ),
+    "d-adaptation": Recipe(
+        "D-Adapted Adam", "Defazio and Mishchenko, 2023", optimizer_follower(*D_ADAPTATION), SCHEDULE
+    ),
+    "schedule-free": Recipe("Schedule-Free AdamW", "Defazio et al., 2024", optimizer_follower(*SCHEDULE_FREE), RATE),
 }
-FOLLOWERS["adadelta"] = Recipe("Adadelta", "Zeiler, 2012", of_package("torch.optim", "Adadelta", 1.0), SCHEDULE)
+FOLLOWERS["adadelta"] = Recipe("Adadelta", "Zeiler, 2012", optimizer_follower("torch.optim", "Adadelta", 1.0), SCHEDULE)
 FOLLOWERS |= {
-    name.lower(): Recipe(name, "torch.optim", of_package("torch.optim", name, None), takes)
+    name.lower(): Recipe(name, "torch.optim", optimizer_follower("torch.optim", name, None), takes)
     for name, takes in OF_TORCH.items()
 }
 SHIPPED = frozenset(FOLLOWERS)  # what any program knows
 
 
-def reads(follower: str, setting: str) -> bool:
-    """Whether a follower looks at a setting that not all of them look at; one that is given as an object may."""
+def uses_setting(follower: str, setting: str) -> bool:
+    """Whether a follower reads a follower-specific setting; a follower given as an object is assumed to."""
     return follower not in FOLLOWERS or setting in FOLLOWERS[follower].takes
 
 
-def settled(config: GAILConfig) -> GAILConfig:
-    """The settings with all decided that their follower leaves open; UserError for those that change nothing."""
+def resolve_config(config: GAILConfig) -> GAILConfig:
+    """The settings with the follower's open defaults filled in; UserError for settings without effect."""
     if config.follower not in FOLLOWERS:
         known = f"--follower must be one of {', '.join(FOLLOWERS)}, got {config.follower!r}"
         raise UserError(f"{known}; a follower of one's own is given as an object: GAIL(..., follower=...)")
     recipe, usual = FOLLOWERS[config.follower], defaults(config)
     particular = frozenset().union(*(recipe.takes for recipe in FOLLOWERS.values()))
-    refuse_idle(config, usual, particular - recipe.takes, f"for --follower {config.follower}")
-    refuse_idle(config, usual, OF_OTHER_LEADERS[config.leader], f"for --leader {config.leader}")
+    reject_unused(config, usual, particular - recipe.takes, f"for --follower {config.follower}")
+    reject_unused(config, usual, OF_OTHER_LEADERS[config.leader], f"for --leader {config.leader}")
     if not config.replay_rounds:
-        refuse_idle(config, usual, frozenset({"replay_kind"}), "without --replay-rounds")
-    decided = recipe.settle(config)
+        reject_unused(config, usual, frozenset({"replay_kind"}), "without --replay-rounds")
+    decided = recipe.resolve(config)
     if not (config.gradient_penalty or decided.score_penalty):
-        refuse_idle(config, usual, frozenset({"gradient_target"}), "without --gradient-penalty")
+        reject_unused(config, usual, frozenset({"gradient_target"}), "without --gradient-penalty")
     return decided
 
 

@@ -143,7 +143,7 @@ class L2LFollower(RuleFollower):
         super().load_state_dict(tree)
         self.learner.load_state_dict(tree["learner"])
 
-    def carry(self, rule: Coordinatewise, source: str) -> None:
+    def warm_start(self, rule: Coordinatewise, source: str) -> None:
         """Take over a rule that was learned elsewhere; rate, memory and discriminator stay as they are."""
         if rule.anchored != self.rule.anchored:
             raise UserError(f"the follower of {source} needs --follower-anchored {rule.anchored}")

@@ -45,9 +45,9 @@ class Leader(Protocol):
     returns: list[float]  # true returns of the episodes that ended in the last round; they are only monitored
 
     def prepare(self, total_timesteps: int) -> None:
-        """Decide what depends on a run's length, once; `learn` does it otherwise."""
+        """Set what depends on a run's length, such as whether to compile; otherwise `learn` does so."""
 
-    def learn(self, total_timesteps: int, game: Game, *, callback: MaybeCallback, **how: bool) -> None:
+    def learn(self, total_timesteps: int, game: Game, *, callback: MaybeCallback, **kwargs: bool) -> None:
         """Train for `total_timesteps` environment steps, rounded up to whole rounds; `how` is Stable-Baselines3's
         `reset_num_timesteps` and `progress_bar`."""
 
@@ -64,30 +64,30 @@ class Leader(Protocol):
         """Continue from a `state_dict`. False if the environments had to be reset, so that it is not bit for bit."""
 
 
-def callbacks_of(given: MaybeCallback) -> list[BaseCallback]:
+def as_callbacks(given: MaybeCallback) -> list[BaseCallback]:
     """The callbacks that a user gives to `learn`, as Stable-Baselines3 takes them."""
     several = given if isinstance(given, list) else [] if given is None else [given]
     return [one if isinstance(one, BaseCallback) else ConvertCallback(one) for one in several]
 
 
-def policy_of(space: gym.Space) -> str:
+def policy_name(space: gym.Space) -> str:
     """The name of Stable-Baselines3's policy for observations."""
     return "CnnPolicy" if is_image(space) else "MlpPolicy"
 
 
 @contextmanager
-def divergence_told(policy: BasePolicy, told: str = DIVERGED) -> Iterator[None]:
-    """Diverged where training within the block has made a policy's actions or weights NaN or infinite."""
+def raise_on_divergence(policy: BasePolicy, message: str = DIVERGED) -> Iterator[None]:
+    """Raise Diverged if training within the block makes the policy's actions or weights NaN or infinite."""
     try:
         yield
     except ValueError as error:
         if "of distribution" not in str(error):  # so torch says that the policy's actions are NaN
             raise
-        raise Diverged(told) from error
-    require_finite(policy, told)  # torch says it only where it validates distributions
+        raise Diverged(message) from error
+    require_finite(policy, message)  # torch says it only where it validates distributions
 
 
-def require_finite(policy: BasePolicy, told: str = DIVERGED) -> None:
+def require_finite(policy: BasePolicy, message: str = DIVERGED) -> None:
     """Diverged if a weight of the policy is NaN or infinite."""
     if not all_finite(policy.parameters()):
-        raise Diverged(told)
+        raise Diverged(message)

@@ -1,7 +1,7 @@
 """Stable-Baselines3's PPO and SAC with their updates as compiled functions.
 
-What they compute is PPO and SAC: the same losses, random draws, schedules and figures, equal to rounding. Only how it
-is evaluated is replaced, and where a setting asks for more than is written here, Stable-Baselines3's own code runs."""
+The compiled updates compute the same losses, random draws, schedules and logged figures as Stable-Baselines3, up to
+rounding. For settings that they do not support, Stable-Baselines3's own code runs."""
 
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
@@ -28,66 +28,66 @@ SAC_FIGURES = ("ent_coef", "actor_loss", "critic_loss", "ent_coef_loss")
 class CompiledPPO(PPO):
     """PPO that compiles the forward pass of its rollouts and its minibatch update while `compiled` is True."""
 
-    pays = 20_000  # updates: compiling takes about as long as it saves on as many
+    min_updates_to_compile = 20_000  # with fewer updates, compiling takes longer than it saves
 
-    def __init__(self, *args: Any, compiled: bool | None = None, **how: Any) -> None:
-        super().__init__(*args, **how)
+    def __init__(self, *args: Any, compiled: bool | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self.compiled = compiled
-        self._forward, self._update = Compiled(self._acted), Compiled(self._moved)
-        self._actor: ActorCriticPolicy | None = None  # the policy's copy on the CPU, where rollouts ask one
+        self._forward, self._update = Compiled(self._policy_forward), Compiled(self._minibatch_update)
+        self._cpu_policy: ActorCriticPolicy | None = None  # the policy's copy on the CPU, where rollouts ask one
 
-    def learn(self, total_timesteps: int, *args: Any, **how: Any) -> Self:
+    def learn(self, total_timesteps: int, *args: Any, **kwargs: Any) -> Self:
         self.prepare(total_timesteps)
-        return super().learn(total_timesteps, *args, **how)
+        return super().learn(total_timesteps, *args, **kwargs)
 
     def prepare(self, total_timesteps: int) -> None:
-        """Decide whether to compile, where that is open (`compiled` is None): if so many steps gain from it."""
+        """If `compiled` is None, set it: True where the number of updates makes compiling worthwhile."""
         if self.compiled is None:
             size = self.n_envs * self.n_steps
             updates = -(-total_timesteps // size) * self.n_epochs * -(-size // self.batch_size)
-            self.compiled = _pays(self, updates)
+            self.compiled = _worth_compiling(self, updates)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "compiled", "_forward", "_update", "_actor"]
+        return [*super()._excluded_save_params(), "compiled", "_forward", "_update", "_cpu_policy"]
 
-    def _usual(self) -> bool:
-        """Whether all that its settings ask for is written here."""
+    def _supports_compilation(self) -> bool:
+        """Whether the compiled update implements everything that the settings ask for."""
         more = self.target_kl is not None or self.clip_range_vf is not None or self.use_sde
         return not more and _is_adam(self.policy.optimizer)
 
-    def collect_rollouts(self, *args: Any, **how: Any) -> bool:
-        compiled, elsewhere = self.compiled and self._usual(), self._acts_elsewhere()
-        if not (compiled or elsewhere):
-            return super().collect_rollouts(*args, **how)
+    def collect_rollouts(self, *args: Any, **kwargs: Any) -> bool:
+        compiled, on_cpu = self.compiled and self._supports_compilation(), self._rollouts_on_cpu()
+        if not (compiled or on_cpu):
+            return super().collect_rollouts(*args, **kwargs)
         policy, device = self.policy, self.device
-        if elsewhere:
-            self._actor = self._actor or _without_optimizer(policy).to("cpu")
-            self._actor.load_state_dict(policy.state_dict())
-            self._actor.set_training_mode(False)
-            self.device = self._actor.device
-            policy.predict_values = lambda seen: self._actor.predict_values(seen.to(self._actor.device))
-        actor = self._actor or policy
+        if on_cpu:
+            self._cpu_policy = self._cpu_policy or _without_optimizer(policy).to("cpu")
+            self._cpu_policy.load_state_dict(policy.state_dict())
+            self._cpu_policy.set_training_mode(False)
+            self.device = self._cpu_policy.device
+            policy.predict_values = lambda seen: self._cpu_policy.predict_values(seen.to(self._cpu_policy.device))
+        actor = self._cpu_policy or policy
         weights = _weights(actor)
-        call = self._forward if compiled else self._acted
+        call = self._forward if compiled else self._policy_forward
         policy.forward = lambda seen: call(weights, [seen])
         try:  # for the time of the rollout
-            return super().collect_rollouts(*args, **how)
+            return super().collect_rollouts(*args, **kwargs)
         finally:
             self.device = device
             del policy.forward
             vars(policy).pop("predict_values", None)
 
-    def _acts_elsewhere(self) -> bool:
-        """Whether rollouts ask a copy of the policy on the CPU: a GPU takes longer to start on a few observations."""
+    def _rollouts_on_cpu(self) -> bool:
+        """Whether rollouts use a copy of the policy on the CPU: with few observations, GPU overhead dominates."""
         return self.device.type != "cpu" and not (self.use_sde or is_image(self.observation_space))
 
-    def _acted(self, weights: Sequence[Tensor], data: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Actions, values and log probabilities, as the policy answers observations."""
+    def _policy_forward(self, weights: Sequence[Tensor], data: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The policy's forward pass with these weights: actions, values and log probabilities."""
         with torch.no_grad():
-            return _called(self._actor or self.policy, "forward", weights, data)
+            return _call_method(self._cpu_policy or self.policy, "forward", weights, data)
 
     def train(self) -> None:
-        if not (self.compiled and self._usual()):
+        if not (self.compiled and self._supports_compilation()):
             return super().train()
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
@@ -99,20 +99,20 @@ class CompiledPPO(PPO):
                 columns = (data.observations, data.actions, data.old_log_prob, data.advantages, data.returns)
                 # Numbers that a callback may change while it trains.
                 settings = [clip_range, self.ent_coef, self.vf_coef, self.max_grad_norm]
-                numbers = torch.tensor([*settings, *adam.next()], device=self.device)
-                rows[-1].append(self._update(adam.tensors, [*columns, numbers]))
+                scalars = torch.tensor([*settings, *adam.next_corrections()], device=self.device)
+                rows[-1].append(self._update(adam.tensors, [*columns, scalars]))
             self._n_updates += 1
-        adam.done()
+        adam.write_step()
         self._log([torch.stack(row).cpu().numpy() for row in rows], clip_range)
 
-    def _moved(self, state: Sequence[Tensor], data: Sequence[Tensor]) -> Tensor:
-        """Make an update in `state`, the weights and Adam's averages; returns the figures of `PPO_FIGURES`."""
-        observations, actions, old_log_prob, advantages, returns, numbers = data
-        clip_range, ent_coef, vf_coef, max_grad_norm, *rates = numbers
-        points = [weight.detach().requires_grad_() for weight in state[: len(state) // 3]]
+    def _minibatch_update(self, state: Sequence[Tensor], data: Sequence[Tensor]) -> Tensor:
+        """One minibatch update, in place on `state` (weights and Adam's moments); returns `PPO_FIGURES`' values."""
+        observations, actions, old_log_prob, advantages, returns, scalars = data
+        clip_range, ent_coef, vf_coef, max_grad_norm, *rates = scalars
+        params = [weight.detach().requires_grad_() for weight in state[: len(state) // 3]]
         if isinstance(self.action_space, spaces.Discrete):
             actions = actions.long().flatten()
-        values, log_prob, entropy = _called(self.policy, "evaluate_actions", points, (observations, actions))
+        values, log_prob, entropy = _call_method(self.policy, "evaluate_actions", params, (observations, actions))
         if self.normalize_advantage and len(advantages) > 1:
             advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
         log_ratio = log_prob - old_log_prob
@@ -121,7 +121,7 @@ class CompiledPPO(PPO):
         value_loss = F.mse_loss(returns, values.flatten())
         entropy_loss = (log_prob if entropy is None else -entropy).mean()
         loss = policy_loss + ent_coef * entropy_loss + vf_coef * value_loss
-        gradients = torch.autograd.grad(loss, points, materialize_grads=True)
+        gradients = torch.autograd.grad(loss, params, materialize_grads=True)
         norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
         scale = (max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
         _adam_step(state, [gradient * scale for gradient in gradients], rates, self.policy.optimizer)
@@ -145,27 +145,27 @@ class CompiledPPO(PPO):
 class CompiledSAC(SAC):
     """SAC that compiles its update, of entropy coefficient, critics, actor and targets, while `compiled` is True."""
 
-    pays = 5_000
+    min_updates_to_compile = 5_000
 
-    def __init__(self, *args: Any, compiled: bool | None = None, **how: Any) -> None:
-        super().__init__(*args, **how)
-        self.compiled, self._update = compiled, Compiled(self._moved)
+    def __init__(self, *args: Any, compiled: bool | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.compiled, self._update = compiled, Compiled(self._minibatch_update)
 
-    def learn(self, total_timesteps: int, *args: Any, **how: Any) -> Self:
+    def learn(self, total_timesteps: int, *args: Any, **kwargs: Any) -> Self:
         self.prepare(total_timesteps)
-        return super().learn(total_timesteps, *args, **how)
+        return super().learn(total_timesteps, *args, **kwargs)
 
     def prepare(self, total_timesteps: int) -> None:
-        """Decide whether to compile, where that is open (`compiled` is None): if so many steps gain from it."""
+        """If `compiled` is None, set it: True where the number of updates makes compiling worthwhile."""
         if self.compiled is None:
-            a_step = 1 if self.gradient_steps < 0 else self.gradient_steps / self.n_envs
-            self.compiled = _pays(self, total_timesteps * a_step)
+            updates_per_step = 1 if self.gradient_steps < 0 else self.gradient_steps / self.n_envs
+            self.compiled = _worth_compiling(self, total_timesteps * updates_per_step)
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "compiled", "_update"]
 
-    def _usual(self) -> bool:
-        """Whether all that its settings ask for is written here."""
+    def _supports_compilation(self) -> bool:
+        """Whether the compiled update implements everything that the settings ask for."""
         more = self.use_sde or self.target_update_interval != 1 or self.batch_norm_stats or self.n_steps != 1
         return not more and self.ent_coef_optimizer is not None and all(map(_is_adam, self._optimizers()))
 
@@ -173,7 +173,7 @@ class CompiledSAC(SAC):
         return [self.ent_coef_optimizer, self.critic.optimizer, self.actor.optimizer]
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
-        if not (self.compiled and self._usual()):
+        if not (self.compiled and self._supports_compilation()):
             return super().train(gradient_steps, batch_size)
         self.policy.set_training_mode(True)
         self._update_learning_rate(self._optimizers())
@@ -182,60 +182,64 @@ class CompiledSAC(SAC):
         for _ in range(gradient_steps):
             data = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
             columns = (data.observations, data.actions, data.next_observations, data.dones, data.rewards)
-            numbers = torch.tensor([rate for adam in adams for rate in adam.next()], device=self.device)
-            rows.append(self._update(state, [*columns, numbers]))
+            scalars = torch.tensor([rate for adam in adams for rate in adam.next_corrections()], device=self.device)
+            rows.append(self._update(state, [*columns, scalars]))
         for adam in adams:
-            adam.done()
+            adam.write_step()
         self._n_updates += gradient_steps
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         for name, value in zip(SAC_FIGURES, torch.stack(rows).mean(0).tolist(), strict=True):
             self.logger.record(f"train/{name}", value)
 
-    def _moved(self, state: Sequence[Tensor], data: Sequence[Tensor]) -> Tensor:
-        """Make an update in `state`, of three optimisers and the target; returns the figures of `SAC_FIGURES`."""
-        observations, actions, following, dones, rewards, rates = data
+    def _minibatch_update(self, state: Sequence[Tensor], data: Sequence[Tensor]) -> Tensor:
+        """One minibatch update, in place on `state` (three optimisers, target); returns `SAC_FIGURES`' values."""
+        observations, actions, next_obs, dones, rewards, rates = data
         counts = [3 * len(optimizer.param_groups[0]["params"]) for optimizer in self._optimizers()]
         *parts, target = _split(state, counts)
-        entropies, critics, actors = ([w.detach().requires_grad_() for w in part[: len(part) // 3]] for part in parts)
+        ent_coef_params, critic_params, actor_params = (
+            [w.detach().requires_grad_() for w in part[: len(part) // 3]] for part in parts
+        )
         optimizers = self._optimizers()
 
-        policy_actions, log_prob = _called(self.actor, "action_log_prob", actors, (observations,))
+        policy_actions, log_prob = _call_method(self.actor, "action_log_prob", actor_params, (observations,))
         log_prob = log_prob.reshape(-1, 1)
-        coefficient = entropies[0].detach().exp()
-        ent_coef_loss = -(entropies[0] * (log_prob + self.target_entropy).detach()).mean()
-        _adam_step(parts[0], torch.autograd.grad(ent_coef_loss, entropies), rates[:2], optimizers[0])
+        ent_coef = ent_coef_params[0].detach().exp()
+        ent_coef_loss = -(ent_coef_params[0] * (log_prob + self.target_entropy).detach()).mean()
+        _adam_step(parts[0], torch.autograd.grad(ent_coef_loss, ent_coef_params), rates[:2], optimizers[0])
 
         with torch.no_grad():
-            next_actions, next_log_prob = _called(self.actor, "action_log_prob", actors, (following,))
-            found = torch.cat(_called(self.critic_target, "forward", target, (following, next_actions)), dim=1)
-            worth = found.min(dim=1, keepdim=True).values - coefficient * next_log_prob.reshape(-1, 1)
-            goal = rewards + (1 - dones) * self.gamma * worth
-        estimates = _called(self.critic, "forward", critics, (observations, actions))
-        critic_loss = 0.5 * sum(F.mse_loss(estimate, goal) for estimate in estimates)
-        _adam_step(parts[1], torch.autograd.grad(critic_loss, critics), rates[2:4], optimizers[1])
+            next_actions, next_log_prob = _call_method(self.actor, "action_log_prob", actor_params, (next_obs,))
+            next_q_values = torch.cat(
+                _call_method(self.critic_target, "forward", target, (next_obs, next_actions)), dim=1
+            )
+            next_values = next_q_values.min(dim=1, keepdim=True).values - ent_coef * next_log_prob.reshape(-1, 1)
+            target_q_values = rewards + (1 - dones) * self.gamma * next_values
+        current_q_values = _call_method(self.critic, "forward", critic_params, (observations, actions))
+        critic_loss = 0.5 * sum(F.mse_loss(estimate, target_q_values) for estimate in current_q_values)
+        _adam_step(parts[1], torch.autograd.grad(critic_loss, critic_params), rates[2:4], optimizers[1])
 
-        moved = parts[1][: len(critics)]
-        values = torch.cat(_called(self.critic, "forward", moved, (observations, policy_actions)), dim=1)
-        actor_loss = (coefficient * log_prob - values.min(dim=1, keepdim=True).values).mean()
-        _adam_step(parts[2], torch.autograd.grad(actor_loss, actors), rates[4:], optimizers[2])
-        for weight, of_target in zip(moved, target, strict=True):
+        new_params = parts[1][: len(critic_params)]
+        q_values = torch.cat(_call_method(self.critic, "forward", new_params, (observations, policy_actions)), dim=1)
+        actor_loss = (ent_coef * log_prob - q_values.min(dim=1, keepdim=True).values).mean()
+        _adam_step(parts[2], torch.autograd.grad(actor_loss, actor_params), rates[4:], optimizers[2])
+        for weight, of_target in zip(new_params, target, strict=True):
             of_target.mul_(1 - self.tau).add_(weight, alpha=self.tau)
-        return torch.stack([coefficient.squeeze(), actor_loss, critic_loss, ent_coef_loss]).detach()
+        return torch.stack([ent_coef.squeeze(), actor_loss, critic_loss, ent_coef_loss]).detach()
 
 
-def _pays(algorithm: CompiledPPO | CompiledSAC, updates: float) -> bool:
+def _worth_compiling(algorithm: CompiledPPO | CompiledSAC, updates: float) -> bool:
     on_cpu = algorithm.device.type == "cpu"  # on a GPU it was not measured
-    return on_cpu and updates >= algorithm.pays and algorithm._usual()
+    return on_cpu and updates >= algorithm.min_updates_to_compile and algorithm._supports_compilation()
 
 
-def take_up(algorithm: BaseAlgorithm, tree: dict[str, Any]) -> None:
-    """Decide as the run did whose state a leader takes up."""
+def restore_compiled(algorithm: BaseAlgorithm, tree: dict[str, Any]) -> None:
+    """Compile, or not, as the run did whose checkpoint is loaded."""
     if hasattr(algorithm, "compiled"):
         algorithm.compiled = tree.get("compiled", False)
 
 
 class _Adam:
-    """The weights of a `torch.optim.Adam`, and its averages of their gradients, for a function that moves them."""
+    """The parameters and moments of a `torch.optim.Adam` as one list of tensors, for a compiled update."""
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
         self.group = optimizer.param_groups[0]
@@ -249,14 +253,14 @@ class _Adam:
         averages = [each[name] for name in ("exp_avg", "exp_avg_sq") for each in self.memory]
         self.tensors = [*(weight.detach() for weight in weights), *averages]
 
-    def next(self) -> list[float]:
-        """The learning rate over the bias of the mean, and the root of the square's bias, for the next step."""
+    def next_corrections(self) -> list[float]:
+        """The next step's bias corrections as scalars: lr/(1 − β₁ᵗ) and √(1 − β₂ᵗ)."""
         self.count += 1
         mean, square = (1 - beta**self.count for beta in self.group["betas"])
         return [self.group["lr"] / mean, square**0.5]
 
-    def done(self) -> None:
-        """Tell the optimiser how many steps were made."""
+    def write_step(self) -> None:
+        """Write the step count back into the optimiser's state."""
         for each in self.memory:
             each["step"].fill_(self.count)
 
@@ -264,7 +268,7 @@ class _Adam:
 def _adam_step(
     state: Sequence[Tensor], gradients: Iterable[Tensor], rates: Iterable[Tensor], optimizer: torch.optim.Optimizer
 ) -> None:
-    """Adam's step in `state`, an `_Adam.tensors`, with the rates of its `next`."""
+    """Adam's step, in place on `state` (`_Adam.tensors`); `rates` are those of `_Adam.next_corrections`."""
     (rate, root), (mean_beta, square_beta) = rates, optimizer.defaults["betas"]
     for weight, mean, square, gradient in zip(*_split(state, [len(state) // 3] * 2), gradients, strict=True):
         mean.lerp_(gradient, 1 - mean_beta)
@@ -273,7 +277,7 @@ def _adam_step(
 
 
 def _split(tensors: Sequence[Tensor], counts: Sequence[int]) -> list[Sequence[Tensor]]:
-    """Parts of these lengths, and the rest."""
+    """Consecutive slices of these lengths, and the remainder."""
     ends = np.cumsum([0, *counts]).tolist()
     return [tensors[start:end] for start, end in zip(ends, [*ends[1:], None], strict=True)]
 
@@ -285,7 +289,7 @@ def _is_adam(optimizer: torch.optim.Optimizer) -> bool:
 
 
 def _without_optimizer(policy: ActorCriticPolicy) -> ActorCriticPolicy:
-    """A copy of a policy that cannot be trained."""
+    """A copy of a policy without its optimiser, for inference."""
     optimizer, policy.optimizer = policy.optimizer, None
     try:
         return deepcopy(policy)
@@ -297,15 +301,15 @@ def _weights(module: nn.Module) -> list[Tensor]:
     return [weight.detach() for weight in module.parameters()]
 
 
-def _called(module: nn.Module, method: str, weights: Sequence[Tensor], data: Sequence[Tensor]) -> Any:
-    """What a method of a module gives with these weights in place of its own."""
-    caller = _Method(module, method)
+def _call_method(module: nn.Module, method: str, weights: Sequence[Tensor], data: Sequence[Tensor]) -> Any:
+    """Call a method of a module with these weights in place of its own; `functional_call` knows only `forward`."""
+    caller = _MethodModule(module, method)
     named = {name: weight for (name, _), weight in zip(caller.named_parameters(), weights, strict=True)}
     return functional_call(caller, named, tuple(data))
 
 
-class _Method(nn.Module):
-    """A module that is called by a method of another, as the class of that has it."""
+class _MethodModule(nn.Module):
+    """Wraps a module so that `forward` calls the method `name` of its class, not of the instance."""
 
     def __init__(self, module: nn.Module, name: str) -> None:
         super().__init__()

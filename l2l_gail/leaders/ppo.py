@@ -22,8 +22,8 @@ from torch.distributions import Normal
 from l2l_experiment.errors import UserError
 from l2l_gail import environment_state
 from l2l_gail.config import GAILConfig
-from l2l_gail.leaders.base import Game, callbacks_of, divergence_told, policy_of, require_finite
-from l2l_gail.leaders.compiled import CompiledPPO, take_up
+from l2l_gail.leaders.base import Game, as_callbacks, policy_name, raise_on_divergence, require_finite
+from l2l_gail.leaders.compiled import CompiledPPO, restore_compiled
 from l2l_gail.rewards import ReturnScale
 from l2l_gail.spaces import Actions
 from l2l_gail.transitions import Transitions
@@ -60,15 +60,15 @@ class PPOLeader:
         if isinstance(self.algorithm, CompiledPPO):
             self.algorithm.prepare(total_timesteps)
 
-    def learn(self, total_timesteps: int, game: Game, *, callback: MaybeCallback, **how: bool) -> None:
-        with divergence_told(self.algorithm.policy):
-            self.algorithm.learn(total_timesteps, [_Relabel(self, game), *callbacks_of(callback)], **how)
+    def learn(self, total_timesteps: int, game: Game, *, callback: MaybeCallback, **kwargs: bool) -> None:
+        with raise_on_divergence(self.algorithm.policy):
+            self.algorithm.learn(total_timesteps, [_Relabel(self, game), *as_callbacks(callback)], **kwargs)
 
     def rollout(self) -> Transitions:
         envs, ppo, recorder = self.envs, self.algorithm, _Recorder(self)
         for _ in range(ppo.n_steps):
             action, _ = ppo.predict(ppo._last_obs, deterministic=False)
-            recorder.actions.append(self.actions.executed(action))
+            recorder.actions.append(self.actions.to_env(action))
             ppo._last_obs, _, dones, infos = envs.step(action)
             recorder.step(dones, infos)
         return recorder.transitions()
@@ -102,7 +102,7 @@ class PPOLeader:
         ppo = self.algorithm
         ppo.policy.load_state_dict(tree["policy"])
         ppo.policy.optimizer.load_state_dict(tree["optimizer"])
-        take_up(ppo, tree)
+        restore_compiled(ppo, tree)
         if self.scale is not None:
             self.scale.load_state_dict(tree["scale"])
         exact = environment_state.load_state_dict(self.envs, tree["environments"])
@@ -145,7 +145,7 @@ class _Recorder:
                     self.truncated[at] = info["terminal_observation"]
 
     def transitions(self, actions: np.ndarray | None = None) -> Transitions:
-        """All of it, step after step; `actions` as executed, shape (steps, n_envs, …), default those recorded."""
+        """The round's transitions, ordered by step; `actions`, shape (steps, n_envs, …), replace the recorded ones."""
         observations = np.array(self.observations)
         following, ended = observations[1:].copy(), np.array(self.dones)
         for at, last in self.last.items():
@@ -176,7 +176,7 @@ class _Relabel(BaseCallback):
         ppo, buffer, recorder = self.model, self.model.rollout_buffer, self.recorder
         self.leader.returns = recorder.returns
         # The environment clips what the policy samples, and demonstrations hold what the environment saw.
-        transitions = recorder.transitions(self.leader.actions.executed(buffer.actions))
+        transitions = recorder.transitions(self.leader.actions.to_env(buffer.actions))
         self.game.answer(transitions, min(1.0, ppo.num_timesteps / ppo._total_timesteps))  # the last round may exceed 1
         dones, scale = np.array(recorder.dones), self.leader.scale
         rewards = self.game.reward(transitions).reshape(dones.shape)  # (steps, n_envs)
@@ -195,7 +195,7 @@ class _Relabel(BaseCallback):
 def log_prob(policy: ActorCriticPolicy, envs: VecNormalize, actions: Actions, data: Transitions) -> np.ndarray:
     """log π(a|s) of transitions by a policy with a value function, shape (n,); of actions as they were executed."""
     seen, _ = policy.obs_to_tensor(envs.normalize_obs(data.observations))
-    taken = torch.as_tensor(actions.targets(data.actions), dtype=torch.float32, device=policy.device)
+    taken = torch.as_tensor(actions.to_policy(data.actions), dtype=torch.float32, device=policy.device)
     found = policy.get_distribution(seen).distribution
     if isinstance(found, Normal):
         space = actions.policy_space
@@ -222,15 +222,15 @@ def make_ppo(
 ) -> CompiledPPO:
     """Stable-Baselines3's PPO with the configuration's settings; also the plain PPO of the benchmark."""
     names = ("seed", "n_steps", "batch_size", "n_epochs", "gamma", "gae_lambda", "clip_range", "ent_coef", "target_kl")
-    given = arguments(config, names)
+    given = algorithm_kwargs(config, names)
     given["policy_kwargs"] |= policy_kwargs or {}
-    return CompiledPPO(policy_of(envs.observation_space), envs, device=device, compiled=config.compile, **given)
+    return CompiledPPO(policy_name(envs.observation_space), envs, device=device, compiled=config.compile, **given)
 
 
-def arguments(
+def algorithm_kwargs(
     settings: Any, names: Sequence[str], activation: type[nn.Module] = nn.Tanh, *, decay: bool = True
 ) -> dict[str, Any]:
-    """Arguments of an on-policy algorithm: the settings of these names, networks, learning rate (to 0 with `decay`)."""
+    """Arguments of an SB3 algorithm: the named settings, networks, learning rate (linear to 0 with `decay`)."""
     layers, rate = list(settings.net_arch), settings.learning_rate
     policy = {"net_arch": {"pi": layers, "vf": layers}, "activation_fn": activation}
     return {name: getattr(settings, name) for name in names} | {

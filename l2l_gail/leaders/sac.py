@@ -20,40 +20,40 @@ from stable_baselines3.common.vec_env import VecNormalize
 from l2l_experiment.errors import UserError
 from l2l_gail import environment_state
 from l2l_gail.config import GAILConfig
-from l2l_gail.leaders.base import Game, callbacks_of, divergence_told, policy_of, require_finite
-from l2l_gail.leaders.compiled import CompiledSAC, take_up
+from l2l_gail.leaders.base import Game, as_callbacks, policy_name, raise_on_divergence, require_finite
+from l2l_gail.leaders.compiled import CompiledSAC, restore_compiled
 from l2l_gail.transitions import Transitions
 from l2l_gail.vectorised import actions_of_envs
 
 SETTINGS = ("seed", "batch_size", "gamma", "learning_rate", "buffer_size", "learning_starts", "gradient_steps", "tau")
-SHOWN_EPISODES = 10  # of which the training return is the mean: 100, the default, may be more than a run has
+STATS_WINDOW = 10  # episodes in `ep_rew_mean`: Stable-Baselines3's 100 may be more than a run has
 PARTS = ("observations", "next_observations", "actions", "dones", "timeouts")
 
 
 class ScoredReplay(ReplayBuffer):
-    """A replay memory whose samples carry the learned reward of the moment; `game` gives it, once training begins."""
+    """A replay buffer that scores each sample with the current discriminator, through `game`, set by `learn`."""
 
     game: Game | None = None
     leader: "SACLeader"
 
     def __getstate__(self) -> dict[str, Any]:
-        """What Stable-Baselines3 pickles: the transitions, not who scores them."""
+        """What Stable-Baselines3 pickles: the transitions, without `game` and `leader`."""
         return {name: value for name, value in vars(self).items() if name not in ("game", "leader")}
 
     def add(self, obs: Any, next_obs: Any, action: Any, reward: Any, done: Any, infos: list[dict[str, Any]]) -> None:
         for index in np.flatnonzero(done):
             if (last := infos[index].get("last_observation")) is not None:
-                next_obs[index] = last  # not the one that was standardised, clipped and undone
+                next_obs[index] = last  # raw: Stable-Baselines3's went through VecNormalize and back, clipped
         super().add(obs, next_obs, action, reward, done, infos)
 
-    def drawn(self, count: int) -> Transitions:
+    def sample_transitions(self, count: int) -> Transitions:
         """Different transitions of the memory, drawn uniformly: `count`, or all if there are fewer."""
         whole = self.size() * self.n_envs
-        rows = np.random.choice(whole, min(count, whole), replace=False)  # noqa: NPY002  as _random
+        rows = np.random.choice(whole, min(count, whole), replace=False)  # noqa: NPY002  as _randint
         return self._transitions(np.divmod(rows, self.n_envs))
 
     def _get_samples(self, batch_inds: np.ndarray, env: VecNormalize | None = None) -> ReplayBufferSamples:
-        rows = batch_inds, _random(self.n_envs, len(batch_inds))
+        rows = batch_inds, _randint(self.n_envs, len(batch_inds))
         data = self._transitions(rows)
         seen, following = (self._normalize_obs(part, env) for part in (data.observations, data.next_observations))
         columns = (self.actions[rows], following, data.ended[:, None].astype(np.float32))
@@ -62,16 +62,17 @@ class ScoredReplay(ReplayBuffer):
 
     def _transitions(self, rows: tuple[np.ndarray, np.ndarray]) -> Transitions:
         ended = (self.dones[rows] > 0) & (self.timeouts[rows] == 0)
-        done = self.leader.executed(self.actions[rows])
+        done = self.leader.to_env(self.actions[rows])
         return Transitions(self.observations[rows], done, self.next_observations[rows], ended)
 
 
 class SACLeader:
     """Owns a SAC whose environments `Environment.vectorised` makes and whose memory is a `ScoredReplay`.
 
-    `round_size`: environment steps between two answers of the follower, to `answered` transitions of the memory."""
+    `round_size`: environment steps between two answers of the follower, each on `disc_sample_size` transitions drawn
+    from the replay buffer."""
 
-    def __init__(self, algorithm: SAC, *, round_size: int, answered: int = 10_000) -> None:
+    def __init__(self, algorithm: SAC, *, round_size: int, disc_sample_size: int = 10_000) -> None:
         envs, memory = algorithm.get_env(), algorithm.replay_buffer
         if not isinstance(envs, VecNormalize) or envs.norm_reward:
             raise UserError("a leader needs a VecNormalize without norm_reward; see Environment.vectorised")
@@ -81,7 +82,7 @@ class SACLeader:
             raise UserError(f"a round of {round_size} steps is no multiple of {envs.num_envs} environments")
         self.algorithm, self.envs, self.memory = algorithm, envs, memory
         self.actions = actions_of_envs(envs)
-        self.round_size, self.answered = round_size, answered
+        self.round_size, self.disc_sample_size = round_size, disc_sample_size
         self.last_answer = 0  # step of the follower's last answer
         self.returns: list[float] = []
         memory.leader = self
@@ -93,24 +94,24 @@ class SACLeader:
         """The leader that a configuration describes; `policy_kwargs` over those that follow from it."""
         algorithm = make_sac(config, envs, device, policy_kwargs=policy_kwargs, replay_buffer_class=ScoredReplay)
         algorithm.set_logger(Logger(None, []))  # silent until the user sets another
-        return cls(algorithm, round_size=envs.num_envs * config.n_steps, answered=_answered(config))
+        return cls(algorithm, round_size=envs.num_envs * config.n_steps, disc_sample_size=_disc_sample_size(config))
 
-    def executed(self, scaled: np.ndarray) -> np.ndarray:
+    def to_env(self, scaled: np.ndarray) -> np.ndarray:
         """Actions of the memory, which SAC keeps in [-1, 1], as the environment executed them."""
-        return self.actions.executed(self.algorithm.policy.unscale_action(scaled))
+        return self.actions.to_env(self.algorithm.policy.unscale_action(scaled))
 
     def prepare(self, total_timesteps: int) -> None:
         if isinstance(self.algorithm, CompiledSAC):
             self.algorithm.prepare(total_timesteps)
 
-    def learn(self, total_timesteps: int, game: Game, *, callback: MaybeCallback, **how: bool) -> None:
+    def learn(self, total_timesteps: int, game: Game, *, callback: MaybeCallback, **kwargs: bool) -> None:
         sac, rounds = self.algorithm, _Rounds(self, game)
         steps = -(-total_timesteps // self.round_size) * self.round_size
         self.memory.game = game
-        if how.get("reset_num_timesteps", True):
+        if kwargs.get("reset_num_timesteps", True):
             self.last_answer = 0
-        with divergence_told(sac.policy):
-            sac.learn(steps, [rounds, *callbacks_of(callback)], log_interval=None, **how)
+        with raise_on_divergence(sac.policy):
+            sac.learn(steps, [rounds, *as_callbacks(callback)], log_interval=None, **kwargs)
         rounds.end_round()
 
     @torch.no_grad()
@@ -118,7 +119,7 @@ class SACLeader:
         actor = self.algorithm.actor
         seen, _ = self.algorithm.policy.obs_to_tensor(self.envs.normalize_obs(transitions.observations))
         mean, log_std, _ = actor.get_action_dist_params(seen)
-        scaled = self.algorithm.policy.scale_action(self.actions.targets(transitions.actions))
+        scaled = self.algorithm.policy.scale_action(self.actions.to_policy(transitions.actions))
         taken = torch.as_tensor(scaled, dtype=torch.float32, device=mean.device)
         return actor.action_dist.proba_distribution(mean, log_std).log_prob(taken).cpu().numpy()
 
@@ -132,7 +133,7 @@ class SACLeader:
             for index in np.flatnonzero(dones):
                 after[index] = infos[index]["last_observation"]
             cut = np.array([info.get("TimeLimit.truncated", False) for info in infos])
-            parts.append((before, self.actions.executed(action), after, dones & ~cut))
+            parts.append((before, self.actions.to_env(action), after, dones & ~cut))
         return Transitions(*map(np.concatenate, zip(*parts, strict=True)))
 
     def state_dict(self) -> dict[str, Any]:
@@ -166,7 +167,7 @@ class SACLeader:
         sac.policy.load_state_dict(tree["policy"])
         for optimizer, state in zip(self._optimizers(), tree["optimizers"], strict=True):
             optimizer.load_state_dict(state)
-        take_up(sac, tree)
+        restore_compiled(sac, tree)
         if tree["log_ent_coef"] is not None:
             sac.log_ent_coef.data.copy_(tree["log_ent_coef"])
         for name in PARTS:
@@ -189,7 +190,7 @@ class SACLeader:
 
 
 class _Rounds(BaseCallback):
-    """At the end of each round the follower answers; then everything is consistent."""
+    """At the end of each round the follower answers; then the state is consistent and can be saved."""
 
     def __init__(self, leader: SACLeader, game: Game) -> None:
         super().__init__()
@@ -215,30 +216,30 @@ class _Rounds(BaseCallback):
             return
         leader.returns, self.returns = self.returns, []
         leader.last_answer = sac.num_timesteps
-        sample = leader.memory.drawn(leader.answered)
+        sample = leader.memory.sample_transitions(leader.disc_sample_size)
         self.game.answer(sample, min(1.0, sac.num_timesteps / sac._total_timesteps))
         self.game.reward(sample)
         sac.dump_logs()
 
 
 def make_sac(
-    config: GAILConfig, envs: VecNormalize, device: torch.device, *, policy_kwargs: dict | None = None, **how: Any
+    config: GAILConfig, envs: VecNormalize, device: torch.device, *, policy_kwargs: dict | None = None, **kwargs: Any
 ) -> CompiledSAC:
     """Stable-Baselines3's SAC with a configuration's settings; `how` are arguments of its own over them."""
     if not isinstance(envs.action_space, spaces.Box):
         raise UserError(f"--leader sac needs continuous actions, not {envs.action_space}; use --leader ppo")
     given = {name: getattr(config, name) for name in SETTINGS}
     networks = {"net_arch": list(config.net_arch)} | (policy_kwargs or {})
-    kind = policy_of(envs.observation_space)
-    how = {"train_freq": 1, "stats_window_size": SHOWN_EPISODES, "policy_kwargs": networks} | given | how
-    return CompiledSAC(kind, envs, device=device, compiled=config.compile, **how)
+    kind = policy_name(envs.observation_space)
+    kwargs = {"train_freq": 1, "stats_window_size": STATS_WINDOW, "policy_kwargs": networks} | given | kwargs
+    return CompiledSAC(kind, envs, device=device, compiled=config.compile, **kwargs)
 
 
-def _answered(config: GAILConfig) -> int:
-    """How many transitions the follower answers at a time: as many as it draws, within reason."""
+def _disc_sample_size(config: GAILConfig) -> int:
+    """Replay transitions for one answer of the follower: a quarter of what its batches draw, from 1,000 to 10,000."""
     return min(max(config.disc_updates * config.disc_batch_size // 4, 1000), 10_000)
 
 
-def _random(below: int, count: int) -> np.ndarray:
+def _randint(below: int, count: int) -> np.ndarray:
     """Whole numbers from the generator that Stable-Baselines3 draws minibatches from."""
     return np.random.randint(0, below, count)  # noqa: NPY002

@@ -63,13 +63,13 @@ def record(
     if not all(file.is_file() for file in files):
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(about, json.dumps(made_by).encode())
-        gail = _Recorded(env, demonstrations, config=config)
+        gail = _RecordingGAIL(env, demonstrations, config=config)
         gail.files = iter(files)
         gail.learn(steps, on_round=on_round)
     return files
 
 
-class _Recorded(GAIL):
+class _RecordingGAIL(GAIL):
     files: Any
 
     def answer(self, transitions: Transitions, progress: float) -> None:
@@ -115,14 +115,14 @@ class InnerRun(GAIL):
     def run(self) -> dict[str, float]:
         """Train on the rollouts. Returns the mean over rounds of the loss on unseen transitions after the follower's
         answer, and of the rank correlation between a policy's round and the reward of its transitions."""
-        losses, orders, weights = [], [], dict(self.discriminator.named_parameters())
+        losses, correlations, weights = [], [], dict(self.discriminator.named_parameters())
         for number, file in enumerate(self.rollouts):
             self.round, transitions = number, load(file)
             self.answer(transitions, (number + 1) / len(self.rollouts))
             unseen = super().objectives([transitions]).score()
             losses.append(float(unseen(weights).detach()))
-            orders.append(self._order())
-        return {"loss": float(np.mean(losses)), "order": float(np.nanmean(orders))}
+            correlations.append(self._rank_correlation())
+        return {"loss": float(np.mean(losses)), "order": float(np.nanmean(correlations))}
 
     def objectives(self, recent: list[Transitions]) -> Objectives:
         found = super().objectives(recent)
@@ -148,15 +148,15 @@ class InnerRun(GAIL):
         later, seen = later.to(rows[0].device) - later.mean(), torch.cat(rows)
 
         def score(weights: dict[str, Tensor]) -> Tensor:
-            paid = reward(functional_call(self.discriminator, weights, (seen,)), self.config.reward)
-            paid = paid - paid.mean()
-            return 1 - (paid * later).sum() / (paid.norm() * later.norm() + 1e-12)
+            rewards = reward(functional_call(self.discriminator, weights, (seen,)), self.config.reward)
+            rewards = rewards - rewards.mean()
+            return 1 - (rewards * later).sum() / (rewards.norm() * later.norm() + 1e-12)
 
         return score
 
     @torch.no_grad()
-    def _order(self) -> float:
+    def _rank_correlation(self) -> float:
         rows = self._neighbours()
-        paid = reward(self.discriminator(torch.cat(rows)), self.config.reward).cpu().numpy()
+        rewards = reward(self.discriminator(torch.cat(rows)), self.config.reward).cpu().numpy()
         later = np.repeat(np.arange(len(rows)), [len(part) for part in rows])
-        return float(spearmanr(paid, later).statistic) if np.ptp(paid) > 0 else float("nan")
+        return float(spearmanr(rewards, later).statistic) if np.ptp(rewards) > 0 else float("nan")

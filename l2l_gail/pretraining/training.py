@@ -19,7 +19,7 @@ from l2l_experiment.settings import Count, Natural, NotNegative, Positive, Range
 from l2l_gail.config import GAILConfig, tuned
 from l2l_gail.demonstrations import load_demonstrations
 from l2l_gail.environments import Environment
-from l2l_gail.followers import settled
+from l2l_gail.followers import resolve_config
 from l2l_gail.followers.pretrained import RULE, save_rule
 from l2l_gail.pretraining.inner import InnerRun, Score, Stopped, record
 
@@ -72,12 +72,12 @@ def pretrain(args: PretrainArgs) -> Run:
         follower_config(args, env, rate=args.rates[0], width=args.hidden[0], seed=0)
         load_demonstrations(None, Environment(env)).take(max(RECORDED, *args.num_demos))
     run = Run.open(args.out, kind=KIND) if args.resume else Run.create(args.out, kind=KIND, config=settings.plain(args))
-    with run.held():
+    with run.locked():
         tree: dict[str, Any] = checkpoint.latest(run.folder) if checkpoint.exists(run.folder) else {"inner_runs": 0}
         log = metrics.JsonLines(run.folder / metrics.METRICS, after=tree["inner_runs"])
         bar = tqdm(total=args.inner_runs, initial=tree["inner_runs"], unit=" runs")
         with StopRequest() as request, log, bar, contextlib.suppress(Stopped):
-            work = _Work(args, run, log, lambda: request.requested)
+            work = _RuleTrainer(args, run, log, lambda: request.requested)
             if args.check_every and tree["inner_runs"] == 0:
                 work.check(tree)
             while tree["inner_runs"] < args.inner_runs and not request.requested:
@@ -100,20 +100,20 @@ def stored_args(args: PretrainArgs, given: set[str]) -> PretrainArgs:
 
 
 def follower_config(args: PretrainArgs, env: str, *, rate: float, width: int, seed: int) -> GAILConfig:
-    """The settings of an inner run. Its log rate stays 0: what is learned has to serve a frozen rule."""
+    """The settings of an inner run. The log rate is not learned, because the rule is later used frozen."""
     own = {"disc_updates": args.disc_updates, "follower_steps": args.follower_steps, "seed": seed}
     learned = {"follower": "l2l", "follower_learning_rate": args.follower_learning_rate, "log_rate_learning_rate": 0.0}
     network = {"disc_learning_rate": rate, "disc_hidden": (width, width)}
-    return settled(replace(tuned(env), leader="ppo", compile=False, **own, **learned, **network))
+    return resolve_config(replace(tuned(env), leader="ppo", compile=False, **own, **learned, **network))
 
 
-def usual_rate(args: PretrainArgs) -> float:
+def median_rate(args: PretrainArgs) -> float:
     """The rate that a rule is checked and used at: the middle one of those that inner runs start from."""
     return sorted(args.rates)[len(args.rates) // 2]
 
 
 @dataclass(frozen=True)
-class _Work:
+class _RuleTrainer:
     """What training and checks have in common."""
 
     args: PretrainArgs
@@ -144,17 +144,17 @@ class _Work:
         found = inner.run()
         self.log.write(number + 1, {f"inner/{name}": value for name, value in found.items()} | {"inner/rate": rate})
         kept = copy.deepcopy(inner.follower.learner.state_dict())
-        inner.follower.rule.rate = usual_rate(args)
-        told = {
+        inner.follower.rule.rate = median_rate(args)
+        about = {
             name: value for name, value in settings.plain(args).items() if name not in ("out", "rollouts", "threads")
         }
-        told |= {"inner_runs": number + 1, "versions": self.run.record["versions"]}
-        save_rule(self.run.folder / RULE, inner.follower.rule, told)
+        about |= {"inner_runs": number + 1, "versions": self.run.record["versions"]}
+        save_rule(self.run.folder / RULE, inner.follower.rule, about)
         return {"inner_runs": number + 1, "follower": {"learner": kept, "anchored": inner.follower.rule.anchored}}
 
     def check(self, tree: dict[str, Any]) -> dict[str, float]:
-        """The figures of the rule, frozen, in an inner run of a task that it has not seen; of Adam at first."""
-        env, rate = self.args.check_env, usual_rate(self.args)
+        """Metrics of the frozen rule in an inner run of an unseen task; before any training the rule is Adam."""
+        env, rate = self.args.check_env, median_rate(self.args)
         torch.manual_seed(CHECKED)
         config = replace(follower_config(self.args, env, rate=rate, width=128, seed=CHECKED), freeze_follower=True)
         inner = self.inner(env, config, 4, score="held-out")

@@ -15,7 +15,7 @@ from l2l_experiment.errors import UserError
 def test_a_frame_moves_whole_images(flip):
     torch.manual_seed(0)
     images = torch.rand(1000, 3, 8, 8)
-    moved = batches.take_from(images, batches.random_frame(images, flip=flip))
+    moved = batches.apply_crop(images, batches.random_crop_indices(images, flip=flip))
     padded = torch.nn.functional.pad(images, (4,) * 4)
     flips, shifts = 0, set()
     found = torch.zeros(1000, dtype=torch.bool)
@@ -33,13 +33,14 @@ def test_a_frame_moves_whole_images(flip):
 def test_writing_what_was_seen_changes_nothing():
     torch.manual_seed(0)
     padded, shown = torch.rand(50, 3, 16, 18), torch.rand(50, 3, 8, 10)
-    frame = batches.random_frame(shown)
-    assert torch.equal(batches.write_through(padded, frame, batches.view_through(padded, frame)), padded)
-    written = batches.write_through(padded, frame, shown)
-    assert torch.equal(batches.view_through(written, frame), shown)
+    frame = batches.random_crop_indices(shown)
+    assert torch.equal(batches.scatter_crop(padded, frame, batches.gather_crop(padded, frame)), padded)
+    written = batches.scatter_crop(padded, frame, shown)
+    assert torch.equal(batches.gather_crop(written, frame), shown)
     changed = (written != padded).flatten(2).sum(2)
     assert (changed == 80).all()  # all the rest is as it was
-    assert torch.equal(batches.take_from(shown, batches.frame_of(batches.Batch(shown, torch.arange(50)))), shown)
+    uncropped = batches.crop_indices_of(batches.Batch(shown, torch.arange(50)))
+    assert torch.equal(batches.apply_crop(shown, uncropped), shown)
 
 
 def test_batches_see_every_image_and_resume():
@@ -61,4 +62,4 @@ def test_batches_are_augmented_as_their_frame_says():
     batch = batches.Batches(images, 20, "crop-flip").next()
     plain = images.take(batch.rows)[0]
     assert not torch.equal(batch.images, plain)
-    assert torch.equal(batch.images, batches.take_from(plain, batch.frame))
+    assert torch.equal(batch.images, batches.apply_crop(plain, batch.frame))

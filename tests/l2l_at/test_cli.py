@@ -75,7 +75,7 @@ def test_an_existing_folder_is_left_alone(tmp_path, capsys):
 def test_grading_refuses_what_it_cannot_grade(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(cli, "grade_folder", lambda *_, **__: pytest.fail("it was attacked"))
     run = Run.create(Path(tmp_path) / "run", kind="at", config={})
-    with run.held(), pytest.raises(SystemExit):  # it is training
+    with run.locked(), pytest.raises(SystemExit):  # it is training
         cli.grade_main([str(run.folder)])
     assert "another process" in capsys.readouterr().err
     monkeypatch.undo()

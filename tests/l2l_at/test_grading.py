@@ -15,7 +15,7 @@ from l2l_at import export, graders, grading, models
 from l2l_at.attacks import accuracy, pgd
 from l2l_at.config import tuned
 from l2l_at.datasets import DATASETS
-from l2l_at.grading import Grade, grade, grade_folder, says_more, suspicions
+from l2l_at.grading import Grade, grade, grade_folder, masking_warnings, supersedes
 from l2l_at.threat import Threat
 from l2l_experiment.errors import UserError
 
@@ -136,15 +136,15 @@ def test_a_softmax_output_and_a_zero_gradient_are_told(trained):
 def test_a_grade_of_more_images_or_attacks_says_more():
     grades = [{"n": n, "tier": tier} for n, tier in ((4, "standard"), (8, "quick"), (8, "standard"))]
     for rank, one in enumerate(grades):
-        assert says_more(one, None)
-        assert [says_more(one, other) for other in grades] == [rank > other for other in range(3)]
+        assert supersedes(one, None)
+        assert [supersedes(one, other) for other in grades] == [rank > other for other in range(3)]
 
 
 def test_masked_gradients_smell(trained):
     def a_grade(**flags):
         kept = Grade("standard", THREAT, 0, 100)
         kept.flags = {name: [True] * value + [False] * (100 - value) for name, value in flags.items()}
-        return suspicions(kept)
+        return masking_warnings(kept)
 
     usual = {"clean": 99, graders.FOOLBOX: 72, "apgd-ce": 72, "apgd-t": 70, "fab-t": 70, "square": 70}
     assert a_grade(**usual) == []

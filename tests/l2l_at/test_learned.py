@@ -39,7 +39,7 @@ def test_published_attackers(name, game):
     optimizer, found = method.follower.learner.optimizer, []
     weights = list(method.follower.attacker.parameters())
     optimizer.register_step_pre_hook(lambda *_: found.extend(p.grad.clone() for p in weights))
-    figures = method.follower.improve(model.train(), batch)
+    figures = method.follower.update(model.train(), batch)
     assert figures["loss"] == pytest.approx(float(loss.detach()), rel=1e-6)
     for mine, theirs in zip(found, expected, strict=True):
         assert theirs.norm() > 0
@@ -103,7 +103,7 @@ def test_too_short_a_step_grows(rate, grows, model, batch):
     method = named("l2l", attack_step_size=0.02, **settings)
     for _ in range(20):
         method.loss(model, batch).loss.backward()
-        figures = method.follower.improve(model, batch)
+        figures = method.follower.update(model, batch)
     assert (float(figures["size"]) > 0.02 * 1.3) == grows
     assert (float(figures["size"]) == pytest.approx(0.02)) != grows
 
@@ -117,12 +117,12 @@ def test_gradients_of_the_residual_attacker_are_clipped(game):
 
     method.follower.learner.optimizer.register_step_pre_hook(look)
     (1e6 * method.loss(model, batch).loss).backward()
-    figures = method.follower.improve(model, batch)
+    figures = method.follower.update(model, batch)
     assert float(figures["gradient_norm"]) > 1e3  # told as it was
     assert norms == [pytest.approx(1.0, rel=1e-3)]
     method = named("l2l")
     method.follower.attacker.log_size.grad = torch.tensor(torch.nan)
-    method.follower.improve(model, batch)
+    method.follower.update(model, batch)
     assert method.follower.skipped == 1
     assert all(torch.isfinite(p).all() for p in method.follower.attacker.parameters())
 
@@ -141,7 +141,7 @@ def test_how_often_the_attacker_is_fitted(name, every, settings, model, batch):
     method, fitted = named(name, **settings), []
     for count in range(21):
         method.loss(model, batch).loss.backward()
-        if method.follower.improve(model, batch):
+        if method.follower.update(model, batch):
             fitted.append(count)
     assert fitted == list(range(0, 21, every))
 
@@ -151,7 +151,7 @@ def test_a_frozen_attacker_stays_as_it_starts(name, model, batch):
     method = named(name, freeze_attacker=True)
     before = [p.clone() for p in method.follower.attacker.parameters()]
     method.loss(model, batch).loss.backward()
-    assert method.follower.improve(model, batch) == {}
+    assert method.follower.update(model, batch) == {}
     assert all(torch.equal(a, b) for a, b in zip(before, method.follower.attacker.parameters(), strict=True))
 
 

@@ -31,7 +31,7 @@ def test_every_method_stays_in_the_threat_model_and_reaches_all_weights(name, mo
     assert (answer.delta.abs() <= reach + 1e-6).all()
     assert (batch.images + answer.delta >= -1e-6).all()
     assert (batch.images + answer.delta <= 1 + 1e-6).all()
-    method.follower.improve(model, batch)
+    method.follower.update(model, batch)
     assert model.training
 
 
@@ -46,7 +46,7 @@ def test_every_method_is_safe_in_mixed_precision(name, model, batch):
             answer = method.loss(network, batch)
             answer.loss.backward()
             gradients.append(torch.cat([p.grad.flatten() for p in network.parameters()]))
-            method.follower.improve(network, batch)
+            method.follower.update(network, batch)
     assert torch.cosine_similarity(*gradients, dim=0) > 0.9
     assert answer.loss.dtype == torch.float32
     assert answer.delta.dtype == torch.float32
@@ -62,7 +62,7 @@ def test_a_zero_input_gradient_gives_no_nan(name, batch):
     method = named(name)
     answer = method.loss(constant, batch)
     answer.loss.backward()
-    method.follower.improve(constant, batch)
+    method.follower.update(constant, batch)
     assert torch.isfinite(answer.loss)
     if method.follower.attacker is not None:
         assert all(torch.isfinite(p).all() for p in method.follower.attacker.parameters())
@@ -73,7 +73,7 @@ def test_state_continues_bit_by_bit(name, model, batch):
     def step(method, seed, model=model):
         torch.manual_seed(seed)
         method.loss(model, batch).loss.backward()
-        method.follower.improve(model, batch)
+        method.follower.update(model, batch)
         model.zero_grad()
 
     settings = {"attacker_every": 2} if "attacker_every" in METHODS[name].takes else {}

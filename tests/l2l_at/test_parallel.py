@@ -46,7 +46,7 @@ def trained(name, steps=3):
     for _ in range(steps):
         trainer.step()
     weights = dict(trainer.model.state_dict())
-    weights |= {f"average/{key}": value for key, value in trainer.evaluated.state_dict().items()}
+    weights |= {f"average/{key}": value for key, value in trainer.eval_model.state_dict().items()}
     follower = trainer.method.follower
     if follower.attacker is not None:
         weights |= {f"attacker/{key}": value for key, value in follower.attacker.state_dict().items()}
@@ -114,7 +114,7 @@ def work(out: Path) -> None:
         norm = nn.BatchNorm1d(1)
         norm.running_mean.fill_(rank)
         norm.register_buffer("constant", torch.full((1,), float(rank)))
-        parallel.average_moments(norm)
+        parallel.average_batch_norm_stats(norm)
         safetensors.torch.save_file({"mean": norm.running_mean, "constant": norm.constant}, out / f"moments_{rank}")
 
 

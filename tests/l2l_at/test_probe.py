@@ -11,8 +11,8 @@ from l2l_at.attacks import pgd
 from l2l_at.batches import Batch
 from l2l_at.config import ATConfig
 from l2l_at.datasets import Images, load
-from l2l_at.diagnosis import STEPS, diagnose, ladder
-from l2l_at.probe import follower_figures, pictures, robust_accuracy
+from l2l_at.diagnosis import STEPS, diagnose, pgd_losses
+from l2l_at.probe import attack_metrics, example_images, robust_accuracy
 from l2l_at.threat import Threat
 from l2l_at.trainer import Trainer
 from l2l_experiment import metrics
@@ -46,7 +46,7 @@ class HalfOfPGD:
 
 def test_figures_of_half_an_attack_on_a_linear_classifier():
     x, y = torch.full((6, 1, 2, 2), 0.55), torch.zeros(6, dtype=torch.int64)
-    figures = follower_figures(Brightness(), HalfOfPGD(), Batch(x, y))
+    figures = attack_metrics(Brightness(), HalfOfPGD(), Batch(x, y))
 
     def loss(logit):  # of the two classes, whose logits are ±logit
         return float(torch.tensor(-2.0 * logit).exp().log1p())
@@ -56,7 +56,7 @@ def test_figures_of_half_an_attack_on_a_linear_classifier():
     assert figures["train_attacker/strength"] == pytest.approx(half / whole, rel=1e-5)
     assert figures["train_attacker/gain"] == pytest.approx((half - clean) / (whole - clean), rel=1e-4)
     assert figures["robust/train_fgsm"] == figures["robust/train_pgd10"] == 0.0
-    assert follower_figures(Brightness(), HalfOfPGD(), Batch(x + 0.2, y))["robust/train_fgsm"] == 1.0
+    assert attack_metrics(Brightness(), HalfOfPGD(), Batch(x + 0.2, y))["robust/train_fgsm"] == 1.0
 
 
 def test_the_alarm_by_its_rule():
@@ -75,7 +75,7 @@ def test_the_alarm_by_its_rule():
 
 def test_pictures_are_rows_with_names():
     images = torch.rand(9, 1, 8, 8)
-    drawn = pictures(images, torch.full_like(images, 0.1), 0.1)
+    drawn = example_images(images, torch.full_like(images, 0.1), 0.1)
     assert {name: row.shape for name, row in drawn.items()} == dict.fromkeys(drawn, (1, 8, 64))
     torch.testing.assert_close(drawn["clean"][:, :, :8], images[0])
     torch.testing.assert_close(drawn["perturbation"], torch.ones(1, 8, 64))
@@ -129,7 +129,7 @@ def test_ladder_is_the_loss_under_each_attack():
     x, y = torch.full((16, 1, 8, 8), 0.5), torch.zeros(16, dtype=torch.long)
     worst = x + 0.05 * (linear[1].weight[1] - linear[1].weight[0]).sign().view(1, 8, 8)
     expected = cross_entropy(linear(worst), y).item()
-    pgd, own, largest = ladder(trainer, x, y)
+    pgd, own, largest = pgd_losses(trainer, x, y)
     assert largest <= 1.001
     assert list(pgd) == list(STEPS)
     assert list(pgd.values())[1:] == pytest.approx(len(STEPS[1:]) * [expected], rel=1e-5)

@@ -135,7 +135,7 @@ def test_a_raised_alarm_stands_after_a_resume(tmp_path, monkeypatch):
     collapsing = [(0.8, 0.7), (0.9, 0.3), (0.4, 0.3)]  # the last raises no alarm by itself
     figures = iter([*collapsing, collapsing[-1]])
     fake = lambda *_: dict(zip(("robust/train_fgsm", "robust/train_pgd10"), next(figures), strict=True))  # noqa: E731
-    monkeypatch.setattr(probe, "follower_figures", fake)
+    monkeypatch.setattr(probe, "attack_metrics", fake)
     folder = train(tmp_path / "run", "--epochs", "3", "--method", "pgd-2")
     forget_last_epoch(folder)
     cli.main(["--resume", str(folder)])

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from l2l_at.batches import Batch, random_frame, take_from, view_through, write_through
+from l2l_at.batches import Batch, apply_crop, gather_crop, random_crop_indices, scatter_crop
 from l2l_at.config import ATConfig
 from l2l_at.methods import make
 from l2l_at.methods.start import Start
@@ -31,8 +31,8 @@ def test_a_start_is_in_the_threat_model(name, norm, radius, images):
     threat = Threat(norm, radius)
     start, batch = prepared(name, threat), Batch(images, torch.zeros(6).long(), torch.arange(6))
     start.remember(batch, threat.random_start(images))
-    moved = random_frame(images)
-    for seen in (batch, Batch(take_from(images, moved), batch.labels, batch.rows, moved)):
+    moved = random_crop_indices(images)
+    for seen in (batch, Batch(apply_crop(images, moved), batch.labels, batch.rows, moved)):
         delta = start(seen)
         torch.testing.assert_close(threat.project(delta, seen.images), delta)
 
@@ -51,19 +51,19 @@ def test_it_moves_along_with_the_augmentation(images):
     threat = Threat("linf", 0.1)
     torch.manual_seed(1)
     start, rows = prepared("last", threat), torch.arange(6)
-    first, second = random_frame(images), random_frame(images)
-    seen = take_from(images, first)
+    first, second = random_crop_indices(images), random_crop_indices(images)
+    seen = apply_crop(images, first)
     delta = threat.random_start(seen)
     start.remember(Batch(seen, rows, rows, first), delta)
-    now = take_from(images, second)
-    known = write_through(torch.zeros(6, 3, 16, 16), first, delta)
-    expected = threat.project(view_through(known, second), now)
+    now = apply_crop(images, second)
+    known = scatter_crop(torch.zeros(6, 3, 16, 16), first, delta)
+    expected = threat.project(gather_crop(known, second), now)
     torch.testing.assert_close(start(Batch(now, rows, rows, second)), expected, atol=0.1 / 127, rtol=0)
-    third = random_frame(images)  # what neither crop saw stays zero, what the first alone saw stays known
+    third = random_crop_indices(images)  # what neither crop saw stays zero, what the first alone saw stays known
     newer = threat.random_start(now)
     start.remember(Batch(now, rows, rows, second), newer)
-    last = take_from(images, third)
-    expected = threat.project(view_through(write_through(known, second, newer), third), last)
+    last = apply_crop(images, third)
+    expected = threat.project(gather_crop(scatter_crop(known, second, newer), third), last)
     torch.testing.assert_close(start(Batch(last, rows, rows, third)), expected, atol=0.1 / 127, rtol=0)
 
 

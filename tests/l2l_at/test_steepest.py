@@ -59,7 +59,8 @@ def test_auto_pgd_is_that_of_the_published_code(game, steps):
     model, batch = game
     model.eval()
     start = 0.5 * EPS * torch.randn_like(batch.images).sign()
-    found = apgd(minus_loss(model, *batch[:2], each=True), cut(start, batch.images), batch.images, THREAT, steps=steps)
+    losses = minus_loss(model, *batch[:2], per_sample=True)
+    found = apgd(losses, cut(start, batch.images), batch.images, THREAT, steps=steps)
     published = APGDAttack(model, n_iter=steps, norm="Linf", eps=EPS, device="cpu")
     published.init_hyperparam(batch.images)
     theirs, *_ = published.attack_single_run(*batch[:2], x_init=batch.images + cut(start, batch.images))
@@ -70,7 +71,7 @@ def test_auto_pgd_is_that_of_the_published_code(game, steps):
 def test_auto_pgd_is_at_least_as_good_as_what_it_met_and_treats_samples_one_by_one(smooth_game, norm):
     model, batch = smooth_game
     met, threat = [], Threat(norm, 0.3)
-    objective = minus_loss(model, *batch[:2], each=True)
+    objective = minus_loss(model, *batch[:2], per_sample=True)
 
     def watched(delta):
         values = objective(delta)
@@ -85,7 +86,7 @@ def test_auto_pgd_is_at_least_as_good_as_what_it_met_and_treats_samples_one_by_o
     assert ((batch.images + found >= -1e-12) & (batch.images + found <= 1 + 1e-12)).all()
     for index in range(len(start)):
         one = slice(index, index + 1)
-        alone = minus_loss(model, batch.images[one], batch.labels[one], each=True)
+        alone = minus_loss(model, batch.images[one], batch.labels[one], per_sample=True)
         torch.testing.assert_close(apgd(alone, start[one], batch.images[one], threat, steps=20), found[one])
 
 
@@ -126,7 +127,7 @@ def test_free_steps_along_the_classifiers_own_backward_pass(game):
         torch.testing.assert_close(answer.delta, expected)
         answer.loss.backward()
         expected = cut(expected + EPS * ascent(model, batch, expected).sign(), batch.images)
-        method.follower.improve(model, batch)
+        method.follower.update(model, batch)
     other = Batch(torch.rand_like(batch.images), *batch[1:])
     torch.testing.assert_close(method.loss(model, other).delta, cut(expected, other.images))
 

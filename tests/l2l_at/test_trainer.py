@@ -44,7 +44,7 @@ def test_resume_is_bit_equal(settings, small_images, tmp_path):
     resumed.load_state_dict(checkpoint.latest(tmp_path))
     for _ in range(3):
         resumed.step()
-    for mine, theirs in ((straight.model, resumed.model), (straight.evaluated, resumed.evaluated)):
+    for mine, theirs in ((straight.model, resumed.model), (straight.eval_model, resumed.eval_model)):
         for a, b in zip(mine.state_dict().values(), theirs.state_dict().values(), strict=True):
             assert torch.equal(a, b)
 

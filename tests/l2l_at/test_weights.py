@@ -26,7 +26,7 @@ def test_averaged_weights_follow_their_formula():
         current = trainer.model.state_dict()[name]
         decay = min(0.2, (1 + count) / (10 + count))
         expected = current.clone() if expected is None else decay * expected + (1 - decay) * current
-    torch.testing.assert_close(trainer.evaluated.state_dict()[name], expected)
+    torch.testing.assert_close(trainer.eval_model.state_dict()[name], expected)
 
 
 def test_equal_average_takes_the_last_epochs_ends(small_images):
@@ -40,9 +40,9 @@ def test_equal_average_takes_the_last_epochs_ends(small_images):
         if trainer.step_count in (6, 8):
             kept.append(copy.deepcopy(trainer.model.state_dict()))
         if trainer.step_count == 4:
-            assert trainer.evaluated is trainer.model
+            assert trainer.eval_model is trainer.model
     assert any("running_mean" in name for name in kept[0])
-    for name, mine in trainer.evaluated.state_dict().items():
+    for name, mine in trainer.eval_model.state_dict().items():
         expected = (kept[0][name] + kept[1][name]) / 2 if mine.is_floating_point() else kept[1][name]
         torch.testing.assert_close(mine, expected, msg=name)
     three = averaged(nn.Linear(1, 1), "swa", 0.9)
@@ -57,7 +57,7 @@ def test_the_published_equal_average_begins_with_epoch_51_of_120():
     trainer = Trainer(ATConfig(method="standard", average="swa", epochs=120, batch_size=64), load("digits", subset=128))
     for epoch in range(1, 121):
         trainer.step_count = epoch * trainer.batches.per_epoch
-        assert trainer.averages_now() == (epoch > 50)
+        assert trainer.should_average() == (epoch > 50)
 
 
 @pytest.mark.parametrize(

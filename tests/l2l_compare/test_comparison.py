@@ -59,11 +59,11 @@ def test_the_level_is_nine_tenths_of_the_demonstrations_or_what_is_asked_for():
     rows = [line for line in comparison.markdown(content).splitlines() if line.startswith(("| g |", "| other |"))]
     assert "| 20 | – |" in rows[0]
     assert "| – (0 of 1 runs) | – |" in rows[1]
-    assert "steps to 6" in comparison.brief(comparison.table(comparison.grouped(runs), level=6))
+    assert "steps to 6" in comparison.terminal_table(comparison.table(comparison.grouped(runs), level=6))
     apart = [runs[0], replace(runs[1], result={"expert": {"mean": 11.0}})]
     assert comparison.table(comparison.grouped(apart))["levels"] == {}
-    assert comparison.of_other_demonstrations(comparison.grouped(apart)) == ["all runs"]
-    assert comparison.of_other_demonstrations(comparison.grouped(runs)) == []
+    assert comparison.tasks_with_different_demonstrations(comparison.grouped(apart)) == ["all runs"]
+    assert comparison.tasks_with_different_demonstrations(comparison.grouped(runs)) == []
 
 
 def test_few_runs_have_no_intervals():
@@ -125,7 +125,7 @@ def test_figures_of_runs_that_are_logged_at_different_steps():
     coarse = ragged("b", "g", [0, 100, 200], [0, 100, 0])
     grid = comparison.shared_grid([dense, coarse])
     assert grid.tolist() == [10, 100, 190]  # no finer than the coarse one was measured
-    steps, values = comparison.within(coarse, grid)
+    steps, values = comparison.restrict_to_grid(coarse, grid)
     assert steps.tolist() == [10, 100, 190]
     assert values.tolist() == [10, 100, 10]
     alone = {curve.name: comparison.reliability([curve], grid) for curve in (dense, coarse)}
@@ -157,8 +157,8 @@ def test_a_group_of_many_runs_in_figures():
 
 def test_folders_of_other_tools_are_of_the_only_task_there_is():
     ours, theirs = replace(curve([0, 1, 2], "a", "ours"), task="Hopper-v4"), curve([0, 1, 3], "b", "theirs")
-    assert [curve.task for curve in comparison.of_one_task([ours, theirs])] == ["Hopper-v4", "Hopper-v4"]
-    several = comparison.of_one_task([ours, theirs, replace(ours, task="Walker2d-v4")])
+    assert [curve.task for curve in comparison.fill_in_task([ours, theirs])] == ["Hopper-v4", "Hopper-v4"]
+    several = comparison.fill_in_task([ours, theirs, replace(ours, task="Walker2d-v4")])
     assert [curve.task for curve in several] == ["Hopper-v4", "", "Walker2d-v4"]
 
 

@@ -64,11 +64,11 @@ def damaged_record(data):
 @pytest.mark.parametrize(
     ("damage", "left"),
     [
-        (lambda whole: whole[:-1], 4),
-        (lambda whole: whole[:-30], 4),
-        (lambda whole: whole + bytes(64), 5),  # what a power cut leaves where a file had grown
-        (lambda whole: whole[:-8] + bytes([whole[-8] ^ 1]) + whole[-7:], 4),
-        (lambda whole: whole + damaged_record(b"\xff\xffloss"), 5),  # well framed, and no event
+        (lambda strict: strict[:-1], 4),
+        (lambda strict: strict[:-30], 4),
+        (lambda strict: strict + bytes(64), 5),  # what a power cut leaves where a file had grown
+        (lambda strict: strict[:-8] + bytes([strict[-8] ^ 1]) + strict[-7:], 4),
+        (lambda strict: strict + damaged_record(b"\xff\xffloss"), 5),  # well framed, and no event
     ],
     ids=["cut", "cut more", "zeros", "a bit", "no event"],
 )
@@ -77,4 +77,4 @@ def test_a_file_that_is_not_whole_is_told_or_read_as_far_as_it_goes(tmp_path, da
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(UserError, match=f"{path.name} is .*damaged"):
         events.reader(tmp_path)
-    assert points(tmp_path, whole=False) == [(step, 10 * step) for step in range(left)]
+    assert points(tmp_path, strict=False) == [(step, 10 * step) for step in range(left)]

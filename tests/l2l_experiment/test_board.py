@@ -11,16 +11,16 @@ from l2l_experiment import board
 
 def test_settings_command_and_charts(tmp_path):
     charts = {"return": {"training": ["rollout/ep_rew_mean"]}, "stability": {"both": ["stability/a", "stability/b"]}}
-    usual, shown = {"rate": 0.1, "env": "Hopper-v4", "l2l": False, "seed": 3}, ["seed", "env"]
+    defaults, shown = {"rate": 0.1, "env": "Hopper-v4", "l2l": False, "seed": 3}, ["seed", "env"]
     settings = {"seed": 3, "rate": 0.1, "net_arch": [64, 64], "kl": None, "l2l": True, "env": "Hopper-v4"}
     with SummaryWriter(str(tmp_path)) as writer:
         board.describe(
             writer,
             command="python x.py",
             settings=settings,
-            usual=usual,
-            shown=shown,
-            figures=["eval/return"],
+            defaults=defaults,
+            hparam_names=shown,
+            metric_tags=["eval/return"],
             charts=charts,
         )
     events = EventAccumulator(str(tmp_path)).Reload()

@@ -210,10 +210,10 @@ MISFITS = [
 
 def test_a_state_fits_another_or_the_place_is_named():
     for changes in FITS:
-        checkpoint.require_like(OWN | changes, OWN)
+        checkpoint.check_compatible(OWN | changes, OWN)
     for changes, told in MISFITS:
         with pytest.raises(ValueError, match=told):
-            checkpoint.require_like(OWN | changes, OWN)
+            checkpoint.check_compatible(OWN | changes, OWN)
 
 
 def test_none_that_can_be_used_is_the_users_to_know(tmp_path):

@@ -30,7 +30,7 @@ def test_compiled_is_the_function_with_its_draws(problem):
         losses[kind] += [float(function(state, [part[:5] for part in data]))]  # another shape
     assert losses["compiled"] == pytest.approx(losses["eager"], rel=1e-5)
     assert weights.tolist() == pytest.approx(eager.tolist(), rel=1e-5)
-    assert len(call.made) == 2
+    assert len(call.compiled_for) == 2
     assert not call.failed
 
 
@@ -39,7 +39,7 @@ def test_without_a_compiler_it_says_so_once_and_goes_on(problem, monkeypatch, ca
         raise RuntimeError("no working C++ compiler was found\nand a page of details")
 
     monkeypatch.setattr(torch, "compile", broken)
-    monkeypatch.setattr(Compiled, "told", False)
+    monkeypatch.setattr(Compiled, "warned", False)
     (weights,), data = problem
     eager, call, other = [weights.clone()], Compiled(descend), Compiled(descend)
     torch.manual_seed(1)

@@ -12,7 +12,7 @@ from l2l_experiment.errors import UserError
 
 def test_drawings_come_back_from_their_file(tmp_path):
     drawn = {"reward": Drawing({"a": [(range(3), np.array([0.0, 1 / 3, 2e9]))]}, {"ylabel": "y", "title": "t"})}
-    kept = drawings.restored(json.loads(drawings.save(drawn, tmp_path).read_text()))
+    kept = drawings.from_plain(json.loads(drawings.save(drawn, tmp_path).read_text()))
     assert kept == {"reward": Drawing({"a": [([0, 1, 2], [0, 0.33333, 2e9])]}, {"ylabel": "y", "title": "t"})}
     assert drawings.plain(kept) == drawings.plain(drawn)
 

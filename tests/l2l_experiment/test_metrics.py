@@ -89,7 +89,7 @@ def test_a_damaged_row_is_named_and_ends_what_is_read_of_it_otherwise(path, row)
     path.write_text("\n".join(['{"step": 1}', row, '{"step": 2}', ""]))
     with pytest.raises(UserError, match=r"metrics\.jsonl is damaged"):
         metrics.read(path)
-    assert [found["step"] for found in metrics.read(path, whole=False)] == [1]
+    assert [found["step"] for found in metrics.read(path, strict=False)] == [1]
     with pytest.raises(UserError, match="no file"):
         metrics.read(path.with_name("other.jsonl"))
 

@@ -124,15 +124,15 @@ def test_one_process_at_a_time_trains_in_a_folder(run):
     other = Run.open(run.folder, kind="gail")
 
     def train_in_vain():
-        with run.held():
-            with pytest.raises(UserError, match="another process"), other.held():
+        with run.locked():
+            with pytest.raises(UserError, match="another process"), other.locked():
                 pass
             run.update(status="finished", result=1)
             raise KeyError
 
     with pytest.raises(KeyError) as failed:
         train_in_vain()
-    with other.held():  # although somebody keeps the traceback, and with it the first run
+    with other.locked():  # although somebody keeps the traceback, and with it the first run
         assert failed.tb is not None
         other.update(steps=7)  # of the record as it is now
     assert Run.open(run.folder, kind="gail").record["result"] == 1
@@ -141,9 +141,9 @@ def test_one_process_at_a_time_trains_in_a_folder(run):
 def test_a_lock_that_cannot_be_taken(run, monkeypatch):
     errors = [NotImplementedError("a file system without locks"), PermissionError(13, "Permission denied")]
     monkeypatch.setattr(filelock.FileLock, "acquire", Mock(side_effect=errors))
-    with run.held():
+    with run.locked():
         pass
-    with pytest.raises(UserError, match="cannot write into .*: Permission denied"), run.held():
+    with pytest.raises(UserError, match="cannot write into .*: Permission denied"), run.locked():
         pass
 
 
@@ -159,7 +159,7 @@ def test_only_a_run_that_saved_nothing_starts_over(run):
 def test_what_a_resumed_run_notes(run):
     for step in (10, 20):
         run.update(status="interrupted")
-        run.resumed(step, demos="x")
+        run.log_resume(step, demos="x")
     record = Run.open(run.folder, kind="gail").record
     assert (record["status"], record["resumed_at"], record["demos"]) == ("running", [10, 20], "x")
     assert [session["step"] for session in record["sessions"]] == [10, 20]

@@ -107,16 +107,16 @@ def test_values_are_read_over_others(tmp_path):
     assert settings.read(Config, {"n_steps": 3}, "x", base=Config(rate=0.5)) == Config(rate=0.5, n_steps=3)
     (tmp_path / "tuned.yml").write_text("default: {rate: 0.1, n_steps: 2}\nHopper-v4: {n_steps: 5}\n")
     for env, n_steps in (("Hopper-v4", 5), ("Ant-v4", 2)):
-        found = settings.block(Config, tmp_path / "tuned.yml", env, env=env)
+        found = settings.load_block(Config, tmp_path / "tuned.yml", env, env=env)
         assert found == Config(rate=0.1, n_steps=n_steps, env=env)
 
 
 def test_a_setting_that_would_change_nothing_is_refused():
     idle = frozenset({"rate", "net_arch"})
-    settings.refuse_idle(Config(n_steps=3), [Config()], idle, "with pgd")
-    settings.refuse_idle(Config(rate=0.1), [Config(), Config(rate=0.1)], idle, "with pgd")
+    settings.reject_unused(Config(n_steps=3), [Config()], idle, "with pgd")
+    settings.reject_unused(Config(rate=0.1), [Config(), Config(rate=0.1)], idle, "with pgd")
     with pytest.raises(UserError, match="--net-arch, --rate would change nothing with pgd"):
-        settings.refuse_idle(Config(rate=0.1, net_arch=(1,)), [Config()], idle, "with pgd")
+        settings.reject_unused(Config(rate=0.1, net_arch=(1,)), [Config()], idle, "with pgd")
 
 
 def test_flags_are_looked_up_before_the_parser():

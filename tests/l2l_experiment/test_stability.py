@@ -63,12 +63,12 @@ def test_a_level_is_first_reached_where_the_curve_is_measured_at_it_or_above():
 
 
 def test_near_the_expert_is_nine_tenths_of_its_return_or_of_the_way_to_it():
-    assert stability.near(200.0, 50.0) == 180
-    assert stability.near(200.0, None) == 180
-    assert stability.near(-100.0, -1100.0) == -200
-    assert stability.near(0.0, -10.0) == -1
+    assert stability.near_expert_return(200.0, 50.0) == 180
+    assert stability.near_expert_return(200.0, None) == 180
+    assert stability.near_expert_return(-100.0, -1100.0) == -200
+    assert stability.near_expert_return(0.0, -10.0) == -1
     for expert, random in ((-100.0, None), (-100.0, -50.0), (None, 1.0), (math.nan, 1.0)):
-        assert stability.near(expert, random) is None
+        assert stability.near_expert_return(expert, random) is None
 
 
 def test_on_grid_interpolates_and_does_not_extrapolate():
@@ -114,7 +114,7 @@ def test_a_curve_that_is_not_finite_is_refused():
 
 
 def test_the_stability_of_a_run_that_goes_on_by_hand():
-    running = stability.Running(block=2, window=5)
+    running = stability.RunningStability(block=2, window=5)
     assert running.add([1.0]) == {}
     assert running.add([3.0, math.nan]) == {"drawdown": 0.0}
     assert running.add([7.0]) == {"drawdown": 0.0, "spread": 3.0}  # levels 2, 5; quartiles of 1, 3, 7: 2 and 5
@@ -126,9 +126,9 @@ def test_the_stability_of_a_run_that_goes_on_by_hand():
 
 @given(CURVE)
 def test_running_stability_is_that_of_the_whole_curve_also_across_a_state(curve):
-    running, half = stability.Running(block=1, window=1000), len(curve) // 2
+    running, half = stability.RunningStability(block=1, window=1000), len(curve) // 2
     running.add(curve[:half])
-    again = stability.Running(block=1, window=1000)
+    again = stability.RunningStability(block=1, window=1000)
     again.load_state_dict(running.state_dict())
     found = again.add(curve[half:])
     assert found["drawdown"] == stability.drawdown(curve)[-1]

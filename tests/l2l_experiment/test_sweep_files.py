@@ -54,7 +54,7 @@ def spec(tmp_path):
 
 def flags_of(path, rest=()):
     script, experiments = read(path, rest)
-    return {name: expand(blocks, sweep_files.switches(script)) for name, blocks in experiments.items()}
+    return {name: expand(blocks, sweep_files.boolean_flags(script)) for name, blocks in experiments.items()}
 
 
 def names(grid, rest=()):
@@ -143,7 +143,7 @@ experiments:
     (records / "old.json").write_text(json.dumps({"note": "other code", "runs": {"b": {"settings": {"seed": 0}}}}))
     found = sweep_cli.plan(path, (), [], tmp_path / "out", records=records)
     assert [folder.name for folder in found.recorded] == ["rate-0.1_s2"]
-    assert {one.name: other.name for one, other in found.same.items()} == {"again_s1": "rate-0.5_s1"}
+    assert {one.name: other.name for one, other in found.duplicates.items()} == {"again_s1": "rate-0.5_s1"}
     assert len(found.jobs) == 6
     assert found.jobs[-1].flags == ("--rate", "0.5", "--source", f"{tmp_path}/out/one/x")
     assert [job.folder.name for job in sweep_cli.plan(path, ("two",), [], tmp_path, only="again").jobs] == ["again_s1"]

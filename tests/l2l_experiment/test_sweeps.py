@@ -92,7 +92,7 @@ def test_a_run_that_another_process_trains_is_waited_for(script, tmp_path):
     folder = tmp_path / "a"
     Run.create(folder, kind="gail", config={})
     with futures.ThreadPoolExecutor() as pool:
-        with Run.open(folder, kind="gail").held():
+        with Run.open(folder, kind="gail").locked():
             waiting = pool.submit(sweeps.make, Job(script, folder, ()), tmp_path / ".stop")
             while not (log := sweeps.log_of(folder)).exists() or "waiting for it" not in log.read_text():
                 time.sleep(0.05)
@@ -158,7 +158,7 @@ def test_a_signal_lets_every_run_save(script, tmp_path, number, backend):
 
 
 def test_a_second_interrupt_leaves_no_run_behind_where_the_kernel_does_not_help(script, tmp_path):
-    process = slow_sweep(script, tmp_path, prefix="sweeps._guard = lambda: ()")
+    process = slow_sweep(script, tmp_path, prefix="sweeps._die_with_parent = lambda: ()")
     process.send_signal(signal.SIGINT)
     time.sleep(0.1)
     process.send_signal(signal.SIGINT)
@@ -181,19 +181,19 @@ def test_a_guard_that_does_not_know_its_words_is_left_out(tmp_path, monkeypatch)
     old.write_text("#!/bin/sh\nexit 1\n")
     old.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    sweeps._guard.cache_clear()
-    assert sweeps._guard() == ()
+    sweeps._die_with_parent.cache_clear()
+    assert sweeps._die_with_parent() == ()
     old.unlink()
-    sweeps._guard.cache_clear()
-    assert sweeps._guard() == ()
-    sweeps._guard.cache_clear()
+    sweeps._die_with_parent.cache_clear()
+    assert sweeps._die_with_parent() == ()
+    sweeps._die_with_parent.cache_clear()
 
 
 def test_share_is_the_last_bar_of_the_log(tmp_path):
     log = tmp_path / "a.log"
-    assert sweeps._share(log) == 0
+    assert sweeps._progress_fraction(log) == 0
     log.write_text("  3%|   | 12%|#  |")
-    assert sweeps._share(log) == 0.12
+    assert sweeps._progress_fraction(log) == 0.12
 
 
 @pytest.mark.skipif(HAS_RAY, reason="Ray is installed")

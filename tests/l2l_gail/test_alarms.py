@@ -2,7 +2,7 @@
 
 import pytest
 
-from l2l_gail.alarms import PATIENCE, TROUBLES, Alarm, since
+from l2l_gail.alarms import PATIENCE, TROUBLES, Alarm, ongoing_since
 
 NAMES = pytest.mark.parametrize("name", TROUBLES)
 
@@ -23,9 +23,9 @@ def test_it_speaks_once_after_so_many_bad_rounds_in_a_row(name, capsys):
 @NAMES
 def test_bad_to_the_end_counts_and_a_bad_stretch_before_does_not(name):
     bad = [0.0] * PATIENCE
-    assert since(rounds(name, 1.0, *bad))[name] == 200
-    assert since(rounds(name, *bad))[name] == 100
-    assert since(rounds(name, *bad, 1.0))[name] is None
-    assert since(rounds(name, 1.0, *bad[1:]))[name] is None
+    assert ongoing_since(rounds(name, 1.0, *bad))[name] == 200
+    assert ongoing_since(rounds(name, *bad))[name] == 100
+    assert ongoing_since(rounds(name, *bad, 1.0))[name] is None
+    assert ongoing_since(rounds(name, 1.0, *bad[1:]))[name] is None
     (other,) = TROUBLES.keys() - {name}
-    assert since(rounds(name, *bad))[other] is None
+    assert ongoing_since(rounds(name, *bad))[other] is None

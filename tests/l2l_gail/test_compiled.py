@@ -26,7 +26,7 @@ def after(kind, env, steps, *, compiled, **how):
     for name in ("_forward", "_update"):
         if hasattr(algorithm, name):
             getattr(algorithm, name).failed = True
-    assert algorithm._usual()
+    assert algorithm._supports_compilation()
     algorithm.learn(steps)
     owners = [algorithm.policy] if kind is CompiledPPO else [algorithm.actor, algorithm.critic]
     moments = [value for owner in owners for each in owner.optimizer.state.values() for value in each.values()]
@@ -91,10 +91,10 @@ def test_a_copy_of_the_policy_acts_as_the_policy_does(config, monkeypatch, compi
         return gail.learn(256).leader.algorithm
 
     one = trained()
-    monkeypatch.setattr(CompiledPPO, "_acts_elsewhere", lambda self: True)
+    monkeypatch.setattr(CompiledPPO, "_rollouts_on_cpu", lambda self: True)
     other = trained()
-    assert one._actor is None
-    assert other._actor is not other.policy
+    assert one._cpu_policy is None
+    assert other._cpu_policy is not other.policy
     assert all(torch.equal(*pair) for pair in zip(one.policy.parameters(), other.policy.parameters(), strict=True))
     assert {"forward", "predict_values"}.isdisjoint(vars(other.policy))
     assert other.policy.optimizer is not None

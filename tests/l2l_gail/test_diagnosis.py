@@ -11,7 +11,7 @@ from l2l_experiment.run import Run
 from l2l_gail import GAIL, Environment, diagnosis
 from l2l_gail.cli import main
 from l2l_gail.demonstrations import save_npz
-from l2l_gail.diagnosis import BINS, answers, diagnose, logged, response
+from l2l_gail.diagnosis import BINS, answers, diagnose, log_figures, response
 from l2l_gail.session import find_demonstrations, stored_args
 from tests.l2l_gail.conftest import make_demonstrations
 
@@ -71,7 +71,7 @@ def test_curves_are_those_that_their_titles_name():
     }
     drawn = {
         name: {title: float(curve[1][-1]) for title, (curve,) in drawing.curves.items()}
-        for name, drawing in logged([{"step": step} | values for step in (1, 2)], "run").items()
+        for name, drawing in log_figures([{"step": step} | values for step in (1, 2)], "run").items()
     }
     assert drawn["discriminator"] == {"demonstrations": 0.2, "other demonstrations": 0.3, "policy": 0.4}
     assert drawn["reward"] == {"learned reward": 5, "logits": 6}

@@ -74,7 +74,7 @@ def test_an_observation_that_no_network_can_use_is_the_environments_fault(kind, 
     with pytest.raises(UserError, match="component 1 at step 7"):
         evaluation.random_returns(Environment(kind), episodes=1)
     with pytest.raises(UserError, match="component 1 at step 7"):
-        Episode.played(kind(), lambda seen: np.zeros(2), seed=0)
+        Episode.rollout(kind(), lambda seen: np.zeros(2), seed=0)
 
 
 def test_a_true_reward_that_is_nan_is_only_not_known(flags, tmp_path, capsys, refused):

@@ -7,7 +7,7 @@ import torch
 
 from l2l_experiment.errors import UserError
 from l2l_gail import FOLLOWERS, GAIL, Discriminator, GAILConfig
-from l2l_gail.followers import Objectives, score_config, settled, weights_of
+from l2l_gail.followers import Objectives, resolve_config, score_config, weights_of
 from l2l_gail.losses import draw, objective
 from l2l_gail.transitions import transitions_of
 from tests.l2l_gail.conftest import SMALL, make_demonstrations
@@ -20,7 +20,7 @@ def task(config, seed=0):
     """A discriminator, its follower, and draws of training and scoring objectives from two shifted Gaussians."""
     torch.manual_seed(seed)
     discriminator = Discriminator(4, config.disc_hidden)
-    config = settled(config)
+    config = resolve_config(config)
     follower = FOLLOWERS[config.follower].make(discriminator, config)
     data = torch.Generator().manual_seed(7)
     expert, held, policy = (torch.randn(200, 4, generator=data) + shift for shift in (0.7, 0.7, 0.0))
@@ -92,7 +92,7 @@ def test_a_rule_is_carried_to_where_it_fits(tmp_path):
     trained.answer(objectives, 0.1)
     fresh = task(L2L, seed=3)[0]
     before = weights_of(fresh.discriminator)
-    fresh.carry(trained.rule, "runs/a")
+    fresh.warm_start(trained.rule, "runs/a")
     assert all(torch.equal(a, b) for a, b in zip(fresh.rule.parameters(), trained.rule.parameters(), strict=True))
     assert all(torch.equal(before[name], weight) for name, weight in weights_of(fresh.discriminator).items())
     for config, word in (
@@ -100,7 +100,7 @@ def test_a_rule_is_carried_to_where_it_fits(tmp_path):
         (replace(L2L, follower_anchored=True), "--follower-anchored False"),
     ):
         with pytest.raises(UserError, match=f"runs/a.*{word}"):
-            task(config)[0].carry(trained.rule, "runs/a")
+            task(config)[0].warm_start(trained.rule, "runs/a")
 
 
 @pytest.mark.parametrize(
@@ -115,12 +115,12 @@ def test_a_rule_is_carried_to_where_it_fits(tmp_path):
     ],
 )
 def test_a_rule_is_scored_on_an_objective_with_a_finite_optimum(settings, penalty, smoothing, anchored):
-    config = settled(replace(L2L, **settings))
+    config = resolve_config(replace(L2L, **settings))
     assert score_config(config) == replace(config, gradient_penalty=penalty, label_smoothing=smoothing)
     assert (config.score_penalty, config.score_smoothing) == (penalty, smoothing)
     assert config.log_rate_limit == (None if config.gradient_penalty else 100)
     assert config.follower_anchored is anchored
-    assert settled(config) == config
+    assert resolve_config(config) == config
     follower = task(config)[0]
     assert follower.rule.anchored is bool(anchored)
     assert follower.holdout == 0.25
@@ -137,7 +137,7 @@ def test_a_rule_is_scored_on_an_objective_with_a_finite_optimum(settings, penalt
 )
 def test_settings_that_do_not_fit_each_other_are_refused(config, words):
     with pytest.raises(UserError, match=words):
-        settled(config)
+        resolve_config(config)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from l2l_gail import Discriminator, GAILConfig
-from l2l_gail.losses import Batch, bernoulli_entropy, draw, health, objective
+from l2l_gail.losses import Batch, bernoulli_entropy, disc_stats, draw, objective
 
 PLAIN = replace(GAILConfig(), gradient_penalty=0.0)
 
@@ -91,7 +91,7 @@ def test_draw_is_seeded_and_takes_rows_of_each_kind():
 @pytest.mark.parametrize(("slope", "accuracy"), [(1.0, 1.0), (50.0, 1.0), (-50.0, 0.0)])
 def test_health(slope, accuracy):
     ones = torch.ones(8, 3)
-    figures = health(lambda x: slope * x.sum(1), ones, -ones)  # logits of 3 and -3 times the slope
+    figures = disc_stats(lambda x: slope * x.sum(1), ones, -ones)  # logits of 3 and -3 times the slope
     assert figures["loss"] == pytest.approx(2 * math.log1p(math.exp(-3 * slope)), rel=1e-5)
     assert figures["acc"] == figures["acc_expert"] == figures["acc_gen"] == accuracy
     assert figures["logit_gap"] == pytest.approx(6 * slope)

@@ -9,7 +9,7 @@ import torch
 
 from l2l_experiment.errors import Diverged, UserError
 from l2l_gail import FOLLOWERS, GAIL, GAILConfig
-from l2l_gail.followers import AdamFollower, OptimizerFollower, settled, weights_of
+from l2l_gail.followers import AdamFollower, OptimizerFollower, resolve_config, weights_of
 from l2l_gail.followers.schedules import SCHEDULES
 from tests.l2l_gail.conftest import SMALL, make_demonstrations
 from tests.l2l_gail.test_followers import ADAM, task
@@ -19,7 +19,7 @@ USUAL = GAILConfig(**SMALL)
 
 
 def named(follower, **settings):
-    return settled(replace(USUAL, follower=follower, **settings))
+    return resolve_config(replace(USUAL, follower=follower, **settings))
 
 
 def test_torchs_adam_in_place_of_ours_gives_the_same_weights():

@@ -13,12 +13,12 @@ from bilevel import Coordinatewise
 from l2l_experiment.errors import UserError
 from l2l_gail import FOLLOWERS, GAIL, GAILConfig
 from l2l_gail.cli import main
-from l2l_gail.followers import PretrainedFollower, settled, weights_of
+from l2l_gail.followers import PretrainedFollower, resolve_config, weights_of
 from l2l_gail.followers.pretrained import SHIPPED_RULE, load_rule, rule_of, save_rule
 from tests.l2l_gail.conftest import make_demonstrations
 from tests.l2l_gail.test_followers import ADAM, L2L, assert_same_answers, task
 
-PRETRAINED = settled(replace(ADAM, follower="l2l-pretrained"))
+PRETRAINED = resolve_config(replace(ADAM, follower="l2l-pretrained"))
 RATE = ADAM.disc_learning_rate
 
 
@@ -30,7 +30,7 @@ def moved(rule: Coordinatewise) -> Coordinatewise:
 
 def test_without_a_correction_it_is_adam_to_the_last_bit():
     adam, pretrained = task(ADAM), task(PRETRAINED)
-    pretrained[0].carry(Coordinatewise(RATE), "here")
+    pretrained[0].warm_start(Coordinatewise(RATE), "here")
     assert_same_answers(adam, pretrained, rounds=10)
 
 
@@ -38,7 +38,7 @@ def test_it_steps_as_the_frozen_learned_follower_does():
     rule = moved(Coordinatewise(RATE, hidden=4))
     frozen, pretrained = task(replace(L2L, freeze_follower=True)), task(PRETRAINED)
     for follower, objectives in (frozen, pretrained):
-        follower.carry(rule, "here")
+        follower.warm_start(rule, "here")
         for progress in (0.2, 0.4, 0.6):
             follower.answer(objectives, progress)
     one, two = (weights_of(follower.discriminator) for follower, _ in (frozen, pretrained))
@@ -75,7 +75,7 @@ def test_the_rule_that_ships_is_small_and_says_what_it_was_trained_on():
 def test_a_run_resumes_with_the_rule_that_it_began_with(config, tmp_path):
     demonstrations = make_demonstrations(3, 1)
     whole = GAIL("Pendulum-v1", demonstrations, config=replace(config, follower="l2l-pretrained"))
-    whole.follower.carry(moved(Coordinatewise(0.01, hidden=8, anchored=True)), "here")  # not as wide as what ships
+    whole.follower.warm_start(moved(Coordinatewise(0.01, hidden=8, anchored=True)), "here")  # not as wide as what ships
     whole.learn(128).save(tmp_path)
     resumed = GAIL.load(tmp_path, demonstrations)
     assert isinstance(resumed.follower, PretrainedFollower)
@@ -121,4 +121,4 @@ def test_what_cannot_be_taken_is_refused(flags, tmp_path, capsys):
 def test_its_recipe_reads_no_learning_rate():
     assert FOLLOWERS["l2l-pretrained"].takes == frozenset()
     with pytest.raises(UserError, match="--disc-learning-rate would change nothing"):
-        settled(GAILConfig(follower="l2l-pretrained", disc_learning_rate=0.1))
+        resolve_config(GAILConfig(follower="l2l-pretrained", disc_learning_rate=0.1))

@@ -11,7 +11,7 @@ from l2l_experiment import checkpoint, metrics
 from l2l_experiment.errors import UserError
 from l2l_gail import GAIL, GAILConfig, cli
 from l2l_gail.config import EARLIER
-from l2l_gail.followers import settled
+from l2l_gail.followers import resolve_config
 from l2l_gail.followers.pretrained import load_rule
 from l2l_gail.pretraining import InnerRun, record
 from l2l_gail.pretraining import cli as pretraining
@@ -19,7 +19,7 @@ from l2l_gail.pretraining.inner import load
 from tests.l2l_gail.conftest import SMALL, make_demonstrations
 
 ENV = "Pendulum-v1"
-CONFIG = settled(GAILConfig(env=ENV, follower="l2l", **SMALL))
+CONFIG = resolve_config(GAILConfig(env=ENV, follower="l2l", **SMALL))
 FLAGS = ["--envs", "Pendulum-v1", "--check-env", "CartPole-v1", "--steps", "2100", "--hidden", "8", "--num-demos", "1"]
 
 

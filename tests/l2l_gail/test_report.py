@@ -11,7 +11,7 @@ from l2l_experiment import metrics
 from l2l_experiment.run import Run
 from l2l_gail import GAIL, Environment, GAILConfig, evaluation, report
 from l2l_gail.notes import notes
-from l2l_gail.report import watching
+from l2l_gail.report import watch_hint
 from tests.l2l_gail.conftest import make_demonstrations
 
 
@@ -120,9 +120,9 @@ def test_what_is_unusual_is_said(env, settings, told):
 
 def test_how_to_watch_is_a_command_where_another_process_finds_the_environment(tmp_path):
     folder = tmp_path / "a run"
-    assert watching(Environment("HalfCheetah"), folder) == f"l2l-play '{folder}'"  # the newest version
+    assert watch_hint(Environment("HalfCheetah"), folder) == f"l2l-play '{folder}'"  # the newest version
     with_module = "gymnasium.envs.mujoco:HalfCheetah-v4"
-    assert watching(Environment(with_module), folder) == f"l2l-play '{folder}' --env {with_module}"
+    assert watch_hint(Environment(with_module), folder) == f"l2l-play '{folder}' --env {with_module}"
     gym.register("Watched-v0", entry_point=lambda: gym.make("Pendulum-v1").unwrapped)
     told = f"GAIL.load('{folder}') in a program that registers Watched-v0"
-    assert watching(Environment("Watched-v0"), folder) == told
+    assert watch_hint(Environment("Watched-v0"), folder) == told

@@ -16,7 +16,7 @@ from l2l_gail.cli import parse
 from l2l_gail.diagnosis import diagnose
 from l2l_gail.inputs import AWAY
 from l2l_gail.losses import Batch, objective
-from l2l_gail.reward_model import Rows
+from l2l_gail.reward_model import LazyInputs
 from l2l_gail.session import KIND, train
 from tests.l2l_gail.conftest import SMALL, make_demonstrations
 
@@ -60,9 +60,9 @@ def test_an_absorbing_state_is_worth_its_reward_for_ever(form):
     data, gamma = transitions(), 0.9
     plain, absorbing = (model(absorbing=given, gamma=gamma, reward=form) for given in (False, True))
     assert absorbing.columns.size == plain.columns.size + 1
-    rows = Rows(absorbing, data)[:].numpy()
+    rows = LazyInputs(absorbing, data)[:].numpy()
     assert len(rows) == 7, "one more behind the transition that terminated"
-    np.testing.assert_array_equal(rows[3], absorbing.columns.absorbed(1)[0].astype(np.float32))
+    np.testing.assert_array_equal(rows[3], absorbing.columns.absorbing_rows(1)[0].astype(np.float32))
     assert rows[3].sum() == rows[3, 11] == AWAY
     without = replace(data, ended=np.zeros_like(data.ended))
     worth = absorbing.score(data) - absorbing.score(without)
@@ -76,12 +76,12 @@ def test_an_absorbing_state_is_worth_its_reward_for_ever(form):
 @pytest.mark.parametrize("absorbing", [False, True])
 def test_rows_that_are_asked_for_are_those_of_the_whole_and_no_others_are_computed(absorbing):
     learned, seen = model(absorbing=absorbing), []
-    rows = Rows(learned, transitions(20, ended=(2, 3, 19)))
+    rows = LazyInputs(learned, transitions(20, ended=(2, 3, 19)))
     assert len(rows) == 20 + 3 * absorbing
     whole, columns = rows[:], learned.columns
 
     class Counted:
-        shaped, absorbed = False, staticmethod(columns.absorbed)
+        shaped, absorbing_rows = False, staticmethod(columns.absorbing_rows)
 
         def __call__(self, data, *rest):
             seen.append(len(data))
@@ -105,7 +105,7 @@ def test_airls_logit_is_its_formula_and_its_penalty_leaves_log_pi_out(form, stat
     shaped = airl.g(pair) + 0.8 * torch.as_tensor(~data.ended) * airl.h(after) - airl.h(seen)
     expected = (shaped - torch.as_tensor(log_prob)).detach().numpy()
     np.testing.assert_allclose(learned.score(data), expected, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(learned.kept(data), airl.g(pair).detach().numpy(), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(learned.transfer_reward(data), airl.g(pair).detach().numpy(), rtol=1e-4, atol=1e-5)
     batch = Batch(learned.inputs(data), learned.inputs(data).flip(0), torch.rand(6, 1))
     weights = {name: torch.zeros_like(value) for name, value in airl.named_parameters()}
     configs = [GAILConfig(gradient_penalty=weight, gradient_target=0.5) for weight in (1.0, 0.0)]
@@ -118,10 +118,10 @@ def test_a_policy_is_trained_afresh_on_a_kept_reward(tmp_path, own):
     config = GAILConfig(env="Hopper-v4", **SMALL, **own)
     GAIL(ENV, make_demonstrations(11, 3), config=config).learn(128).save(tmp_path)
     kept, data = RewardModel.load(tmp_path, ENV), transitions()
-    before = kept.kept(data)
+    before = kept.transfer_reward(data)
     fresh = GAIL(ENV, config=GAILConfig(env="Hopper-v4", **SMALL), reward=kept)
     fresh.learn(128)
-    np.testing.assert_array_equal(kept.kept(data), before)
+    np.testing.assert_array_equal(kept.transfer_reward(data), before)
     assert fresh.num_timesteps == 128
     np.testing.assert_allclose(fresh.envs.obs_rms.mean, kept.filter.mean)
     with pytest.raises(UserError, match="does not fit the spaces of HalfCheetah-v4"):
@@ -145,5 +145,5 @@ def test_the_command_trains_on_a_kept_reward_and_goes_on_without_the_run_that_le
     assert GAIL.load(tmp_path / "b").predict(np.zeros(17), deterministic=True)[0].shape == (6,)
     assert [*diagnose(whole)] == ["reward"]
     data = Transitions(*(part[:5] for part in GAIL.load(tmp_path / "b").leader.rollout().parts()))
-    again = [RewardModel.load(tmp_path / name, Environment("HalfCheetah-v4")).kept(data) for name in "bc"]
+    again = [RewardModel.load(tmp_path / name, Environment("HalfCheetah-v4")).transfer_reward(data) for name in "bc"]
     np.testing.assert_array_equal(*again)

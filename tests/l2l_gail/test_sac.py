@@ -78,7 +78,7 @@ def test_the_follower_answers_different_transitions_and_none_before_the_first_ro
     for _ in range(2):  # a second run is counted anew, as in Stable-Baselines3
         gail.learn(128, on_round=lambda gail: rounds.append((gail.num_timesteps, gail.leader.last_answer)))
     assert rounds == 2 * [(0, 0), (64, 64), (128, 128)]
-    drawn = gail.leader.memory.drawn(10_000).observations
+    drawn = gail.leader.memory.sample_transitions(10_000).observations
     assert len(drawn) == 256
     assert len(np.unique(drawn, axis=0)) > 250  # nearly all: an episode may start twice alike
 

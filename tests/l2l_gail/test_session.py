@@ -83,7 +83,7 @@ def test_a_run_from_flags_to_report(flags, refused, tmp_path, capsys, monkeypatc
     refused(main, ["--run-dir", folder, *flags], str(folder), "not empty")
     refused(main, ["--resume", folder, "--seed", "3"], "--seed cannot be given with --resume")
     refused(main, ["--resume", folder, "--steps", "64"], "256 steps already")
-    with Run.open(folder, kind="gail").held():
+    with Run.open(folder, kind="gail").locked():
         refused(main, ["--resume", folder], "another process")
     frozen = ["--l2l", "--follower-from", str(folder), "--freeze-follower"]
     main([*frozen, "--run-dir", str(other), "--steps", "64", *flags])
@@ -146,7 +146,7 @@ def test_rows_that_a_power_cut_took_are_told(flags, tmp_path, capsys):
 
 def test_a_resume_that_resets_environments_says_so(flags, tmp_path, capsys, monkeypatch):
     folder = tmp_path / "run"
-    monkeypatch.setattr("l2l_gail.environment_state.KEEP_NOTHING", set())  # as for any wrapper that is not known
+    monkeypatch.setattr("l2l_gail.environment_state.STATELESS_WRAPPERS", set())  # as for any wrapper that is not known
     main(["--steps", "128", *flags, "--run-dir", str(folder)])
     main(["--resume", str(folder), "--steps", "192"])
     assert "note: the state of these environments cannot be read back" in capsys.readouterr().out

@@ -32,7 +32,7 @@ def test_observations_are_flattened_as_gymnasium_does(space):
     batch = observations.convert(stacked(space, values), "here")
     np.testing.assert_array_equal(batch, expected)
     np.testing.assert_array_equal(observations.convert(batch, "here"), expected)  # what is converted stays
-    np.testing.assert_array_equal(observations.one(values[3]), expected[3])
+    np.testing.assert_array_equal(observations.convert_one(values[3]), expected[3])
     assert (observations.size, observations.features(batch).shape) == (expected.shape[1], expected.shape)
     assert observations.is_single(values[0])
     assert not observations.is_single(batch)
@@ -58,7 +58,7 @@ def test_small_frames_are_flattened_and_it_is_said():
     observations = Observations(Box(0, 255, (10, 10, 3), np.uint8), "Task")
     assert not observations.image
     assert observations.size == 300
-    assert "too small for convolutions" in observations.told()
+    assert "too small for convolutions" in observations.note()
 
 
 @pytest.mark.parametrize(
@@ -83,29 +83,29 @@ def test_categories_are_one_hot_for_the_discriminator_and_numbers_for_the_enviro
     space.seed(0)
     actions, taken = actions_of(space, "Task"), np.array([space.sample() for _ in range(20)])
     np.testing.assert_array_equal(actions.features(taken), [spaces.flatten(space, action) for action in taken])
-    targets = actions.targets(taken)
+    targets = actions.to_policy(taken)
     assert all(actions.policy_space.contains(target) for target in targets)
-    np.testing.assert_array_equal(actions.executed(targets), taken)
-    drawn = actions.executed(actions.uniform(np.random.default_rng(0), 200))
+    np.testing.assert_array_equal(actions.to_env(targets), taken)
+    drawn = actions.to_env(actions.uniform(np.random.default_rng(0), 200))
     assert all(space.contains(action) for action in drawn)
     assert {*map(str, drawn)} >= {*map(str, taken)}
-    np.testing.assert_array_equal(actions.recorded(taken.astype(np.float64), "here"), taken)
+    np.testing.assert_array_equal(actions.check_recorded(taken.astype(np.float64), "here"), taken)
     for wrong in (taken + 5, taken + 0.5):
         with pytest.raises(UserError, match="here has the action .* at step 0"):
-            actions.recorded(wrong, "here")
+            actions.check_recorded(wrong, "here")
 
 
 @given(excess=st.floats(0, 9e-5))
 def test_rounding_beyond_the_bounds_is_clipped_and_more_is_refused(excess):
-    recorded = UNIT.recorded(np.array([[1 + excess, -1 - excess]]), "here")
+    recorded = UNIT.check_recorded(np.array([[1 + excess, -1 - excess]]), "here")
     np.testing.assert_array_equal(recorded, np.float32([[1, -1]]))
     assert recorded.dtype == np.float32
     with pytest.raises(UserError, match=r"here has an action out of bounds at step 1 \(by 0.5\)"):
-        UNIT.recorded(np.array([[0, 0], [0, -1.5]]), "here")
+        UNIT.check_recorded(np.array([[0, 0], [0, -1.5]]), "here")
 
 
 def test_executed_and_random_actions_lie_within_the_bounds():
-    assert UNIT.executed(np.array([[-3.0, 0.5]])).tolist() == [[-1, 0.5]]
+    assert UNIT.to_env(np.array([[-3.0, 0.5]])).tolist() == [[-1, 0.5]]
     uneven = actions_of(Box(np.float32([0, -4]), np.float32([1, -2]), (2,)), "Task", rescale=False)
     drawn = uneven.uniform(np.random.default_rng(0), 1000)
     np.testing.assert_allclose(drawn.mean(axis=0), [0.5, -3], atol=0.1)
@@ -118,10 +118,10 @@ def test_rescaled_actions_go_there_and_back(center, reach, seed):
     space = Box(np.float32([center - reach] * 2), np.float32([center + reach] * 2))
     actions = actions_of(space, "Task", rescale=True)
     units = actions.uniform(np.random.default_rng(seed), 20)
-    done = actions.executed(units)
+    done = actions.to_env(units)
     assert all(space.contains(action) for action in done)
-    np.testing.assert_allclose(actions.targets(done), units, atol=1e-4 * max(1, abs(center) / reach))
-    np.testing.assert_allclose(actions.executed(units * 0 + 9), space.high[None].repeat(20, 0), rtol=1e-6)
+    np.testing.assert_allclose(actions.to_policy(done), units, atol=1e-4 * max(1, abs(center) / reach))
+    np.testing.assert_allclose(actions.to_env(units * 0 + 9), space.high[None].repeat(20, 0), rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -130,10 +130,10 @@ def test_rescaled_actions_go_there_and_back(center, reach, seed):
 def test_bounds_far_from_one_are_rescaled_and_it_is_said(low, high, rescaled):
     actions = actions_of(Box(low, high, (1,)), "Task")
     assert actions.rescaled == rescaled
-    assert ("rescaled to" in (actions.advice(-1.5) or "")) == rescaled
+    assert ("rescaled to" in (actions.note(-1.5) or "")) == rescaled
     unscaled = actions_of(Box(low, high, (1,)), "Task", rescale=False)
     assert unscaled.policy_space == unscaled.space
-    assert "--rescale-actions" in unscaled.advice(3.0)
+    assert "--rescale-actions" in unscaled.note(3.0)
 
 
 @pytest.mark.parametrize(
@@ -149,4 +149,4 @@ def test_a_batch_that_looks_like_a_converted_observation_is_a_batch(space, batch
     assert not observations.is_single(batch)
     one = tuple(part[0] for part in batch) if isinstance(batch, tuple) else batch[0]
     assert observations.is_single(one)
-    np.testing.assert_array_equal(observations.convert(batch, "task")[0], observations.one(one))
+    np.testing.assert_array_equal(observations.convert(batch, "task")[0], observations.convert_one(one))

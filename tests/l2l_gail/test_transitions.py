@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from l2l_experiment.errors import UserError
-from l2l_gail.transitions import keep, split, transitions_of
+from l2l_gail.transitions import split, transitions_of, update_replay
 from tests.l2l_gail.conftest import make_demonstrations
 
 
@@ -61,7 +61,7 @@ def test_kept_rounds_are_a_uniform_sample_of_all_or_the_newest(counted):
         for _ in range(400):
             kept = []
             for number in range(1, 9):
-                keep(kept, number, 2, kind, number if counted else 0, generator)
+                update_replay(kept, number, 2, kind, number if counted else 0, generator)
             assert len(set(kept)) == 2
             if kind == "newest":
                 assert kept == [7, 8]

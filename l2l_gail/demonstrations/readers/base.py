@@ -23,18 +23,22 @@ class Recording(NamedTuple):
     episodes: Iterator[RawEpisode]
 
 
-def each(values: Any, of: Callable[[np.ndarray], Any]) -> Any:
-    """The same dictionary or tuple with `of` every array in it, or `of` the array."""
+def map_arrays(values: Any, function: Callable[[np.ndarray], Any]) -> Any:
+    """Apply `function` to an array, or to every array in a dictionary or tuple, keeping the structure."""
     if isinstance(values, Mapping):
-        return {key: each(part, of) for key, part in values.items()}
-    return tuple(each(part, of) for part in values) if isinstance(values, tuple) else of(np.asarray(values))
+        return {key: map_arrays(part, function) for key, part in values.items()}
+    return (
+        tuple(map_arrays(part, function) for part in values)
+        if isinstance(values, tuple)
+        else function(np.asarray(values))
+    )
 
 
-def leaves(values: Any, name: str = "observations") -> Iterator[tuple[str, np.ndarray]]:
-    """The arrays of observations by what to call them: those of dictionaries and tuples have names of their own."""
+def named_arrays(values: Any, name: str = "observations") -> Iterator[tuple[str, np.ndarray]]:
+    """Pairs (name for messages, array): the array itself, or every array in a dictionary or tuple."""
     if isinstance(values, Mapping | tuple):
         for key, part in values.items() if isinstance(values, Mapping) else enumerate(values):
-            yield from leaves(part, f"{name}, {key},")
+            yield from named_arrays(part, f"{name}, {key},")
     else:
         yield name, np.asarray(values)
 
@@ -45,8 +49,8 @@ def no_actions(steps: int) -> np.ndarray:
 
 
 @contextmanager
-def damage_named(name: str | Path) -> Iterator[None]:
-    """Turns what h5py raises on a damaged file into one sentence."""
+def report_damage(name: str | Path) -> Iterator[None]:
+    """Turn what h5py raises on a damaged file into a UserError."""
     try:
         yield
     except (OSError, RuntimeError, KeyError) as error:

@@ -15,10 +15,10 @@ from l2l_gail.demonstrations.readers.base import (
     MOST_COMPRESSED,
     RawEpisode,
     Recording,
-    damage_named,
-    each,
+    map_arrays,
     no_actions,
     one_line,
+    report_damage,
 )
 from l2l_gail.demonstrations.readers.npz import read_arrays
 
@@ -41,7 +41,7 @@ def read_hdf5(path: Path) -> Recording:
     file = next((candidate for candidate in candidates if candidate.is_file()), None)
     if file is None:
         raise UserError(f"{path} is no data set in Minari's HDF5 layout: it has no data/main_data.hdf5")
-    with damage_named(file), h5py.File(file, "r") as handle:
+    with report_damage(file), h5py.File(file, "r") as handle:
         names = sorted((name for name in handle if name.startswith("episode_")), key=_episode_number)
         if not names and "observations" in handle:
             return read_arrays(
@@ -50,7 +50,7 @@ def read_hdf5(path: Path) -> Recording:
 
     def episodes() -> Iterator[RawEpisode]:
         for name in names:
-            with damage_named(file), h5py.File(file, "r") as handle:
+            with report_damage(file), h5py.File(file, "r") as handle:
                 if not isinstance(handle.get(name, getlink=True), h5py.HardLink) or not isinstance(
                     handle[name], h5py.Group
                 ):
@@ -123,8 +123,8 @@ def read_minari(dataset_id: str) -> Recording:
         raise UserError(f"the Minari data set {dataset_id} cannot be opened: {one_line(error)}") from error
 
     def episodes() -> Iterator[RawEpisode]:
-        with damage_named(dataset_id):
+        with report_damage(dataset_id):
             for episode in dataset.iterate_episodes():
-                yield {key: each(getattr(episode, key), np.asarray) for key in KEYS}
+                yield {key: map_arrays(getattr(episode, key), np.asarray) for key in KEYS}
 
     return Recording(dataset_id, dataset.env_spec.id if dataset.env_spec else None, dataset.total_episodes, episodes())

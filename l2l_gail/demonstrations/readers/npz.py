@@ -16,8 +16,8 @@ from l2l_gail.demonstrations.readers.base import (
     MOST_COMPRESSED,
     RawEpisode,
     Recording,
-    each,
-    leaves,
+    map_arrays,
+    named_arrays,
     no_actions,
     one_line,
 )
@@ -33,15 +33,15 @@ def read_npz(path: Path) -> Recording:
     if not path.is_file():
         raise UserError(f"there is no file {path}")
     try:
-        _require_whole(path)
+        _check_sizes(path)
         with np.load(path, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files if key != INFOS}
     except DAMAGE as error:
         raise UserError(f"{path} is damaged or no .npz file of plain arrays: {one_line(error)}") from error
-    return read_arrays(of_imitation(arrays, path) if "indices" in arrays else arrays, str(path))
+    return read_arrays(from_imitation(arrays, path) if "indices" in arrays else arrays, str(path))
 
 
-def of_imitation(arrays: Mapping[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
+def from_imitation(arrays: Mapping[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
     """Trajectories as `imitation` flattens them, by our names: `indices` (episodes − 1,) are the steps at which all
     trajectories but the first begin, and `terminal` (episodes,) says which of them terminated."""
     for key in ("obs", "terminal"):
@@ -59,9 +59,9 @@ def of_imitation(arrays: Mapping[str, np.ndarray], path: Path) -> dict[str, np.n
     return {**found, "terminations": flags[0], "truncations": flags[1]}
 
 
-def _require_whole(path: Path) -> None:
-    """UserError or ValueError if an array's header asks for another size than its member has, or for far more than the
-    file can hold: memory is not allocated for what a stranger's file only declares."""
+def _check_sizes(path: Path) -> None:
+    """ValueError if an array's header declares another size than its zip member has, or one that the file cannot hold:
+    memory must not be allocated for what an untrusted file only declares."""
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
             if not info.filename.endswith(".npy") or info.filename == f"{INFOS}.npy":
@@ -86,9 +86,9 @@ def read_arrays(source: Mapping[str, Any], path: str) -> Recording:
     arrays = {key: np.asarray(value) for key, value in source.items() if key != "observations"}
     if "observations" not in source:
         raise UserError(f"{path} has no array 'observations'; it holds {', '.join(sorted(source)) or 'nothing'}")
-    observations = each(source["observations"], np.asarray)
+    observations = map_arrays(source["observations"], np.asarray)
     sizes = {}
-    for name, part in (*leaves(observations), *((key, arrays[key]) for key in ("actions",) if key in arrays)):
+    for name, part in (*named_arrays(observations), *((key, arrays[key]) for key in ("actions",) if key in arrays)):
         if part.ndim == 0:
             raise UserError(f"{path} has {name} that are a single number; (steps, ...) would be right")
         sizes[name] = len(part)
@@ -121,7 +121,7 @@ def read_arrays(source: Mapping[str, Any], path: str) -> Recording:
                 rewards = arrays["rewards"][cut].astype(np.float64)
                 rewards[-1:] += arrays["rewards"][end - 1]  # so that the episode's return stays what it was
                 flags = np.zeros(end - 1 - start, dtype=bool), np.arange(start, end - 1) == end - 2
-            seen = each(observations, lambda part, rows=rows: part[rows])
+            seen = map_arrays(observations, lambda part, rows=rows: part[rows])
             yield dict(zip(KEYS, (seen, arrays["actions"][cut], rewards, *flags), strict=True))
 
     env_id = str(arrays["env_id"]) if "env_id" in arrays else None
