@@ -39,7 +39,7 @@ class Planned:
     """Runs to make, and what is not made: runs that are the same as another, and those that stand in records."""
 
     jobs: list[sweeps.Job] = field(default_factory=list)
-    same: dict[Path, Path] = field(default_factory=dict)
+    duplicates: dict[Path, Path] = field(default_factory=dict)
     recorded: list[Path] = field(default_factory=list)
 
 

@@ -101,11 +101,11 @@ def environment(source: EnvLike, *, rescale: bool | None = None) -> Environment:
 def require_named(stored: str, given: str | None) -> None:
     """UserError if `given` is another id than the stored one, or if that names a module, which opening it would import,
     and nobody has given it."""
-    if given is not None and given != stored:
-        raise UserError(f"the run's environment is {stored}, not {given}")
     if ":" in stored and stored != given:
         module = stored.partition(":")[0]
         raise UserError(f"the run's environment imports the module {module}; if you trust it, say so: --env {stored}")
+    if given is not None and given != stored:
+        raise UserError(f"the run's environment is {stored}, not {given}")
 
 
 def make(source: str | EnvSpec | Callable[..., gym.Env], **kwargs: Any) -> gym.Env:
