@@ -93,9 +93,8 @@ def forms() -> dict[str, dict[str, Any]]:
     """Settings that forms of the methods change, by their names in the tables: the variants of benchmarks/at.yml."""
     _, experiments = read(str(ROOT / "benchmarks" / "at.yml"), [])
     usual, found = plain(parse([]).settings), {}
-    for flags in (
-        flags for name in ("frozen", "zoo") for flags in expand(experiments[name], boolean_flags("at")).values()
-    ):
+    switches = boolean_flags("at")
+    for flags in (flags for name in ("frozen", "zoo") for flags in expand(experiments[name], switches).values()):
         settings = plain(parse(flags).settings)
         changed = {name: value for name, value in settings.items() if value != usual[name]}
         found[trained_by(settings)] = {"method": settings["method"]} | changed

@@ -119,9 +119,8 @@ def curve(rows: list[dict[str, Any]], tag: str, most: int) -> list[list[float]]:
 def merged(kept: dict[str, Any], made: dict[str, Any]) -> dict[str, Any]:
     """Runs with those of new settings added; one with settings that are there already takes its place and name."""
     names = {settings_key(run["settings"]): name for name, run in kept.items()}
-    return dict(
-        sorted({**kept, **{names.get(settings_key(run["settings"]), n): run for n, run in made.items()}}.items())
-    )
+    placed = {names.get(settings_key(run["settings"]), name): run for name, run in made.items()}
+    return dict(sorted((kept | placed).items()))
 
 
 def diagnosis(run: Path, record: dict[str, Any]) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def read(path: Path | str, *, strict: bool = True) -> list[dict[str, Any]]:
     """The rows that `JsonLines` wrote, null as NaN; a cut-off last line is passed over. Rows of one step that follow
     each other (a round's, an evaluation's) become one, in which the later value counts.
 
-    UserError if a row is damaged; or, unless the file is to be read with `strict`, the rows before it."""
+    UserError if a row is damaged; without `strict`, the rows before it instead."""
     if not Path(path).is_file():
         raise UserError(f"there is no file {path}; name a run's {METRICS}")
     rows: list[dict[str, Any]] = []

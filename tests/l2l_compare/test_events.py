@@ -64,11 +64,11 @@ def damaged_record(data):
 @pytest.mark.parametrize(
     ("damage", "left"),
     [
-        (lambda strict: strict[:-1], 4),
-        (lambda strict: strict[:-30], 4),
-        (lambda strict: strict + bytes(64), 5),  # what a power cut leaves where a file had grown
-        (lambda strict: strict[:-8] + bytes([strict[-8] ^ 1]) + strict[-7:], 4),
-        (lambda strict: strict + damaged_record(b"\xff\xffloss"), 5),  # well framed, and no event
+        (lambda content: content[:-1], 4),
+        (lambda content: content[:-30], 4),
+        (lambda content: content + bytes(64), 5),  # what a power cut leaves where a file had grown
+        (lambda content: content[:-8] + bytes([content[-8] ^ 1]) + content[-7:], 4),
+        (lambda content: content + damaged_record(b"\xff\xffloss"), 5),  # well framed, and no event
     ],
     ids=["cut", "cut more", "zeros", "a bit", "no event"],
 )

@@ -38,6 +38,13 @@ def at(monkeypatch):
     return at
 
 
+@pytest.fixture
+def always_flat(monkeypatch):
+    """An alarm that every discriminator raises, after three rounds."""
+    monkeypatch.setattr(alarms, "PATIENCE", 3)
+    monkeypatch.setitem(alarms.TROUBLES, "flat_since", alarms.TROUBLES["flat_since"]._replace(limit=1e3))
+
+
 def rows(folder):
     return metrics.read(folder / "metrics.jsonl")
 
@@ -52,11 +59,8 @@ def curve(folder, tag):
     return [(event.step, event.value) for event in events.Scalars(tag)]
 
 
-def test_a_run_from_flags_to_report(flags, refused, tmp_path, capsys, monkeypatch):
+def test_a_run_from_flags_to_report(flags, refused, tmp_path, capsys, always_flat):
     folder, other = tmp_path / "run", tmp_path / "carried"
-    monkeypatch.setattr(alarms, "PATIENCE", 3)
-    trouble = alarms.TROUBLES["flat_since"]._replace(limit=1e3)  # below which every discriminator is
-    monkeypatch.setitem(alarms.TROUBLES, "flat_since", trouble)
     main(["--l2l", "--run-dir", str(folder), "--steps", "256", *flags])
     printed = capsys.readouterr()
     assert "% of expert" in printed.out
@@ -97,10 +101,7 @@ def test_a_run_from_flags_to_report(flags, refused, tmp_path, capsys, monkeypatc
     assert (folder / "metrics.jsonl").read_bytes() == before
 
 
-def test_a_resumed_run_goes_on_counting_rounds_for_its_alarms(flags, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(alarms, "PATIENCE", 3)
-    trouble = alarms.TROUBLES["flat_since"]._replace(limit=1e3)  # below which every discriminator is
-    monkeypatch.setitem(alarms.TROUBLES, "flat_since", trouble)
+def test_a_resumed_run_goes_on_counting_rounds_for_its_alarms(flags, tmp_path, capsys, always_flat):
     main(["--run-dir", str(tmp_path / "run"), "--steps", "128", *flags])
     assert "ALARM" not in capsys.readouterr().err
     main(["--resume", str(tmp_path / "run"), "--steps", "192"])
