@@ -91,7 +91,7 @@ def main() -> None:
 
 def forms() -> dict[str, dict[str, Any]]:
     """Settings that forms of the methods change, by their names in the tables: the variants of benchmarks/at.yml."""
-    _, experiments = read(str(ROOT / "benchmarks" / "at.yml"), [])
+    _, experiments = read(str(ROOT / "benchmarks" / "at.yml"), ["--seed", "0"])
     usual, found = plain(parse([]).settings), {}
     switches = boolean_flags("at")
     for flags in (flags for name in ("frozen", "zoo") for flags in expand(experiments[name], switches).values()):

@@ -49,7 +49,7 @@ PATHS = {
     "pgd10": "result.loss.PGD-10",
     "pgd50": "result.loss.PGD-50",
 }
-Run = Mapping[str, Any]
+Run = dict[str, Any]
 
 
 @cache
@@ -148,7 +148,10 @@ class Selection:
 
 
 def _without_seed(run: Run) -> str:
-    return json.dumps({name: value for name, value in run["settings"].items() if name != "seed"}, sort_keys=True)
+    if "without_seed" not in run:  # kept with the run: tables ask for it often
+        settings = {name: value for name, value in run["settings"].items() if name != "seed"}
+        run["without_seed"] = json.dumps(settings, sort_keys=True)
+    return run["without_seed"]
 
 
 def figure(run: Run, path: str, beside: Sequence[Run]) -> float | None:

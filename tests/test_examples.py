@@ -24,6 +24,7 @@ def test_under_thirty_lines_of_code(path):
     assert len(lines) < 30
 
 
+@pytest.mark.slow
 def test_own_demonstrations(tmp_path):
     import own_demonstrations
 
@@ -41,6 +42,7 @@ def test_own_environment(tmp_path):
     assert (tmp_path / "run" / "policy.zip").is_file()
 
 
+@pytest.mark.slow
 def test_images():
     import images
 
@@ -56,6 +58,7 @@ def test_images():
     assert (Path("run") / "policy.zip").is_file()
 
 
+@pytest.mark.slow
 def test_own_follower_trains_resumes_and_is_diagnosed(tmp_path):
     import own_follower
 
@@ -72,6 +75,7 @@ def test_own_follower_trains_resumes_and_is_diagnosed(tmp_path):
     del FOLLOWERS["momentum"]
 
 
+@pytest.mark.slow
 def test_own_data_set_makes_a_run_a_grade_and_a_sweep(capsys):
     import own_data_set
 
@@ -110,6 +114,7 @@ def test_notebook():
     assert notebook.classify("run", torch.rand(3, 1, 8, 8)).shape == (3,)
 
 
+@pytest.mark.slow
 def test_the_notebook_runs_from_top_to_bottom():
     cells, names = json.loads((FOLDER / "notebook.ipynb").read_text())["cells"], {}
     for cell in cells:

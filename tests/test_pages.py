@@ -1,5 +1,6 @@
 """Records are complete, experiments parse, and the pages are what their records give."""
 
+import itertools
 import json
 import re
 import subprocess
@@ -24,6 +25,7 @@ def runs_of(path):
     return json.loads(path.read_text()).get("runs", {})
 
 
+@pytest.mark.slow
 def test_pages_are_what_the_records_give():
     done = subprocess.run(
         [sys.executable, str(ROOT / "benchmarks" / "pages.py"), "--check"], capture_output=True, text=True
@@ -52,15 +54,18 @@ def test_the_repository_keeps_few_pictures():
     assert list(RESULTS.glob("**/*.svg")) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", ["gail", "at"])
 def test_experiments_parse(script):
-    """A seed of each, for it is the others that can be wrong."""
+    """Of each block a run for every word that it holds, seeds aside."""
     found, experiments = sweep_files.read(str(ROOT / "benchmarks" / f"{script}.yml"), ["--seed", "0"])
     assert found == script
-    for blocks in experiments.values():
-        for block in blocks:
-            for name, flags in sweep_files.expand([block], sweep_files.boolean_flags(script)).items():
+    for block in itertools.chain(*experiments.values()):
+        seen = set()
+        for name, flags in sweep_files.expand([block], sweep_files.boolean_flags(script)).items():
+            if not seen.issuperset(flags):
                 assert sweep_files.settings_of(script, flags)["seed"] == 0, name
+            seen.update(flags)
 
 
 @pytest.fixture
@@ -169,6 +174,7 @@ def test_a_run_becomes_a_record(benchmarks, tmp_path):
     assert record.anywhere(made) == "python scripts/train_at.py --eps 0.2 --seed 0"
 
 
+@pytest.mark.slow
 def test_every_cost_that_is_measured_is_of_settings_that_exist(benchmarks):
     import at_cost
 

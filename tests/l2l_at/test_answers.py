@@ -2,12 +2,29 @@
 
 import pytest
 import torch
+from torch import nn
 
 from l2l_at import export, graders, models
 from l2l_at.config import ATConfig
+from l2l_at.datasets import load
 from l2l_at.grading import grade
 from l2l_experiment.errors import UserError
 from tests.l2l_at.test_grading import THREAT
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A linear classifier of digits, since AutoAttack asks a model a thousand times, and a few images."""
+    torch.manual_seed(0)
+    task, model = load("digits"), nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
+    images, labels = task.train.take(slice(None))
+    for _ in range(60):
+        loss = nn.functional.cross_entropy(model(images), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model.eval(), *task.test.subset(slice(0, 30)).take(slice(None))
 
 
 def test_answers_that_are_not_finite_are_wrong_and_told(trained):
@@ -41,16 +58,17 @@ def test_an_attack_that_finds_only_nan_has_found_a_wrong_answer(trained):
     assert (record["clean"], record["autoattack"]) == (1.0, 0.0)
 
 
-@pytest.mark.parametrize("classes", [4, 6])
-def test_fewer_than_ten_classes(classes, trained):
-    model, images, labels = trained
+@pytest.mark.slow
+def test_fewer_than_ten_classes(trained):
+    (model, images, labels), classes = trained, 4
     kept = labels < classes
     record = grade(lambda x: model(x)[:, :classes], images[kept], labels[kept], THREAT, tier="standard")
     assert 0 <= record["robust"] <= record["clean"] <= 1
 
 
-def test_kinds_of_input_that_mean_the_same(trained):
+def test_kinds_of_input_that_mean_the_same(trained, monkeypatch):
     model, images, labels = trained
+    monkeypatch.setattr(graders, "_autoattack", graders._foolbox)  # quicker: what an attack is given is tested here
     usual = grade(model, images, labels, THREAT)
 
     def same(x, y, asked=model):

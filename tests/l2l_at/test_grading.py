@@ -46,6 +46,7 @@ def test_an_attack_that_meddles_leaves_the_process_as_it_was(trained, monkeypatc
     assert not attacked.fooled.any()
 
 
+@pytest.mark.slow
 def test_our_pgd_agrees_with_foreign_attacks(trained):
     """The guard against a weak attack of our own (see the clamp inside the graph): within a point of two others."""
     model, images, labels = trained
@@ -87,7 +88,13 @@ def test_a_clamp_inside_the_graph_would_overstate_robustness(trained):
     assert weak > right + 0.03
 
 
-def test_a_grade_is_worst_case_per_image_and_resumes(trained, tmp_path, monkeypatch):
+@pytest.fixture
+def quick_attacks(monkeypatch):
+    """Foolbox's PGD in place of AutoAttack, whose targeted attack asks a model a thousand times."""
+    monkeypatch.setattr(graders, "_autoattack", graders._foolbox)
+
+
+def test_a_grade_is_worst_case_per_image_and_resumes(trained, quick_attacks, tmp_path, monkeypatch):
     model, images, labels = trained
     path = tmp_path / "progress.json"
     images, labels = images[:4], labels[:4]
@@ -127,6 +134,7 @@ def test_an_image_counts_once_and_foolbox_sees_all(trained, monkeypatch):
     assert seen == {graders.FOOLBOX: 4, "apgd-ce": 4, "apgd-t": 3}
 
 
+@pytest.mark.slow
 def test_a_softmax_output_and_a_zero_gradient_are_told(trained):
     model, images, labels = trained
     record = grade(nn.Sequential(model, nn.Softmax(1)), images[:2], labels[:2], THREAT)
@@ -179,7 +187,7 @@ def exported(trained, tmp_path):
     return tmp_path
 
 
-def test_grade_of_a_folder_writes_a_record(exported, capsys):
+def test_grade_of_a_folder_writes_a_record(exported, quick_attacks, capsys):
     record = grade_folder(exported, images=3)
     assert export.read_card(export.find(exported))["grade"] == record
     (written,) = (exported / "best").glob("grade_quick_*.json")
@@ -194,7 +202,7 @@ def test_grade_of_a_folder_writes_a_record(exported, capsys):
         grade_folder(exported, images=4, eps="0")
 
 
-def test_a_standard_grade_goes_on_from_a_quick_one(exported, monkeypatch):
+def test_a_standard_grade_goes_on_from_a_quick_one(exported, quick_attacks, monkeypatch):
     quick = grade_folder(exported, images=1)
     made = []
     attack = graders.attack

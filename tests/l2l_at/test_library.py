@@ -77,6 +77,7 @@ def test_slips_of_a_notebook_are_one_sentence(own):
         last.read()
 
 
+@pytest.mark.slow
 def test_the_card_of_own_data_says_where_they_come_from(own, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "run"
     cli.main(

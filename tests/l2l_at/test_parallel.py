@@ -54,6 +54,7 @@ def trained(name, steps=3):
     return weights | ({} if start is None else start.state_dict())
 
 
+@pytest.mark.slow
 def test_two_processes_do_what_one_does(tmp_path):
     done = torchrun(__file__, tmp_path)
     assert done.returncode == 0, done.stderr[:3000]

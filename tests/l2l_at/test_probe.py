@@ -90,6 +90,7 @@ def trained(folder, method):
     return folder
 
 
+@pytest.mark.slow
 def test_curves_are_those_that_their_titles_name(tmp_path):
     """Each logged figure has a value of its own here, so that a title over another figure would show.
 
@@ -137,6 +138,7 @@ def test_ladder_is_the_loss_under_each_attack():
     assert cross_entropy(linear(x), y).item() < own <= expected * (1 + 1e-5)
 
 
+@pytest.mark.slow
 def test_a_ladder_says_that_n_fgsm_leaves_the_ball(tmp_path):
     (name,) = diagnose(Run.open(trained(tmp_path / "run", "n-fgsm"), kind="at"))["ladder"].labels["reference"]
     assert name.startswith("n-fgsm (up to ")

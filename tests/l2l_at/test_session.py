@@ -107,6 +107,7 @@ def test_the_last_checkpoint_of_a_killed_run_is_gone_on_from(straight, copied):
     assert [event.step for event in board.Scalars("robust/clean")] == [2, 4]
 
 
+@pytest.mark.slow
 def test_a_run_stopped_before_its_first_checkpoint_starts_over(straight, tmp_path, monkeypatch, capsys):
     broken = tmp_path / "broken"
     with monkeypatch.context() as patch:
@@ -143,6 +144,7 @@ def test_a_raised_alarm_stands_after_a_resume(tmp_path, monkeypatch):
     assert curve(folder, "robust/collapsed") == [0, 1, 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("found", "best"), [([(0.9, 0.2), (0.9, 0.6), (0.9, 0.4)], 2), ([(0.9, 0.6), (0.8, 0.6), (0.9, 0.5)], 1)]
 )
@@ -223,6 +225,7 @@ def attacker(folder):
     return checkpoint.latest(folder)["trainer"]["follower"]["learner"]["rule"]
 
 
+@pytest.mark.slow
 def test_an_attacker_of_another_run_is_taken_over_and_may_stay_as_it_is(straight, tmp_path, capsys):
     flags = ("--attacker-from", str(straight), "--eps", "0.2", "--seed", "1")
     theirs = attacker(straight)

@@ -60,6 +60,7 @@ def test_the_published_equal_average_begins_with_epoch_51_of_120():
         assert trainer.should_average() == (epoch > 50)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "precision"),
     [

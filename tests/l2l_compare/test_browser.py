@@ -13,6 +13,7 @@ STROKES = """Object.fromEntries([...document.querySelectorAll('scalar-card')].ma
     [...new Set([...card.querySelectorAll('svg path')].map(p => p.style.stroke).filter(s => s.startsWith('rgb')))]]))"""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian: apt install chromium)")
 def test_two_groups_are_drawn_in_one_chart_in_two_colours(tmp_path):
     pytest.importorskip("websockets")

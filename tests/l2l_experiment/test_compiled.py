@@ -20,6 +20,7 @@ def problem():
     return [torch.randn(3)], [torch.randn(8, 3), torch.randn(8)]
 
 
+@pytest.mark.slow
 def test_compiled_is_the_function_with_its_draws(problem):
     (weights,), data = problem
     eager, losses, call = weights.clone(), {}, Compiled(descend)

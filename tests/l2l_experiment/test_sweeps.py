@@ -146,6 +146,7 @@ exit_on_user_error(sweeps.run)(jobs, workers=2, backend={backend!r})
     return process
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("backend", ["local", pytest.param("ray", marks=[needs_ray, pytest.mark.slow])])
 def test_a_signal_lets_every_run_save(script, tmp_path, number, backend):
@@ -157,6 +158,7 @@ def test_a_signal_lets_every_run_save(script, tmp_path, number, backend):
     assert [sweeps.status(tmp_path / name) for name in "abc"] == ["interrupted", "interrupted", "none"]
 
 
+@pytest.mark.slow
 def test_a_second_interrupt_leaves_no_run_behind_where_the_kernel_does_not_help(script, tmp_path):
     process = slow_sweep(script, tmp_path, prefix="sweeps._die_with_parent = lambda: ()")
     process.send_signal(signal.SIGINT)
@@ -166,6 +168,7 @@ def test_a_second_interrupt_leaves_no_run_behind_where_the_kernel_does_not_help(
     until(lambda: all(sweeps.status(tmp_path / name) == "interrupted" for name in "ab"), seconds=10)
 
 
+@pytest.mark.slow
 def test_stopping_a_sweep_stops_no_other_in_the_same_folder(script, tmp_path):
     process = slow_sweep(script, tmp_path)
     process.send_signal(signal.SIGINT)

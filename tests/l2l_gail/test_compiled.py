@@ -56,6 +56,7 @@ def test_sac_learns_as_stable_baselines3s_does():
     assert {"train/ent_coef", "train/actor_loss", "train/critic_loss", "train/ent_coef_loss"} <= figures.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("leader", ["ppo", "sac"])
 def test_compiled_runs_resume_bit_by_bit(config, tmp_path, leader):
     if leader == "sac":
@@ -84,6 +85,7 @@ def test_what_a_callback_may_change_is_no_constant_of_the_compiled_update():
     assert calls[1][:4].tolist() == pytest.approx([0.2, 0.25, 0.75, 2.0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compiled", [False, True])
 def test_a_copy_of_the_policy_acts_as_the_policy_does(config, monkeypatch, compiled):
     def trained():

@@ -45,6 +45,7 @@ def test_a_run_has_five_figures(run, tmp_path, monkeypatch):
         diagnose(new)
 
 
+@pytest.mark.slow
 def test_demonstrations_that_have_moved_are_found_where_one_says(run, tmp_path):
     source = stored_args(run).demos
     moved = shutil.copy(source, tmp_path / "moved.npz")

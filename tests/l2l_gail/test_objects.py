@@ -134,6 +134,7 @@ class Wanderer:
         self.tried = tree["tried"]
 
 
+@pytest.mark.slow
 def test_a_follower_of_ones_own_is_one_class_and_one_row(tmp_path, monkeypatch, flags):
     monkeypatch.setitem(FOLLOWERS, "own", Recipe("mine", "here", Wanderer))
     runs = [tmp_path / name for name in ("straight", "resumed")]

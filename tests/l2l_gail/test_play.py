@@ -27,6 +27,7 @@ def test_what_cannot_be_shown_is_said(run, tmp_path, refused, monkeypatch):
     refused(play.main, [run], "--video")
 
 
+@pytest.mark.slow
 def test_records_a_video_or_says_what_the_machine_lacks(run, tmp_path, refused, capsys):
     out = tmp_path / "out.gif"
     try:

@@ -85,6 +85,7 @@ def test_a_run_resumes_with_the_rule_that_it_began_with(config, tmp_path):
     assert resumed.learn(64, reset_num_timesteps=False).figures["train_follower/rate"] == pytest.approx(0.01)
 
 
+@pytest.mark.slow
 def test_a_rule_is_taken_from_a_run_and_from_a_file(config, flags, tmp_path):
     flags = [*flags, "--steps", "64"]
     main(["--l2l", "--disc-learning-rate", "0.01", *flags, "--run-dir", str(tmp_path / "l2l")])

@@ -94,6 +94,7 @@ def weights_of(folder):
     return checkpoint.latest(folder)["follower"]["learner"]["rule"]
 
 
+@pytest.mark.slow
 def test_the_command_trains_resumes_to_the_same_rule_and_the_rule_is_used(tmp_path, monkeypatch):
     pretraining.main([*FLAGS, "--out", str(tmp_path / "whole"), "--inner-runs", "3", "--check-every", "2"])
     pretraining.main([*FLAGS, "--out", str(tmp_path / "cut"), "--inner-runs", "1", "--check-every", "2"])
@@ -117,6 +118,7 @@ def test_the_command_trains_resumes_to_the_same_rule_and_the_rule_is_used(tmp_pa
     assert all(torch.equal(one[name], used[name]) for name in one)
 
 
+@pytest.mark.slow
 def test_rules_of_other_seeds_share_a_recording_which_may_move(tmp_path):
     shared = ["--inner-runs", "1", "--check-every", "0", "--rollouts"]
     pretraining.main([*FLAGS, "--out", str(tmp_path / "a"), *shared, str(tmp_path / "rollouts")])

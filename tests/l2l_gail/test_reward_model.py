@@ -128,6 +128,7 @@ def test_a_policy_is_trained_afresh_on_a_kept_reward(tmp_path, own):
         RewardModel.load(tmp_path, Environment("HalfCheetah-v4"))
 
 
+@pytest.mark.slow
 def test_the_command_trains_on_a_kept_reward_and_goes_on_without_the_run_that_learned_it(tmp_path, flags, capsys):
     """It resumes equal to a run that nobody stopped, plays, is diagnosed, and passes its reward on."""
     train(

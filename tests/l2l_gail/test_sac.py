@@ -51,7 +51,14 @@ def test_samples_carry_the_reward_of_the_moment_and_what_the_environment_did():
     assert 0 < memory.dones.sum() < 192 / 5, "episodes of Hopper end"
 
 
-@pytest.mark.parametrize("own", [{}, {"follower": "l2l", "absorbing": True}, {"disc_form": "airl"}])
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"follower": "l2l", "absorbing": True},
+        pytest.param({}, marks=pytest.mark.slow),
+        pytest.param({"disc_form": "airl"}, marks=pytest.mark.slow),
+    ],
+)
 def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path, own):
     demonstrations, config = make_demonstrations(11, 3), replace(CONFIG, **own)
     whole = GAIL("Hopper-v4", demonstrations, config=config)

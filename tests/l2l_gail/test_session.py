@@ -118,6 +118,7 @@ def test_hparams_have_the_rate_of_followers_that_read_one(flags, tmp_path, follo
     assert ("disc_learning_rate" in started.hparams, "follower" in started.hparams) == (shown, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("step", "saved"), [(320, 256), (64, 0)])
 def test_a_killed_and_resumed_run_has_no_gap_and_no_doubled_point(flags, tmp_path, at, step, saved):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
@@ -145,6 +146,7 @@ def test_rows_that_a_power_cut_took_are_told(flags, tmp_path, capsys):
     assert record(folder)["missing_rows"] == [64, 128]
 
 
+@pytest.mark.slow
 def test_a_resume_that_resets_environments_says_so(flags, tmp_path, capsys, monkeypatch):
     folder = tmp_path / "run"
     monkeypatch.setattr("l2l_gail.environment_state.STATELESS_WRAPPERS", set())  # as for any wrapper that is not known
@@ -154,6 +156,7 @@ def test_a_resume_that_resets_environments_says_so(flags, tmp_path, capsys, monk
     assert record(folder)["resumed_exactly"] == [False]
 
 
+@pytest.mark.slow
 def test_the_policy_is_evaluated_while_it_trains_and_that_changes_nothing(flags, tmp_path, at):
     plain, seen, killed = (tmp_path / name for name in ("plain", "seen", "killed"))
     main(["--steps", "256", "--eval-every", "0", *flags, "--run-dir", str(plain)])
@@ -180,6 +183,7 @@ def test_stability_is_logged_in_episodes_and_goes_on(config, tmp_path):
     assert GAIL.load(tmp_path).stability.state_dict() == gail.stability.state_dict()
 
 
+@pytest.mark.slow
 def test_an_extended_run_is_interrupted_and_keeps_its_new_end(flags, tmp_path, at):
     folder = tmp_path / "run"
     main(["--filter", "running", "--run-dir", str(folder), "--steps", "64", *flags])
@@ -195,6 +199,7 @@ def test_an_extended_run_is_interrupted_and_keeps_its_new_end(flags, tmp_path, a
     assert stored_args(Run.open(folder, kind="gail")).steps == 1_000_000
 
 
+@pytest.mark.slow
 def test_a_run_stopped_while_cloning_starts_over(flags, tmp_path, monkeypatch, capsys):
     straight, broken = tmp_path / "straight", tmp_path / "broken"
     flags = ["--steps", "128", "--bc-epochs", "3", *flags]

@@ -36,6 +36,7 @@ def subproc():
     envs.close()
 
 
+@pytest.mark.slow
 def test_processes_of_their_own_step_equally(subproc):
     here = Environment("Hopper-v4").vectorised(2, 0)
     np.testing.assert_array_equal(here.reset(), subproc.reset())
@@ -55,6 +56,7 @@ def test_processes_of_their_own_continue_bit_by_bit(subproc):
         np.testing.assert_array_equal(after, play(envs, 80, seed=1))
 
 
+@pytest.mark.slow
 def test_a_run_in_processes_of_their_own_is_the_same_run(tmp_path):
     config, demonstrations = GAILConfig(env="Hopper-v4", **SMALL), make_demonstrations(11, 3)
     found = []
@@ -68,6 +70,7 @@ def test_a_run_in_processes_of_their_own_is_the_same_run(tmp_path):
     assert isinstance(loaded.envs.unwrapped, DummyVecEnv)
 
 
+@pytest.mark.slow
 def test_another_process_knows_what_this_program_has_registered():
     gym.register("Registered-v0", entry_point=lambda: gym.make("Pendulum-v1").unwrapped, max_episode_steps=7)
     envs = Environment("Registered-v0").vectorised(1, 0, "subproc")
