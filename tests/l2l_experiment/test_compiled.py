@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch._inductor
 
 from l2l_experiment.compiled import Compiled
 
@@ -39,7 +40,7 @@ def test_without_a_compiler_it_says_so_once_and_goes_on(problem, monkeypatch, ca
     def broken(*args, **how):
         raise RuntimeError("no working C++ compiler was found\nand a page of details")
 
-    monkeypatch.setattr(torch, "compile", broken)
+    monkeypatch.setattr(torch._inductor, "compile", broken)
     monkeypatch.setattr(Compiled, "warned", False)
     (weights,), data = problem
     eager, call, other = [weights.clone()], Compiled(descend), Compiled(descend)
