@@ -23,10 +23,11 @@ def methods() -> list[str]:
     from l2l_at.methods import METHODS
 
     rows = [
-        f"| [`{name}`]({PAGES.get(name, f'methods/{name}')}.md) | {recipe.summary} | {recipe.source} |"
+        f"| [`{name}`]({PAGES.get(name, f'methods/{name}')}.md) | {recipe.summary} | {', '.join(recipe.norms)} | "
+        f"{recipe.source} |"
         for name, recipe in METHODS.items()
     ]
-    return ["| `--method` | what | source |", "|---|---|---|", *rows]
+    return ["| `--method` | what | `--norm` | source |", "|---|---|---|---|", *rows]
 
 
 def engine() -> tuple[list[str], list[str]]:

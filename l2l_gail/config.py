@@ -79,7 +79,7 @@ class GAILConfig:
     replay_kind: Literal["newest", "uniform"] = "newest"  # Which rounds those are: the newest, or a sample of all
 
     follower_steps: Count = 5  # Discriminator steps between two fits of the learned rule (K); must divide disc_updates
-    follower_hidden: Natural = 16  # Width of the learned rule's network per weight
+    follower_hidden: Natural = 16  # Width of the learned rule's network, which all weights share
     follower_anchored: bool | None = None  # Show the rule weights from their start, not from 0; default: if no penalty
     follower_learning_rate: NotNegative = 1e-3  # Learning rate of the learned rule's network
     log_rate_learning_rate: NotNegative = 0.5  # Learning rate of the learned rule's log rate
