@@ -186,6 +186,7 @@ def load(
 
     data = find(data) if isinstance(data, str) else data
     train, test = data.read(data_dir)
+    data = replace(data, moments=data.moments or moments_of(train))  # read again, a folder would be missing
     labels = train.labels.numpy()
     try:
         rows, held = train_test_split(np.arange(len(train)), test_size=holdout, stratify=labels, random_state=seed)

@@ -22,17 +22,19 @@ def save(path: Path | str, model: nn.Module, config: ATConfig, **about: Any) -> 
     """Write a classifier as `load` and `l2l-grade-at` open it. `config` says what it was trained for: data set, threat
     model, network (a module of one's own has none); `about` joins the card, as plain values."""
     folder, data = Path(path), datasets.find(config.dataset)
+    moments = about.pop("moments", None) or data.normalisation
     card = {
         "model": config.model if isinstance(model, models.Normalised) else OWN,
         "dataset": config.dataset,
         "classes": data.classes,
-        "moments": data.normalisation,
+        "moments": moments,
         "threat": {"norm": config.norm, "radius": config.threat.radius},
         "method": config.method,
         "seed": config.seed,
     }
     make_folder(folder)
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    # Copies, since the format refuses tensors that share their memory, as tied weights do.
+    weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
     write_atomically(folder / WEIGHTS, safetensors.torch.save(weights))
     write_card(folder, card | about)
 

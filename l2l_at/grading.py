@@ -17,7 +17,7 @@ from l2l_at.attacks import evaluating, full_precision
 from l2l_at.threat import Threat, parse_radius
 from l2l_experiment import devices, provenance
 from l2l_experiment.errors import UserError
-from l2l_experiment.files import write_atomically
+from l2l_experiment.files import make_folder, write_atomically
 from l2l_experiment.run import Run
 
 Tier = Literal["quick", "standard"]
@@ -92,7 +92,7 @@ def grade(
     tier: Tier = "quick",
     seed: int = 0,
     shard: int = 100,
-    path: Path | None = None,
+    path: Path | str | None = None,
     classes: int | None = None,
 ) -> dict[str, Any]:
     """Grade a classifier that takes images in [0, 1] and answers with logits; returns the record. Images go through the
@@ -105,6 +105,9 @@ def grade(
         raise UserError(f"the tier must be one of {', '.join(get_args(Tier))}, got {tier!r}")
     if not isinstance(threat, Threat):
         raise UserError(f"the threat must be a Threat such as Threat('linf', 8 / 255), got {threat!r}")
+    if path is not None:
+        path = Path(path)
+        make_folder(path.parent)
     with torch.inference_mode(False), torch.enable_grad(), full_precision():  # whatever the caller's mode
         images = images_of(images)
         classifier = Classifier(model)
@@ -162,7 +165,8 @@ def fingerprint(model: nn.Module, images: Tensor, labels: Tensor) -> str:
     """A hash of weights, images and labels: what is graded, so that results are never taken for those of another."""
     digest = hashlib.sha256()
     for tensor in (*model.state_dict().values(), images, labels):
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        plain = tensor.detach().cpu().contiguous().flatten()
+        digest.update(plain.view(torch.uint8).numpy().tobytes())  # numpy has no bfloat16
     return digest.hexdigest()
 
 

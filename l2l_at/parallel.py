@@ -30,6 +30,8 @@ def group(device: torch.device) -> Iterator[None]:
         return
     here = int(os.environ["LOCAL_RANK"])
     if device.type == "cuda":
+        if device.index is not None:
+            raise UserError(f"torchrun gives each process a GPU of its own: --device cuda, not {device}")
         if here >= torch.cuda.device_count():
             raise UserError(f"there are {torch.cuda.device_count()} GPUs; start as many processes on this machine")
         torch.cuda.set_device(here)

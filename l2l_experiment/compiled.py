@@ -73,7 +73,8 @@ OPTIONS = {"fallback_random": True, "compile_threads": 1}  # the draws of eager 
 def _interrupts_blocked() -> Iterator[None]:
     """Block SIGINT, which would kill the compiler's subprocess, and turn off the argument validation of
     torch.distributions, whose data-dependent branches cannot be traced."""
-    main, distribution = threading.current_thread() is threading.main_thread(), torch.distributions.Distribution
+    main = threading.current_thread() is threading.main_thread() and hasattr(signal, "pthread_sigmask")
+    distribution = torch.distributions.Distribution
     validates = distribution._validate_args
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if main else None
     distribution.set_default_validate_args(False)

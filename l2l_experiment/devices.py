@@ -22,6 +22,8 @@ def resolve(name: str, *, auto: str = "cuda") -> torch.device:
         raise UserError(f"--device must be auto, cpu or cuda, not {name!r}")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"--device {name}: this machine has no CUDA device that torch can use; use --device cpu")
+    if device.type == "cuda" and device.index is not None and device.index >= (count := torch.cuda.device_count()):
+        raise UserError(f"--device {name}: this machine has {count} CUDA devices, the last is cuda:{count - 1}")
     return device
 
 

@@ -23,6 +23,8 @@ class StopRequest:
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             caught = [signal.SIGINT, signal.SIGTERM]
+            if hasattr(signal, "SIGBREAK"):  # Windows, where a sweep asks its runs to stop by this one
+                caught.append(signal.SIGBREAK)
             hang_up = getattr(signal, "SIGHUP", None)  # Windows has none
             if hang_up is not None and signal.getsignal(hang_up) is not signal.SIG_IGN:
                 caught.append(hang_up)

@@ -154,16 +154,19 @@ def _run_subprocess(job: Job, stop_file: Path) -> int:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with log_of(folder).open("a") as log:
         # Ray's workers block signals, and a child inherits that.
-        blocked = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+        if posix := hasattr(signal, "pthread_sigmask"):
+            blocked = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
         # A session of its own keeps the terminal's Ctrl-C from the run: it is asked to stop below, once. If this
         # process is killed, the kernel asks (Linux).
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        apart = {"start_new_session": True} if posix else {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, **apart)
+        if posix:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         _children.add(process)
         while process.poll() is None and not stop_file.exists():
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(POLL)
-        process.send_signal(signal.SIGINT)  # does nothing if the run has ended
+        process.send_signal(signal.SIGINT if posix else signal.CTRL_BREAK_EVENT)  # nothing if the run has ended
         code = process.wait()
         _children.discard(process)
     return code or int(status(folder) != "finished")

@@ -34,8 +34,8 @@ WITH_RESUME = {"--resume", "--steps", "--device", "--demos", "--threads", "--env
 def parse(argv: Sequence[str]) -> TrainArgs:
     """The settings that flags give, over the environment's tuned ones; exits with a message if one is wrong."""
     env = value_of("--env", argv, "HalfCheetah-v4")
-    if "--l2l" in argv and value_of("--follower", argv, "l2l") == "adam":
-        raise UserError("--l2l is short for --follower l2l and contradicts --follower adam; leave one of them out")
+    if "--l2l" in argv and (follower := value_of("--follower", argv, "l2l")) != "l2l":
+        raise UserError(f"--l2l is short for --follower l2l and contradicts --follower {follower}; leave one out")
     leader = value_of("--leader", argv, "ppo")
     default = TrainArgs(settings=tuned(env, leader if leader in LEADERS else "ppo"))
     args = settings.parse(TrainArgs, argv, default=default, groups=GROUPS)
@@ -52,8 +52,8 @@ def parse(argv: Sequence[str]) -> TrainArgs:
 def policy_only(config: GAILConfig, *, cloning: bool) -> GAILConfig:
     """The settings for training a policy on another run's reward; UserError if settings of a discriminator are given.
     `cloning` False, without demonstrations: `bc_epochs` is refused too, and becomes 0."""
-    of_discriminator = (field.name for field in fields(GAILConfig) if field.name.startswith(DISC_PREFIXES))
-    idle = frozenset(of_discriminator) | (set() if cloning else {"bc_epochs"})
+    of_discriminator = frozenset(field.name for field in fields(GAILConfig) if field.name.startswith(DISC_PREFIXES))
+    idle = of_discriminator - {"every"} if cloning else of_discriminator | {"bc_epochs"}
     reject_unused(config, defaults(config), idle, "with --reward-from")
     return config if cloning else replace(config, bc_epochs=0)
 

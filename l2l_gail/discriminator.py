@@ -68,26 +68,32 @@ class ConvDiscriminator(nn.Module):
     """Convolutions over the frames of a transition, then a tanh network that also sees the rest (an action).
 
     `frame`: (C, H, W) of one frame, at least 36 × 36; `frames`: how many each input starts with, 2 for observation and
-    next observation. Three strided convolutions, as the policy's of Mnih et al. (2015) but half as wide; tanh,
-    because the gradient penalty needs second derivatives."""
+    next observation; `observation`: columns of one, its pixels and then those that are none (whether it is the
+    absorbing state); `rest`: columns after the observations. Three strided convolutions, as the policy's of Mnih et al.
+    (2015) but half as wide; tanh, because the gradient penalty needs second derivatives."""
 
-    def __init__(self, frame: tuple[int, int, int], frames: int, rest: int, hidden: tuple[int, ...]) -> None:
+    def __init__(
+        self, frame: tuple[int, int, int], frames: int, observation: int, rest: int, hidden: tuple[int, ...]
+    ) -> None:
         super().__init__()
         channels, self.height, self.width = frame
-        self.channels = channels * frames
+        self.channels, self.frames, self.observation = channels * frames, frames, observation
+        self.pixels = math.prod(frame)
         self.convolutions = nn.Sequential(
             *(nn.Conv2d(self.channels, 16, 8, stride=4), nn.Tanh()),
             *(nn.Conv2d(16, 32, 4, stride=2), nn.Tanh()),
             *(nn.Conv2d(32, 32, 3), nn.Tanh(), nn.Flatten()),
         )
         seen = self.convolutions(torch.zeros(1, self.channels, self.height, self.width)).shape[1]
-        self.head = Discriminator(seen + rest, hidden)
+        self.head = Discriminator(seen + frames * (observation - self.pixels) + rest, hidden)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits, shape (batch,), of transitions of shape (batch, frames·C·H·W + rest), pixels in [0, 1]."""
-        pixels = self.channels * self.height * self.width
-        frames = x[:, :pixels].view(-1, self.channels, self.height, self.width)
-        return self.head(torch.cat([self.convolutions(frames), x[:, pixels:]], dim=1))
+        """Logits, shape (batch,), of transitions of shape (batch, frames·observation + rest), pixels in [0, 1]."""
+        count = self.frames * self.observation
+        observations = x[:, :count].view(len(x), self.frames, self.observation)
+        frames = observations[..., : self.pixels].reshape(-1, self.channels, self.height, self.width)
+        others = observations[..., self.pixels :].flatten(1)
+        return self.head(torch.cat([self.convolutions(frames), others, x[:, count:]], dim=1))
 
 
 class AIRLDiscriminator(nn.Module):
@@ -126,6 +132,6 @@ def make_discriminator(env: Environment, columns: Columns, config: GAILConfig) -
         if config.spectral_norm:
             raise UserError("--spectral-norm is for the discriminator of vectors, and these observations are images")
         frames = 2 if columns.states else 1
-        rest = columns.size - frames * math.prod(env.observations.shape)
-        return ConvDiscriminator(env.observations.shape, frames, rest, config.disc_hidden)
+        rest = columns.size - frames * columns.observation
+        return ConvDiscriminator(env.observations.shape, frames, columns.observation, rest, config.disc_hidden)
     return Discriminator(columns.size, config.disc_hidden, spectral_norm=config.spectral_norm)

@@ -120,6 +120,8 @@ def make(source: str | EnvSpec | Callable[..., gym.Env], **kwargs: Any) -> gym.E
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is out of date.*")
         env = gym.make(source, **kwargs) if isinstance(source, str | EnvSpec) else source(**kwargs)
+    if not isinstance(env, gym.Env):
+        raise UserError(f"the function made a {type(env).__name__}, no Gymnasium environment; give a VecEnv as it is")
     has_limit = time_limit(env) is not None or (env.spec is not None and env.spec.max_episode_steps is not None)
     return env if has_limit else wrappers.TimeLimit(env, STEP_LIMIT)
 

@@ -125,7 +125,7 @@ class GAIL:
 
     def _set_observation_filter(self) -> None:
         """Normalise the policy's observations by the demonstrations' moments, if `filter` says so; never images."""
-        if self.config.filter == "demonstrations" and not self.env.observations.image:
+        if self.config.filter == "demonstrations" and self.envs.norm_obs:  # not of images
             # Running moments include early falls; that variance would shrink the pitch differences of an upright robot.
             filter = self.model.filter
             self.envs.training = False
@@ -156,7 +156,7 @@ class GAIL:
             raise UserError("GAIL has no demonstrations to learn from; it was made without them, for predict() alone")
         self.on_round = on_round
         if on_round is None:  # called by a program: the command tells them by itself
-            for note in notes(self.config, self.env):
+            for note in notes(self.config, self.env, fixed=self.fixed):
                 warnings.warn(note, stacklevel=2)
         if self.tensorboard_log is not None:
             self.set_logger(configure_logger(0, str(self.tensorboard_log), tb_log_name, reset_num_timesteps))
@@ -172,7 +172,7 @@ class GAIL:
         if self.demonstrations is None:
             raise UserError("--bc-epochs clones demonstrations, and there are none")
         expert, policy = transitions_of(self.demonstrations, self.config.every).float32(), self.leader.algorithm.policy
-        if self.config.filter == "running" and self.num_timesteps == 0 and not self.env.observations.image:
+        if self.config.filter == "running" and self.num_timesteps == 0 and self.envs.norm_obs:
             self.envs.obs_rms.update(expert.observations.astype(np.float64))
         seen, targets = self.envs.normalize_obs(expert.observations), self.env.actions.to_policy(expert.actions)
         return cloning.clone(policy, seen, targets, epochs=self.config.bc_epochs, generator=self.generator)

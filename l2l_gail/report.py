@@ -30,7 +30,7 @@ def announce(gail: GAIL, demonstrations: Demonstrations | None, folder: Path) ->
     first = f"{task}; follower {gail.config.follower}; run folder {folder}"
     if getattr(gail.leader.algorithm, "compiled", False):
         first += "\nThe policy's updates are compiled, which takes half a minute; --compile False does without."
-    return "\n".join([first, *(f"note: {note}" for note in notes(gail.config, gail.env))])
+    return "\n".join([first, *(f"note: {note}" for note in notes(gail.config, gail.env, fixed=gail.fixed))])
 
 
 def result(gail: GAIL, demonstrations: Demonstrations | None, folder: Path, episodes: int) -> dict[str, Any]:

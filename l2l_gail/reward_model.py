@@ -43,11 +43,13 @@ class RewardModel:
         self.filter: MixtureFilter | NoFilter = NoFilter() if env.observations.image else MixtureFilter()
 
     def _require_logits(self) -> None:
-        """UserError unless the discriminator answers n transitions with n logits."""
-        rows = self._tensor(np.zeros((2, self.columns.size)))
+        """UserError unless the discriminator answers n transitions with n logits that depend on all its weights."""
+        rows, shape = self._tensor(np.zeros((2, self.columns.size))), ()
+        weights = {name: weight for name, weight in self.discriminator.named_parameters() if weight.requires_grad}
         try:
-            with torch.no_grad(), torch.random.fork_rng(devices=[]):
-                shape = tuple(self.discriminator(rows).shape)
+            with torch.random.fork_rng(devices=[]):
+                logits = self.discriminator(rows)
+            shape = tuple(logits.shape)
         except (RuntimeError, TypeError, ValueError, AttributeError) as error:
             told = str(error).splitlines()[0]
             raise UserError(
@@ -57,6 +59,11 @@ class RewardModel:
             raise UserError(
                 f"the discriminator must answer n transitions with n logits, shape (n,); of 2 it gave {shape}"
             )
+        gradients = torch.autograd.grad(logits.sum(), [*weights.values()], allow_unused=True) if weights else ()
+        unused = [name for name, gradient in zip(weights, gradients, strict=True) if gradient is None]
+        if unused or not weights:
+            what = f"does not use {', '.join(unused)}" if unused else "has no weights to train"
+            raise UserError(f"the discriminator {what}; call requires_grad_(False) on what it should not train")
 
     def inputs(self, data: Transitions) -> Tensor:
         """Transitions as the discriminator sees them, shape (n, inputs)."""

@@ -40,7 +40,8 @@ class Episode:
         terminated = truncated = False
         while not (terminated or truncated or len(actions) == max_steps):
             actions.append(np.asarray(policy(observations[-1]), dtype=kind))
-            observation, reward, terminated, truncated, _ = env.step(actions[-1])
+            taken = actions[-1] if actions[-1].ndim else actions[-1].item()  # tabular tasks look it up in a dict
+            observation, reward, terminated, truncated, _ = env.step(taken)
             require_usable(observation, "the environment" if env.spec is None else env.spec.id, len(actions))
             observations.append(observation)
             rewards.append(float(reward))

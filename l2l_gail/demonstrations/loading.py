@@ -120,6 +120,17 @@ def _check_environment(recorded: str | None, wanted: str | None, name: str) -> N
     raise UserError(f"{name} was recorded in {recorded}, not in {wanted}; the two are different tasks")
 
 
+def _frames(observations: np.ndarray, where: str) -> np.ndarray:
+    """Frames of another type as uint8, or a `UserError` if they are not whole numbers from 0 to 255."""
+    frames = observations.astype(np.uint8)
+    if not (frames == observations).all():
+        raise UserError(
+            f"{where} has frames of dtype {observations.dtype} that are not whole numbers from 0 to 255; save them as "
+            "uint8, as the environment gives them"
+        )
+    return frames
+
+
 def _checked(raw: RawEpisode, where: str, env: Environment) -> Episode:
     """An episode of the right shapes and types, or a `UserError` that says what is wrong."""
     numbers = ("observations", "actions", "rewards")
@@ -133,6 +144,8 @@ def _checked(raw: RawEpisode, where: str, env: Environment) -> Episode:
     observations = env.observations.convert(raw["observations"], where)
     if not env.observations.image:
         observations = observations.astype(np.float64)
+    elif observations.dtype != np.uint8:
+        observations = _frames(observations, where)
     if len(observations) != steps + 1:
         raise UserError(f"{where} has {len(observations)} observations for {steps} actions; {steps + 1} would be right")
     for key in ("rewards", "terminations", "truncations"):

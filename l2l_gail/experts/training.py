@@ -94,7 +94,7 @@ def train(settings: ExpertSettings) -> tuple[BaseAlgorithm, VecNormalize]:
         if model.num_timesteps < settings.steps:
             print(f"stopped at step {model.num_timesteps}; continue by adding --resume", file=sys.stderr)
             raise SystemExit(130)
-    if settings.select_episodes:
+    if settings.select_episodes and (run_dir / BEST_FILTER).is_file():  # not if training was too short to evaluate
         model, normalizer = load(settings, run_dir / BEST, run_dir / BEST_FILTER, seed=settings.seed)
     normalizer.training = False
     return model, normalizer

@@ -34,9 +34,14 @@ class Follower(Protocol):
         """Continue from a `state_dict`; the discriminator has its weights already."""
 
 
+def trainable(discriminator: nn.Module) -> dict[str, nn.Parameter]:
+    """The named weights that require a gradient: a module of one's own may keep some of its weights."""
+    return {name: weight for name, weight in discriminator.named_parameters() if weight.requires_grad}
+
+
 def weights_of(discriminator: nn.Module) -> dict[str, Tensor]:
-    """A copy of the named weights, without a graph."""
-    return {name: weight.detach().clone() for name, weight in discriminator.named_parameters()}
+    """A copy of the named weights that are trained, without a graph."""
+    return {name: weight.detach().clone() for name, weight in trainable(discriminator).items()}
 
 
 @torch.no_grad()
@@ -56,5 +61,5 @@ def require_finite(weights: dict[str, Tensor]) -> None:
 def commit(weights: dict[str, Tensor], discriminator: nn.Module) -> None:
     """Write a follower's answer into the live discriminator; Diverged if it is NaN or infinite."""
     require_finite(weights)
-    for name, parameter in discriminator.named_parameters():
+    for name, parameter in trainable(discriminator).items():
         parameter.copy_(weights[name])

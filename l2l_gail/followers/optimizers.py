@@ -10,7 +10,7 @@ from torch import nn
 from bilevel.response import value_and_gradient
 from l2l_experiment.errors import UserError
 from l2l_gail.config import GAILConfig
-from l2l_gail.followers.base import Objectives, distance, require_finite, weights_of
+from l2l_gail.followers.base import Objectives, distance, require_finite, trainable, weights_of
 from l2l_gail.followers.schedules import SCHEDULES
 
 
@@ -25,11 +25,11 @@ class OptimizerFollower:
         self, discriminator: nn.Module, config: GAILConfig, make: Callable[[list[nn.Parameter]], torch.optim.Optimizer]
     ) -> None:
         self.discriminator, self.config = discriminator, config
-        self.optimizer = make([*discriminator.parameters()])
+        self.optimizer = make([*trainable(discriminator).values()])
         self.rate = self.optimizer.param_groups[0]["lr"]
 
     def answer(self, objectives: Objectives, progress: float) -> dict[str, float]:
-        before, weights = weights_of(self.discriminator), dict(self.discriminator.named_parameters())
+        before, weights = weights_of(self.discriminator), trainable(self.discriminator)
         (group,) = self.optimizer.param_groups
         group["lr"] = self.rate * SCHEDULES[self.config.disc_schedule](progress)
         self._use_averaged_weights(False)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import filelock
 import numpy as np
 import torch
 from scipy.stats import spearmanr
@@ -60,12 +61,13 @@ def record(
 
     rounds = -(-steps // (config.n_envs * config.n_steps))
     files = [folder / f"{number:06d}.npz" for number in range(rounds)]
-    if not all(file.is_file() for file in files):
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(about, json.dumps(made_by).encode())
-        gail = _RecordingGAIL(env, demonstrations, config=config)
-        gail.files = iter(files)
-        gail.learn(steps, on_round=on_round)
+    folder.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(folder / ".lock"):  # of a folder that several processes share the first one records
+        if not all(file.is_file() for file in files):
+            write_atomically(about, json.dumps(made_by).encode())
+            gail = _RecordingGAIL(env, demonstrations, config=config)
+            gail.files = iter(files)
+            gail.learn(steps, on_round=on_round)
     return files
 
 

@@ -94,3 +94,36 @@ def test_the_card_of_own_data_says_where_they_come_from(own, tmp_path, monkeypat
     torch.testing.assert_close(classifier.mean.flatten().tolist(), list(own.normalisation[0]))
     with pytest.raises(UserError, match="'squares'; one of your own"):
         datasets.find("squares")
+
+
+def test_a_data_set_from_a_folder_needs_no_moments(monkeypatch, tmp_path):
+    """They are those of the images that were read from it."""
+    folders = []
+
+    def read(folder):
+        folders.append(folder)
+        return squares(400, 0), squares(60, 1)
+
+    monkeypatch.setitem(DATASETS, "mine", DataSet("mine", 10, read, "drawn by the test", takes_folder=True))
+    config = ATConfig(dataset="mine", eps=0.05, epochs=1, method="standard", model="preact-tiny")
+    classifier = train(None, datasets.load("mine", data_dir=tmp_path), config=config, progress=False)
+    assert folders == [tmp_path]
+    assert classifier.mean.flatten().tolist() == pytest.approx(datasets.moments_of(squares(400, 0))[0], abs=0.02)
+
+
+def test_tied_weights_and_half_precision_are_saved_and_graded(tmp_path):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(100, 100), nn.Linear(100, 100), nn.Linear(100, 10))
+    model[2].weight = model[1].weight
+    export.save(tmp_path / "tied", model, ATConfig(dataset="digits"))
+    again = load(
+        tmp_path / "tied",
+        nn.Sequential(
+            *(type(part)(*size) for part, size in zip(model, ((), (100, 100), (100, 100), (100, 10)), strict=True))
+        ),
+    )
+    torch.testing.assert_close(again(torch.ones(1, 100)), model(torch.ones(1, 100)))
+    half, path = model.bfloat16(), tmp_path / "new" / "progress.json"
+    images, labels = squares(4, 0).take(slice(None))
+    record = grade(lambda x: half(x.bfloat16()).float(), images, labels, Threat("linf", 0.05), path=str(path))
+    assert record["n"] == 4
+    assert path.exists()

@@ -101,6 +101,14 @@ def test_a_run_that_another_process_trains_is_waited_for(script, tmp_path):
         assert waiting.result(60) == 0
 
 
+def test_runs_start_where_signals_cannot_be_blocked(script, tmp_path, monkeypatch):
+    """As on Windows, which has process groups in place of sessions."""
+    monkeypatch.delattr(signal, "pthread_sigmask")
+    monkeypatch.setattr(signal, "CTRL_BREAK_EVENT", signal.SIGINT, raising=False)
+    monkeypatch.setattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0, raising=False)
+    assert sweeps.make(Job(script, tmp_path / "a", ()), tmp_path / ".stop") == 0
+
+
 def test_two_sweeps_of_one_folder_make_each_run_once(script, tmp_path):
     job = Job(script, tmp_path / "a", ("--second",))
     with futures.ThreadPoolExecutor() as pool:

@@ -25,7 +25,8 @@ def test_flags_stand_over_the_tuned_settings_of_the_environment(flags, settings)
         ("--env Hopper-v4", "demos.npz 11"),
         ("--num-demos 4", "--num-demos 4 3"),
         ("--l2l --follower-steps 3", "--follower-steps"),
-        ("--l2l --follower adam", "--l2l contradicts"),
+        ("--l2l --follower adam", "--l2l contradicts adam"),
+        ("--follower prodigy --l2l", "--l2l contradicts prodigy"),
         ("--freeze-follower", "--freeze-follower --follower adam"),
         ("--follower nobody", "--follower adam l2l l2l-rate"),
         ("--l2l --follower-from nowhere --num-demos 2", "nowhere"),
@@ -45,6 +46,8 @@ def test_a_policy_on_a_kept_reward_is_not_cloned_unless_it_has_demonstrations(re
     """The tuned settings of Hopper-v4 clone, and PPO's of an environment do not hold for SAC."""
     assert parse(["--env", "Hopper-v4", "--reward-from", "x"]).settings.bc_epochs == 0
     assert parse(["--env", "Hopper-v4", "--reward-from", "x", "--demos", "y"]).settings.bc_epochs == 100
+    assert parse(["--reward-from", "x", "--demos", "y", "--bc-epochs", "5", "--every", "20"]).settings.every == 20
+    refused(main, ["--reward-from", "x", "--every", "20"], "--every would change nothing with --reward-from")
     refused(main, ["--reward-from", "x", "--bc-epochs", "5"], "--bc-epochs would change nothing with --reward-from")
 
 

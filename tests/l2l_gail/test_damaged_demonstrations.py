@@ -71,6 +71,7 @@ def test_a_source_that_is_not_there_is_named(tmp_path, monkeypatch, source, mess
         (lambda a: a.update(observations=a["observations"][:-1]), "39 .* or 36 would be right"),
         (lambda a: a.update(actions=a["actions"][:, 0]), r"actions of shape \(\); the environment's is \(6,\)"),
         (lambda a: a.update(episode_ends=np.array([12, 12, 36])), "episode_ends"),
+        (lambda a: a.update(observations=[a["observations"][:12], a["observations"][12:]]), "join the episodes"),
         (lambda a: a.update({name: values[:0] for name, values in a.items()}), "holds no episodes"),
     ],
 )

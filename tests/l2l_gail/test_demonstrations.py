@@ -106,3 +106,46 @@ def test_data_of_another_environment_are_refused(folder, recorded, wanted, right
     else:
         with pytest.raises(UserError, match=f"recorded in {recorded}, not in {wanted}"):
             load_demonstrations(folder, wanted)
+
+
+def test_a_tabular_environment_is_played():
+    """Its actions are looked up in a dictionary, which no array can be."""
+    env, draws = Environment("FrozenLake-v1").make(), np.random.default_rng(0)
+    episode = Episode.rollout(env, lambda _: draws.integers(4), seed=0)
+    assert episode.actions.shape == (len(episode),)
+    assert episode.terminated or episode.truncated
+
+
+@pytest.mark.parametrize(("kind", "factor"), [(np.int64, 1), (np.float32, 1), (np.float32, 1 / 255), (np.int64, 2)])
+def test_frames_of_another_type_are_whole_numbers_up_to_255(kind, factor):
+    space = gym.spaces.Box(0, 255, (40, 40, 3), np.uint8)
+    frames = np.random.default_rng(0).integers(0, 256, (6, 40, 40, 3), dtype=np.uint8)
+    content = {
+        "observations": (frames.astype(float) * factor).astype(kind),
+        "actions": np.zeros(5, int),
+        "episode_ends": [5],
+    }
+    env = Environment(lambda: Frames(space))
+    if factor == 1:
+        (episode,) = load_demonstrations(content, env).episodes
+        assert episode.observations.dtype == np.uint8
+        np.testing.assert_array_equal(episode.observations, frames.transpose(0, 3, 1, 2))
+    else:
+        with pytest.raises(UserError, match="whole numbers from 0 to 255; save them as uint8"):
+            load_demonstrations(content, env)
+
+
+class Frames(gym.Env):
+    """Black frames."""
+
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self, space):
+        self.observation_space = space
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(self.observation_space.shape, np.uint8), {}
+
+    def step(self, action):
+        return np.zeros(self.observation_space.shape, np.uint8), 0.0, False, False, {}

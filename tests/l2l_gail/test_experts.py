@@ -137,6 +137,12 @@ def test_the_best_policy_is_recorded_also_after_a_restart(tmp_path, monkeypatch)
     assert next(scores, None) is None
 
 
+def test_an_expert_that_was_never_evaluated_is_its_last_policy(tmp_path):
+    model, normalizer = training.train(parse(arguments(tmp_path, "--select-episodes", "1")))
+    assert model.num_timesteps == 128
+    assert not normalizer.training
+
+
 def test_mistakes(tmp_path, refused):
     refused(cli.main, arguments(tmp_path, "--resume"), "nothing to resume")
     refused(cli.main, arguments(tmp_path, "--min-return", "100000"), "returned less than 100000")

@@ -223,3 +223,47 @@ def test_a_program_is_warned_of_what_the_command_notes():
     gail = GAIL("Hopper-v4", make_demonstrations(11, 3), config=GAILConfig(env="Hopper-v4", **SMALL))
     with pytest.warns(UserWarning, match="episodes of Hopper-v4 may end early and the reward 'gail'"):
         gail.learn(0)
+
+
+class Partly(nn.Module):
+    """A discriminator with a layer that stays as it is, and one that is trained."""
+
+    def __init__(self, inputs, *, unused=False):
+        super().__init__()
+        self.kept, self.trained = nn.Linear(inputs, 4).requires_grad_(False), nn.Linear(4, 1)
+        if unused:
+            self.forgotten = nn.Linear(4, 1)
+
+    def forward(self, x):
+        return self.trained(self.kept(x).tanh()).squeeze(1)
+
+
+@pytest.mark.parametrize("follower", ["adam", "l2l", "sgd"])
+def test_weights_that_require_no_gradient_are_not_trained(config, pushes, follower):
+    discriminator = Partly(4)
+    before = {name: weight.detach().clone() for name, weight in discriminator.named_parameters()}
+    GAIL(pendulum, pushes, config=replace(config, follower=follower), discriminator=discriminator).learn(64)
+    same = {name: torch.equal(weight, before[name]) for name, weight in discriminator.named_parameters()}
+    assert same == {"kept.weight": True, "kept.bias": True, "trained.weight": False, "trained.bias": False}
+
+
+def test_weights_that_a_discriminator_does_not_use_are_named(config, pushes):
+    for broken, told in (
+        (Partly(4, unused=True), "use forgotten.weight"),
+        (Partly(4).requires_grad_(False), "no weights"),
+    ):
+        with pytest.raises(UserError, match=told):
+            GAIL(pendulum, pushes, config=config, discriminator=broken)
+
+
+def test_a_function_that_makes_several_environments_is_told(config, pushes):
+    with pytest.raises(UserError, match="made a DummyVecEnv, no Gymnasium environment; give a VecEnv as it is"):
+        GAIL(lambda: DummyVecEnv([pendulum]), pushes, config=config)
+
+
+def test_a_leader_may_see_observations_as_they_are(config, pushes):
+    envs = Environment(pendulum).vectorised(2, 0)
+    envs.norm_obs = False
+    ppo = PPO("MlpPolicy", VecNormalize(envs.venv, norm_obs=False, norm_reward=False), n_steps=32, batch_size=32)
+    gail = GAIL(pendulum, pushes, config=replace(config, filter="demonstrations"), leader=PPOLeader(ppo)).learn(64)
+    assert gail.predict(np.zeros(3, np.float32))[0].shape == (1,)

@@ -1,6 +1,8 @@
 """A rule that is trained before it is used: inner runs, what they are scored on, and the command."""
 
 import json
+import time
+from concurrent import futures
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +15,7 @@ from l2l_gail import GAIL, GAILConfig, cli
 from l2l_gail.config import EARLIER
 from l2l_gail.followers import resolve_config
 from l2l_gail.followers.pretrained import load_rule
-from l2l_gail.pretraining import InnerRun, record
+from l2l_gail.pretraining import InnerRun, inner, record
 from l2l_gail.pretraining import cli as pretraining
 from l2l_gail.pretraining.inner import load
 from tests.l2l_gail.conftest import SMALL, make_demonstrations
@@ -147,3 +149,22 @@ def test_mistakes_get_one_sentence(flags, told, tmp_path, capsys):
     assert exit_.value.code == 2
     assert told in capsys.readouterr().err
     assert not (tmp_path / "a").exists()  # so that the right command can be given next
+
+
+def test_processes_that_share_a_folder_record_once(demonstrations, tmp_path, monkeypatch):
+    begun = []
+
+    class Slow:
+        def __init__(self, *args, **kwargs):
+            begun.append(self)
+
+        def learn(self, steps, on_round):
+            for file in self.files:
+                time.sleep(0.1)
+                file.write_bytes(b"")
+
+    monkeypatch.setattr(inner, "_RecordingGAIL", Slow)
+    with futures.ThreadPoolExecutor() as pool:
+        both = [pool.submit(record, ENV, demonstrations, CONFIG, tmp_path, steps=256) for _ in range(2)]
+        assert both[0].result() == both[1].result()
+    assert len(begun) == 1

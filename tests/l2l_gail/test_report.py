@@ -114,6 +114,7 @@ def test_a_policy_that_is_nothing_without_its_noise_is_told(trained, alone, told
 )
 def test_what_is_unusual_is_said(env, settings, told):
     found = notes(GAILConfig(env=env, **settings), Environment(env))
+    assert notes(GAILConfig(env=env, **settings), Environment(env), fixed=True) == []  # nothing here learns a reward
     assert len(found) == len(told)
     assert all(words in note for words, note in zip(told, found, strict=True))
 

@@ -1,14 +1,21 @@
 """Spaces: observations of any kind as arrays, as Gymnasium flattens them; actions of any kind, and what is refused."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Text, Tuple
 from hypothesis import given
 from hypothesis import strategies as st
 
 from l2l_experiment.errors import UserError
+from l2l_gail.config import GAILConfig
+from l2l_gail.discriminator import make_discriminator
+from l2l_gail.inputs import AWAY, Inputs
 from l2l_gail.spaces import Observations, actions_of
+from l2l_gail.transitions import Transitions
 
 UNIT = actions_of(Box(-1.0, 1.0, (2,), np.float32), "Task")
 NESTED = Dict({"b": Box(-1, 1, (2, 2)), "a": Discrete(3, start=1), "c": Tuple((MultiBinary(2), MultiDiscrete([2, 3])))})
@@ -52,6 +59,34 @@ def test_images_come_channels_first_and_scaled(shape, after):
     np.testing.assert_array_equal(np.sort(seen, axis=None), np.sort(frames, axis=None))
     if len(shape) == 3 and shape != after:
         np.testing.assert_array_equal(seen[:, 1], frames[..., 1])
+
+
+@pytest.mark.parametrize("imitate", ["pairs", "states"])
+@pytest.mark.parametrize("absorbing", [False, True])
+def test_the_discriminator_of_images_sees_the_frames_as_they_are(imitate, absorbing):
+    """And beside them what is no pixel: whether it is the absorbing state, and the action."""
+    task = SimpleNamespace(observations=Observations(Box(0, 255, (1, 40, 40), np.uint8), "Task"), actions=UNIT)
+    config = GAILConfig(absorbing=absorbing, imitate=imitate)
+    columns, draw = Inputs(task, config), np.random.default_rng(0)
+    now, following = draw.integers(0, 256, (2, 3, 1, 40, 40), dtype=np.uint8)
+    actions = draw.uniform(-1, 1, (3, 2))
+    data = Transitions(now, actions, following.copy(), np.array([False, False, True]))
+    network, seen = make_discriminator(task, columns, config), {}
+    for name in ("convolutions", "head"):
+        getattr(network, name).register_forward_pre_hook(
+            lambda _, given, name=name: seen.update({name: given[0].detach()})
+        )
+    network(torch.as_tensor(columns(data, lambda x: x), dtype=torch.float32))
+    following[2] *= not absorbing  # the absorbing state is black
+    frames = [now] if imitate == "pairs" else [now, following]
+    np.testing.assert_allclose(seen["convolutions"], np.concatenate(frames, axis=1) / 255, rtol=1e-6)
+    flags = np.zeros((3, absorbing * len(frames)))
+    if absorbing and imitate == "states":
+        flags[2, 1] = AWAY
+    others = np.concatenate([flags, actions if imitate == "pairs" else np.zeros((3, 0))], axis=1)
+    count = seen["head"].shape[1] - network.convolutions(seen["convolutions"]).shape[1]
+    assert count == others.shape[1]
+    np.testing.assert_allclose(seen["head"][:, len(seen["head"][0]) - count :], others, rtol=1e-6)
 
 
 def test_small_frames_are_flattened_and_it_is_said():

@@ -83,10 +83,13 @@ def _check_sizes(path: Path) -> None:
 
 def read_arrays(source: Mapping[str, Any], path: str) -> Recording:
     """The same arrays by their names; `path` is what messages call them."""
-    arrays = {key: np.asarray(value) for key, value in source.items() if key != "observations"}
     if "observations" not in source:
         raise UserError(f"{path} has no array 'observations'; it holds {', '.join(sorted(source)) or 'nothing'}")
-    observations = map_arrays(source["observations"], np.asarray)
+    try:
+        arrays = {key: np.asarray(value) for key, value in source.items() if key != "observations"}
+        observations = map_arrays(source["observations"], np.asarray)
+    except ValueError as error:  # a list of episodes of different lengths
+        raise UserError(f"{path} holds no arrays ({error}); join the episodes and give episode_ends") from error
     sizes = {}
     for name, part in (*named_arrays(observations), *((key, arrays[key]) for key in ("actions",) if key in arrays)):
         if part.ndim == 0:
