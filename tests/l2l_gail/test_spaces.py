@@ -79,14 +79,14 @@ def test_the_discriminator_of_images_sees_the_frames_as_they_are(imitate, absorb
     network(torch.as_tensor(columns(data, lambda x: x), dtype=torch.float32))
     following[2] *= not absorbing  # the absorbing state is black
     frames = [now] if imitate == "pairs" else [now, following]
-    np.testing.assert_allclose(seen["convolutions"], np.concatenate(frames, axis=1) / 255, rtol=1e-6)
+    np.testing.assert_allclose(seen[network.convolutions], np.concatenate(frames, axis=1) / 255, rtol=1e-6)
     flags = np.zeros((3, absorbing * len(frames)))
     if absorbing and imitate == "states":
         flags[2, 1] = AWAY
     others = np.concatenate([flags, actions if imitate == "pairs" else np.zeros((3, 0))], axis=1)
-    count = seen["head"].shape[1] - network.convolutions(seen["convolutions"]).shape[1]
+    count = seen[network.head].shape[1] - network.convolutions(seen[network.convolutions]).shape[1]
     assert count == others.shape[1]
-    np.testing.assert_allclose(seen["head"][:, len(seen["head"][0]) - count :], others, rtol=1e-6)
+    np.testing.assert_allclose(seen[network.head][:, len(seen[network.head][0]) - count :], others, rtol=1e-6)
 
 
 def test_small_frames_are_flattened_and_it_is_said():
