@@ -72,10 +72,8 @@ def test_the_discriminator_of_images_sees_the_frames_as_they_are(imitate, absorb
     actions = draw.uniform(-1, 1, (3, 2))
     data = Transitions(now, actions, following.copy(), np.array([False, False, True]))
     network, seen = make_discriminator(task, columns, config), {}
-    for name in ("convolutions", "head"):
-        getattr(network, name).register_forward_pre_hook(
-            lambda _, given, name=name: seen.update({name: given[0].detach()})
-        )
+    for part in (network.convolutions, network.head):
+        part.register_forward_pre_hook(lambda part, given: seen.update({part: given[0].detach()}))
     network(torch.as_tensor(columns(data, lambda x: x), dtype=torch.float32))
     following[2] *= not absorbing  # the absorbing state is black
     frames = [now] if imitate == "pairs" else [now, following]
