@@ -1,9 +1,9 @@
-"""Tables that follow from the code and no record: the methods, and the engine's errors on a game with an answer."""
+"""What is no query of the records: the methods, the engine's errors on a game with an answer, what a run prints."""
 
 import sys
 from collections.abc import Callable
 
-from records import ROOT
+from records import ROOT, load
 
 ROUNDING = 1e-12  # below this an error is rounding, which differs from processor to processor
 STEPS = (1, 5, 20, 100, 300)
@@ -15,7 +15,19 @@ PAGES = {"standard": "at", "pgd-2": "methods/pgd", "cow": "methods/arow"} | dict
 def tables() -> dict[str, dict[str, list[str]]]:
     """Lines by page and name."""
     unrolled, solvers = engine()
-    return {"docs/at.md": {"methods": methods()}, "docs/engine.md": {"unrolled": unrolled, "solvers": solvers}}
+    return {
+        "README.md": {"printed": printed()},
+        "docs/at.md": {"methods": methods()},
+        "docs/engine.md": {"unrolled": unrolled, "solvers": solvers},
+    }
+
+
+def printed() -> list[str]:
+    """What README's first command says at its end, as code."""
+    from l2l_gail.report import returns_text
+
+    result = load("gail/main")["runs"]["l2l_s0"]["result"]
+    return ["", *(f"    {line}" for line in returns_text(result)), ""]
 
 
 def methods() -> list[str]:

@@ -66,10 +66,9 @@ def result(gail: GAIL, demonstrations: Demonstrations | None, folder: Path, epis
     return found
 
 
-def text(result: dict[str, Any], run: Run, gail: GAIL) -> str:
-    """The end of a run in a few lines."""
-    config = gail.config
-    lines = [f"\n{gail.env.name}, {config.follower} follower, {run.record['steps']:,} steps, seed {config.seed}", ""]
+def returns_text(result: dict[str, Any]) -> list[str]:
+    """The imitator's return beside those of its demonstrations and of a random policy, a line each."""
+    lines = []
     for name, label in (("return", "imitator"), ("expert", "demonstrations"), ("random", "random policy")):
         if (row := result.get(name)) is None:
             continue
@@ -82,6 +81,14 @@ def text(result: dict[str, Any], run: Run, gail: GAIL) -> str:
         if share is None and name == "return" and (way := result.get("percent_from_random")) is not None:
             of_expert = f"   {way:6.1f} % of the way from random to expert"
         lines.append(f"  {label:15} {row['mean']:9.1f} ± {row['sd']:7.1f}{of_expert}   n = {row['n']}")
+    return lines
+
+
+def text(result: dict[str, Any], run: Run, gail: GAIL) -> str:
+    """The end of a run in a few lines."""
+    config = gail.config
+    lines = [f"\n{gail.env.name}, {config.follower} follower, {run.record['steps']:,} steps, seed {config.seed}", ""]
+    lines += returns_text(result)
     if (first := result.get("near_expert_from")) is not None:
         level = near_expert_return(result["expert"]["mean"], result["random"]["mean"])
         lines.append(f"  training return near the expert's ({level:.0f}) from step {first:,}")
