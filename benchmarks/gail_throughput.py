@@ -9,13 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 import tyro
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from turns import compare, write
 
-from l2l_experiment import devices
+from l2l_experiment import devices, process
 from l2l_gail import GAIL, GAILConfig, load_demonstrations, tuned
 from l2l_gail.environments import environment
 from l2l_gail.leaders.ppo import make_ppo
@@ -50,7 +49,7 @@ class Args:
 def main() -> None:
     """Measure in turns, print ratios with their spread."""
     args = tyro.cli(Args)
-    torch.set_num_threads(1)
+    process.configure()
     config = replace(tuned(args.env, args.leader), device=args.device)
     if args.leader == "sac":
         config = replace(config, learning_starts=200)  # within the turn that warms up

@@ -70,19 +70,27 @@ class Coordinatewise(nn.Module):
         if self.network is not None:
             flat = flatten(direction)
             inputs = self._inputs(gradient, state, variable).to(self.log_rate.dtype)
-            gain, offset = self.network(inputs).to(flat.dtype).unbind(1)
+            gain, offset = self._outputs(inputs).to(flat.dtype).unbind(0)
             direction = unflatten(direction, flat * (2 * gain.tanh()).exp() + offset.tanh())
         # In the variable's own precision, so that a float32 rule is Adam to the last bit on float64 weights too.
         factor = -self.rate * self.log_rate.to(leaves(direction)[0].dtype).exp()
         return map_tensors(lambda d: factor * d, direction), state
 
+    def _outputs(self, inputs: Tensor) -> Tensor:
+        """The network's two outputs for every weight, shape (2, weights), from features of shape (12, weights).
+
+        The network itself would take a row a weight; a row a feature is twice as fast, since all that follows reads and
+        writes whole rows."""
+        first, _, head = self.network
+        hidden = torch.addmm(first.bias[:, None], first.weight, inputs).tanh_()
+        return torch.addmm(head.bias[:, None], head.weight, hidden)
+
     @torch.no_grad()
     def _inputs(self, gradient: Variable, state: State, variable: Variable) -> Tensor:
-        """The features of every weight, shape (weights, 12), clamped to ±5."""
+        """The features of every weight, shape (12, weights), clamped to ±5."""
         count = float(state["count"])
         averages = [flatten(state["momenta"][str(beta)]) / (1 - beta**count) for beta in self.momenta]
         weight = flatten(variable) - flatten(state["start"]) if self.anchored else flatten(variable)
-        # One row a feature keeps every write below contiguous; the network reads the transposed view.
         rows = torch.stack([flatten(gradient), *averages, weight])
         inputs = rows.new_empty(self.features, rows.shape[1])
         sizes = [leaf.numel() for leaf in leaves(gradient)]
@@ -93,4 +101,4 @@ class Coordinatewise(nn.Module):
         torch.log(inputs[0].abs() + 1e-3, out=inputs[9])
         torch.sign(rows[0], out=inputs[10])
         inputs[11] = state["progress"]
-        return inputs.clamp_(-5, 5).t()
+        return inputs.clamp_(-5, 5)

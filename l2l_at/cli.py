@@ -1,7 +1,5 @@
 """The commands that train and grade: `l2l-train-at` and `l2l-grade-at`, or a script for data of one's own."""
 
-import contextlib
-import ctypes
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -9,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import tyro
 
 from l2l_at import methods, parallel
@@ -17,7 +14,7 @@ from l2l_at.config import tuned
 from l2l_at.grading import Tier, grade_folder, save_grade
 from l2l_at.session import GROUPS, KIND, TrainArgs, stored_args, train, train_worker
 from l2l_at.threat import Norm
-from l2l_experiment import devices, settings
+from l2l_experiment import devices, process, settings
 from l2l_experiment.errors import UserError, exit_on_user_error
 from l2l_experiment.run import Run
 from l2l_experiment.settings import Count, Seed, Threads, given_flags, value_of
@@ -46,7 +43,6 @@ def main(argv: list[str] | None = None) -> None:
     if args.list:
         print("\n".join(f"{name:12} {recipe}" for name, recipe in methods.METHODS.items()))
         return
-    keep_freed_memory()
     if args.resume is not None:
         given = given_flags(argv)
         if extra := sorted(given - {"--resume", "--device", "--data-dir"}):
@@ -56,19 +52,10 @@ def main(argv: list[str] | None = None) -> None:
         args = replace(args, data_dir=flags.data_dir or args.data_dir)
         if "--device" in given:
             args = replace(args, settings=replace(args.settings, device=flags.settings.device))
-    torch.set_num_threads(args.threads)
+    process.configure(args.threads)
     done = run is not None and run.record.get("status") == "finished"
     with nullcontext() if done else parallel.group(devices.resolve(args.settings.device, auto="cuda")):
         train(args, run) if parallel.rank() == 0 else train_worker(args, run)
-
-
-def keep_freed_memory() -> None:
-    """Have glibc keep freed memory instead of handing it back to the kernel and faulting it in again at the next step.
-    That takes a fifth of a small convolutional network's time on a CPU. Does nothing with another C library."""
-    with contextlib.suppress(AttributeError, OSError, TypeError):
-        library = ctypes.CDLL(None)
-        for parameter, value in ((-3, 32 << 20), (-1, 1_000_000_000)):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
-            library.mallopt(parameter, value)
 
 
 @dataclass(frozen=True)
@@ -94,7 +81,7 @@ class GradeArgs:
 def grade_main(argv: list[str] | None = None) -> None:
     """Grade by the flags."""
     args = settings.parse(GradeArgs, argv)
-    torch.set_num_threads(args.threads)
+    process.configure(args.threads)
     run = Run.open(args.path, kind=KIND) if (args.path / "record.json").is_file() else None
     with nullcontext() if run is None else run.locked():  # a run that is still training replaces its classifier
         kwargs = {name: value for name, value in vars(args).items() if name not in ("path", "device", "threads")}

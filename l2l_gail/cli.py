@@ -4,9 +4,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import fields, replace
 
-import torch
-
-from l2l_experiment import settings
+from l2l_experiment import process, settings
 from l2l_experiment.errors import UserError, exit_on_user_error
 from l2l_experiment.run import Run
 from l2l_experiment.settings import given_flags, reject_unused, value_of
@@ -77,7 +75,7 @@ def main(argv: list[str] | None = None) -> None:
             )
         threads = asked.threads if "--threads" in given else args.threads
         args = replace(args, demos=asked.demos or args.demos, threads=threads)
-    torch.set_num_threads(args.threads)
+    process.configure(args.threads)
     train(args, run)
 
 

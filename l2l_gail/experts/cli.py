@@ -4,9 +4,9 @@ import json
 import shlex
 import sys
 
-import torch
 from gymnasium.spaces import Box
 
+from l2l_experiment import process
 from l2l_experiment.errors import UserError, exit_on_user_error
 from l2l_gail.demonstrations import Demonstrations, save_minari, shipped_dataset_id
 from l2l_gail.environments import Environment
@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> None:
         )
     if off_policy(settings) and not isinstance(environment.actions.space, Box):
         raise UserError(f"--algo {settings.algo} needs continuous actions, not {environment.actions.space}; use ppo")
-    torch.set_num_threads(1)  # networks this small lose time to thread hand-over
+    process.configure()
     folder = settings.out / shipped_dataset_id(settings.env)
     if folder.exists() and not settings.overwrite:  # said before training, not after
         raise UserError(f"{folder} is there already; name another folder with --out or replace it with --overwrite")

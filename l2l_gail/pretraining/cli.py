@@ -5,8 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
-import torch
-
+from l2l_experiment import process
 from l2l_experiment.errors import UserError, exit_on_user_error
 from l2l_experiment.settings import given_flags, parse
 from l2l_gail.followers.pretrained import RULE
@@ -25,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if extra := sorted(given - WITH_RESUME):
             raise UserError(f"{', '.join(extra)} cannot be given with --resume: the rule's own settings hold")
         args = stored_args(args, given)
-    torch.set_num_threads(args.threads)
+    process.configure(args.threads)
     run = pretrain(args)
     if run.record["status"] != "finished":
         told = shlex.join(["l2l-train-follower", "--out", str(run.folder), "--resume"])
