@@ -21,6 +21,7 @@ from l2l_at.cli import parse
 from l2l_at.config import ATConfig, tuned
 from l2l_at.methods import METHODS
 from l2l_at.trainer import Trainer
+from l2l_experiment import process
 from l2l_experiment.errors import exit_on_user_error
 from l2l_experiment.settings import plain
 from l2l_experiment.sweep_files import boolean_flags, expand, read
@@ -38,8 +39,8 @@ class Args:
     """Classifier, if not the tuned one."""
     attacker: str | None = None
     """Network of the published L2L methods, if not the tuned one."""
-    batch_size: int | None = None
-    """Images in a step, if not the tuned number."""
+    batch_size: tuple[int, ...] = ()
+    """Images in a step, if not the tuned number; of several, epochs are compared."""
     repeats: int = 10
     """How often each method has its turn."""
     steps: int = 8
@@ -58,17 +59,23 @@ class Args:
 def main() -> None:
     """Measure in turns, print ratios with their spread."""
     args = tyro.cli(Args)
-    torch.set_num_threads(1)
-    changes = {name: getattr(args, name) for name in ("model", "batch_size") if getattr(args, name)}
-    config = replace(tuned(args.dataset), device=args.device, compile=args.compile, **changes)
+    process.configure()
+    config = replace(tuned(args.dataset), device=args.device, compile=args.compile)
+    config = replace(config, model=args.model or config.model, batch_size=(*args.batch_size, config.batch_size)[0])
     task = datasets.load(config.dataset, data_dir=args.data_dir)
     known = forms()
     names = dict.fromkeys(("pgd", *(args.methods or (*METHODS, *known))))
     configs = {name: variant(config, known.get(name, {"method": name}), args.attacker) for name in names}
     if args.compile:  # what differentiates a gradient cannot be compiled
         configs = {name: c for name, c in configs.items() if not methods.make(c, task.shape[0]).double_backward}
+    if len(args.batch_size) > 1:
+        sized = [
+            (f"{name}, {size}", replace(c, batch_size=size)) for name, c in configs.items() for size in args.batch_size
+        ]
+        configs = dict(sized)
     trainers = {name: Trainer(config, task) for name, config in configs.items()}
-    device = trainers["pgd"].device
+    base = next(iter(trainers))
+    device = trainers[base].device
     clock = cuda_clock if device.type == "cuda" else time.process_time
     seconds: dict[str, list[float]] = {name: [] for name in trainers}
     for turn in range(args.repeats + 1):
@@ -76,9 +83,14 @@ def main() -> None:
             taken = timed(trainer, args.steps, clock)
             if turn:  # the first turn warms up
                 seconds[name].append(taken)
-    milliseconds = {name: [1000 * value for value in values] for name, values in seconds.items()}
-    work = {"batches_per_epoch": len(task.train) // config.batch_size, "seconds_a_step": seconds}
-    work["summary"] = compare(milliseconds, "pgd", "milliseconds")
+    batches = {name: len(task.train) // config.batch_size for name, config in configs.items()}
+    if len(args.batch_size) > 1:
+        epochs = {name: [value * batches[name] for value in values] for name, values in seconds.items()}
+        work = {"seconds_an_epoch": epochs, "summary": compare(epochs, base, "seconds")}
+    else:
+        milliseconds = {name: [1000 * value for value in values] for name, values in seconds.items()}
+        work = {"batches_per_epoch": batches[base], "seconds_a_step": seconds}
+        work["summary"] = compare(milliseconds, base, "milliseconds")
     if device.type == "cuda":  # where a step's work is compared with what the device could do
         del trainers
         work["matrix_rate"] = matrix_rate(device)

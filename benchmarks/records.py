@@ -199,7 +199,11 @@ def _of_curve(run: Run, name: str, beside: Sequence[Run]) -> float | None:
 def ratios(record: str, one: str, other: str | None = None) -> list[float]:
     """What was measured in turns, of one over another; of one alone if there is no other."""
     content = load(record)
-    (measured,) = (content[name] for name in ("seconds_a_step", "steps_per_second", "megabytes") if name in content)
+    (measured,) = (
+        content[name]
+        for name in ("seconds_a_step", "seconds_an_epoch", "steps_per_second", "megabytes")
+        if name in content
+    )
     if one not in measured or (other is not None and other not in measured):
         return []
     return [a / b for a, b in zip(measured[one], measured[other], strict=True)] if other else measured[one]
