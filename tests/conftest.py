@@ -10,6 +10,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the commands that tests star
 torch.set_num_threads(1)
 
 
+def quick(values, *kept):
+    """Parameters of a test: those of `kept` run by default, the others with `pytest -m slow`."""
+    values = list(values)
+    assert all(value in values for value in kept)
+    return [value if value in kept else pytest.param(value, marks=pytest.mark.slow) for value in values]
+
+
 @pytest.fixture
 def benchmarks(monkeypatch):
     """Benchmarks are scripts; this lets a test import them."""

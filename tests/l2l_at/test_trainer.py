@@ -13,6 +13,9 @@ from l2l_at.datasets import load
 from l2l_at.trainer import Trainer, make_schedule, train
 from l2l_experiment import checkpoint
 from l2l_experiment.errors import UserError
+from tests.conftest import quick
+
+TINY = {"dataset": "cifar10", "model": "preact-tiny", "batch_size": 8}
 
 
 @pytest.mark.parametrize(
@@ -24,9 +27,13 @@ from l2l_experiment.errors import UserError
         {"method": "fast-bat", "average": "swa", "swa_from": 0.2},
         {"method": "grad-align", "awp": 0.01, "awp_from": 0.0},
         {"method": "pgd-2", "average": "none", "precision": "bf16"},
-        {"method": "l2l-grad", "dataset": "cifar10", "model": "preact-tiny", "attacker": "two-layer", "batch_size": 8},
-        {"method": "l2l", "dataset": "cifar10", "model": "preact-tiny", "batch_size": 8, "attacker_every": 2},
-        {"method": "free", "dataset": "cifar10", "model": "preact-tiny", "batch_size": 8, "replays": 4},
+        *quick(
+            [
+                {"method": "l2l-grad", **TINY, "attacker": "two-layer"},
+                {"method": "l2l", **TINY, "attacker_every": 2},
+                {"method": "free", **TINY, "replays": 4},
+            ]
+        ),
     ],
     ids=lambda settings: " ".join(map(str, settings.values())),
 )
@@ -125,7 +132,7 @@ AFTER_14_STEPS = """
 """
 
 
-@pytest.mark.parametrize("name", methods.METHODS)
+@pytest.mark.parametrize("name", quick(methods.METHODS, "pgd", "l2l", "trades", "fast-bat"))
 def test_every_method_learns_digits_as_before(name):
     expected = {words.split()[0]: float(words.split()[1]) for words in AFTER_14_STEPS.split(",")}
     trainer = Trainer(ATConfig(method=name, epochs=4, batch_size=64, learning_rate=0.3), load("digits", subset=256))
@@ -137,7 +144,7 @@ def test_every_method_learns_digits_as_before(name):
 DIFFERENT = "pgd apgd l2l l2l-grad l2l-kstep l2l-sdi fast-bat mart arow ro free n-fgsm grad-align"  # in their code
 
 
-@pytest.mark.parametrize("name", DIFFERENT.split())
+@pytest.mark.parametrize("name", quick(DIFFERENT.split(), "pgd", "l2l"))
 def test_everything_is_on_one_device(name, elsewhere, monkeypatch):
     monkeypatch.setattr("l2l_experiment.devices.resolve", lambda *_, **__: elsewhere)
     settings = {"attacker_every": 1} if "attacker_every" in methods.METHODS[name].takes else {}

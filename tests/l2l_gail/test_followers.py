@@ -10,6 +10,7 @@ from l2l_gail import FOLLOWERS, GAIL, Discriminator, GAILConfig
 from l2l_gail.followers import Objectives, resolve_config, score_config, weights_of
 from l2l_gail.losses import draw, objective
 from l2l_gail.transitions import transitions_of
+from tests.conftest import quick
 from tests.l2l_gail.conftest import SMALL, make_demonstrations
 
 L2L = GAILConfig(follower="l2l", **SMALL | {"disc_updates": 4}, follower_steps=2, follower_hidden=4)
@@ -141,9 +142,12 @@ def test_settings_that_do_not_fit_each_other_are_refused(config, words):
 
 
 @pytest.mark.parametrize(
-    "own", [{}, {"absorbing": True, "mixup": True}, {"disc_form": "airl", "gradient_penalty": 0.0}], ids=str
+    "own", quick([{}, {"absorbing": True, "mixup": True}, {"disc_form": "airl", "gradient_penalty": 0.0}], {}), ids=str
 )
-@pytest.mark.parametrize("follower", ["adam", "l2l", "l2l-rate", "l2l-pretrained", "hypergradient", "prodigy", "sgd"])
+@pytest.mark.parametrize(
+    "follower",
+    quick(["adam", "l2l", "l2l-rate", "l2l-pretrained", "hypergradient", "prodigy", "sgd"], "adam", "l2l", "prodigy"),
+)
 def test_discriminator_and_follower_are_on_one_device(config, elsewhere, follower, own):
     demonstrations = make_demonstrations(3, 1)
     gail = GAIL("Pendulum-v1", demonstrations, config=replace(config, follower=follower, **own))

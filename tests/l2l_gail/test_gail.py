@@ -162,6 +162,7 @@ def usual():
 ELSEWHERE = {"env", "device", "compile", "vec", "disc_schedule", "disc_hyper_rate"}  # what they do is tested there
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted({field.name for field in fields(GAILConfig)} - ELSEWHERE))
 def test_every_setting_changes_the_run(usual, name):
     config, before = usual["sac" if name in OF_SAC else "ppo"]

@@ -36,7 +36,12 @@ def demonstrated():
 
 
 @pytest.mark.parametrize(
-    ("follower", "reward", "learns"), [("adam", "gail", True), ("l2l", "airl", True), ("adam", "constant", False)]
+    ("follower", "reward", "learns"),
+    [
+        ("l2l", "airl", True),
+        pytest.param("adam", "gail", True, marks=pytest.mark.slow),
+        pytest.param("adam", "constant", False, marks=pytest.mark.slow),
+    ],
 )
 def test_the_policy_comes_to_do_what_was_demonstrated(follower, reward, learns):
     small = {"n_envs": 4, "n_steps": 128, "batch_size": 64, "n_epochs": 5, "net_arch": (32, 32), "gamma": 0.5}
