@@ -25,6 +25,7 @@ from l2l_experiment.errors import UserError
 from l2l_experiment.files import sync
 
 FORMAT = 3  # 2 had no checksums
+CHECKPOINTS = "checkpoints"  # the folder in a run's folder
 META, TENSORS, SUMS = "meta.json", "tensors.safetensors", "SHA256SUMS"
 _NAME = re.compile(r"step_(\d+)(\.replaced)?")
 _KINDS = {"list": list, "tuple": tuple}
@@ -39,7 +40,7 @@ def save(folder: Path | str, tree: Any, step: int) -> Path:
     tensors: dict[str, Tensor] = {}
     text = json.dumps({"format": FORMAT, "step": step, "tree": _describe(tree, tensors)})
     parts = {META: text.encode(), TENSORS: safetensors.torch.save(tensors)}
-    root = Path(folder) / "checkpoints"
+    root = Path(folder) / CHECKPOINTS
     target = root / f"step_{step:09d}"
     temporary = root / f".tmp_{uuid.uuid4().hex}"
     try:
@@ -67,14 +68,14 @@ def save(folder: Path | str, tree: Any, step: int) -> Path:
 
 def exists(folder: Path | str) -> bool:
     """Whether a run has saved any checkpoint, usable or not."""
-    return bool(_found(Path(folder) / "checkpoints"))
+    return bool(_found(Path(folder) / CHECKPOINTS))
 
 
 def latest(folder: Path | str) -> Any:
     """The tree of the newest usable checkpoint, its tensors on the CPU.
 
     A damaged one is passed over with a warning on stderr; UserError if none can be used."""
-    root = Path(folder) / "checkpoints"
+    root = Path(folder) / CHECKPOINTS
     candidates = _found(root)
     for path in candidates:
         try:

@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
+import numpy as np
 import tyro
 import yaml
 
@@ -146,9 +147,18 @@ def flag(name: str) -> str:
 
 
 def check(settings: Any) -> None:
-    """For `__post_init__`: UserError that names the flag if a value has the wrong type, or is out of range."""
+    """For `__post_init__` of a frozen dataclass: UserError that names the flag if a value has the wrong type, or is out
+    of range. Lists become tuples, and numpy's numbers Python's."""
     for name, kind in hints(type(settings)).items():
-        _check(getattr(settings, name), kind, flag(name))
+        value = _plain(getattr(settings, name))
+        object.__setattr__(settings, name, value)
+        _check(value, kind, flag(name))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return tuple(map(_plain, value))
+    return value.item() if isinstance(value, np.generic) else value
 
 
 @cache

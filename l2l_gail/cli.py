@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from pathlib import Path
 
 from l2l_experiment import process, settings
 from l2l_experiment.errors import UserError, exit_on_user_error
@@ -74,6 +75,8 @@ def main(argv: list[str] | None = None) -> None:
                 f"--env {env} cannot be given with --resume: the run's own environment is {args.settings.env}"
             )
         threads = asked.threads if "--threads" in given else args.threads
+        if asked.demos is None and args.demos and Path(args.demos).is_absolute() and not Path(args.demos).exists():
+            raise UserError(f"the run's demonstrations are no longer in {args.demos}; say where they are with --demos")
         args = replace(args, demos=asked.demos or args.demos, threads=threads)
     process.configure(args.threads)
     train(args, run)

@@ -1,6 +1,6 @@
 """Behaviour cloning: the baseline without an adversary, and an optional start for GAIL."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -19,8 +19,10 @@ def clone(
     generator: torch.Generator,
     batch_size: int = 256,
     learning_rate: float = 1e-3,
+    on_epoch: Callable[[int], None] | None = None,
 ) -> float:
-    """Fit the policy to actions of its own space, shape (n, *shape); returns the last epoch's mean loss.
+    """Fit the policy to actions of its own space, shape (n, *shape); returns the last epoch's mean loss. `on_epoch` is
+    called after each epoch with their number so far, and may raise to stop.
 
     `observations` (n, *shape) are those that the policy sees, standardised. Where actions are continuous its mean is
     fitted by least squares, and its standard deviation stays as it is: demonstrations of a deterministic expert would
@@ -30,7 +32,7 @@ def clone(
     targets = torch.as_tensor(actions, device=policy.device)
     optimizer = torch.optim.Adam(list(actor_parameters(policy)), lr=learning_rate)
     losses = [float("nan")]
-    for _ in range(epochs):
+    for epoch in range(epochs):
         losses = []
         for rows in torch.randperm(len(inputs), generator=generator).split(batch_size):
             loss = bc_loss(policy, inputs[rows], targets[rows])
@@ -38,6 +40,8 @@ def clone(
             loss.backward()
             optimizer.step()
             losses.append(float(loss.detach()))
+        if on_epoch is not None:
+            on_epoch(epoch + 1)
     return float(np.mean(losses))
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from l2l_experiment import settings
+from l2l_experiment.checkpoint import CHECKPOINTS
 from l2l_experiment.errors import UserError
 from l2l_experiment.files import read_mapping
 from l2l_experiment.run import CONFIG
@@ -128,6 +129,8 @@ def defaults(config: GAILConfig) -> tuple[GAILConfig, ...]:
 def stored(folder: Path | str) -> GAILConfig:
     """The settings in the folder of a run, or of a `GAIL` that was saved."""
     path = Path(folder) / CONFIG
+    if Path(folder).parent.name == CHECKPOINTS and not path.exists():
+        raise UserError(f"{folder} is one checkpoint; name the folder above: {Path(folder).parent.parent}")
     content = read_mapping(path).get("settings")
     if not isinstance(content, dict):
         raise UserError(f"{path} does not hold the settings of a GAIL run")

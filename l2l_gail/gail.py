@@ -30,7 +30,7 @@ from l2l_gail.followers import FOLLOWERS, Follower, Objectives, resolve_config, 
 from l2l_gail.leaders import LEADERS, Leader
 from l2l_gail.losses import disc_stats, draw, objective
 from l2l_gail.notes import notes
-from l2l_gail.objects import require_objects
+from l2l_gail.objects import layers, require_made_with, require_next_observations, require_objects
 from l2l_gail.reward_model import LazyInputs, RewardModel
 from l2l_gail.transitions import Transitions, split, transitions_of, update_replay
 
@@ -111,6 +111,7 @@ class GAIL:
     def _set_demonstrations(self, demonstrations: Demonstrations, monitor: Demonstrations | None) -> None:
         if not demonstrations.have_actions and (self.config.imitate == "pairs" or self.config.bc_epochs):
             raise UserError(f"{demonstrations.source} has no actions: only --imitate states learns from it, uncloned")
+        require_next_observations(demonstrations, self.config)
         self.demonstrations = demonstrations
         held, every = self.follower.holdout, self.config.every
         self.train_expert, self.score_expert = split(demonstrations, held, every, ends=self.config.absorbing)
@@ -145,13 +146,16 @@ class GAIL:
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
         on_round: Callable[["GAIL"], None] | None = None,
+        on_epoch: Callable[[int], None] | None = None,
     ) -> Self:
         """Train for `total_timesteps` environment steps, rounded up to whole rounds; behaviour cloning comes first, if
         the settings ask for it.
 
         Arguments are those of Stable-Baselines3. With `reset_num_timesteps=False` training goes on as one, its
         schedules included. `on_round(self)` is called between rounds, when everything is consistent and can be saved;
-        it may raise to stop."""
+        it may raise to stop. So may `on_epoch`, called with the number of passes of behaviour cloning after each."""
+        if total_timesteps < 0:
+            raise UserError(f"total_timesteps must not be negative, got {total_timesteps}")
         if self.demonstrations is None and not self.fixed:
             raise UserError("GAIL has no demonstrations to learn from; it was made without them, for predict() alone")
         self.on_round = on_round
@@ -161,21 +165,22 @@ class GAIL:
         if self.tensorboard_log is not None:
             self.set_logger(configure_logger(0, str(self.tensorboard_log), tb_log_name, reset_num_timesteps))
         if self.config.bc_epochs and self.bc_loss is None:
-            self.bc_loss = self._clone()
+            self.bc_loss = self._clone(on_epoch)
         if total_timesteps > 0:
             kwargs = {"callback": callback, "reset_num_timesteps": reset_num_timesteps, "progress_bar": progress_bar}
             self.leader.learn(total_timesteps, self, **kwargs)
         self.between_rounds()
         return self
 
-    def _clone(self) -> float:
+    def _clone(self, on_epoch: Callable[[int], None] | None) -> float:
         if self.demonstrations is None:
             raise UserError("--bc-epochs clones demonstrations, and there are none")
         expert, policy = transitions_of(self.demonstrations, self.config.every).float32(), self.leader.algorithm.policy
         if self.config.filter == "running" and self.num_timesteps == 0 and self.envs.norm_obs:
             self.envs.obs_rms.update(expert.observations.astype(np.float64))
         seen, targets = self.envs.normalize_obs(expert.observations), self.env.actions.to_policy(expert.actions)
-        return cloning.clone(policy, seen, targets, epochs=self.config.bc_epochs, generator=self.generator)
+        epochs, generator = self.config.bc_epochs, self.generator
+        return cloning.clone(policy, seen, targets, epochs=epochs, generator=generator, on_epoch=on_epoch)
 
     def predict(
         self,
@@ -221,10 +226,10 @@ class GAIL:
         Objects that were given in place of what the settings name are given again (`env`, `leader`, …), and so is an
         environment's id that names a module to import: `env="module:Name-v0"`."""
         config = stored(folder)
-        if env is None and config.env == OBJECT:
-            raise UserError(f"{folder} was trained on an environment object; give it again: env=...")
-        if env is None or (isinstance(env, str) and config.env != OBJECT):
+        if config.env != OBJECT and (env is None or isinstance(env, str)):
             require_named(config.env, env)
+        elif env is None:
+            raise UserError(f"{folder} was trained on an environment object; give it again: env=...")
         config = replace(config, vec="sync", device=config.device if device is None else device)  # what runs anywhere
         made = environment(config.env if env is None else env, rescale=config.rescale_actions)
         tree = checkpoint.latest(folder)
@@ -244,6 +249,7 @@ class GAIL:
             "follower": self.follower.state_dict(),
             "replay": [past.parts() for past in self.replay],
             "generator": self.generator.get_state(),
+            "networks": layers(policy=self.leader.algorithm.policy, discriminator=self.discriminator),
             "demonstrations": None if self.demonstrations is None else self.train_expert.fingerprint,
             "bc_loss": self.bc_loss,
             "stability": self.stability.state_dict(),
@@ -254,14 +260,9 @@ class GAIL:
         """Continue from a `state_dict` made with the same settings. False if the environments had to be reset, which
         happens where their state cannot be read (see `environment_state`): the run goes on, but not bit for bit."""
         settings.require_same(tree.get("settings", {}), self.config, but=MAY_CHANGE)
-        made_with = tree.get("demonstrations")
-        if made_with and self.demonstrations is not None and made_with != self.train_expert.fingerprint:
-            raise UserError(
-                "the demonstrations are not those that this checkpoint was trained on (another file or set, or it has "
-                "changed since); name the right ones with --demos"
-            )
+        require_made_with(tree, own := self.state_dict())
         try:
-            checkpoint.check_compatible(tree, self.state_dict())
+            checkpoint.check_compatible(tree, own)
             self.model.load_state_dict(tree)
             self.follower.load_state_dict(tree["follower"])
             self.replay = [Transitions(*parts) for parts in tree["replay"]]
@@ -289,9 +290,8 @@ class GAIL:
         return LazyInputs(self.model, data)[:]
 
     def objectives(self, recent: list[Transitions]) -> Objectives:
-        """What the follower works on, given rollouts, the newest last.
-
-        Held out are the end of every demonstration and of the newest rollout, as much as the follower wants."""
+        """What the follower works on, given rollouts, the newest last. Held out are the end of every demonstration and
+        of the newest rollout, as much as the follower wants."""
         newest = self.inputs(recent[-1])
         policy = torch.cat([*(self.inputs(data) for data in recent[:-1]), newest])
         train, score = (LazyInputs(self.model, expert) for expert in (self.train_expert, self.score_expert))

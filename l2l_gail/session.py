@@ -110,13 +110,21 @@ def train(args: TrainArgs, resumed: Run | None = None) -> Run:
         with StopRequest() as stop, tqdm(total=args.steps, initial=gail.num_timesteps, **BAR) as bar:
             finished = learn(gail, run, args, stop, bar)
         run.update(training_seconds=run.record.get("training_seconds", 0.0) + time.monotonic() - started)
+        told = shlex.join(["l2l-train-gail", "--resume", str(run.folder)])
         if not finished:
-            run.update(status="interrupted", steps=gail.num_timesteps)
             gail.leader.algorithm.logger.close()
-            told = shlex.join(["l2l-train-gail", "--resume", str(run.folder)])
+            if run.saved_nothing():  # stopped while cloning
+                print(f"Stopped before anything was saved. Start over with: {told}")
+                return run
+            run.update(status="interrupted", steps=gail.num_timesteps)
             print(f"Saved at step {gail.num_timesteps:,}. Continue with: {told}")
             return run
-        return finish(gail, run, args, demonstrations)
+        try:
+            return finish(gail, run, args, demonstrations)
+        except KeyboardInterrupt:
+            run.update(status="interrupted", steps=gail.num_timesteps)
+            print(f"Trained, but not evaluated. Evaluate it with: {told}")
+            raise
 
 
 def absolute_path(demos: str | None) -> str | None:
@@ -126,6 +134,8 @@ def absolute_path(demos: str | None) -> str | None:
 
 def resume_run(gail: GAIL, run: Run, args: TrainArgs) -> None:
     """Resume a run from its last checkpoint, or start it over if it has none."""
+    if (demos := absolute_path(args.demos)) != run.config.get("demos"):
+        run.update(demos=demos)
     if run.saved_nothing():
         warm_start_follower(gail, args.follower_from)
         print(f"{run.folder} was stopped before it saved a checkpoint; it starts over")
@@ -174,10 +184,16 @@ def learn(gail: GAIL, run: Run, args: TrainArgs, stop: StopRequest, bar: tqdm) -
         if stop.requested and step < args.steps:
             raise _Stopped
 
+    def on_epoch(epoch: int) -> None:
+        bar.set_postfix_str(f"behaviour cloning, pass {epoch:,} of {gail.config.bc_epochs:,}", refresh=False)
+        bar.update(0)
+        if stop.requested:
+            raise _Stopped
+
     done = gail.num_timesteps
     try:
         # False also at step 0: True would reset the environments that a checkpoint has just restored.
-        gail.learn(args.steps - done, reset_num_timesteps=False, on_round=on_round)
+        gail.learn(max(args.steps - done, 0), reset_num_timesteps=False, on_round=on_round, on_epoch=on_epoch)
     except _Stopped:
         return False
     except Diverged:
@@ -236,7 +252,8 @@ def stored_args(run: Run, steps: int | None = None, device: str | None = None, *
     require_named(args.settings.env, env)
     config = args.settings if device is None else replace(args.settings, device=device)
     target = run.record.get("target_steps", args.steps)
-    return replace(args, settings=config, steps=target if steps is None else steps)
+    demos = run.record.get("demos", args.demos)  # where they have moved, once somebody has said so
+    return replace(args, settings=config, demos=demos, steps=target if steps is None else steps)
 
 
 class _MetricsOutput(KVWriter):

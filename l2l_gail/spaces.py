@@ -343,4 +343,6 @@ def flatten(space: gym.Space, values: Any, where: str) -> np.ndarray:
 
 def require_shape(values: np.ndarray, right: tuple[int, ...], kind: str, where: str) -> None:
     if values.shape[1:] != right:
-        raise UserError(f"{where} has {kind} of shape {values.shape[1:]}; the environment's is {right}")
+        one = kind == "observations" and values.ndim == 1  # which is no batch of numbers
+        given = values.shape if one else values.shape[1:]
+        raise UserError(f"{where} has {kind} of shape {given}; the environment's is {right}")

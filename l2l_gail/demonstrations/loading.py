@@ -15,6 +15,7 @@ from l2l_gail.demonstrations.readers.imitation import is_huggingface, read_huggi
 from l2l_gail.demonstrations.readers.minari import MINARI_ID, read_hdf5, read_minari
 from l2l_gail.demonstrations.readers.npz import read_arrays, read_npz
 from l2l_gail.environments import Environment, EnvLike, environment
+from l2l_gail.vectorised import LARGEST
 
 # Environment versions with equal dynamics, rewards and observations: data of one serves the other. Hopper, Walker2d,
 # Ant and Humanoid differ between v4 and v5 (friction, healthy reward, observations), so they are not here.
@@ -157,6 +158,9 @@ def _checked(raw: RawEpisode, where: str, env: Environment) -> Episode:
         if not np.isfinite(values).all() and not (key == "rewards" and missing_rewards):
             at = int(np.argwhere(~np.isfinite(values))[0][0])
             raise UserError(f"{where} has {key} that are NaN or infinite (first at step {at}); remove the episode")
+    if not (within := np.abs(observations) < LARGEST).all():
+        at = int(np.argwhere(~within)[0][0])
+        raise UserError(f"{where} has observations of {LARGEST:g} and more (first at step {at}); remove the episode")
     terminations, truncations = raw["terminations"].astype(bool), raw["truncations"].astype(bool)
     ends = terminations | truncations
     if ends[:-1].any():

@@ -24,6 +24,7 @@ STEP = np.arange(12)
         ("observations", lambda x: x[:, :5], r"observations of shape \(5,\); the environment's is \(17,\)"),
         ("observations", lambda x: x[:-1], "12 observations for 12 actions; 13 would be right"),
         ("observations", lambda x: x * np.where(np.arange(13) == 7, np.nan, 1)[:, None], "NaN .*first at step 7"),
+        ("observations", lambda x: x + 1e30 * (np.arange(13) == 7)[:, None], r"1e\+18 and more \(first at step 7"),
         ("actions", lambda x: np.where(STEP[:, None] == 3, 1.5, x), r"out of bounds at step 3 \(by 0.5\)"),
         ("actions", lambda x: x[:0], "has no steps"),
         ("terminations", lambda x: None, "has no array 'terminations'"),

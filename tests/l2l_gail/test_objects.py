@@ -267,3 +267,49 @@ def test_a_leader_may_see_observations_as_they_are(config, pushes):
     ppo = PPO("MlpPolicy", VecNormalize(envs.venv, norm_obs=False, norm_reward=False), n_steps=32, batch_size=32)
     gail = GAIL(pendulum, pushes, config=replace(config, filter="demonstrations"), leader=PPOLeader(ppo)).learn(64)
     assert gail.predict(np.zeros(3, np.float32))[0].shape == (1,)
+
+
+@pytest.mark.parametrize("part", ["policy", "discriminator"])
+def test_another_activation_is_another_network(config, pushes, tmp_path, part):
+    """Weights of the same shapes mean something else in it."""
+
+    def given(activation):
+        if part == "policy":
+            return {"policy_kwargs": {"activation_fn": activation}}
+        return {"discriminator": nn.Sequential(nn.Linear(4, 8), activation(), nn.Linear(8, 1), nn.Flatten(0))}
+
+    gail = GAIL(pendulum, pushes, config=config, **given(nn.ReLU)).learn(128)
+    gail.save(tmp_path)
+    loaded = GAIL.load(tmp_path, env=pendulum, **given(nn.ReLU))
+    seen = pushes["observations"][:5]
+    np.testing.assert_array_equal(*(one.predict(seen, deterministic=True)[0] for one in (gail, loaded)))
+    with pytest.raises(UserError, match=f"the {part} of this checkpoint has other layers"):
+        GAIL.load(tmp_path, env=pendulum, **given(nn.Tanh))
+    tree = gail.state_dict()
+    del tree["networks"]  # as in checkpoints of earlier versions
+    loaded.load_state_dict(tree)
+
+
+@pytest.mark.parametrize("settings", [{"imitate": "states"}, {"disc_form": "airl"}])
+def test_actions_without_a_next_observation_are_refused_where_it_is_read(config, settings):
+    alone = {"observations": np.ones((6, 3)) * np.arange(6)[:, None], "actions": np.zeros((6, 1))}
+    alone["episode_ends"] = np.arange(1, 7)
+    GAIL(pendulum, alone, config=config)
+    with pytest.raises(UserError, match="episode 0 .*next observation is not known"):
+        GAIL(pendulum, alone, config=replace(config, **settings))
+
+
+def test_wrong_calls_get_one_sentence(config, pushes, tmp_path):
+    gail = GAIL(pendulum, pushes, config=config)
+    with pytest.raises(UserError, match="must not be negative, got -5"):
+        gail.learn(-5)
+    with pytest.raises(UserError, match=r"observations of shape \(4,\); the environment's is \(3,\)"):
+        gail.predict(np.zeros(4))
+    with pytest.raises(UserError, match=f"is one checkpoint; name the folder above: {tmp_path}$"):
+        GAIL.load(gail.save(tmp_path), env=pendulum)
+
+
+def test_settings_may_be_numpys_numbers_and_lists(config):
+    given = replace(config, seed=np.int64(3), learning_rate=np.float32(0.5), net_arch=[8, np.int64(4)])
+    assert given == replace(config, seed=3, learning_rate=0.5, net_arch=(8, 4))
+    assert [type(value) for value in (given.seed, given.learning_rate, *given.net_arch)] == [int, float, int, int]

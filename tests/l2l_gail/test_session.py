@@ -16,7 +16,7 @@ from tensorboard.plugins.hparams import metadata
 
 from l2l_experiment import checkpoint, metrics
 from l2l_experiment.run import Run
-from l2l_gail import GAIL, Environment, alarms, cloning
+from l2l_gail import GAIL, Environment, alarms, cloning, report
 from l2l_gail.cli import main
 from l2l_gail.session import stored_args
 from tests.l2l_gail.conftest import make_demonstrations
@@ -214,6 +214,43 @@ def test_a_run_stopped_while_cloning_starts_over(flags, tmp_path, monkeypatch, c
     assert found[0]["result"] == found[1]["result"]
     assert found[1]["resumed_at"] == [0]
     assert curve(straight, "train_disc/loss") == curve(broken, "train_disc/loss")
+
+
+def test_ctrl_c_stops_behaviour_cloning(flags, tmp_path, monkeypatch, capsys):
+    passes, loss = [], cloning.bc_loss
+
+    def interrupting(*given):
+        passes.append(None)
+        if len(passes) == 2:
+            signal.raise_signal(signal.SIGINT)
+        return loss(*given)
+
+    monkeypatch.setattr(cloning, "bc_loss", interrupting)
+    main(["--run-dir", str(tmp_path / "run"), "--steps", "128", "--bc-epochs", "1000", *flags])
+    assert len(passes) == 2
+    assert f"Start over with: l2l-train-gail --resume {tmp_path / 'run'}" in capsys.readouterr().out
+    assert record(tmp_path / "run")["status"] == "running"
+
+
+def test_ctrl_c_while_it_is_evaluated_keeps_the_trained_run(flags, tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        patch.setattr(report, "result", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(SystemExit, match="130"):
+            main(["--run-dir", str(tmp_path / "run"), "--steps", "128", *flags])
+    assert "Evaluate it with: l2l-train-gail --resume" in capsys.readouterr().out
+    assert record(tmp_path / "run")["status"] == "interrupted"
+    main(["--resume", str(tmp_path / "run")])
+    assert record(tmp_path / "run")["status"] == "finished"
+
+
+def test_demonstrations_that_have_moved_are_named_once(flags, demos, refused, tmp_path):
+    folder = str(tmp_path / "run")
+    main(["--run-dir", folder, "--steps", "64", *flags])
+    there = demos.rename(tmp_path / "elsewhere.npz")
+    refused(main, ["--resume", folder, "--steps", "128"], str(demos), "--demos")
+    main(["--resume", folder, "--steps", "128", "--demos", str(there)])
+    main(["--resume", folder, "--steps", "192"])
+    assert record(tmp_path / "run")["steps"] == 192
 
 
 @pytest.mark.parametrize("cause", [("--learning-rate", "1e30"), ("--disc-learning-rate", "1e38")], ids=lambda c: c[0])
