@@ -55,6 +55,8 @@ class LearnedFollower:
         applied) and `last_step`, the Euclidean length of the last step."""
         if len(objectives) != self.steps + 1:
             raise ValueError(f"fit needs steps + 1 = {self.steps + 1} objectives, got {len(objectives)}")
+        if score not in ("final", "mean"):
+            raise ValueError(f"score must be 'final' or 'mean', not {score!r}")
         rule = rule or self.rule
         state = rule.init(start) if state is None else state
         response, trace, scores = detach(Response(start, state, torch.empty(0))), [], []

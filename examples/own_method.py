@@ -1,5 +1,7 @@
 """A method of adversarial training of your own: a follower that finds perturbations, and the classifier's loss."""
 
+import sys
+
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -28,4 +30,4 @@ def loss(model: nn.Module, batch: Batch, delta: torch.Tensor) -> torch.Tensor:
 METHODS["corners"] = Recipe("the worst of five random corners", "an example", lambda c, _: Method(Corners(c), loss))
 
 if __name__ == "__main__":
-    train(["--dataset", "digits", "--method", "corners"])
+    train(sys.argv[1:] or ["--dataset", "digits", "--method", "corners"])

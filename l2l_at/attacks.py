@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy, log_softmax, softmax
 from bilevel import SteepestStep, UpdateRule, unroll
 from bilevel.response import Objective
 from bilevel.rules import State
+from l2l_at.answers import images_of
 from l2l_at.threat import Threat
 
 
@@ -174,7 +175,9 @@ class PGD:
     size: float = 0.25  # of a step, over the radius
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        with evaluating(model):
+        with torch.inference_mode(False), torch.enable_grad(), evaluating(model):  # whatever the caller's mode
+            images_of(images)  # or a UserError
+            images, labels = images.detach().clone(), labels.clone()
             return images + pgd(model, images, labels, self.threat, steps=self.steps, size=self.size)
 
 

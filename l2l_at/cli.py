@@ -11,9 +11,10 @@ import tyro
 
 from l2l_at import methods, parallel
 from l2l_at.config import tuned
+from l2l_at.export import BEST
 from l2l_at.grading import Tier, grade_folder, save_grade
 from l2l_at.session import GROUPS, KIND, TrainArgs, stored_args, train, train_worker
-from l2l_at.threat import Norm
+from l2l_at.threat import Norm, Threat
 from l2l_experiment import devices, process, settings
 from l2l_experiment.errors import UserError, exit_on_user_error
 from l2l_experiment.run import Run
@@ -82,11 +83,12 @@ def grade_main(argv: list[str] | None = None) -> None:
     """Grade by the flags."""
     args = settings.parse(GradeArgs, argv)
     process.configure(args.threads)
-    run = Run.open(args.path, kind=KIND) if (args.path / "record.json").is_file() else None
+    folder = args.path.parent if args.path.name == BEST else args.path
+    run = Run.open(folder, kind=KIND) if (folder / "record.json").is_file() else None
     with nullcontext() if run is None else run.locked():  # a run that is still training replaces its classifier
         kwargs = {name: value for name, value in vars(args).items() if name not in ("path", "device", "threads")}
         record = grade_folder(args.path, **kwargs, device=devices.resolve(args.device, auto="cuda"))
-        if run is not None and args.norm is None and args.eps is None:  # the threat model that it was trained for
+        if run is not None and Threat(record["norm"], record["radius"]) == stored_args(run).settings.threat:
             save_grade(run, record)
 
 

@@ -7,6 +7,7 @@ from l2l_at import datasets
 from l2l_at.attackers import AttackerName, Input, Scale
 from l2l_at.threat import Norm, Threat, parse_radius
 from l2l_experiment import settings
+from l2l_experiment.errors import UserError
 from l2l_experiment.settings import Count, NotNegative, Positive, Range, Seed, ShareBelowOne
 
 
@@ -84,7 +85,9 @@ class ATConfig:
 
 
 def tuned(dataset: str, **changes: Any) -> ATConfig:
-    """The default settings for a data set, with changes."""
+    """The default settings for a data set, with changes. UserError for another norm than linf without its eps."""
+    if changes.get("norm", "linf") != "linf" and "eps" not in changes:
+        raise UserError(f"norm {changes['norm']} needs eps: the default radius is one of linf")
     data = datasets.find(dataset)
     values = {"dataset": dataset, "model": data.model, **data.settings, **changes}
     return settings.read(ATConfig, values, f"the settings of {dataset}")

@@ -15,6 +15,7 @@ from l2l_experiment.errors import UserError
 from l2l_experiment.files import make_folder, write_atomically
 
 WEIGHTS, CARD = "model.safetensors", "card.json"
+BEST = "best"  # the folder, in a run's, of the classifier that is graded
 OWN = "own"  # the model of a card whose classifier is no network of this package
 
 
@@ -78,7 +79,7 @@ def digest(folder: Path) -> str:
 def find(path: Path | str) -> Path:
     """The folder with weights and card that `path` names."""
     path = Path(path)
-    for folder in (path, path / "best"):
+    for folder in (path, path / BEST):
         if (folder / WEIGHTS).is_file() and (folder / CARD).is_file():
             return folder
     raise UserError(f"{path} holds no {WEIGHTS} with its {CARD}; name a finished run, or a folder with both")

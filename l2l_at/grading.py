@@ -70,7 +70,7 @@ def masking_warnings(grade: Grade) -> list[str]:
     found, points = [], 1 / grade.count  # one image is no disagreement
     if second < targeted - max(0.01, 2 * points):
         found.append(f"foolbox's PGD breaks more ({second:.1%} left) than AutoAttack's gradients ({targeted:.1%} left)")
-    if ce - targeted > 0.1:
+    if ce - targeted > max(0.1, 1.5 * points):
         found.append(f"the targeted attack takes {100 * (ce - targeted):.1f} points more than cross-entropy does")
     if grade.tier == "standard":
         fab, square = grade.accuracy("fab-t"), grade.accuracy("square")
@@ -105,8 +105,11 @@ def grade(
         raise UserError(f"the tier must be one of {', '.join(get_args(Tier))}, got {tier!r}")
     if not isinstance(threat, Threat):
         raise UserError(f"the threat must be a Threat such as Threat('linf', 8 / 255), got {threat!r}")
+    if shard < 1:
+        raise UserError(f"a shard has at least 1 image, got {shard}")
+    if path is not None and (path := Path(path)).is_dir():
+        raise UserError(f"{path} is a folder; name a file for the results of the shards")
     if path is not None:
-        path = Path(path)
         make_folder(path.parent)
     with torch.inference_mode(False), torch.enable_grad(), full_precision():  # whatever the caller's mode
         images = images_of(images)
@@ -176,7 +179,7 @@ def _shards(path: Path | None, what: dict[str, Any]) -> dict[str, Any]:
         found = {} if path is None else json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, FileNotFoundError):
         found = {}  # cut off or damaged: nothing is lost but time
-    return found["shards"] if found.get("what") == what else {}
+    return found["shards"] if isinstance(found, dict) and found.get("what") == what else {}
 
 
 def grade_folder(

@@ -1,9 +1,11 @@
 """What is said at the end of a training and of a grading."""
 
 import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
+from l2l_at import methods
 from l2l_at.config import ATConfig
 from l2l_at.datasets import SHIPPED
 from l2l_at.threat import Threat
@@ -33,6 +35,13 @@ def of_run(result: dict[str, Any], run: Run, config: ATConfig) -> str:
         f"  See curves:  tensorboard --logdir {parent}",
     ]
     return "\n".join(lines)
+
+
+def resume_command(config: ATConfig, folder: Path) -> str:
+    """The command that continues a run: of the running program, if it alone knows the data set or the method."""
+    own = config.dataset not in SHIPPED or config.method not in methods.SHIPPED
+    program = ["python", sys.argv[0]] if own else ["l2l-train-at"]
+    return shlex.join([*program, "--resume", str(folder)])
 
 
 def grading(config: ATConfig, folder: str) -> str:

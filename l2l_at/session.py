@@ -1,7 +1,6 @@
 """One adversarial-training run from its arguments to its report: folder, log, checkpoints, probes, export."""
 
 import math
-import shlex
 import sys
 import time
 from dataclasses import asdict, dataclass, field
@@ -129,7 +128,7 @@ def train(args: TrainArgs, resumed: Run | None = None) -> Run:
         parallel.destroy_group()
         if not finished:
             run.update(status="interrupted", steps=trainer.step_count)
-            told = shlex.join(["l2l-train-at", "--resume", str(run.folder)])
+            told = report.resume_command(config, run.folder)
             print(f"Saved at step {trainer.step_count:,} of {trainer.total:,}. Continue with: {told}")
             return run
         return session.finish()

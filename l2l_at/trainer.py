@@ -213,9 +213,7 @@ def train(
     if own != datasets.DATASETS.get(own.name, own) and own.name in datasets.SHIPPED:
         raise UserError(f"there is a data set {own.name} already; give yours another name")
     datasets.DATASETS[own.name] = own
-    if config is None and changes.get("norm", "linf") != "linf" and "eps" not in changes:
-        raise UserError(f"norm {changes['norm']} needs eps: the default radius is one of linf")
-    config = replace(tuned(own.name) if config is None else config, dataset=own.name, **changes)
+    config = tuned(own.name, **changes) if config is None else replace(config, dataset=own.name, **changes)
     if not isinstance(data, Task):
         data = datasets.load(own, holdout=config.holdout, seed=config.seed, subset=config.subset)
     trainer = Trainer(config, data, model)

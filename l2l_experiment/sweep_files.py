@@ -166,7 +166,12 @@ def _words(value: Any) -> Words:
 @cache
 def parser(script: str) -> Callable[[list[str]], Any]:
     """A script's `parse`: of a tool's `cli`, or of a Python file."""
-    return tools.module(script, "cli").parse if script in tools.TOOLS else runpy.run_path(script)["parse"]
+    if script in tools.TOOLS:
+        return tools.module(script, "cli").parse
+    found = runpy.run_path(script).get("parse")
+    if found is None:
+        raise UserError(f"a sweep needs a script with parse and main, and {script} has no parse")
+    return found
 
 
 @cache

@@ -176,11 +176,15 @@ METHODS: dict[str, Recipe] = {
 }
 
 
+SHIPPED = frozenset(METHODS)  # those that any program knows
+
+
 def check(config: ATConfig) -> Recipe:
     """The recipe of the method that a configuration names. UserError for an unknown name, a norm that the method does
     not know, and settings that would change nothing."""
     if config.method not in METHODS:
-        raise UserError(f"--method must be one of {', '.join(METHODS)}, got {config.method!r}")
+        own = "one of your own is known only to the file that adds it to METHODS: run that"
+        raise UserError(f"--method must be one of {', '.join(METHODS)}, got {config.method!r}; {own}")
     recipe, usual = METHODS[config.method], (ATConfig(), tuned(config.dataset))
     if config.norm not in recipe.norms:
         known = " and ".join(recipe.norms)

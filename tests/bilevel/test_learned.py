@@ -208,3 +208,10 @@ def test_state_survives_a_file_and_the_fits_go_on_the_same():
     assert (fit(restored), fit(restored)) == expected
     assert (fit(fresh), fit(fresh)) != expected
     torch.testing.assert_close(restored.rule.state_dict(), original.rule.state_dict(), rtol=0, atol=0)
+
+
+def test_an_unknown_score_is_refused():
+    rule = Coordinatewise(0.1)
+    learner = LearnedFollower(rule, torch.optim.Adam(rule.parameters()), steps=1)
+    with pytest.raises(ValueError, match="score must be 'final' or 'mean', not 'means'"):
+        learner.fit([lambda w: w.square().sum()] * 2, torch.ones(2), score="means")

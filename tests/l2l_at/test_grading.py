@@ -5,6 +5,7 @@ import json
 import random
 import sys
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -200,6 +201,24 @@ def test_grade_of_a_folder_writes_a_record(exported, quick_attacks, capsys):
         grade_folder(exported, images=4, norm="l2")
     with pytest.raises(UserError, match="positive"):
         grade_folder(exported, images=4, eps="0")
+
+
+def test_one_image_is_no_gradient_masking(exported, quick_attacks):
+    def told(targeted, count):
+        left = {"clean": 1.0, "apgd-ce": 0.8}
+        found = SimpleNamespace(count=count, tier="quick", accuracy=lambda name: left.get(name, targeted))
+        return grading.masking_warnings(found)
+
+    assert not told(0.7, 10)
+    assert "targeted attack takes 20.0 points more" in told(0.6, 10)[0]
+    assert "targeted attack takes 11.0 points more" in told(0.69, 1000)[0]
+
+
+def test_a_damaged_file_of_shards_costs_only_time(exported, quick_attacks):
+    for content in ("[]", "{", "3"):
+        for path in (exported / "best").glob(".grading_*"):
+            path.write_text(content)
+        assert grade_folder(exported, images=1)["n"] == 1
 
 
 def test_a_standard_grade_goes_on_from_a_quick_one(exported, quick_attacks, monkeypatch):

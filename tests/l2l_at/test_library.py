@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from l2l_at import DATASETS, PGD, ATConfig, DataSet, Images, Threat, cli, datasets, export, grade, load, train
+from l2l_at.config import tuned
 from l2l_experiment.errors import UserError
 
 
@@ -45,13 +46,30 @@ def test_any_module_is_trained_on_any_data_set_and_graded(monkeypatch, own):
     assert train(None, datasets.load(own), config=ATConfig(model="preact-tiny", epochs=1), progress=False)
 
 
+def test_an_attack_does_not_depend_on_the_caller_s_mode(own):
+    images, labels = own.read()[1].take(slice(None))
+    model, attack, found = nn.Sequential(nn.Flatten(), nn.Linear(100, 10)), PGD(Threat("linf", 0.1)), []
+    for mode in (torch.enable_grad, torch.no_grad, torch.inference_mode):
+        with mode():
+            torch.manual_seed(0)
+            found.append(attack(model, images.clone(), labels.clone()))
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+
+
 def test_slips_of_a_notebook_are_one_sentence(own):
     with pytest.raises(UserError, match="there is a data set digits already"):
         train(None, DataSet("digits", 10, own.loader, "mine"))
     assert DATASETS["digits"].source == "scikit-learn's digits"
     with pytest.raises(UserError, match="norm l2 needs eps"):
         train(None, "digits", norm="l2")
+    with pytest.raises(UserError, match="norm l2 needs eps"):
+        tuned("digits", norm="l2")
     images, labels = own.read()[1].take(slice(None))
+    with pytest.raises(UserError, match="at least 1 image, got 0"):
+        grade(nn.Flatten(), images, labels, Threat("linf", 0.1), shard=0)
+    with pytest.raises(UserError, match="images must lie in"):
+        PGD(Threat("linf", 0.1))(nn.Flatten(), 255 * images, labels)
     with pytest.raises(UserError, match="one of quick, standard, got 'fast'"):
         grade(nn.Flatten(), images, labels, Threat("linf", 0.1), tier="fast")
     with pytest.raises(UserError, match=r"must be a Threat such as .*, got 0.1"):

@@ -3,15 +3,18 @@
 import json
 import shutil
 import signal
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import Mock
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from l2l_at import cli, grading, probe
+from l2l_at import cli, grading, probe, report
 from l2l_at.alarms import CollapseAlarm
+from l2l_at.config import ATConfig
 from l2l_at.export import load as load_classifier
 from l2l_at.trainer import Trainer
 from l2l_experiment import checkpoint, metrics
@@ -172,6 +175,26 @@ def test_a_run_is_graded_at_its_end(tmp_path, monkeypatch):
     for name, value in {"clean": 0.9, "apgd-ce": 0.5, "autoattack": 0.4, "robust": 0.3}.items():
         assert last[f"grade/{name}"] == value
         assert [event.step for event in shown.Scalars(f"grade/{name}")] == [last["step"]]
+
+
+@pytest.mark.parametrize(
+    ("part", "flags", "kept"), [("", ["--eps", "0.2"], True), ("best", [], True), ("", ["--eps", "0.1"], False)]
+)
+def test_a_grade_of_the_trained_threat_joins_the_record(tmp_path, monkeypatch, part, flags, kept):
+    folder = train(tmp_path / "run", "--method", "standard", "--grade", "none", "--eps", "0.2")
+    radius = float(flags[1]) if flags else 0.2
+    graded = {"n": 7, "tier": "quick", "norm": "linf", "radius": radius, "robust": 0.3}
+    monkeypatch.setattr(cli, "grade_folder", Mock(return_value=graded))
+    cli.grade_main([str(folder / part), *flags])
+    assert (record(folder)["result"].get("grade") == graded) == kept
+
+
+def test_the_command_that_continues_a_run_names_the_program_that_knows_it(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["my train.py", "--dataset", "stripes"])
+    assert report.resume_command(ATConfig(), "runs/a b") == "l2l-train-at --resume 'runs/a b'"
+    for dataset, method in (("stripes", "l2l"), ("digits", "corners")):
+        own = SimpleNamespace(dataset=dataset, method=method)
+        assert report.resume_command(own, "runs/a") == "python 'my train.py' --resume runs/a"
 
 
 def test_the_loss_of_an_epoch_is_its_steps_mean(tmp_path, monkeypatch):

@@ -191,3 +191,9 @@ def test_a_dry_run_makes_nothing(tmp_path, monkeypatch, capsys):
         "2 runs, 0 more stand in records"
     ]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_script_without_parse_is_refused(tmp_path):
+    (tmp_path / "own.py").write_text("def main(argv): ...")
+    with pytest.raises(UserError, match="has no parse"):
+        sweep_files.parser(str(tmp_path / "own.py"))
