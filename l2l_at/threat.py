@@ -73,8 +73,8 @@ class Threat:
 
     def __str__(self) -> str:
         levels = self.radius * 255
-        whole = f"{levels:.0f}/255" if abs(levels - round(levels)) < 1e-6 else f"{self.radius:g}"
-        return f"{self.norm} {whole}"
+        in_levels = self.norm == "linf" and abs(levels - round(levels)) < 1e-6  # of grey, of one pixel
+        return f"{self.norm} {levels:.0f}/255" if in_levels else f"{self.norm} {self.radius:g}"
 
 
 def _shrink_l2(size: Tensor, room: Tensor, radius: float) -> Tensor:
