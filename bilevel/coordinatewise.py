@@ -79,8 +79,8 @@ class Coordinatewise(nn.Module):
     def _outputs(self, inputs: Tensor) -> Tensor:
         """The network's two outputs for every weight, shape (2, weights), from features of shape (12, weights).
 
-        The network itself would take a row a weight; a row a feature is twice as fast, since all that follows reads and
-        writes whole rows."""
+        Called as a module the network would take a row a weight; a row a feature is faster, since all that follows
+        reads and writes whole rows."""
         first, _, head = self.network
         hidden = torch.addmm(first.bias[:, None], first.weight, inputs).tanh_()
         return torch.addmm(head.bias[:, None], head.weight, hidden)

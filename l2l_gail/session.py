@@ -134,7 +134,7 @@ def absolute_path(demos: str | None) -> str | None:
 
 def resume_run(gail: GAIL, run: Run, args: TrainArgs) -> None:
     """Resume a run from its last checkpoint, or start it over if it has none."""
-    if (demos := absolute_path(args.demos)) != run.config.get("demos"):
+    if (demos := absolute_path(args.demos)) != run.record.get("demos", run.config.get("demos")):
         run.update(demos=demos)
     if run.saved_nothing():
         warm_start_follower(gail, args.follower_from)

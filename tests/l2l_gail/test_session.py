@@ -250,7 +250,10 @@ def test_demonstrations_that_have_moved_are_named_once(flags, demos, refused, tm
     refused(main, ["--resume", folder, "--steps", "128"], str(demos), "--demos")
     main(["--resume", folder, "--steps", "128", "--demos", str(there)])
     main(["--resume", folder, "--steps", "192"])
-    assert record(tmp_path / "run")["steps"] == 192
+    there.rename(demos)
+    main(["--resume", folder, "--steps", "256", "--demos", str(demos)])
+    main(["--resume", folder, "--steps", "320"])
+    assert record(tmp_path / "run")["steps"] == 320
 
 
 @pytest.mark.parametrize("cause", [("--learning-rate", "1e30"), ("--disc-learning-rate", "1e38")], ids=lambda c: c[0])
