@@ -104,7 +104,8 @@ def implicit(objective: Objective, solution: Variable, solve: Callable) -> Varia
 
     # d(answer) = -H^-1 d(gradient): the answer is `point` minus a function of `gradients` whose value is zero and whose
     # backward pass is the solve. `point` is a leaf of its own, so nothing but the leader is reached through them.
-    return rebuild(point, list(_ImplicitGradient.apply(inverse_hessian, *leaves(detach_tree(point)), *gradients)))
+    with torch.enable_grad():  # as `unroll` does, whatever the caller's mode
+        return rebuild(point, list(_ImplicitGradient.apply(inverse_hessian, *leaves(detach_tree(point)), *gradients)))
 
 
 class _ImplicitGradient(torch.autograd.Function):

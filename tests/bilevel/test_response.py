@@ -255,3 +255,11 @@ def test_implicit_backward_reaches_the_leader_once_and_nothing_else(game):
     torch.testing.assert_close(game.theta.grad, game.true_hypergradient())
     assert torch.equal(bystander.grad, torch.full_like(bystander, 7.0))
     assert solution.grad is None
+
+
+def test_the_implicit_derivative_does_not_depend_on_the_caller_s_mode():
+    theta = torch.tensor([1.0, 2.0], dtype=torch.float64, requires_grad=True)
+    with torch.no_grad():
+        answer = implicit(lambda w: 0.5 * (w - 3 * theta).square().sum(), 3 * theta, conjugate_gradient(2))
+    (slope,) = torch.autograd.grad(answer.sum(), theta)
+    torch.testing.assert_close(slope, torch.full_like(theta, 3.0))
