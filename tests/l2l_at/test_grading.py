@@ -215,10 +215,11 @@ def test_one_image_is_no_gradient_masking(exported, quick_attacks):
 
 
 def test_a_damaged_file_of_shards_costs_only_time(exported, quick_attacks):
+    whole = grade_folder(exported, images=1)
+    (path,) = (exported / "best").glob(".grading_*")
     for content in ("[]", "{", "3"):
-        for path in (exported / "best").glob(".grading_*"):
-            path.write_text(content)
-        assert grade_folder(exported, images=1)["n"] == 1
+        path.write_text(content)
+        assert grade_folder(exported, images=1)["robust"] == whole["robust"]
 
 
 def test_a_standard_grade_goes_on_from_a_quick_one(exported, quick_attacks, monkeypatch):
