@@ -4,12 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import tyro
 
 from l2l_compare.curves import TASK
 from l2l_compare.figures import learning_curves, overview
-from l2l_experiment import drawings
+from l2l_experiment import drawings, process
 from l2l_experiment.errors import UserError, exit_on_user_error
 from l2l_experiment.files import make_folder, read_mapping
 from l2l_experiment.run import RECORD, Run
@@ -32,7 +31,7 @@ class Args:
 def main(argv: list[str] | None = None) -> None:
     """Draw, and say where."""
     args = parse(Args, argv)
-    torch.set_num_threads(1)
+    process.configure()
     kind = read_mapping(args.run / RECORD).get("kind")
     if kind not in TOOLS:
         raise UserError(f"{args.run} holds a run of kind {kind!r}; name one of train_gail.py or train_at.py")

@@ -8,10 +8,10 @@ from typing import Annotated
 
 import gymnasium as gym
 import numpy as np
-import torch
 import tyro
 from tqdm import tqdm
 
+from l2l_experiment import process
 from l2l_experiment.errors import UserError, exit_on_user_error
 from l2l_experiment.files import make_folder
 from l2l_experiment.run import Run
@@ -49,7 +49,7 @@ class PlayArgs:
 def main(argv: list[str] | None = None) -> None:
     """Parse the flags and play."""
     args = parse(PlayArgs, argv)
-    torch.set_num_threads(1)
+    process.configure()
     Run.open(args.run, kind=KIND)
     if args.video is not None:
         make_folder(args.video.parent)
