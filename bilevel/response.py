@@ -49,8 +49,10 @@ def unroll(
       `GradientStep` is FAST-BAT (Zhang et al., 2022). Memory grows with `steps`; a rule that takes signs keeps nothing.
 
     `objective` must return a scalar that depends on every tensor of the variable. `start` and `state` keep their own
-    history under `rule` and `everything`. Nothing is stored between calls. Raises ValueError for a negative `steps` or
-    an unknown `through`."""
+    history under `rule` and `everything`. Nothing is stored between calls. Raises ValueError for a negative `steps`, an
+    unknown `through`, and a `start` without tensors."""
+    if not leaves(start):
+        raise ValueError("the variable holds no tensors")
     if steps < 0:
         raise ValueError(f"steps must not be negative, got {steps}")
     if through not in ("nothing", "rule", "everything"):

@@ -15,7 +15,8 @@ Solve = Callable[[Matvec, Variable], Variable]
 def conjugate_gradient(steps: int, tol: float = 1e-10) -> Solve:
     """Conjugate gradients (Hestenes and Stiefel, 1952), stopped after `steps` or once `|residual| ≤ tol·|b|`.
 
-    Needs a symmetric positive definite H; on an indefinite one the answer means nothing."""
+    Needs a symmetric positive definite H; on an indefinite one the answer means nothing. Stops with what it has at a
+    direction without curvature, as in a flat objective (H = 0), whose answer is 0."""
 
     def solve(matvec: Matvec, b: Variable) -> Variable:
         x = map_tensors(torch.zeros_like, b)
@@ -26,7 +27,9 @@ def conjugate_gradient(steps: int, tol: float = 1e-10) -> Solve:
             if float(square) <= target:  # also the way out for b = 0, where the quotients below are 0/0
                 break
             product = matvec(direction)
-            scale = square / dot(direction, product)
+            if (curvature := dot(direction, product)) == 0:
+                break
+            scale = square / curvature
             x = map_tensors(lambda x_, d, s=scale: x_ + s * d, x, direction)
             residual = map_tensors(lambda r, p, s=scale: r - s * p, residual, product)
             previous, square = square, dot(residual, residual)

@@ -48,12 +48,13 @@ def load(path: Path | str, model: nn.Module | None = None) -> nn.Module:
     """A classifier that was saved, in evaluation mode: takes images in [0, 1], answers with logits. `path` is a folder
     with model.safetensors and card.json, or a run's folder, whose best classifier is then loaded. A module of one's own
     is passed as `model`, of the same class, and takes the weights."""
-    folder = find(path)
+    folder, own = find(path), model is not None
     card = read_card(folder)
-    if model is None:
+    if not own:
         if card["model"] not in models.NETWORKS:
-            own = "pass a module of the same class: load(path, model)" if card["model"] == OWN else ""
-            known = own or f"there are {', '.join(models.NETWORKS)}"
+            known = f"there are {', '.join(models.NETWORKS)}"
+            if card["model"] == OWN:
+                known = "pass a module of the same class: load(path, model)"
             raise UserError(f"{folder / CARD} names the model {card['model']!r}; {known}")
         # Cards of earlier versions do not hold the moments; they are all of data sets that come with this package.
         moments = card.get("moments") or datasets.find(card["dataset"]).normalisation
@@ -66,6 +67,8 @@ def load(path: Path | str, model: nn.Module | None = None) -> nn.Module:
     except (OSError, SafetensorError) as error:
         raise UserError(f"{folder / WEIGHTS} cannot be read ({error}); save the classifier again") from error
     except RuntimeError as error:
+        if own:
+            raise UserError(f"the weights in {folder / WEIGHTS} do not fit the module that was passed: {error}") from None
         what = f"no {card['model']} for {card['dataset']}, which {CARD} says it is"
         raise UserError(f"{folder / WEIGHTS} holds {what}: weights and card must come from one save") from error
     return model.eval()

@@ -19,12 +19,15 @@ SMALLEST = 1e-6  # radius: single precision tells pixels near 1 apart by 6e-8
 class Threat:
     """Perturbations δ of images x in [0, 1] with ‖δ‖ ≤ radius and x + δ in [0, 1]. Images and perturbations have the
     shape (batch, channels, height, width); each sample has a ball of its own. The radius is on the scale of the pixels,
-    [0, 1], whatever normalisation a model does inside."""
+    [0, 1], whatever normalisation a model does inside; a text is read as `parse_radius` does: `Threat("linf", "8/255")`.
+    """
 
     norm: Norm
     radius: float
 
     def __post_init__(self) -> None:
+        if isinstance(self.radius, str):
+            object.__setattr__(self, "radius", parse_radius(self.radius))
         if self.norm not in get_args(Norm):
             raise UserError(f"the norm must be one of {', '.join(get_args(Norm))}, got {self.norm!r}")
         if not (math.isfinite(self.radius) and self.radius > 0):

@@ -195,6 +195,8 @@ def make_schedule(optimizer: torch.optim.Optimizer, config: ATConfig, total: int
     return OneCycleLR(optimizer, config.learning_rate, total_steps=total + 1, cycle_momentum=False)
 
 
+@torch.inference_mode(False)  # whatever the caller's mode
+@torch.enable_grad()
 def train(
     model: nn.Module | None,
     data: str | DataSet | Task,

@@ -80,6 +80,7 @@ def read(folder: Path, *, tag: str | None = None, by: Sequence[str] = (), unfini
     logged = (
         _rows(folder, unfinished, record.get("steps")) if has_rows else events.reader(folder, strict=not unfinished)
     )
+    lost = None  # a figure that is logged, but as NaN
     for candidate in TAGS if tag is None else RETURNS if tag in RETURNS else (tag,):
         points = logged(candidate)
         last = {step: (value, hours) for step, value, hours in points}  # of several values for one step
@@ -88,6 +89,7 @@ def read(folder: Path, *, tag: str | None = None, by: Sequence[str] = (), unfini
         finite = np.isfinite(values)
         known = np.flatnonzero(finite)
         if len(known) < 2:
+            lost = lost or (candidate if len(values) > 1 else None)
             continue
         if not finite[-1] and not unfinished:
             raise UserError(
@@ -105,6 +107,8 @@ def read(folder: Path, *, tag: str | None = None, by: Sequence[str] = (), unfini
         some = (part[finite] for part in (steps, values, hours))
         result = record.get("result") if isinstance(record.get("result"), dict) else {}
         return Curve(str(folder), group, figure, *some, task, settings, result, doubled, missing)
+    if lost is not None:
+        raise UserError(f"{folder}: {lost} is NaN or infinite throughout: it diverged; leave the run out")
     wanted = tag or " or ".join(TAGS)
     raise UserError(f"{folder} holds fewer than two values of {wanted}; name another --tag, or leave the run out")
 

@@ -105,6 +105,8 @@ def read(spec: str, rest: Sequence[str]) -> tuple[str, Experiments]:
     path = Path(spec)
     if not path.is_file():
         raise UserError(f"there is no file {path}; name one, or one of {', '.join(tools.TOOLS)}")
+    if path.suffix == ".py":
+        raise UserError(f"a sweep is described by a YAML file; name {path.name} in it, as `script: {path.name}`")
     content = read_mapping(path, loader=StringLoader, advice="fix it")
     script = content.pop("script", None)
     if not isinstance(script, str) or (script not in tools.TOOLS and not (path.parent / script).is_file()):

@@ -27,7 +27,10 @@ DISC_PREFIXES = (
     "reward",
 )
 DISC_PREFIXES += ("imitate", "every", "absorbing", "holdout", "score_", "freeze", "log_rate")
-WITH_RESUME = {"--resume", "--steps", "--device", "--demos", "--threads", "--env"}
+OF_SESSION = ("eval_episodes", "eval_every", "checkpoint_every", "threads")  # what no part of the training depends on
+WITH_RESUME = {"--resume", "--steps", "--device", "--demos", "--env"} | {
+    "--" + name.replace("_", "-") for name in OF_SESSION
+}
 
 
 def parse(argv: Sequence[str]) -> TrainArgs:
@@ -74,10 +77,10 @@ def main(argv: list[str] | None = None) -> None:
             raise UserError(
                 f"--env {env} cannot be given with --resume: the run's own environment is {args.settings.env}"
             )
-        threads = asked.threads if "--threads" in given else args.threads
         if asked.demos is None and args.demos and Path(args.demos).is_absolute() and not Path(args.demos).exists():
             raise UserError(f"the run's demonstrations are no longer in {args.demos}; say where they are with --demos")
-        args = replace(args, demos=asked.demos or args.demos, threads=threads)
+        of_session = {name: getattr(asked, name) for name in OF_SESSION if "--" + name.replace("_", "-") in given}
+        args = replace(args, demos=asked.demos or args.demos, **of_session)
     process.configure(args.threads)
     train(args, run)
 

@@ -70,7 +70,9 @@ class TrainArgs:
     num_demos: Count = 4  # Demonstrations to train on, from the first; the others only measure the discriminator
     steps: Natural = 1_000_000  # Environment steps in all; rounded up to whole rounds
     run_dir: Path | None = None  # Folder of the run; by default a new one in runs/
-    resume: Path | None = None  # Continue the run in this folder; may add --steps, --device, --demos, --threads, --env
+    resume: Path | None = None
+    """Continue the run in this folder; may add --steps, --device, --demos, --env, --threads, --eval-every,
+    --eval-episodes, --checkpoint-every"""
     checkpoint_every: Count = 20  # Rounds between two checkpoints
     follower_from: Path | None = None
     """Start from a learned rule: a rule.safetensors, a folder of l2l-train-follower, or a run with --l2l"""

@@ -232,6 +232,8 @@ def test_bad_arguments_are_refused(game):
     for options, told in (({"steps": -1}, "-1"), ({"steps": 1, "through": "all"}, "'all'")):
         with pytest.raises(ValueError, match=told):
             unroll(game.objective, GradientStep(0.5), game.start, **options)
+    with pytest.raises(ValueError, match="holds no tensors"):
+        unroll(game.objective, GradientStep(0.5), {}, steps=0)
 
 
 def test_second_derivatives_through_implicit_are_refused(game):

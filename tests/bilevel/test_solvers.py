@@ -42,6 +42,13 @@ def test_conjugate_gradient_of_nothing_is_nothing(tol):
     torch.testing.assert_close(x, b, rtol=0, atol=0)
 
 
+def test_conjugate_gradient_stops_where_nothing_curves():
+    b = torch.tensor([1.0, 2.0])
+    assert torch.equal(conjugate_gradient(5)(torch.zeros_like, b), torch.zeros(2))
+    half = torch.tensor([4.0, 0.0])  # of rank one, and b is not in its range
+    assert conjugate_gradient(50)(lambda v: half * v, b).isfinite().all()
+
+
 @pytest.mark.parametrize("steps", [0, 1, 7])
 def test_neumann_is_its_truncated_series(steps):
     matrix, b = positive_definite(5, seed=1)

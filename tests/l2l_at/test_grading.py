@@ -242,6 +242,8 @@ def test_export_and_load(trained, exported):
     with pytest.raises(UserError, match="load\\(path, model\\)"):
         export.load(exported / "own")
     assert export.load(exported / "own", model.network)(images).shape == (len(images), 10)
+    with pytest.raises(UserError, match="do not fit the module that was passed"):
+        export.load(exported / "own", torch.nn.Linear(3, 2))
 
 
 @pytest.mark.parametrize(

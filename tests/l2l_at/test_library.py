@@ -57,6 +57,16 @@ def test_an_attack_does_not_depend_on_the_caller_s_mode(own):
     assert torch.equal(found[0], found[2])
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_training_does_not_depend_on_the_caller_s_mode(own, mode):
+    config = ATConfig(model="preact-tiny", epochs=1, device="cpu")
+    trained = train(None, own, config=config, progress=False)
+    with mode():
+        again = train(None, own, config=config, progress=False)
+    for one, other in zip(trained.parameters(), again.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
 def test_slips_of_a_notebook_are_one_sentence(own):
     with pytest.raises(UserError, match="there is a data set digits already"):
         train(None, DataSet("digits", 10, own.loader, "mine"))

@@ -81,6 +81,7 @@ def test_radius_as_text():
     assert [parse_radius(text, 0.3) for text in ("0.5sd", "8/255sd")] == pytest.approx([0.15, 0.3 * 8 / 255])
     assert ATConfig(dataset="cifar10", eps="0.2sd").threat.radius == pytest.approx(0.2 * (0.2470 + 0.2435 + 0.2616) / 3)
     assert str(Threat("l2", 1.0)) == "l2 1"
+    assert Threat("linf", "8/255") == Threat("linf", 8 / 255)
     assert (str(Threat("linf", 8 / 255)), str(Threat("l2", 0.5))) == ("linf 8/255", "l2 0.5")
 
 

@@ -146,3 +146,6 @@ def test_what_is_no_number(make, tmp_path):
     with pytest.raises(UserError, match="after step 10: it diverged"):
         curves.read(diverged)
     assert curves.read(diverged, unfinished=True).values.tolist() == [1, 2]
+    for values in ([np.nan] * 4, [1.0] + [np.inf] * 3):
+        with pytest.raises(UserError, match=f"{TAG} is NaN or infinite throughout"):
+            curves.read(run(f"nothing{values[0]}", values))

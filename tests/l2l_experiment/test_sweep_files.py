@@ -123,6 +123,9 @@ def test_specs_that_are_none(spec, tmp_path):
     Path(spec("")).write_text("script: other\n")
     with pytest.raises(UserError, match="must name its `script`"):
         read(str(tmp_path / "mine.yaml"), [])
+    (tmp_path / "mine.py").touch()
+    with pytest.raises(UserError, match="`script: mine.py`"):
+        read(str(tmp_path / "mine.py"), [])
     with pytest.raises(UserError, match="stray belongs to no flag"):
         read("gail", ["stray"])
 

@@ -249,7 +249,8 @@ def test_demonstrations_that_have_moved_are_named_once(flags, demos, refused, tm
     there = demos.rename(tmp_path / "elsewhere.npz")
     refused(main, ["--resume", folder, "--steps", "128"], str(demos), "--demos")
     main(["--resume", folder, "--steps", "128", "--demos", str(there)])
-    main(["--resume", folder, "--steps", "192"])
+    main(["--resume", folder, "--steps", "192", "--eval-episodes", "3"])
+    assert record(tmp_path / "run")["result"]["return"]["n"] == 3
     there.rename(demos)
     main(["--resume", folder, "--steps", "256", "--demos", str(demos)])
     main(["--resume", folder, "--steps", "320"])
