@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from bilevel.rules import State, adam_direction, running_mean, running_square
-from bilevel.tree import Variable, flatten, leaves, map_tensors, unflatten
+from bilevel.rules import State, adam_direction, running_square
+from bilevel.tree import Variable, flatten, leaves, unflatten
 
 
 class Coordinatewise(nn.Module):
@@ -50,55 +50,62 @@ class Coordinatewise(nn.Module):
             self.network = nn.Sequential(nn.Linear(self.features, hidden), nn.Tanh(), head)
 
     def init(self, variable: Variable) -> State:
-        def zeros() -> Variable:  # fresh ones each time: file formats refuse tensors that share their memory
-            return map_tensors(torch.zeros_like, variable)
-
+        weight = flatten(variable)
         state = {
             "count": torch.zeros((), dtype=torch.float64),
             "progress": torch.zeros(()),
-            "momenta": {str(beta): zeros() for beta in self.momenta},
-            "square": zeros(),
+            "momenta": weight.new_zeros(len(self.momenta), len(weight)),  # all tensors' entries in a row, by `flatten`
+            "square": torch.zeros_like(weight),
         }
-        return state | ({"start": map_tensors(lambda v: v.detach().clone(), variable)} if self.anchored else {})
+        return state | ({"start": weight.detach().clone()} if self.anchored else {})
 
     def update(self, gradient: Variable, state: State, variable: Variable) -> tuple[Variable, State]:
-        count = state["count"] + 1
-        momenta = {str(beta): running_mean(state["momenta"][str(beta)], gradient, beta) for beta in self.momenta}
-        square = running_square(state["square"], gradient, self.betas[1])
+        flat, count = flatten(gradient), state["count"] + 1
+        decays = torch.tensor([[1 - beta] for beta in self.momenta], dtype=flat.dtype, device=flat.device)
+        momenta = state["momenta"].lerp(flat, decays)
+        square = running_square(state["square"], flat, self.betas[1])
         state = state | {"count": count, "momenta": momenta, "square": square}
-        direction = adam_direction(momenta[str(self.betas[0])], square, float(count), self.betas, self.eps)
+        direction = self.adam_direction(state)
         if self.network is not None:
-            flat = flatten(direction)
             inputs = self._inputs(gradient, state, variable).to(self.log_rate.dtype)
             gain, offset = self._outputs(inputs).to(flat.dtype).unbind(0)
-            direction = unflatten(direction, flat * (2 * gain.tanh()).exp() + offset.tanh())
+            direction = direction * (2 * gain.tanh()).exp() + offset.tanh()
         # In the variable's own precision, so that a float32 rule is Adam to the last bit on float64 weights too.
-        factor = -self.rate * self.log_rate.to(leaves(direction)[0].dtype).exp()
-        return map_tensors(lambda d: factor * d, direction), state
+        factor = -self.rate * self.log_rate.to(flat.dtype).exp()
+        return unflatten(gradient, factor * direction), state
+
+    def adam_direction(self, state: State) -> Tensor:
+        """Adam's step for a rate of −1 from this memory, shape (weights,)."""
+        mean = state["momenta"][self.momenta.index(self.betas[0])]
+        return adam_direction(mean, state["square"], float(state["count"]), self.betas, self.eps)
 
     def _outputs(self, inputs: Tensor) -> Tensor:
-        """The network's two outputs for every weight, shape (2, weights), from features of shape (12, weights).
+        """The network's two outputs for every weight, shape (2, weights), from features of shape (12, weights) over a
+        row of ones.
 
         Called as a module the network would take a row a weight; a row a feature is faster, since all that follows
-        reads and writes whole rows."""
+        reads and writes whole rows. The ones stand for the bias, whose gradient then costs no pass of its own."""
         first, _, head = self.network
-        hidden = torch.addmm(first.bias[:, None], first.weight, inputs).tanh_()
+        hidden = (torch.cat([first.weight, first.bias[:, None]], dim=1) @ inputs).tanh_()
         return torch.addmm(head.bias[:, None], head.weight, hidden)
 
     @torch.no_grad()
     def _inputs(self, gradient: Variable, state: State, variable: Variable) -> Tensor:
-        """The features of every weight, shape (12, weights), clamped to ±5."""
-        count = float(state["count"])
-        averages = [flatten(state["momenta"][str(beta)]) / (1 - beta**count) for beta in self.momenta]
-        weight = flatten(variable) - flatten(state["start"]) if self.anchored else flatten(variable)
-        rows = torch.stack([flatten(gradient), *averages, weight])
-        inputs = rows.new_empty(self.features, rows.shape[1])
+        """The features of every weight, clamped to ±5, over a row of ones: shape (13, weights)."""
+        count, flat = float(state["count"]), flatten(gradient)
+        unbias = [[1 - beta**count] for beta in self.momenta]
+        weight = flatten(variable) - state["start"] if self.anchored else flatten(variable)
+        rows = flat.new_empty(5, len(flat))
+        rows[0], rows[4] = flat, weight
+        torch.div(state["momenta"], flat.new_tensor(unbias), out=rows[1:4])
+        inputs = flat.new_empty(self.features + 1, len(flat))
         sizes = [leaf.numel() for leaf in leaves(gradient)]
         for x, over_rms in zip(rows.split(sizes, dim=1), inputs[:5].split(sizes, dim=1), strict=True):
-            torch.div(x, x.square().mean(1, keepdim=True).sqrt() + self.eps, out=over_rms)
-        scale = (flatten(state["square"]) / (1 - self.betas[1] ** count)).sqrt() + self.eps
+            rms = torch.linalg.vector_norm(x, dim=1, keepdim=True) / x.shape[1] ** 0.5
+            torch.div(x, rms + self.eps, out=over_rms)
+        scale = (state["square"] / (1 - self.betas[1] ** count)).sqrt_().add_(self.eps)
         torch.div(rows[:4], scale, out=inputs[5:9])
-        torch.log(inputs[0].abs() + 1e-3, out=inputs[9])
-        torch.sign(rows[0], out=inputs[10])
-        inputs[11] = state["progress"]
+        torch.log(inputs[0].abs().add_(1e-3), out=inputs[9])
+        torch.sign(flat, out=inputs[10])
+        inputs[11], inputs[12] = state["progress"], 1.0
         return inputs.clamp_(-5, 5)

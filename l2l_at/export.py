@@ -68,7 +68,7 @@ def load(path: Path | str, model: nn.Module | None = None) -> nn.Module:
         raise UserError(f"{folder / WEIGHTS} cannot be read ({error}); save the classifier again") from error
     except RuntimeError as error:
         if own:
-            raise UserError(f"the weights in {folder / WEIGHTS} do not fit the module that was passed: {error}") from None
+            raise UserError(f"{folder / WEIGHTS} does not fit the module that was passed: {error}") from None
         what = f"no {card['model']} for {card['dataset']}, which {CARD} says it is"
         raise UserError(f"{folder / WEIGHTS} holds {what}: weights and card must come from one save") from error
     return model.eval()

@@ -19,8 +19,7 @@ SMALLEST = 1e-6  # radius: single precision tells pixels near 1 apart by 6e-8
 class Threat:
     """Perturbations δ of images x in [0, 1] with ‖δ‖ ≤ radius and x + δ in [0, 1]. Images and perturbations have the
     shape (batch, channels, height, width); each sample has a ball of its own. The radius is on the scale of the pixels,
-    [0, 1], whatever normalisation a model does inside; a text is read as `parse_radius` does: `Threat("linf", "8/255")`.
-    """
+    [0, 1], whatever normalisation a model does inside; it may be a text such as "8/255" (`parse_radius`)."""
 
     norm: Norm
     radius: float

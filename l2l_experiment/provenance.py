@@ -55,11 +55,13 @@ def git_state(file: Path = Path(__file__)) -> dict[str, Any] | None:
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores that this process may use, platform, and GPUs (None without any)."""
+    """Processor, cores that this process may use, platform, and GPUs (None if this process uses none)."""
     info = Path("/proc/cpuinfo")
     named = re.search(r"^model name\s*:(.*)", info.read_text(errors="replace") if info.is_file() else "", re.MULTILINE)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    # Asking for the name takes hundreds of megabytes of a GPU, which a process on the CPU leaves alone.
+    indices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
+    gpus = [torch.cuda.get_device_name(index) for index in indices]
     return {
         "cpu": named[1].strip() if named else platform.processor() or platform.machine(),
         "cores": cores,

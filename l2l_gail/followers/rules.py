@@ -9,7 +9,6 @@ from torch import nn
 
 from bilevel import Adam, Coordinatewise, HypergradientAdam, LearnedFollower, UpdateRule, unroll
 from bilevel.response import Objective
-from bilevel.rules import adam_direction
 from bilevel.tree import flatten, map_tensors
 from l2l_experiment.errors import UserError
 from l2l_gail.config import GAILConfig
@@ -53,8 +52,12 @@ class RuleFollower:
     def load_state_dict(self, tree: dict[str, Any]) -> None:
         self.weights = weights_of(self.discriminator)
         device = next(self.discriminator.parameters()).device
+        memory = tree["memory"]
+        if isinstance(memory.get("momenta"), dict):  # of earlier checkpoints: dicts of tensors, one for each momentum
+            kept = {name: flatten(memory[name]) for name in ("square", "start") if name in memory}
+            memory = memory | kept | {"momenta": torch.stack([flatten(one) for one in memory["momenta"].values()])}
         # Counts stay where they were made, on the CPU.
-        self.memory = map_tensors(lambda t: t.to(device) if t.is_floating_point() and t.dim() else t, tree["memory"])
+        self.memory = map_tensors(lambda t: t.to(device) if t.is_floating_point() and t.dim() else t, memory)
 
 
 class AdamFollower(RuleFollower):
@@ -125,9 +128,7 @@ class L2LFollower(RuleFollower):
         figures = {key: sum(fit[key] for fit in fits) / len(fits) for key in (fits[0] if fits else ())}
         rule, memory = self.rule, self.memory
         if fits:  # Adam would have made its last step at the rate that the rule started from
-            mean, square = memory["momenta"][str(rule.betas[0])], memory["square"]
-            direction = adam_direction(mean, square, float(memory["count"]), rule.betas, rule.eps)
-            adam = rule.rate * float(flatten(direction).norm())
+            adam = rule.rate * float(rule.adam_direction(memory).norm())
             figures["step_over_adam"] = fits[-1]["last_step"] / adam if adam else float("nan")
         log_rate = rule.log_rate.detach()
         return figures | {"log_rate": float(log_rate), "rate": rule.rate * float(log_rate.exp())}

@@ -242,7 +242,7 @@ def test_export_and_load(trained, exported):
     with pytest.raises(UserError, match="load\\(path, model\\)"):
         export.load(exported / "own")
     assert export.load(exported / "own", model.network)(images).shape == (len(images), 10)
-    with pytest.raises(UserError, match="do not fit the module that was passed"):
+    with pytest.raises(UserError, match="does not fit the module that was passed"):
         export.load(exported / "own", torch.nn.Linear(3, 2))
 
 

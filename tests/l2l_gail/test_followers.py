@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from bilevel.tree import unflatten
 from l2l_experiment.errors import UserError
 from l2l_gail import FOLLOWERS, GAIL, Discriminator, GAILConfig
 from l2l_gail.followers import Objectives, resolve_config, score_config, weights_of
@@ -45,6 +46,23 @@ def assert_same_answers(one, other, *, rounds):
 def test_a_rule_that_has_not_learned_is_adam_to_the_last_bit_for_30_rounds(anchored):
     adam, learned = task(ADAM), task(replace(L2L, freeze_follower=True, follower_anchored=anchored))
     assert_same_answers(adam, learned, rounds=30)
+
+
+@pytest.mark.parametrize("anchored", [False, True])
+def test_the_memory_of_earlier_checkpoints_is_taken_up(anchored):
+    """A dictionary of tensors by the weights' names for the square and the start, and one for each momentum."""
+    follower, objectives = task(replace(L2L, follower_anchored=anchored))
+    follower.answer(objectives, 0.0)
+    state = follower.state_dict()
+    memory, weights = dict(state["memory"]), weights_of(follower.discriminator)
+    memory["momenta"] = {
+        str(beta): unflatten(weights, row) for beta, row in zip((0.5, 0.9, 0.99), memory["momenta"], strict=True)
+    }
+    memory |= {name: unflatten(weights, memory[name]) for name in ("square", "start") if name in memory}
+    other, _ = task(replace(L2L, follower_anchored=anchored))
+    other.load_state_dict(state | {"memory": memory})
+    assert follower.memory.keys() == other.memory.keys()
+    assert all(torch.equal(follower.memory[name], other.memory[name]) for name in follower.memory)
 
 
 def test_adam_follower_is_torch_adam():
