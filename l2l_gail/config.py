@@ -53,6 +53,7 @@ class GAILConfig:
     learning_starts: Natural = 1000  # SAC: random steps before the first update
     gradient_steps: Annotated[int, Range(-1)] = -1  # SAC: updates after a step of all environments; -1: one for each
     tau: Share = 0.005  # SAC: share of the critic in its target after each update
+    critic_layer_norm: bool = False  # SAC: layer normalisation in the critics (Ball et al., 2023)
     compile: bool | None = None  # Compile the policy's updates, in half a minute; default: in long runs on a CPU
 
     reward: RewardName = "gail"

@@ -111,7 +111,7 @@ def resolve_config(config: GAILConfig) -> GAILConfig:
 
 
 OF_OTHER_LEADERS = {  # settings that a leader does not look at
-    "ppo": frozenset({"buffer_size", "learning_starts", "gradient_steps", "tau"}),
+    "ppo": frozenset({"buffer_size", "learning_starts", "gradient_steps", "tau", "critic_layer_norm"}),
     "sac": frozenset({"n_epochs", "log_std_init", "gae_lambda", "clip_range", "target_kl", "ent_coef"})
     | {"normalize_reward"},
 }

@@ -19,6 +19,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from l2l_experiment.compiled import Compiled
+from l2l_gail.leaders.critics import saved_with_policies
 from l2l_gail.spaces import is_image
 
 PPO_FIGURES = ("policy_gradient_loss", "value_loss", "entropy_loss", "approx_kl", "clip_fraction", "loss")
@@ -162,7 +163,12 @@ class CompiledSAC(SAC):
             self.compiled = _worth_compiling(self, total_timesteps * updates_per_step)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "compiled", "_update"]
+        # Without the class of its memory, which is this package's, what is saved opens in plain Stable-Baselines3.
+        return [*super()._excluded_save_params(), "compiled", "_update", "replay_buffer_class"]
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        with saved_with_policies():
+            super().save(*args, **kwargs)
 
     def _supports_compilation(self) -> bool:
         """Whether the compiled update implements everything that the settings ask for."""

@@ -20,6 +20,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from l2l_experiment.errors import UserError
 from l2l_gail import environment_state
 from l2l_gail.config import GAILConfig
+from l2l_gail.leaders import critics
 from l2l_gail.leaders.base import Game, as_callbacks, policy_name, raise_on_divergence, require_finite
 from l2l_gail.leaders.compiled import CompiledSAC, restore_compiled
 from l2l_gail.transitions import Transitions
@@ -225,14 +226,15 @@ class _Rounds(BaseCallback):
 def make_sac(
     config: GAILConfig, envs: VecNormalize, device: torch.device, *, policy_kwargs: dict | None = None, **kwargs: Any
 ) -> CompiledSAC:
-    """Stable-Baselines3's SAC with a configuration's settings; `how` are arguments of its own over them."""
+    """Stable-Baselines3's SAC with a configuration's settings; `kwargs` are arguments of its own over them."""
     if not isinstance(envs.action_space, spaces.Box):
         raise UserError(f"--leader sac needs continuous actions, not {envs.action_space}; use --leader ppo")
     given = {name: getattr(config, name) for name in SETTINGS}
     networks = {"net_arch": list(config.net_arch)} | (policy_kwargs or {})
     kind = policy_name(envs.observation_space)
+    policy = getattr(critics, kind) if config.critic_layer_norm else kind
     kwargs = {"train_freq": 1, "stats_window_size": STATS_WINDOW, "policy_kwargs": networks} | given | kwargs
-    return CompiledSAC(kind, envs, device=device, compiled=config.compile, **kwargs)
+    return CompiledSAC(policy, envs, device=device, compiled=config.compile, **kwargs)
 
 
 def _disc_sample_size(config: GAILConfig) -> int:

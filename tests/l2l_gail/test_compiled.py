@@ -8,6 +8,7 @@ import torch
 
 from l2l_experiment.errors import UserError
 from l2l_gail import GAIL, GAILConfig
+from l2l_gail.leaders import critics
 from l2l_gail.leaders.compiled import CompiledPPO, CompiledSAC
 from tests.l2l_gail.conftest import make_demonstrations
 
@@ -20,9 +21,9 @@ def task(name):
     return gym.wrappers.TransformAction(gym.make("CartPole-v1"), lambda action: int(action[0]), SPACES[name])
 
 
-def after(kind, env, steps, *, compiled, **how):
+def after(kind, env, steps, *, compiled, policy="MlpPolicy", **how):
     """Weights, moments of the optimisers and figures after training. What would be compiled is called as it is."""
-    algorithm = kind("MlpPolicy", env, compiled=compiled, seed=0, device="cpu", **how)
+    algorithm = kind(policy, env, compiled=compiled, seed=0, device="cpu", **how)
     for name in ("_forward", "_update"):
         if hasattr(algorithm, name):
             getattr(algorithm, name).failed = True
@@ -50,9 +51,10 @@ def test_ppo_learns_as_stable_baselines3s_does(env):
     assert {"train/explained_variance", "train/approx_kl", "train/loss", "train/clip_range"} <= figures.keys()
 
 
-def test_sac_learns_as_stable_baselines3s_does():
+@pytest.mark.parametrize("policy", ["MlpPolicy", critics.MlpPolicy])
+def test_sac_learns_as_stable_baselines3s_does(policy):
     how = {"learning_starts": 20, "batch_size": 16, "policy_kwargs": {"net_arch": [8, 8]}}
-    figures = same(CompiledSAC, task("Pendulum-v1"), 60, **how)
+    figures = same(CompiledSAC, task("Pendulum-v1"), 60, policy=policy, **how)
     assert {"train/ent_coef", "train/actor_loss", "train/critic_loss", "train/ent_coef_loss"} <= figures.keys()
 
 

@@ -139,7 +139,8 @@ OTHER |= {"entropy_bonus": 0.1, "ent_coef": 0.1, "gamma": 0.9, "clip_range": 1e-
 OTHER |= {"replay_kind": "uniform"}
 OTHER |= {"leader": "sac", "rescale_actions": True, "imitate": "states", "absorbing": True, "disc_form": "airl"}
 OTHER |= {"disc_loss": "wasserstein", "disc_control": 1.0, "buffer_size": 40, "learning_starts": 0, "gradient_steps": 1}
-OF_SAC = ("buffer_size", "learning_starts", "gradient_steps", "tau")
+OTHER |= {"critic_layer_norm": True}
+OF_SAC = ("buffer_size", "learning_starts", "gradient_steps", "tau", "critic_layer_norm")
 ENV = "InvertedPendulum-v5"  # its actions reach from -3 to 3, and its episodes end early
 
 

@@ -1,5 +1,7 @@
 """SAC as the leader: rewards of the moment, rounds, and a memory that is resumed bit by bit."""
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +12,7 @@ from stable_baselines3 import SAC
 from l2l_experiment.errors import UserError
 from l2l_gail import GAIL, Environment, GAILConfig, tuned
 from l2l_gail.leaders.sac import SACLeader, ScoredReplay
+from tests.conftest import quick
 from tests.l2l_gail.conftest import make_demonstrations
 
 CONFIG = GAILConfig(
@@ -55,6 +58,7 @@ def test_samples_carry_the_reward_of_the_moment_and_what_the_environment_did():
     "own",
     [
         {"follower": "l2l", "absorbing": True},
+        pytest.param({"critic_layer_norm": True}, marks=pytest.mark.slow),
         pytest.param({}, marks=pytest.mark.slow),
         pytest.param({"disc_form": "airl"}, marks=pytest.mark.slow),
     ],
@@ -109,6 +113,44 @@ def test_a_sac_of_ones_own_may_have_a_fixed_entropy_coefficient_other_steps_and_
     whole.save(tmp_path)
     resumed = GAIL.load(tmp_path, demonstrations, leader=leader())
     assert torch.equal(weights(whole), weights(resumed))
+
+
+def test_critics_with_layer_normalisation_written_out():
+    config = replace(CONFIG, critic_layer_norm=True, net_arch=(8, 6))
+    gail = GAIL("Pendulum-v1", make_demonstrations(3, 1), config=config).learn(64)
+    policy = gail.leader.algorithm.policy
+    observations, actions = torch.randn(5, 3), torch.rand(5, 1)
+    for critic in (policy.critic, policy.critic_target):
+        for index, value in enumerate(critic(observations, actions)):
+            weights = {name: weight for name, weight in critic.named_parameters() if name.startswith(f"qf{index}.")}
+            assert len(weights) == 10, "two layers with their scales and shifts, and a head"
+            hidden, named = torch.cat([observations, actions], 1), iter(weights.values())
+            for _ in range(2):
+                weight, bias, scale, shift = (next(named) for _ in range(4))
+                z = hidden @ weight.T + bias
+                centred = z - z.mean(1, keepdim=True)
+                spread = (centred.square().mean(1, keepdim=True) + 1e-5).sqrt()
+                hidden = (scale * centred / spread + shift).relu()
+            torch.testing.assert_close(value, hidden @ next(named).T + next(named))
+    assert not any(isinstance(module, torch.nn.LayerNorm) for module in policy.actor.modules())
+
+
+@pytest.mark.parametrize("normalised", quick([True, False], True))
+def test_a_policy_opens_where_this_package_is_not_installed(tmp_path, normalised):
+    config = replace(CONFIG, critic_layer_norm=normalised)
+    gail = GAIL("Pendulum-v1", make_demonstrations(3, 1), config=config).learn(64)
+    gail.leader.algorithm.save(tmp_path / "policy.zip")
+    code = """
+import sys
+sys.modules["l2l_gail"] = None  # as if it were not installed
+from stable_baselines3 import SAC
+print(SAC.load(sys.argv[1], device="cpu").predict([0.1, 0.2, 0.3], deterministic=True)[0][0])
+"""
+    told = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "policy.zip"], capture_output=True, text=True, check=True
+    )
+    expected, _ = gail.leader.algorithm.predict(np.array([0.1, 0.2, 0.3]), deterministic=True)
+    assert float(told.stdout) == pytest.approx(float(expected[0]), rel=1e-5)
 
 
 def test_training_may_stop_before_anything_is_remembered_and_the_memory_can_be_pickled(tmp_path):
