@@ -131,7 +131,12 @@ def train(args: TrainArgs, resumed: Run | None = None) -> Run:
             told = report.resume_command(config, run.folder)
             print(f"Saved at step {trainer.step_count:,} of {trainer.total:,}. Continue with: {told}")
             return run
-        return session.finish()
+        try:
+            return session.finish()
+        except KeyboardInterrupt:
+            run.update(status="interrupted")
+            print(f"Trained, but not graded. Grade it with: {report.resume_command(config, run.folder)}")
+            raise
 
 
 def train_worker(args: TrainArgs, resumed: Run | None = None) -> None:
@@ -306,6 +311,8 @@ class Session:
         }
         figures = {f"grade/{name}": value for name, value in found.items()}
         folder = self.run.folder
+        if any("grade/clean" in row for row in metrics.read(folder / metrics.METRICS)):
+            return  # a run that was stopped before it could say that it is finished
         with SummaryWriter(str(folder)) as writer, metrics.JsonLines(folder / metrics.METRICS) as rows:
             for name, value in figures.items():
                 writer.add_scalar(name, value, self.trainer.step_count)

@@ -61,12 +61,18 @@ def main(argv: list[str] | None = None) -> None:
     groups = comparison.grouped(curves)
     if args.level is None and (apart := comparison.tasks_with_different_demonstrations(groups)):
         warn(f"{', '.join(apart)}: runs have other demonstrations, so there is no common 90 % to reach; see --level")
-    level = -args.level if args.lower_is_better and args.level is not None else args.level
+    level = 0 - args.level if args.lower_is_better and args.level is not None else args.level
     content = {"tag": tag} | comparison.table(groups, level=level)
     for task, found in content["tasks"].items():
         if found["ends_first"]:
             last = f"step {found['steps'][1]:,.0f}"
             warn(f"{found['ends_first']} ends at {last}: {task or 'all runs'} compared up to there (see --min-steps)")
+    for task in sorted({curve.task for curve in curves}):
+        gradings = {
+            comparison.grading_of(curve) for curve in curves if curve.task == task and curve.result.get("grade")
+        }
+        if len(gradings) > 1:
+            warn(f"{task}: graded with different tiers, images, seeds or radii; do not compare their AutoAttack %")
     text = comparison.markdown(content)
     write_atomically(args.out / "table.md", text.encode())
     write_atomically(args.out / "comparison.json", (json.dumps(content, indent=1) + "\n").encode())

@@ -201,10 +201,12 @@ def table(groups: Mapping[str, Sequence[Curve]], *, level: float | None = None) 
 
 def evaluated(curves: Sequence[Curve]) -> dict[str, float]:
     """Means over a group's runs of what their records say of the end: the deterministic policy's return, its percent of
-    the demonstrations', and the robust accuracy of a grade, in percent; each only if every run has it."""
+    the demonstrations', and the robust accuracy of a grade, in percent; each only if every run has it, a grade only if
+    all were made alike."""
     found: dict[str, list[float]] = {}
+    alike = len({grading_of(curve) for curve in curves}) == 1
     for curve in curves:
-        grade = curve.result.get("grade") or {}
+        grade = (curve.result.get("grade") or {}) if alike else {}
         values = {"percent of expert": curve.result.get("percent_of_expert")}
         values["deterministic return"] = (curve.result.get("return") or {}).get("mean")
         values["AutoAttack %"] = 100 * grade["autoattack"] if "autoattack" in grade else None
@@ -212,6 +214,12 @@ def evaluated(curves: Sequence[Curve]) -> dict[str, float]:
             found.setdefault(name, []).extend([] if value is None else [float(value)])
     order = ("deterministic return", "percent of expert", "AutoAttack %")
     return {name: float(np.mean(found[name])) for name in order if len(found.get(name, ())) == len(curves)}
+
+
+def grading_of(curve: Curve) -> tuple[Any, ...]:
+    """How a run was graded: attacks, images, threat model and seed; grades of other ones are not on one scale."""
+    grade = curve.result.get("grade") or {}
+    return tuple(grade.get(name) for name in ("tier", "n", "norm", "radius", "seed"))
 
 
 def references(curves: Sequence[Curve]) -> dict[str, float]:

@@ -148,7 +148,10 @@ def _rows(folder: Path, unfinished: bool, end: float | None) -> Callable[[str], 
 
 def _group(folder: Path, by: Sequence[str], known: Mapping[str, Any]) -> str:
     if by and known:
-        values = {name: known.get(name, "–") for name in by}  # runs of two tools may be compared: each has its settings
+        names = [name for name in by if name not in TASK] or by  # the task is told beside the group
+        values = {
+            name: known.get(name, "–") for name in names
+        }  # runs of two tools may be compared: each has its settings
         return ", ".join(value if isinstance(value, str) else f"{name} {value}" for name, value in values.items())
     for place in (folder.resolve(), *folder.resolve().parents):
         name = SEED.sub("", place.name)

@@ -1,5 +1,6 @@
 """What robustness costs, of graded runs: AutoAttack's accuracy against the seconds that training took."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -32,7 +33,7 @@ def read(folder: Path) -> Graded:
         where = (*sorted(named, key=str), record.get("processes"))
         return Graded(100 * grade["autoattack"], result["training_seconds"], on, where)
     except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{folder} was not graded: l2l-grade-at {folder}") from error
+        raise UserError(f"{folder} was not graded: l2l-grade-at {shlex.quote(str(folder))}") from error
 
 
 def draw(tasks: Mapping[str, Mapping[str, Sequence[Path]]], stem: Path) -> tuple[list[Path], list[str]]:

@@ -156,7 +156,8 @@ def summarise(steps: ArrayLike, values: ArrayLike, grid: ArrayLike | None = None
 
     The first five are of the curve as measured. The others depend on how finely a curve is sampled, and are taken on
     `grid`, of which the part that the run has reached counts; by default 100 even steps from its first to its last, or
-    as many as it has values. Give runs that are compared one grid. With a single value the last two are 0."""
+    as many as it has values. Give runs that are compared one grid. With fewer than three values the dispersion is
+    NaN, with a single one the last figure is 0."""
     steps, values = _curve(steps, values)
     if grid is None:
         grid = np.linspace(steps[0], steps[-1], min(len(steps), GRID_POINTS))
@@ -173,7 +174,7 @@ def summarise(steps: ArrayLike, values: ArrayLike, grid: ArrayLike | None = None
         "late_fall": late_fall(values),
         "average": float(curve.mean()),
         "drawdown_cvar": long_term_risk(curve),
-        "dispersion": dispersion_across_time(curve) if len(curve) > 1 else 0.0,
+        "dispersion": dispersion_across_time(curve) if len(curve) > 2 else np.nan,  # of one difference there is none
         "short_term_risk": short_term_risk(curve) if len(curve) > 1 else 0.0,
     }
 

@@ -54,8 +54,9 @@ def main(argv: list[str] | None = None) -> None:
     if args.dry_run:
         for job in planned.jobs:
             print(f"{job.folder}: {' '.join(job.flags)}")
-        for one, other in planned.duplicates.items():
-            print(f"{one}: the same as {other}")
+    for one, other in planned.duplicates.items():
+        print(f"{one}: the same as {other}")
+    if args.dry_run:
         print(f"{len(planned.jobs)} runs, {len(planned.recorded)} more stand in records")
         return
     if not planned.jobs and not planned.recorded:

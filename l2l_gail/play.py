@@ -1,5 +1,6 @@
 """The command line of `scripts/play.py`: watch the policy of a run in a window, or record it."""
 
+import math
 import os
 import sys
 from dataclasses import dataclass
@@ -61,8 +62,8 @@ def main(argv: list[str] | None = None) -> None:
         print(f"episode {number + 1}: return {total:.1f}, {steps} steps")
     env.close()
     if args.video is not None:
-        write_video(args.video, frames, env.metadata.get("render_fps", 30))
-        print(f"wrote {args.video} ({len(frames)} frames)")
+        written = write_video(args.video, frames, env.metadata.get("render_fps", 30))
+        print(f"wrote {args.video} ({written} frames)")
 
 
 def play(gail: GAIL, env: gym.Env, seed: int, args: PlayArgs) -> tuple[float, int, list[np.ndarray]]:
@@ -108,13 +109,17 @@ def open_environment(environment: Environment, *, recording: bool) -> gym.Env:
     return env
 
 
-def write_video(path: Path, frames: list[np.ndarray], fps: int) -> None:
-    """Write frames as .mp4 (by the package imageio-ffmpeg) or .gif."""
+def write_video(path: Path, frames: list[np.ndarray], fps: int) -> int:
+    """Write frames as .mp4 (by the package imageio-ffmpeg), or every second or fewer as .gif; returns how many."""
     import imageio
 
     try:
         if path.suffix == ".gif":
-            imageio.mimsave(path, frames[::2], duration=2000 / fps, loop=0)
+            # A GIF counts hundredths of a second, and viewers slow down what takes fewer than two.
+            whole = (stride for stride in range(2, 13) if stride >= 0.02 * fps and 100 * stride % fps == 0)
+            stride = next(whole, max(2, math.ceil(0.02 * fps)))
+            frames = frames[::stride]
+            imageio.mimsave(path, frames, duration=1000 * stride / fps, loop=0)
         else:
             imageio.mimsave(path, frames, fps=fps, macro_block_size=2)
     except OSError as error:
@@ -122,3 +127,4 @@ def write_video(path: Path, frames: list[np.ndarray], fps: int) -> None:
     except (ImportError, ValueError) as error:
         advice = "an .mp4 needs the package imageio-ffmpeg (pip install imageio-ffmpeg)"
         raise UserError(f"cannot write {path}: {advice}") from error
+    return len(frames)

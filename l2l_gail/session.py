@@ -109,7 +109,7 @@ def train(args: TrainArgs, resumed: Run | None = None) -> Run:
         gail.leader.prepare(args.steps)
         print(report.announce(gail, demonstrations, run.folder))
         started = time.monotonic()
-        with StopRequest() as stop, tqdm(total=args.steps, initial=gail.num_timesteps, **BAR) as bar:
+        with StopRequest() as stop, tqdm(total=args.steps, initial=min(gail.num_timesteps, args.steps), **BAR) as bar:
             finished = learn(gail, run, args, stop, bar)
         run.update(training_seconds=run.record.get("training_seconds", 0.0) + time.monotonic() - started)
         told = shlex.join(["l2l-train-gail", "--resume", str(run.folder)])
@@ -221,7 +221,11 @@ def finish(gail: GAIL, run: Run, args: TrainArgs, demonstrations: Demonstrations
     gail.envs.training = was
     print(f"Evaluating {args.eval_episodes} deterministic episodes ...", file=sys.stderr)
     result = report.result(gail, demonstrations, run.folder, args.eval_episodes)
-    log_evaluation(gail, result["return"]["mean"])
+    rows = metrics.read(run.folder / metrics.METRICS)
+    if not any(
+        row["step"] == gail.num_timesteps and "eval/return" in row for row in rows
+    ):  # one resumed has it already
+        log_evaluation(gail, result["return"]["mean"])
     gail.leader.algorithm.logger.close()
     run.update(status="finished", steps=gail.num_timesteps, result=result)
     print(report.text(result, run, gail))

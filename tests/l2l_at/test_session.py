@@ -177,6 +177,15 @@ def test_a_run_is_graded_at_its_end(tmp_path, monkeypatch):
         assert [event.step for event in shown.Scalars(f"grade/{name}")] == [last["step"]]
 
 
+def test_ctrl_c_while_it_is_graded_keeps_the_trained_run(tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        patch.setattr(grading, "grade_folder", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(SystemExit, match="130"):
+            train(tmp_path / "run", "--method", "standard", "--grade", "standard")
+    assert f"Grade it with: l2l-train-at --resume {tmp_path / 'run'}" in capsys.readouterr().out
+    assert record(tmp_path / "run")["status"] == "interrupted"
+
+
 @pytest.mark.parametrize(
     ("part", "flags", "kept"), [("", ["--eps", "0.2"], True), ("best", [], True), ("", ["--eps", "0.1"], False)]
 )

@@ -72,6 +72,7 @@ def test_groups_by_settings(tmp_path):
     folder = our_run(tmp_path / "x", [1.0, 2.0], {"follower": "l2l", "disc_learning_rate": 0.1})
     assert curves.read(folder, by=("follower",)).group == "l2l"
     assert curves.read(folder, by=("follower", "disc_learning_rate")).group == "l2l, disc_learning_rate 0.1"
+    assert curves.read(folder, by=("env", "follower")).group == "l2l"  # the task is no part of a group
     assert curves.read(folder, by=("method", "follower")).group == "–, l2l"  # a setting that another tool has
 
 

@@ -55,6 +55,16 @@ def test_what_has_no_common_scale_is_not_drawn(tmp_path, change, reason):
     assert reason in reasons[0]
 
 
+def test_grades_that_were_made_otherwise_are_not_averaged(tmp_path, capsys):
+    runs = [graded_run(tmp_path / f"pgd_s{i}", 0.8 - i / 10, 5.0, tier=t) for i, t in enumerate(("quick", "standard"))]
+    cli.main([*map(str, runs), "--out", str(tmp_path / "out")])
+    told = capsys.readouterr()
+    assert "AutoAttack %" not in told.out
+    assert "graded with different tiers" in told.err
+    cli.main([str(runs[0]), "--out", str(tmp_path / "out")])
+    assert "AutoAttack %" in capsys.readouterr().out
+
+
 def test_compare_draws_it_and_removes_an_older_one(tmp_path, capsys):
     runs = [graded_run(tmp_path / f"{name}_s0", robust, 5.0) for name, robust in (("pgd", 0.8), ("l2l", 0.7))]
     out = tmp_path / "out"

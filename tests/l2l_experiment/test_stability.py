@@ -85,7 +85,8 @@ def test_summary_of_one_run():
     assert figures == pytest.approx(expected)
     alone = stability.summarise([7], [3.0])
     assert alone["final"] == alone["best"] == 3.0
-    assert alone["dispersion"] == alone["short_term_risk"] == alone["largest_fall"] == 0.0
+    assert alone["short_term_risk"] == alone["largest_fall"] == 0.0
+    assert np.isnan(alone["dispersion"]), "0 would be perfectly steady"
 
 
 def test_summary_on_a_given_grid_counts_what_the_run_reached():

@@ -1,6 +1,8 @@
 """Playing a saved policy: what is refused, and a recording where the machine can draw."""
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from l2l_experiment.errors import UserError
 from l2l_experiment.run import Run
@@ -25,6 +27,15 @@ def test_what_cannot_be_shown_is_said(run, tmp_path, refused, monkeypatch):
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     refused(play.main, [run], "--video")
+
+
+@pytest.mark.parametrize(("fps", "stride", "duration"), [(20, 2, 100), (30, 3, 100), (60, 3, 50), (125, 5, 40)])
+def test_a_gif_lasts_as_long_as_its_episode(tmp_path, fps, stride, duration):
+    frames = [np.full((8, 8, 3), shade, dtype=np.uint8) for shade in range(0, 250, 10)]
+    assert play.write_video(tmp_path / "out.gif", frames, fps) == len(frames[::stride])
+    with Image.open(tmp_path / "out.gif") as shown:
+        assert shown.n_frames == len(frames[::stride])
+        assert shown.info["duration"] == duration == pytest.approx(1000 * stride / fps)
 
 
 @pytest.mark.slow

@@ -243,6 +243,17 @@ def test_ctrl_c_while_it_is_evaluated_keeps_the_trained_run(flags, tmp_path, mon
     assert record(tmp_path / "run")["status"] == "finished"
 
 
+def test_a_finished_run_that_is_evaluated_again_has_one_point_in_its_curves(flags, tmp_path, capsys):
+    folder = tmp_path / "run"
+    main(["--run-dir", str(folder), "--steps", "100", *flags])  # makes 128
+    capsys.readouterr()
+    main(["--resume", str(folder), "--eval-episodes", "3"])
+    assert record(folder)["result"]["return"]["n"] == 3
+    assert sum('"eval/return"' in line for line in (folder / "metrics.jsonl").read_text().splitlines()) == 1
+    assert [event.step for event in EventAccumulator(str(folder)).Reload().Scalars("eval/return")] == [128]
+    assert " -" not in capsys.readouterr().err, "the bar does not run backwards"
+
+
 def test_demonstrations_that_have_moved_are_named_once(flags, demos, refused, tmp_path):
     folder = str(tmp_path / "run")
     main(["--run-dir", folder, "--steps", "64", *flags])
