@@ -86,7 +86,8 @@ def plain(config: GAILConfig) -> Any:
     env = environment(config.env)
     envs = VecNormalize(DummyVecEnv([lambda: Monitor(env.make())] * config.n_envs), norm_reward=False)
     make = {"ppo": make_ppo, "sac": make_sac}[config.leader]
-    algorithm = make(replace(config, compile=False), envs, devices.resolve(config.device, auto="cpu"))
+    config = replace(config, compile=False, critic_layer_norm=False)  # as Stable-Baselines3 has it
+    algorithm = make(config, envs, devices.resolve(config.device, auto="cpu"))
     return lambda steps: algorithm.learn(steps, reset_num_timesteps=algorithm.num_timesteps == 0)
 
 

@@ -126,16 +126,16 @@ def train(args: TrainArgs, resumed: Run | None = None) -> Run:
         with StopRequest(launched=parallel.world_size() > 1) as stop:
             finished = session.learn(stop, resuming=resumed is not None)
         parallel.destroy_group()
+        told = report.resume_command(config, run.folder)
         if not finished:
             run.update(status="interrupted", steps=trainer.step_count)
-            told = report.resume_command(config, run.folder)
             print(f"Saved at step {trainer.step_count:,} of {trainer.total:,}. Continue with: {told}")
             return run
         try:
             return session.finish()
         except KeyboardInterrupt:
             run.update(status="interrupted")
-            print(f"Trained, but not graded. Grade it with: {report.resume_command(config, run.folder)}")
+            print(f"Trained, but not graded. Grade it with: {told}")
             raise
 
 

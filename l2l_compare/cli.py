@@ -3,6 +3,7 @@
 import json
 import shlex
 import sys
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -67,12 +68,11 @@ def main(argv: list[str] | None = None) -> None:
         if found["ends_first"]:
             last = f"step {found['steps'][1]:,.0f}"
             warn(f"{found['ends_first']} ends at {last}: {task or 'all runs'} compared up to there (see --min-steps)")
-    for task in sorted({curve.task for curve in curves}):
-        gradings = {
-            comparison.grading_of(curve) for curve in curves if curve.task == task and curve.result.get("grade")
-        }
-        if len(gradings) > 1:
-            warn(f"{task}: graded with different tiers, images, seeds or radii; do not compare their AutoAttack %")
+    gradings = {(curve.task, comparison.grading_of(curve)) for curve in curves if curve.result.get("grade")}
+    graded = Counter(task for task, _ in gradings)
+    for task in sorted(task for task, count in graded.items() if count > 1):
+        told = "the runs were graded with different tiers, images, seeds or radii"
+        warn(f"{task or 'all runs'}: {told}; do not compare their AutoAttack %")
     text = comparison.markdown(content)
     write_atomically(args.out / "table.md", text.encode())
     write_atomically(args.out / "comparison.json", (json.dumps(content, indent=1) + "\n").encode())

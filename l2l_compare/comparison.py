@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from l2l_compare.curves import PROBE, RETURNS, TAGS, Array, Curve
+from l2l_compare.curves import GRADING, PROBE, RETURNS, TAGS, Array, Curve
 from l2l_compare.reliability import (
     RUN_METRICS,
     RUNS_FOR_INTERVAL,
@@ -217,9 +217,9 @@ def evaluated(curves: Sequence[Curve]) -> dict[str, float]:
 
 
 def grading_of(curve: Curve) -> tuple[Any, ...]:
-    """How a run was graded: attacks, images, threat model and seed; grades of other ones are not on one scale."""
+    """How a run was graded, by `GRADING`."""
     grade = curve.result.get("grade") or {}
-    return tuple(grade.get(name) for name in ("tier", "n", "norm", "radius", "seed"))
+    return tuple(grade.get(name) for name in GRADING)
 
 
 def references(curves: Sequence[Curve]) -> dict[str, float]:

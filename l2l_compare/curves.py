@@ -27,6 +27,7 @@ SEED = re.compile(r"(^|_)s\d+(_\d{8}-\d{6}(-\d+)?)?$")  # the end of a run's nam
 # What other tools call runs that differ in their seed only (seed_0, seed3, run-1), or the folder of logs within a run.
 OTHERS = re.compile(r"(^|[_-])(seed|run)[_-]?\d+$|^(logs?|tb|tensorboard|events)$", re.IGNORECASE)
 NUMBERED = re.compile(r"(?<=[A-Z0-9])_\d+$")  # Stable-Baselines3's PPO_1, PPO_2
+GRADING = ("tier", "n", "norm", "radius", "seed")  # of a grade; grades that differ in one are not on one scale
 TASK = ("env", "dataset", "norm", "eps")  # settings between which returns and accuracies are not on one scale
 GAP = 5  # times the median distance of two rows: our runs log at even steps, so that rows are missing there
 
@@ -149,9 +150,8 @@ def _rows(folder: Path, unfinished: bool, end: float | None) -> Callable[[str], 
 def _group(folder: Path, by: Sequence[str], known: Mapping[str, Any]) -> str:
     if by and known:
         names = [name for name in by if name not in TASK] or by  # the task is told beside the group
-        values = {
-            name: known.get(name, "–") for name in names
-        }  # runs of two tools may be compared: each has its settings
+        # Runs of two tools may be compared: each has its settings.
+        values = {name: known.get(name, "–") for name in names}
         return ", ".join(value if isinstance(value, str) else f"{name} {value}" for name, value in values.items())
     for place in (folder.resolve(), *folder.resolve().parents):
         name = SEED.sub("", place.name)

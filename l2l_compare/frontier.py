@@ -7,6 +7,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from l2l_compare import figures
+from l2l_compare.curves import GRADING
 from l2l_experiment.errors import UserError
 from l2l_experiment.files import file_name, read_mapping
 
@@ -26,7 +27,7 @@ def read(folder: Path) -> Graded:
     result = record.get("result") or {}
     try:
         grade = result["grade"]
-        on = tuple(grade[name] for name in ("tier", "n", "norm", "radius", "seed"))
+        on = tuple(grade[name] for name in GRADING)
         # A run may have been resumed on another machine, and its seconds are of all of them.
         machines = [record["machine"] or {}, *(some.get("machine") or {} for some in record.get("sessions") or ())]
         named = {tuple(machine.get(name) for name in ("cpu", "cores", "threads", "gpu")) for machine in machines}

@@ -222,9 +222,8 @@ def finish(gail: GAIL, run: Run, args: TrainArgs, demonstrations: Demonstrations
     print(f"Evaluating {args.eval_episodes} deterministic episodes ...", file=sys.stderr)
     result = report.result(gail, demonstrations, run.folder, args.eval_episodes)
     rows = metrics.read(run.folder / metrics.METRICS)
-    if not any(
-        row["step"] == gail.num_timesteps and "eval/return" in row for row in rows
-    ):  # one resumed has it already
+    evaluated = {row["step"] for row in rows if "eval/return" in row}
+    if gail.num_timesteps not in evaluated:  # as of a finished run that is resumed
         log_evaluation(gail, result["return"]["mean"])
     gail.leader.algorithm.logger.close()
     run.update(status="finished", steps=gail.num_timesteps, result=result)

@@ -184,6 +184,14 @@ def test_ctrl_c_while_it_is_graded_keeps_the_trained_run(tmp_path, monkeypatch, 
             train(tmp_path / "run", "--method", "standard", "--grade", "standard")
     assert f"Grade it with: l2l-train-at --resume {tmp_path / 'run'}" in capsys.readouterr().out
     assert record(tmp_path / "run")["status"] == "interrupted"
+    graded = {"n": 7, "tier": "standard", "clean": 0.9, "attacks": {}, "autoattack": 0.4, "robust": 0.3}
+    monkeypatch.setattr(grading, "grade_folder", Mock(return_value=graded))
+    cli.main(["--resume", str(tmp_path / "run")])
+    edited = tmp_path / "run" / "record.json"  # as a kill leaves it that comes just before the run is finished
+    edited.write_text(edited.read_text().replace('"finished"', '"running"'))
+    cli.main(["--resume", str(tmp_path / "run")])
+    assert record(tmp_path / "run")["status"] == "finished"
+    assert len(EventAccumulator(str(tmp_path / "run")).Reload().Scalars("grade/autoattack")) == 1
 
 
 @pytest.mark.parametrize(

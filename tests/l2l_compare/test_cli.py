@@ -130,6 +130,8 @@ def test_what_runs_are_told_of_their_end_and_the_sign_of_a_figure(tmp_path, monk
     assert told.splitlines()[3].split()[2:4] == ["-3", "2"]
     cli.main([*map(str, runs), "--out", str(tmp_path / "out"), "--lower-is-better", "--level", "2"])
     assert capsys.readouterr().out.splitlines()[3].split()[-2] == "0"  # at 1 already, which is below 2
+    cli.main([*map(str, runs), "--out", str(tmp_path / "out"), "--lower-is-better", "--level", "0"])
+    assert "-0" not in capsys.readouterr().out
     cli.main([*map(str, runs), "--out", str(tmp_path / "out"), "--level", "2.5"])
     assert capsys.readouterr().out.splitlines()[3].split()[-2] == "20"
     assert "--level must be finite" in refused(cli, [*runs, "--level", "nan", "--out", tmp_path / "out"], capsys)

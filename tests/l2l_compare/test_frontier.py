@@ -7,6 +7,7 @@ import yaml
 
 from l2l_compare import cli, frontier
 from l2l_compare.curves import PROBE
+from l2l_experiment.errors import UserError
 from l2l_experiment.metrics import METRICS, JsonLines
 
 MACHINE = {"cpu": "Some CPU", "gpu": None}
@@ -53,6 +54,12 @@ def test_what_has_no_common_scale_is_not_drawn(tmp_path, change, reason):
     pictures, reasons = frontier.draw({"digits": {"a": [a], "b": [b]}}, tmp_path / "frontier")
     assert (pictures, len(reasons)) == ([], 1)
     assert reason in reasons[0]
+
+
+def test_the_command_that_grades_a_run_can_be_pasted(tmp_path):
+    (folder := tmp_path / "a b").mkdir()
+    with pytest.raises(UserError, match=f"l2l-grade-at '{folder}'$"):
+        frontier.read(graded_run(folder, None, 10.0))
 
 
 def test_grades_that_were_made_otherwise_are_not_averaged(tmp_path, capsys):
