@@ -50,7 +50,7 @@ def unroll(
 
     `objective` must return a scalar that depends on every tensor of the variable. `start` and `state` keep their own
     history under `rule` and `everything`. Nothing is stored between calls. Raises ValueError for a negative `steps`, an
-    unknown `through`, and a `start` without tensors."""
+    unknown `through`, and a `start` without tensors; RuntimeError within `torch.inference_mode()`."""
     if not leaves(start):
         raise ValueError("the variable holds no tensors")
     if steps < 0:
@@ -74,6 +74,7 @@ def unroll(
 
 def value_and_gradient(objective: Objective, variable: Variable, *, differentiable: bool) -> tuple[Tensor, Variable]:
     """The objective and its gradient at `variable`; the gradient is data unless `differentiable`."""
+    _require_gradients()
     with torch.enable_grad():
         if differentiable:
             point = map_tensors(lambda v: v if v.requires_grad else v.detach().requires_grad_(), variable)
@@ -84,13 +85,19 @@ def value_and_gradient(objective: Objective, variable: Variable, *, differentiab
     return value, rebuild(variable, list(gradients))
 
 
+def _require_gradients() -> None:
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError("torch.inference_mode() forbids gradients, which a response needs; use torch.no_grad()")
+
+
 def implicit(objective: Objective, solution: Variable, solve: Callable) -> Variable:
     """Return `solution` unchanged, with a backward pass by the implicit function theorem.
 
     At a stationary point ∇objective = 0 the response's derivative is −H⁻¹ ∂∇objective, with H the Hessian at
     `solution`. `solve(matvec, b)` from `bilevel.solvers` answers H x = b. `objective` must be twice differentiable in
     the variable. Gives first derivatives only. Not for a solution far from stationary: the derivative is then biased,
-    and nothing warns of it."""
+    and nothing warns of it. RuntimeError within `torch.inference_mode()`."""
+    _require_gradients()
     point = map_tensors(lambda v: v.detach().requires_grad_(), solution)
     with torch.enable_grad():
         gradients = torch.autograd.grad(objective(point), leaves(point), create_graph=True)

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from l2l_at import datasets
 from l2l_at.attackers import AttackerName, Input, Scale
-from l2l_at.threat import Norm, Threat, parse_radius
+from l2l_at.threat import Norm, Threat, parse_radius, tidy_radius
 from l2l_experiment import settings
 from l2l_experiment.errors import UserError
 from l2l_experiment.settings import Count, NotNegative, Positive, Range, Seed, ShareBelowOne
@@ -73,7 +73,7 @@ class ATConfig:
     freeze_attacker: bool = False  # Leave the attacker as it starts
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "eps", str(self.eps))  # a number is a text too
+        object.__setattr__(self, "eps", tidy_radius(self.eps))
         settings.check(self)
         datasets.find(self.dataset)
         _ = self.threat

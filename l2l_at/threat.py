@@ -129,3 +129,15 @@ def parse_radius(text: str | float, deviation: float = 1.0) -> float:
         return unit * (float(numerator) / float(denominator) if slash else float(numerator))
     except (ValueError, ZeroDivisionError):
         raise UserError(f"a radius is a number, or a fraction such as 8/255, got {text!r}") from None
+
+
+def tidy_radius(text: str | float) -> str:
+    """One spelling for each radius, so that runs with equal radii are seen as equal: '.10' and '51/510' are '0.1',
+    '16/510' is '8/255'. UserError as for `parse_radius`."""
+    text = str(text)
+    unit = "sd" if text.endswith("sd") else ""
+    radius = parse_radius(text.removesuffix("sd"))
+    if float(f"{radius:.4g}") == radius or not math.isfinite(radius):
+        return f"{radius:.4g}{unit}"
+    levels = round(255 * radius)
+    return f"{levels}/255{unit}" if levels / 255 == radius else f"{radius!r}{unit}"

@@ -9,6 +9,7 @@ import itertools
 import re
 import runpy
 import typing
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from functools import cache
@@ -33,6 +34,15 @@ class StringLoader(yaml.SafeLoader):
     """YAML with merge keys, in which every value is a text: else 3:5 is 185, in base 60."""
 
     yaml_implicit_resolvers = {"<": [("tag:yaml.org,2002:merge", re.compile("^<<$"))]}
+
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        """A mapping whose keys stand once each: PyYAML would keep the last of two in silence."""
+        node = super().compose_mapping_node(anchor)
+        for key, times in Counter(str(key.value) for key, _ in node.value).items():
+            if times > 1:
+                where = f"the block that begins in line {node.start_mark.line + 1}"
+                raise yaml.composer.ComposerError(problem=f"{key} stands {times} times in {where}")
+        return node
 
 
 @dataclass(frozen=True)
@@ -117,8 +127,10 @@ def read(spec: str, rest: Sequence[str]) -> tuple[str, Experiments]:
     top = _block(content, path, {}, grid)
     if several is None:
         return script, {"": [top]}
-    if not isinstance(several, dict) or content.keys() - {"base"}:
+    if not several or not isinstance(several, dict) or content.keys() - {"base"}:
         raise UserError(f"{path}: `experiments` takes blocks by name, and no `grid` or `variants` beside it")
+    if wrong := [name for name in several if name in ("", ".", "..") or {"/", "\\"} & set(name)]:
+        raise UserError(f"{path}: an experiment's name is that of its folder, and cannot be {wrong[0]!r}")
     named = {name: blocks if isinstance(blocks, list) else [blocks] for name, blocks in several.items()}
     return script, {name: [_block(block, path, top.base, grid) for block in blocks] for name, blocks in named.items()}
 
@@ -132,7 +144,7 @@ def _block(content: Any, path: Path, base: Mapping[str, Words], given: Mapping[s
     def flags(value: Any, where: str) -> dict[str, Any]:
         if value and not isinstance(value, dict):
             raise UserError(f"{path}: `{where}` takes flags and their values, not {value!r}")
-        named = {key.replace("_", "-"): item for key, item in (value or {}).items()}
+        named = {key.removeprefix("--").replace("_", "-"): item for key, item in (value or {}).items()}
         return {key: item for key, item in named.items() if key not in given}
 
     def words(value: Any, where: str) -> dict[str, Words]:

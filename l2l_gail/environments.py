@@ -1,6 +1,7 @@
 """Environments by id, by factory or as a vectorised one: their spaces, and copies of them."""
 
 import copy
+import os
 import warnings
 from collections.abc import Callable
 from typing import Any, Union
@@ -113,7 +114,13 @@ def make(source: str | EnvSpec | Callable[..., gym.Env], **kwargs: Any) -> gym.E
 
     Two notices that every user of HalfCheetah-v4 would see many times are left out: that v5 exists, and that MuJoCo
     deprecates an attribute in the task's file."""
-    import mujoco  # loads slowly, and --help must not wait for it
+    try:
+        import mujoco  # loads slowly, and --help must not wait for it
+    except Exception as error:  # of its drawing part, which also raises an AttributeError where a library is missing
+        chosen = os.environ.get("MUJOCO_GL")
+        remedy = f"MUJOCO_GL is {chosen!r}: unset it, or take egl, glfw or osmesa, whichever library is installed"
+        why = f"MuJoCo cannot be imported ({type(error).__name__}: {str(error).splitlines()[0]})"
+        raise UserError(f"{why}; {remedy if chosen else 'install it anew'}") from error
 
     if hasattr(mujoco, "set_mju_user_warning"):
         mujoco.set_mju_user_warning(_warn_from_mujoco)

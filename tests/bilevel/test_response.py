@@ -265,3 +265,13 @@ def test_the_implicit_derivative_does_not_depend_on_the_caller_s_mode():
         answer = implicit(lambda w: 0.5 * (w - 3 * theta).square().sum(), 3 * theta, conjugate_gradient(2))
     (slope,) = torch.autograd.grad(answer.sum(), theta)
     torch.testing.assert_close(slope, torch.full_like(theta, 3.0))
+
+
+@torch.inference_mode()
+def test_inference_mode_is_refused():
+    for answer in (
+        lambda: unroll(torch.sum, GradientStep(0.5), torch.ones(2), steps=1),
+        lambda: implicit(torch.sum, torch.ones(2), conjugate_gradient(2)),
+    ):
+        with pytest.raises(RuntimeError, match=r"torch.inference_mode\(\) forbids gradients"):
+            answer()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from l2l_at.attacks import SparseStep
 from l2l_at.config import ATConfig
-from l2l_at.threat import Threat, parse_radius
+from l2l_at.threat import Threat, parse_radius, tidy_radius
 from l2l_experiment.errors import UserError
 
 NORMS = ("linf", "l2", "l1")
@@ -83,6 +83,19 @@ def test_radius_as_text():
     assert str(Threat("l2", 1.0)) == "l2 1"
     assert Threat("linf", "8/255") == Threat("linf", 8 / 255)
     assert (str(Threat("linf", 8 / 255)), str(Threat("l2", 0.5))) == ("linf 8/255", "l2 0.5")
+
+
+def test_equal_radii_have_one_spelling():
+    assert {tidy_radius(text) for text in ("0.1", ".10", 0.1, "1e-1", "51/510", "0.100")} == {"0.1"}
+    assert {tidy_radius(text) for text in ("8/255", "16/510", 8 / 255)} == {"8/255"}
+    assert [tidy_radius(text) for text in ("2/255sd", "1.0sd", "10/255", "1/7")] == [
+        "2/255sd",
+        "1sd",
+        "10/255",
+        repr(1 / 7),
+    ]
+    for text in ("8/255", "0.031", "0.0123456789", "1/7"):
+        assert parse_radius(tidy_radius(text)) == parse_radius(text)
 
 
 @pytest.mark.parametrize("text", ["", "eight", "8/0", "1/2/3"])

@@ -110,6 +110,10 @@ def test_switches_are_turned_on_and_off(spec):
         ("base: {seed: {a: 1}}", "a value or a list of values"),
         ("variants: [a, b]", "`variants` takes names, each with flags"),
         ("variants: {a: {seed: 1}}\ngrid: {seed: 0:2}", "variant a and the grid both set seed"),
+        ("grid:\n  seed: 0:2\n  steps: 5\n  seed: 3", "seed stands 2 times in the block that begins in line 3"),
+        ("experiments: {}", "`experiments` takes blocks by name"),
+        ("experiments: {..: {}}", "cannot be '..'"),
+        ("experiments: {a/b: {}}", "cannot be 'a/b'"),
     ],
 )
 def test_files_that_make_no_sense(spec, text, message):

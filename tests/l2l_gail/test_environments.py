@@ -1,5 +1,9 @@
 """Environments: what is refused, limits of time, and a state that is exact."""
 
+import os
+import subprocess
+import sys
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -123,3 +127,14 @@ def test_an_environment_without_a_time_limit_is_given_one(monkeypatch):
         assert steps == environments.STEP_LIMIT
     assert Environment("Endless-v0").unlimited
     assert not Environment("HalfCheetah-v4").unlimited
+
+
+@pytest.mark.slow
+def test_a_wrong_drawing_library_is_one_sentence():
+    """MuJoCo reads MUJOCO_GL when it is imported, also where nothing is drawn."""
+    make = "from l2l_gail import Environment; Environment('Pendulum-v1')"
+    done = subprocess.run(
+        [sys.executable, "-c", make], env={**os.environ, "MUJOCO_GL": "foo"}, capture_output=True, text=True
+    )
+    assert "UserError: MuJoCo cannot be imported" in done.stderr
+    assert "MUJOCO_GL is 'foo': unset it" in done.stderr
