@@ -103,7 +103,7 @@ RO = {"steps": 1, "size": 1.0, "start": "zero", "training": True}
 METHODS: dict[str, Recipe] = {
     "standard": Recipe(
         "clean images, no defence",
-        "the lower end of every table",
+        "the baseline without a defence",
         lambda c, _: Method(Nothing(c), leaders.clean, defends=False),
     ),
     "fgsm-rs": _steepest("one step of 1.25 ε from a random start", "Wong et al., 2020", steps=1, size=1.25),
