@@ -23,6 +23,11 @@ class LearnedFollower:
     ) -> None:
         if steps < 1:
             raise ValueError(f"a learned follower takes at least 1 step, got {steps}")
+        if not clip_norm > 0:
+            raise ValueError(f"clip_norm must be positive, got {clip_norm}")
+        held = {id(weight) for group in optimizer.param_groups for weight in group["params"]}
+        if not any(id(weight) in held for weight in rule.parameters()):
+            raise ValueError("the optimizer holds no parameter of the rule, which would never learn")
         self.rule, self.optimizer, self.steps, self.clip_norm = rule, optimizer, steps, clip_norm
         self.skipped = 0
 
@@ -53,6 +58,7 @@ class LearnedFollower:
         the rule as it was before this fit, and can be committed as it is; after a skipped fit look first whether it is
         finite itself. The figures are `score`, `gradient_norm` (before clipping), `skipped` (1.0 if the fit was not
         applied) and `last_step`, the Euclidean length of the last step."""
+        objectives = list(objectives)
         if len(objectives) != self.steps + 1:
             raise ValueError(f"fit needs steps + 1 = {self.steps + 1} objectives, got {len(objectives)}")
         if score not in ("final", "mean"):

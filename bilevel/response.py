@@ -4,6 +4,7 @@ The answer's autograd history *is* the chosen approximation of the best-response
 writes `loss(response.variable).backward()`."""
 
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from bilevel.rules import State, UpdateRule
-from bilevel.tree import Variable, detach_tree, leaves, map_tensors, rebuild
+from bilevel.tree import Variable, detach_tree, leaves, map_tensors, rebuild, require_tensors
 
 Objective = Callable[[Variable], Tensor]
 Projection = Callable[[Variable], Variable]
@@ -50,15 +51,18 @@ def unroll(
 
     `objective` must return a scalar that depends on every tensor of the variable. `start` and `state` keep their own
     history under `rule` and `everything`. Nothing is stored between calls. Raises ValueError for a negative `steps`, an
-    unknown `through`, and a `start` without tensors; RuntimeError within `torch.inference_mode()`."""
+    unknown `through`, a `start` without tensors and an objective of another kind; TypeError for what is no tensor;
+    RuntimeError within `torch.inference_mode()`."""
+    require_tensors(start, "the variable")
     if not leaves(start):
         raise ValueError("the variable holds no tensors")
-    if steps < 0:
-        raise ValueError(f"steps must not be negative, got {steps}")
+    if not isinstance(steps, Integral) or steps < 0:
+        raise ValueError(f"steps must be a whole number, 0 or more, got {steps!r}")
     if through not in ("nothing", "rule", "everything"):
         raise ValueError(f"through must be 'nothing', 'rule' or 'everything', not {through!r}")
     variable, trace = start, []
     state = rule.init(detach_tree(start)) if state is None else state
+    require_tensors(state, "the rule's memory")
     if through == "nothing":
         variable, state = detach_tree(variable), detach_tree(state)
     for _ in range(steps):
@@ -81,7 +85,14 @@ def value_and_gradient(objective: Objective, variable: Variable, *, differentiab
         else:
             point = map_tensors(lambda v: v.detach().requires_grad_(), variable)
         value = objective(point)
-        gradients = torch.autograd.grad(value, leaves(point), create_graph=differentiable)
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+            raise ValueError(f"the objective must return a scalar tensor, got {got}")
+        if not value.requires_grad:
+            raise ValueError("the objective does not depend on the variable, or cuts the gradient")
+        gradients = torch.autograd.grad(value, leaves(point), create_graph=differentiable, allow_unused=True)
+        if any(gradient is None for gradient in gradients):
+            raise ValueError("the objective does not depend on every tensor of the variable")
     return value, rebuild(variable, list(gradients))
 
 

@@ -16,7 +16,8 @@ def conjugate_gradient(steps: int, tol: float = 1e-10) -> Solve:
     """Conjugate gradients (Hestenes and Stiefel, 1952), stopped after `steps` or once `|residual| ≤ tol·|b|`.
 
     Needs a symmetric positive definite H; on an indefinite one the answer means nothing. Stops with what it has at a
-    direction without curvature, as in a flat objective (H = 0), whose answer is 0."""
+    direction without curvature, as in a flat objective (H = 0), whose answer is 0. ValueError for negative `steps`."""
+    _require_steps(steps)
 
     def solve(matvec: Matvec, b: Variable) -> Variable:
         x = map_tensors(torch.zeros_like, b)
@@ -39,10 +40,17 @@ def conjugate_gradient(steps: int, tol: float = 1e-10) -> Solve:
     return solve
 
 
+def _require_steps(steps: int) -> None:
+    if steps < 0:
+        raise ValueError(f"steps must not be negative, got {steps}")
+
+
 def neumann(steps: int, scale: float) -> Solve:
     """The truncated Neumann series scale·Σ_{i≤steps} (I − scale·H)ⁱ b (Lorraine et al., 2020).
 
-    Converges only for 0 < scale·λ < 2 over the eigenvalues λ of H; outside that it diverges."""
+    Converges only for 0 < scale·λ < 2 over the eigenvalues λ of H; outside that it diverges. ValueError for negative
+    `steps`."""
+    _require_steps(steps)
 
     def solve(matvec: Matvec, b: Variable) -> Variable:
         term, total = b, b

@@ -23,6 +23,13 @@ def leaves(tree: Any) -> list[Tensor]:
     return [tree]
 
 
+def require_tensors(tree: Any, what: str) -> None:
+    """TypeError unless this is a tensor, or nested dicts of tensors."""
+    for leaf in leaves(tree):
+        if not isinstance(leaf, Tensor):
+            raise TypeError(f"{what} must be a tensor, or nested dicts of tensors; it holds a {type(leaf).__name__}")
+
+
 def rebuild(template: Any, values: list[Tensor]) -> Any:
     """The inverse of `leaves`: the tree `template` with `values` in place of its tensors."""
     remaining = iter(values)

@@ -1,7 +1,7 @@
 """Train on images of your own and grade the result.
 
-python examples/own_data_set.py --dataset stripes --epochs 1 --run-dir runs/stripes python examples/own_data_set.py
-grade runs/stripes"""
+python examples/own_data_set.py --dataset stripes --epochs 1 --run-dir runs/stripes
+python examples/own_data_set.py grade runs/stripes"""
 
 import sys
 

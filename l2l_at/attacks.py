@@ -1,8 +1,9 @@
 """Hand-designed attacks, written with the engine; they drive training and probes, never a reported figure."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +12,9 @@ from torch.nn.functional import cross_entropy, log_softmax, softmax
 from bilevel import SteepestStep, UpdateRule, unroll
 from bilevel.response import Objective
 from bilevel.rules import State
-from l2l_at.answers import images_of
+from l2l_at.answers import Classifier, check_model, images_of, labels_of
 from l2l_at.threat import Threat
+from l2l_experiment.errors import UserError
 
 
 @contextmanager
@@ -41,7 +43,7 @@ def full_precision() -> Iterator[None]:
 def minus_loss(model: nn.Module, images: Tensor, labels: Tensor, *, per_sample: bool = False) -> Objective:
     """δ ↦ −Σ cross-entropy(model(x + δ), y): what an attacker minimises. The sum makes each sample's gradient its own,
     whatever the batch. There is no clamp to [0, 1] in it: where pixels lie on the box it would hide the gradient, and
-    the attack would be weak there. Projections keep x + δ in the box. `each`: one value a sample, not their sum."""
+    the attack would be weak there. Projections keep x + δ in the box. `per_sample`: a value for each, not their sum."""
 
     def objective(delta: Tensor) -> Tensor:
         return -cross_entropy(model(images + delta), labels, reduction="none" if per_sample else "sum")
@@ -56,7 +58,7 @@ def at_least_float32(logits: Tensor) -> Tensor:
 
 def minus_divergence(model: nn.Module, images: Tensor, *, per_sample: bool = False) -> Objective:
     """δ ↦ −Σ KL(p(x) ‖ p(x + δ)) but for a constant, TRADES' inner objective; p(x) is a constant too, taken once.
-    `each`: one value a sample, not their sum."""
+    `per_sample`: a value for each, not their sum."""
     with torch.no_grad():
         target = softmax(at_least_float32(model(images)), dim=1)
     torch.clear_autocast_cache()  # before torch 2.10 it would keep weights without a derivative for later passes
@@ -167,18 +169,26 @@ def pgd(
 @dataclass(frozen=True)
 class PGD:
     """Projected gradient descent (Madry et al., 2018) as an attack that is called with model, images and labels and
-    gives perturbed images. Images lie in [0, 1], shape (batch, channels, height, width); the model is attacked in
-    evaluation mode and left as it was. Nothing of ours grades a classifier: see `l2l_at.grade`."""
+    gives perturbed images, float32. What it takes is what `l2l_at.grade` takes; the model is attacked in evaluation
+    mode and left as it was. Nothing of ours grades a classifier: see `l2l_at.grade`."""
 
     threat: Threat
     steps: int = 10
     size: float = 0.25  # of a step, over the radius
 
-    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        with torch.inference_mode(False), torch.enable_grad(), evaluating(model):  # whatever the caller's mode
-            images_of(images)  # or a UserError
-            images, labels = images.detach().clone(), labels.clone()
-            return images + pgd(model, images, labels, self.threat, steps=self.steps, size=self.size)
+    def __post_init__(self) -> None:
+        if not isinstance(self.threat, Threat):
+            raise UserError(f"the threat must be a Threat such as Threat('linf', 8 / 255), got {self.threat!r}")
+        if self.steps < 0 or not self.size > 0:
+            raise UserError(f"PGD takes 0 or more steps of a positive size, got {self.steps} of {self.size}")
+
+    def __call__(self, model: Callable[[Tensor], Any], images: Any, labels: Any) -> Tensor:
+        classifier = Classifier(model)
+        with torch.inference_mode(False), torch.enable_grad(), evaluating(classifier):  # whatever the caller's mode
+            images = images_of(images)
+            classes = check_model(classifier, images[:1])
+            labels = labels_of(labels, len(images), classes, images.device)
+            return images + pgd(classifier, images, labels, self.threat, steps=self.steps, size=self.size)
 
 
 @torch.no_grad()

@@ -88,7 +88,7 @@ def gather_crop(padded: Tensor, frame: Tensor) -> Tensor:
 
 
 def scatter_crop(padded: Tensor, frame: Tensor, shown: Tensor) -> Tensor:
-    """Padded images with what a frame shows of them replaced; the inverse of `view_through`, pixel by pixel."""
+    """Padded images with what a frame shows of them replaced; the inverse of `gather_crop`, pixel by pixel."""
     flat = padded.flatten(2).scatter(2, _gather_indices(padded, frame), shown.flatten(2))
     return flat.unflatten(2, padded.shape[2:])
 

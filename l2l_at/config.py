@@ -80,7 +80,7 @@ class ATConfig:
 
     @property
     def threat(self) -> Threat:
-        deviation = datasets.find(self.dataset).deviation if self.eps.endswith("sd") else 1.0
+        deviation = datasets.find(self.dataset).deviation if self.eps.endswith("sd") else None
         return Threat(self.norm, parse_radius(self.eps, deviation))
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -42,7 +42,10 @@ class Images:
                 f"the images of {name} seem to have their channels last: {tuple(shape)}; channels come first"
             )
         if labels.dtype != torch.int64 or labels.shape != integers.shape[:1] or not len(labels):
-            raise UserError(f"the labels of {name} must be int64, one an image; got {labels.dtype}")
+            got = f"{labels.dtype} of shape {tuple(labels.shape)} for {len(integers):,} images"
+            raise UserError(f"the labels of {name} must be int64, one an image; got {got}")
+        if integers.max() > self.white:
+            raise UserError(f"the images of {name} reach {integers.max()}, above {self.white}, which stands for white")
         if labels.min() < 0 or labels.max() >= classes:
             reach = f"{labels.min()} to {labels.max()}"
             raise UserError(f"the labels of {name} must lie in [0, {classes}), got {reach}")
@@ -75,12 +78,28 @@ class DataSet:
     grade_images: int | None = None  # On so many test images; None: on all
     takes_folder: bool = False  # Whether the loader takes the folder of --data-dir, or None to fetch the files
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.classes, int) or self.classes < 2:
+            raise UserError(f"{self.name} must have 2 or more classes, got {self.classes!r}")
+        if not callable(self.loader):
+            raise UserError(f"the loader of {self.name} must be a function that returns training and test images")
+        if self.augmentation not in get_args(Augmentation):
+            known = ", ".join(get_args(Augmentation))
+            raise UserError(f"the augmentation of {self.name} must be one of {known}, got {self.augmentation!r}")
+
     def read(self, data_dir: Path | None = None) -> tuple[Images, Images]:
         """Training and test images; UserError if they are not what they should be."""
         if data_dir is not None and not self.takes_folder:
             raise UserError(f"--data-dir would change nothing: {self.name} is not read from a folder")
         parts = self.loader(data_dir) if self.takes_folder else self.loader()
-        train, test = (part if isinstance(part, Images) else Images(*map(torch.as_tensor, part)) for part in parts)
+        try:
+            train, test = (part if isinstance(part, Images) else Images(*map(torch.as_tensor, part)) for part in parts)
+        except (TypeError, ValueError, RuntimeError) as error:
+            wanted = "(training, test), each Images or arrays (integers, labels)"
+            raise UserError(f"the loader of {self.name} must return {wanted}; got {type(parts).__name__}") from error
+        if self.moments is not None and {len(one) for one in self.moments} != {train.integers.shape[1]}:
+            told = f"{train.integers.shape[1]} channels, and moments of {len(self.moments[0])}"
+            raise UserError(f"{self.name} has images of {told}; give a mean and a deviation for each channel")
         for images in (train, test):
             images.check(self.name, self.classes, train.integers.shape[1:])
         return train, test
@@ -185,7 +204,10 @@ def load(
     from sklearn.model_selection import train_test_split  # loads slowly
 
     data = find(data) if isinstance(data, str) else data
-    train, test = data.read(data_dir)
+    if not 0 < holdout < 1 or seed < 0 or (subset is not None and subset < 1):
+        given = f"holdout {holdout}, seed {seed}, subset {subset}"
+        raise UserError(f"holdout lies between 0 and 1, seed is 0 or more and subset 1 or more; got {given}")
+    train, test = data.read(None if data_dir is None else Path(data_dir))
     data = replace(data, moments=data.moments or moments_of(train))  # read again, a folder would be missing
     labels = train.labels.numpy()
     try:

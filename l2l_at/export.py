@@ -12,7 +12,7 @@ from torch import nn
 from l2l_at import datasets, models
 from l2l_at.config import ATConfig
 from l2l_experiment.errors import UserError
-from l2l_experiment.files import make_folder, write_atomically
+from l2l_experiment.files import make_folder, plain, write_atomically
 
 WEIGHTS, CARD = "model.safetensors", "card.json"
 BEST = "best"  # the folder, in a run's, of the classifier that is graded
@@ -33,11 +33,14 @@ def save(path: Path | str, model: nn.Module, config: ATConfig, **about: Any) -> 
         "method": config.method,
         "seed": config.seed,
     }
+    if card["model"] == OWN:
+        card["layers"] = _layers(model)
+    card = plain(card | about)
     make_folder(folder)
     # Copies, since the format refuses tensors that share their memory, as tied weights do.
     weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
     write_atomically(folder / WEIGHTS, safetensors.torch.save(weights))
-    write_card(folder, card | about)
+    write_card(folder, card)
 
 
 def write_card(folder: Path, card: dict[str, Any]) -> None:
@@ -71,7 +74,14 @@ def load(path: Path | str, model: nn.Module | None = None) -> nn.Module:
             raise UserError(f"{folder / WEIGHTS} does not fit the module that was passed: {error}") from None
         what = f"no {card['model']} for {card['dataset']}, which {CARD} says it is"
         raise UserError(f"{folder / WEIGHTS} holds {what}: weights and card must come from one save") from error
+    if own and card.get("layers") not in (None, _layers(model)):
+        raise UserError(f"{folder / CARD} is of a module with other layers; pass one of the same class and layers")
     return model.eval()
+
+
+def _layers(model: nn.Module) -> list[str]:
+    """The classes of a module's parts: weights alone do not tell ReLU from tanh."""
+    return [type(part).__name__ for part in model.modules()]
 
 
 def digest(folder: Path) -> str:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import Literal, get_args
 
 import torch
@@ -25,7 +26,7 @@ class Threat:
     radius: float
 
     def __post_init__(self) -> None:
-        if isinstance(self.radius, str):
+        if not isinstance(self.radius, Real):
             object.__setattr__(self, "radius", parse_radius(self.radius))
         if self.norm not in get_args(Norm):
             raise UserError(f"the norm must be one of {', '.join(get_args(Norm))}, got {self.norm!r}")
@@ -119,10 +120,15 @@ def _shrink_l1(size: Tensor, room: Tensor, radius: float) -> Tensor:
     return torch.where(inside, boxed, torch.minimum((size - threshold).clamp(min=0), room))
 
 
-def parse_radius(text: str | float, deviation: float = 1.0) -> float:
+def parse_radius(text: str | float, deviation: float | None = None) -> float:
     """A radius as a fraction ('8/255') or a number ('0.1'), with 'sd' behind it in units of `deviation` of the pixels,
-    as in papers that standardise images before they perturb them (Shaham et al., 2015). UserError for anything else."""
+    as in papers that standardise images before they perturb them (Shaham et al., 2015). UserError for anything else,
+    and for 'sd' without a deviation."""
     text = str(text)
+    if text.endswith("sd") and deviation is None:
+        raise UserError(
+            f"a radius in standard deviations, {text}, is one of a data set's: give it as eps of its settings"
+        )
     unit = deviation if text.endswith("sd") else 1.0
     numerator, slash, denominator = text.removesuffix("sd").partition("/")
     try:

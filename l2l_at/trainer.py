@@ -200,6 +200,7 @@ def make_schedule(optimizer: torch.optim.Optimizer, config: ATConfig, total: int
 def train(
     model: nn.Module | None,
     data: str | DataSet | Task,
+    /,
     *,
     config: ATConfig | None = None,
     progress: bool = True,
@@ -211,6 +212,15 @@ def train(
     the data set, `tuned`). `data` is a data set or its name, which is split by the settings, or a split one; a new data
     set joins `DATASETS`. `changes` are settings over those of `config`: `method="l2l"`, `epochs=20`. Held-out images
     are left alone. Diverged if a weight becomes NaN or infinite."""
+    if model is not None and not isinstance(model, nn.Module):
+        raise UserError(f"the model must be a torch module, an instance, or None; got a {type(model).__name__}")
+    if model is not None and not any(weight.requires_grad for weight in model.parameters()):
+        raise UserError("the model has no weights to train")
+    if not isinstance(data, str | DataSet | Task):
+        kinds = "the name of a data set, a DataSet or what datasets.load returns"
+        raise UserError(f"the data must be {kinds}; got a {type(data).__name__}")
+    if config is not None and not isinstance(config, ATConfig):
+        raise UserError(f"config must be an ATConfig, such as tuned({data!r}); got a {type(config).__name__}")
     own = data.data if isinstance(data, Task) else datasets.find(data) if isinstance(data, str) else data
     if own != datasets.DATASETS.get(own.name, own) and own.name in datasets.SHIPPED:
         raise UserError(f"there is a data set {own.name} already; give yours another name")

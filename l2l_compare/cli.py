@@ -108,6 +108,8 @@ def collect(args: Args) -> list[Curve]:
     if len(tags := sorted({curve.tag for curve in curves})) > 1:
         raise UserError(f"the runs log different figures ({', '.join(tags)}); choose one with --tag")
     known = {name for curve in curves for name in curve.settings}
+    if args.by and not known:
+        raise UserError("--by needs runs of this project: other tools' runs are grouped by the names of their folders")
     if known and (unknown := [name for name in args.by if name not in known]):
         raise UserError(f"--by {unknown[0]}: no run has such a setting; they have {', '.join(sorted(known))}")
     if args.lower_is_better:

@@ -76,6 +76,8 @@ def bootstrap_interval(
     Each of the `n` draws resamples the runs of every group (task) with replacement, within the group. A group's first
     dimension counts runs, at least two. `statistic(values, axis=…)` gets the groups joined, `axis` counting runs, and
     gives a number or an array for each draw."""
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, such as 0.95, got {level}")
     arrays = [np.asarray(group, dtype=np.float64) for group in groups]
     if not arrays or any(len(array) < 2 for array in arrays):
         raise ValueError("every group needs at least two values")
@@ -144,6 +146,8 @@ def probability_of_improvement(
 
     The interval resamples the runs of both within each task."""
     samples = [np.asarray(side, dtype=np.float64) for pair in tasks for side in pair]
+    if not samples or any(not len(side) or np.isnan(side).any() for side in samples):
+        raise ValueError("each task needs a value of each group at least, and none may be NaN")
 
     def mean_share(*sides: Array, axis: int = -1) -> Any:
         return np.mean([_share_above(a, b) for a, b in zip(sides[::2], sides[1::2], strict=True)], axis=0)

@@ -42,6 +42,9 @@ class Environment:
         self.rescale = rescale
         if isinstance(source, gym.Env):
             raise UserError("GAIL makes copies of an environment: give a function that makes one, or its id")
+        if not (isinstance(source, str | VecEnv) or callable(source)) or isinstance(source, gym.vector.VectorEnv):
+            kinds = "an id, a function that makes an environment, or a Stable-Baselines3 VecEnv"
+            raise UserError(f"the environment must be {kinds}; got a {type(source).__name__}")
         if isinstance(source, VecEnv) and vec_env.is_vecenv_wrapped(source, VecNormalize):
             raise UserError("a VecNormalize hides what the environment observes: give the VecEnv that it wraps")
         if not isinstance(source, VecEnv):
@@ -67,9 +70,10 @@ class Environment:
             raise UserError("a VecEnv cannot be copied; give GAIL a function that makes one environment")
         return self.observations.wrap(make(self.source, **kwargs))
 
-    def vectorised(self, n_envs: int, seed: int, vec: Vec = "sync") -> VecNormalize:
+    def vectorised(self, n_envs: int, seed: int, vec: Vec = "sync", *, training: bool = True) -> VecNormalize:
         """`n_envs` copies behind one observation filter, that take a policy's actions; their true returns stay visible.
-        Images are not filtered. A `VecEnv` is taken as it is.
+        Images are not filtered. A `VecEnv` is taken as it is. With `training=False` the filter stays as it is, as for
+        evaluation.
 
         One process by default: stepping MuJoCo in subprocesses is several times slower on few cores."""
         if not isinstance(self.source, VecEnv):
@@ -87,7 +91,10 @@ class Environment:
         if envs.action_space != self.actions.policy_space or envs.observation_space != self.observations.space:
             envs = VecAdaptSpaces(envs, self.observations, self.actions, self.name)
         return VecNormalize(
-            VecCheckObservations(envs, self.name), norm_obs=not self.observations.image, norm_reward=False
+            VecCheckObservations(envs, self.name),
+            training=training,
+            norm_obs=not self.observations.image,
+            norm_reward=False,
         )
 
 

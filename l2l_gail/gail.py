@@ -22,7 +22,7 @@ from l2l_experiment.errors import UserError
 from l2l_experiment.files import write_atomically
 from l2l_experiment.run import CONFIG
 from l2l_experiment.stability import RunningStability
-from l2l_gail import cloning
+from l2l_gail import cloning, objects
 from l2l_gail.config import GAILConfig, stored, tuned
 from l2l_gail.demonstrations import Demonstrations, load_demonstrations
 from l2l_gail.environments import EnvLike, environment, require_named
@@ -30,7 +30,6 @@ from l2l_gail.followers import FOLLOWERS, Follower, Objectives, resolve_config, 
 from l2l_gail.leaders import LEADERS, Leader
 from l2l_gail.losses import disc_stats, draw, objective
 from l2l_gail.notes import notes
-from l2l_gail.objects import layers, require_made_with, require_next_observations, require_objects
 from l2l_gail.reward_model import LazyInputs, RewardModel
 from l2l_gail.transitions import Transitions, split, transitions_of, update_replay
 
@@ -49,10 +48,8 @@ class GAIL:
     `leader`, `discriminator`, `follower`: objects in place of those that the settings name. A leader brings the
     environments of its algorithm; a discriminator answers transitions of shape (n, inputs) with logits of shape (n,);
     a follower is an object, or a function of discriminator and settings that makes one.
-    `reward`: a `RewardModel`, such as that of another run, to train on as it is: nothing is learned but the policy, and
-    no demonstrations are needed.
-    `monitor`: other demonstrations of the same expert, on which the discriminator is only measured
-    (`train_disc/heldout_*`).
+    `reward`: a frozen `RewardModel`, such as that of another run; only the policy learns, and needs no demonstrations.
+    `monitor`: other demonstrations of the same expert, to measure the discriminator on (`train_disc/heldout_*`).
     `policy_kwargs`: of Stable-Baselines3's policy, over those that the settings give.
     `tensorboard_log`: a folder in which every `learn` logs into a run of its own, as in Stable-Baselines3.
     """
@@ -71,7 +68,7 @@ class GAIL:
         policy_kwargs: dict[str, Any] | None = None,
         tensorboard_log: Path | str | None = None,
     ) -> None:
-        require_objects(config, leader, discriminator, follower, reward, monitor)
+        objects.require_objects(config, leader, discriminator, follower, reward, monitor, policy_kwargs)
         self.env = environment(env, rescale=None if config is None else config.rescale_actions)
         config = tuned(self.env.id or "") if config is None else config
         config = replace(config, env=self.env.id or OBJECT, rescale_actions=self.env.rescale)
@@ -81,10 +78,7 @@ class GAIL:
         if leader is None:
             envs = self.env.vectorised(config.n_envs, config.seed, config.vec)
             leader = LEADERS[config.leader].make(envs, config, self.device, policy_kwargs=policy_kwargs)
-        elif policy_kwargs:
-            raise UserError("policy_kwargs are those of the leader that the settings name; a given one has a policy")
-        if reward is not None and (discriminator is not None or follower is not None):
-            raise UserError("a given reward is not learned: leave out discriminator and follower")
+        objects.require_leader_of(leader, self.env)
         # A given leader has its own.
         self.config = config = replace(config, n_envs=leader.envs.num_envs, gamma=leader.algorithm.gamma)
         self.tensorboard_log = tensorboard_log
@@ -93,6 +87,7 @@ class GAIL:
         self.discriminator = self.model.discriminator
         make = FOLLOWERS[config.follower].make if follower is None else follower
         self.follower = make(self.discriminator, config) if callable(make) else make
+        objects.require_follower_of(self.follower, self.discriminator)
         if follower is not None:
             self.config = replace(config, follower=type(self.follower).__name__)
         self.scoring = score_config(self.config)
@@ -111,7 +106,7 @@ class GAIL:
     def _set_demonstrations(self, demonstrations: Demonstrations, monitor: Demonstrations | None) -> None:
         if not demonstrations.have_actions and (self.config.imitate == "pairs" or self.config.bc_epochs):
             raise UserError(f"{demonstrations.source} has no actions: only --imitate states learns from it, uncloned")
-        require_next_observations(demonstrations, self.config)
+        objects.require_next_observations(demonstrations, self.config)
         self.demonstrations = demonstrations
         held, every = self.follower.holdout, self.config.every
         self.train_expert, self.score_expert = split(demonstrations, held, every, ends=self.config.absorbing)
@@ -121,8 +116,12 @@ class GAIL:
         self._set_observation_filter()
         self.monitored = None
         if monitor is not None and len(monitor):
-            whole = transitions_of(monitor).float32()  # thinned: more would say the same and cost time in every round
+            whole = transitions_of(
+                load_demonstrations(monitor, self.env)
+            ).float32()  # thinned: more would say the same and cost time in every round
             self.monitored = whole.rows(slice(None, None, -(-len(whole) // MOST_MEASURED)))
+
+    __deepcopy__ = objects.refuse_copy
 
     def _set_observation_filter(self) -> None:
         """Normalise the policy's observations by the demonstrations' moments, if `filter` says so; never images."""
@@ -154,8 +153,7 @@ class GAIL:
         Arguments are those of Stable-Baselines3. With `reset_num_timesteps=False` training goes on as one, its
         schedules included. `on_round(self)` is called between rounds, when everything is consistent and can be saved;
         it may raise to stop. So may `on_epoch`, called with the number of passes of behaviour cloning after each."""
-        if total_timesteps < 0:
-            raise UserError(f"total_timesteps must not be negative, got {total_timesteps}")
+        objects.require_steps(total_timesteps)
         if self.demonstrations is None and not self.fixed:
             raise UserError("GAIL has no demonstrations to learn from; it was made without them, for predict() alone")
         self.on_round = on_round
@@ -219,7 +217,7 @@ class GAIL:
         *,
         env: EnvLike | None = None,
         device: str | None = None,
-        **objects: Any,
+        **parts: Any,
     ) -> Self:
         """The newest checkpoint that `save` wrote into a folder. Without demonstrations it can predict, not learn.
 
@@ -233,9 +231,9 @@ class GAIL:
         config = replace(config, vec="sync", device=config.device if device is None else device)  # what runs anywhere
         made = environment(config.env if env is None else env, rescale=config.rescale_actions)
         tree = checkpoint.latest(folder)
-        if "reward_settings" in tree and "reward" not in objects:
-            objects["reward"] = RewardModel.load(folder, made, device=config.device)
-        gail = cls(made, demonstrations, config=config, **objects)
+        if "reward_settings" in tree and "reward" not in parts:
+            parts["reward"] = RewardModel.load(folder, made, device=config.device)
+        gail = cls(made, demonstrations, config=config, **parts)
         gail.load_state_dict(tree)
         return gail
 
@@ -249,7 +247,7 @@ class GAIL:
             "follower": self.follower.state_dict(),
             "replay": [past.parts() for past in self.replay],
             "generator": self.generator.get_state(),
-            "networks": layers(policy=self.leader.algorithm.policy, discriminator=self.discriminator),
+            "networks": objects.layers(policy=self.leader.algorithm.policy, discriminator=self.discriminator),
             "demonstrations": None if self.demonstrations is None else self.train_expert.fingerprint,
             "bc_loss": self.bc_loss,
             "stability": self.stability.state_dict(),
@@ -260,7 +258,7 @@ class GAIL:
         """Continue from a `state_dict` made with the same settings. False if the environments had to be reset, which
         happens where their state cannot be read (see `environment_state`): the run goes on, but not bit for bit."""
         settings.require_same(tree.get("settings", {}), self.config, but=MAY_CHANGE)
-        require_made_with(tree, own := self.state_dict())
+        objects.require_made_with(tree, own := self.state_dict())
         try:
             checkpoint.check_compatible(tree, own)
             self.model.load_state_dict(tree)
@@ -329,7 +327,9 @@ class GAIL:
         if self.monitored is not None:
             other = disc_stats(self.discriminator, self.inputs(self.monitored), fresh)
             figures |= {"train_disc/heldout_loss": other["loss"], "train_disc/heldout_acc": other["acc_expert"]}
+        self.discriminator.train()
         answer = self.follower.answer(self.objectives(recent), progress)
+        self.discriminator.eval()  # one of a user's own may have dropout: a reward must not be drawn at random
         return figures | {f"train_follower/{key}": value for key, value in answer.items()}
 
     def score(self, transitions: Transitions) -> np.ndarray:

@@ -1,14 +1,18 @@
 """Whether the objects that `GAIL` is given are what they should be."""
 
+import math
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from l2l_experiment.errors import UserError
 from l2l_gail.config import GAILConfig
 from l2l_gail.demonstrations import Demonstrations
+from l2l_gail.environments import Environment
 from l2l_gail.reward_model import RewardModel
 
 ADVICE = {
@@ -19,7 +23,9 @@ ADVICE = {
 }
 
 
-def require_objects(config: Any, leader: Any, discriminator: Any, follower: Any, reward: Any, monitor: Any) -> None:
+def require_objects(
+    config: Any, leader: Any, discriminator: Any, follower: Any, reward: Any, monitor: Any, policy_kwargs: Any
+) -> None:
     """UserError for an object of another kind; None stands for one that is not given."""
     objects = {"config": config, "discriminator": discriminator, "reward": reward, "monitor": monitor}
     for (name, given), kind in zip(objects.items(), ADVICE, strict=True):
@@ -33,6 +39,51 @@ def require_objects(config: Any, leader: Any, discriminator: Any, follower: Any,
         raise UserError(f"leader must be a PPOLeader, a SACLeader or alike; got {_told(leader)}")
     if follower is not None and not (callable(follower) or hasattr(follower, "answer")):
         raise UserError(f"follower must be a Follower or a function that makes one; got {_told(follower)}")
+    if isinstance(follower, type) and issubclass(follower, torch.optim.Optimizer):
+        made = f"lambda d, c: OptimizerFollower(d, c, lambda w: {follower.__name__}(w, lr=c.disc_learning_rate))"
+        raise UserError(f"an optimiser is given as follower={made}, from l2l_gail.followers")
+    if leader is not None and policy_kwargs:
+        raise UserError("policy_kwargs are those of the leader that the settings name; a given one has a policy")
+    if reward is not None and (discriminator is not None or follower is not None):
+        raise UserError("a given reward is not learned: leave out discriminator and follower")
+    if discriminator is not None and config is not None and config.spectral_norm:
+        raise UserError("spectral_norm is for the discriminator that the settings make; a given one has its own layers")
+
+
+def require_steps(total_timesteps: Any) -> None:
+    """UserError unless this is a number of environment steps."""
+    if not (isinstance(total_timesteps, Real) and 0 <= total_timesteps < math.inf):
+        raise UserError(f"total_timesteps must be a number of steps, 0 or more, got {total_timesteps!r}")
+
+
+def refuse_copy(one: Any, _: Any) -> None:
+    """`__deepcopy__` of what holds environments and compiled functions."""
+    raise TypeError(f"a {type(one).__name__} cannot be copied: save it, and load the copy from the folder")
+
+
+def require_follower_of(follower: Any, discriminator: nn.Module) -> None:
+    """UserError unless the follower has its verbs, and moves this discriminator."""
+    missing = [verb for verb in ("holdout", "answer") if not hasattr(follower, verb)]
+    if missing:
+        raise UserError(f"a follower has {', '.join(missing)}; this one, {_told(follower)}, has not")
+    if getattr(follower, "discriminator", discriminator) is not discriminator:
+        raise UserError(
+            "the follower was made for another discriminator: give that one too, GAIL(..., discriminator=...), or "
+            "give a function that makes the follower from a discriminator and the settings"
+        )
+
+
+def require_leader_of(leader: Any, env: Environment) -> None:
+    """UserError unless a leader acts in the spaces of this environment, in the same units."""
+    for name, theirs, ours in (
+        ("observations", leader.envs.observation_space, env.observations.space),
+        ("actions", leader.envs.action_space, env.actions.policy_space),
+    ):
+        if theirs != ours:
+            raise UserError(
+                f"the leader's environments have {name} {theirs}, and GAIL's have {ours}: make both from one "
+                "Environment, whose vectorised(...) the leader's algorithm takes"
+            )
 
 
 def layers(**modules: nn.Module) -> dict[str, list[str]]:

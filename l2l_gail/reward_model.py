@@ -36,30 +36,36 @@ class RewardModel:
         self.device = devices.resolve(config.device, auto="cpu")
         self.columns = Inputs(env, config)
         made = make_discriminator(env, self.columns, config) if discriminator is None else discriminator
-        self.discriminator = made.to(self.device)
+        self.discriminator = made.to(self.device).eval()
         if discriminator is not None:
             self._require_logits()
         self.features = env.observations.features
         self.filter: MixtureFilter | NoFilter = NoFilter() if env.observations.image else MixtureFilter()
 
     def _require_logits(self) -> None:
-        """UserError unless the discriminator answers n transitions with n logits that depend on all its weights."""
-        rows, shape = self._tensor(np.zeros((2, self.columns.size))), ()
+        """UserError unless the discriminator answers n transitions with n logits that depend on all its weights, and
+        on its inputs where there is a gradient penalty."""
+        rows = self._tensor(np.zeros((2, self.columns.size))).requires_grad_()
         weights = {name: weight for name, weight in self.discriminator.named_parameters() if weight.requires_grad}
         try:
-            with torch.random.fork_rng(devices=[]):
+            with torch.random.fork_rng(devices=[]), torch.enable_grad():
                 logits = self.discriminator(rows)
-            shape = tuple(logits.shape)
-        except (RuntimeError, TypeError, ValueError, AttributeError) as error:
+        except (RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
             told = str(error).splitlines()[0]
             raise UserError(
                 f"the discriminator must take float32 inputs of shape (n, {self.columns.size}): {told}"
             ) from error
-        if shape != (2,):
+        if not isinstance(logits, Tensor) or logits.shape != (2,):
+            got = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
             raise UserError(
-                f"the discriminator must answer n transitions with n logits, shape (n,); of 2 it gave {shape}"
+                f"the discriminator must answer n transitions with a tensor of n logits, shape (n,); of 2 it gave {got}"
             )
-        gradients = torch.autograd.grad(logits.sum(), [*weights.values()], allow_unused=True) if weights else ()
+        if weights and not logits.requires_grad:
+            raise UserError("the discriminator answers without a gradient: leave out detach() and torch.no_grad()")
+        wanted = [rows, *weights.values()]
+        to_rows, *gradients = torch.autograd.grad(logits.sum(), wanted, allow_unused=True) if weights else [None]
+        if weights and to_rows is None and self.config.gradient_penalty:
+            raise UserError("the discriminator gives its inputs no gradient, and --gradient-penalty needs that")
         unused = [name for name, gradient in zip(weights, gradients, strict=True) if gradient is None]
         if unused or not weights:
             what = f"does not use {', '.join(unused)}" if unused else "has no weights to train"

@@ -21,6 +21,7 @@ Leader = Callable[[nn.Module, Batch, Tensor], Tensor]  # model, batch, perturbat
 class Follower(Protocol):
     """Finds perturbations; inherit from it, and override what differs from a follower that learns nothing."""
 
+    checked: bool = False  # Whether its perturbations have been looked at, which the first batch's are
     attacker: nn.Module | None = None  # The learned attacker, if there is one
     learner: LearnedFollower | None = None  # What fits the attacker
     start: Start | None = None  # Where its attack begins, if that is a matter of choice
@@ -87,6 +88,22 @@ class MethodOutput(NamedTuple):
     delta: Tensor  # The perturbations it was taken on, without a graph
 
 
+def require_perturbations(delta: Any, images: Tensor) -> None:
+    """UserError unless these are perturbations of the images that keep them in [0, 1]."""
+    if not isinstance(delta, Tensor) or delta.shape != images.shape or delta.dtype != images.dtype:
+        got = f"{delta.dtype} of shape {tuple(delta.shape)}" if isinstance(delta, Tensor) else type(delta).__name__
+        raise UserError(
+            f"a follower answers with {images.dtype} perturbations of shape {tuple(images.shape)}, not {got}"
+        )
+    moved = images + delta.detach()
+    low, high = float(moved.min()), float(moved.max())
+    if not (low >= -1e-3 and high <= 1 + 1e-3):  # NaN is neither
+        raise UserError(
+            f"a follower's perturbations must keep images in [0, 1]; image + perturbation reaches from {low:g} to "
+            f"{high:g}. Return the perturbation, not the image, and project it: self.threat.project(delta, images)"
+        )
+
+
 @dataclass(frozen=True)
 class Method:
     """Two players: how perturbations are found, and what the classifier's loss on them is."""
@@ -100,4 +117,7 @@ class Method:
     def loss(self, model: nn.Module, batch: Batch) -> MethodOutput:
         """The loss of a batch; the model comes in training mode."""
         delta = self.follower.respond(model, batch)
+        if not self.follower.checked:
+            require_perturbations(delta, batch.images)
+            self.follower.checked = True
         return MethodOutput(self.leader(model, batch, delta), delta.detach())

@@ -45,14 +45,12 @@ def load_demonstrations(source: Source, env: EnvLike, *, num_demos: int | None =
         why an episode ended; such episodes count as truncated, and so does a last one that no flag ends;
       - trajectories of the package `imitation`: its .npz file (`obs`, `acts`, `rews`, `terminal`, `indices`), or the
         folder that its `serialize.save` writes, which needs the package `datasets`;
-      - `Demonstrations`, which are taken as they are.
+      - `Demonstrations`, as this function returns them or as you made them.
 
     Where a source has no actions, only observations can be imitated (`imitate="states"`).
 
     A wrong shape, a value that is NaN or infinite, an action out of bounds, a damaged file, another environment or too
     few episodes is a `UserError` that names the file, the episode and what would be right."""
-    if isinstance(source, Demonstrations):
-        return source if num_demos is None else source.take(num_demos)
     env = environment(env)
     name, env_id, count, episodes = _open(source, env)
     _check_environment(env_id, env.id, name)
@@ -72,6 +70,8 @@ def _open(source: Source, env: Environment) -> Recording:
     """Finds the reader for a source."""
     if source is None:
         return read_hdf5(_shipped(env.id))
+    if isinstance(source, Demonstrations):
+        return Recording(source.source, source.env_id, len(source), (one.arrays() for one in source.episodes))
     if isinstance(source, Mapping):
         return read_arrays(source, "the given arrays")
     if not isinstance(source, str | os.PathLike):
@@ -144,7 +144,7 @@ def _checked(raw: RawEpisode, where: str, env: Environment) -> Episode:
         raise UserError(f"{where} has no steps")
     observations = env.observations.convert(raw["observations"], where)
     if not env.observations.image:
-        observations = observations.astype(np.float64)
+        observations = observations.astype(np.float64, copy=False)
     elif observations.dtype != np.uint8:
         observations = _frames(observations, where)
     if len(observations) != steps + 1:

@@ -26,6 +26,12 @@ class OptimizerFollower:
     ) -> None:
         self.discriminator, self.config = discriminator, config
         self.optimizer = make([*trainable(discriminator).values()])
+        if len(self.optimizer.param_groups) != 1:
+            raise UserError(f"a follower's optimiser has one parameter group, not {len(self.optimizer.param_groups)}")
+        if isinstance(self.optimizer, torch.optim.LBFGS):
+            raise UserError(
+                "LBFGS evaluates the loss several times a step, and a follower once; take another optimiser"
+            )
         self.rate = self.optimizer.param_groups[0]["lr"]
 
     def answer(self, objectives: Objectives, progress: float) -> dict[str, float]:

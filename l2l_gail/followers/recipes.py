@@ -98,6 +98,8 @@ def resolve_config(config: GAILConfig) -> GAILConfig:
     if config.follower not in FOLLOWERS:
         known = f"--follower must be one of {', '.join(FOLLOWERS)}, got {config.follower!r}"
         raise UserError(f"{known}; a follower of one's own is given as an object: GAIL(..., follower=...)")
+    if wrong := [name for name, recipe in FOLLOWERS.items() if not isinstance(recipe, Recipe)]:
+        raise UserError(f"FOLLOWERS[{wrong[0]!r}] must be a Recipe: Recipe('what it is', 'source', YourFollower)")
     recipe, usual = FOLLOWERS[config.follower], defaults(config)
     particular = frozenset().union(*(recipe.takes for recipe in FOLLOWERS.values()))
     reject_unused(config, usual, particular - recipe.takes, f"for --follower {config.follower}")

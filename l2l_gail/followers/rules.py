@@ -53,7 +53,9 @@ class RuleFollower:
         self.weights = weights_of(self.discriminator)
         device = next(self.discriminator.parameters()).device
         memory = tree["memory"]
-        if isinstance(memory.get("momenta"), dict):  # of earlier checkpoints: dicts of tensors, one for each momentum
+        if isinstance(self.rule, Coordinatewise) and isinstance(
+            memory["momenta"], dict
+        ):  # of earlier checkpoints: dicts of tensors, one for each momentum
             kept = {name: flatten(memory[name]) for name in ("square", "start") if name in memory}
             memory = memory | kept | {"momenta": torch.stack([flatten(one) for one in memory["momenta"].values()])}
         # Counts stay where they were made, on the CPU.

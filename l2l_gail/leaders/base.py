@@ -48,7 +48,7 @@ class Leader(Protocol):
         """Set what depends on a run's length, such as whether to compile; otherwise `learn` does so."""
 
     def learn(self, total_timesteps: int, game: Game, *, callback: MaybeCallback, **kwargs: bool) -> None:
-        """Train for `total_timesteps` environment steps, rounded up to whole rounds; `how` is Stable-Baselines3's
+        """Train for `total_timesteps` environment steps, rounded up to whole rounds; `kwargs` are Stable-Baselines3's
         `reset_num_timesteps` and `progress_bar`."""
 
     def log_prob(self, transitions: Transitions) -> np.ndarray:

@@ -3,7 +3,19 @@
 import pytest
 import torch
 
-from bilevel import Adam, GradientStep, SignStep, conjugate_gradient, implicit, neumann, scaled_identity, unroll
+from bilevel import (
+    Adam,
+    Coordinatewise,
+    GradientStep,
+    HypergradientAdam,
+    LearnedFollower,
+    SignStep,
+    conjugate_gradient,
+    implicit,
+    neumann,
+    scaled_identity,
+    unroll,
+)
 from tests.bilevel.conftest import THROUGH, joined, named
 
 STEPS = (1, 5, 20, 100)
@@ -275,3 +287,55 @@ def test_inference_mode_is_refused():
     ):
         with pytest.raises(RuntimeError, match=r"torch.inference_mode\(\) forbids gradients"):
             answer()
+
+
+@pytest.mark.parametrize("rule", [Adam(0.05), HypergradientAdam(0.05, 1e-2)])
+def test_the_hypergradient_of_a_rule_with_a_rate_of_its_own(rule):
+    """By finite differences; the rate of the second depends on the leader, too."""
+    target = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
+
+    def end(theta):
+        def loss(w):
+            return (w - theta * target).square().sum()
+
+        return unroll(loss, rule, 0 * target, steps=5, through="everything").variable.sum()
+
+    theta = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(end(theta), theta)
+    with torch.no_grad():
+        difference = (end(theta + 1e-6) - end(theta - 1e-6)) / 2e-6
+    torch.testing.assert_close(slope, difference, rtol=1e-5, atol=1e-7)
+
+
+class Tuples:
+    def init(self, variable):
+        return (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("objective", "start", "rule", "error", "told"),
+    [
+        (lambda w: w, torch.ones(2), GradientStep(0.1), ValueError, r"a scalar tensor, got shape \(2,\)"),
+        (lambda w: 1.0, torch.ones(2), GradientStep(0.1), ValueError, "a scalar tensor, got a float"),
+        (lambda w: torch.ones(()), torch.ones(2), GradientStep(0.1), ValueError, "does not depend on the variable"),
+        (lambda w: w["a"].sum(), {"a": torch.ones(2), "b": torch.ones(2)}, Adam(0.1), ValueError, "on every tensor"),
+        (torch.sum, [1.0, 2.0], GradientStep(0.1), TypeError, "the variable must be a tensor.*holds a list"),
+        (torch.sum, torch.ones(2), Tuples(), TypeError, "the rule's memory must be a tensor.*holds a tuple"),
+    ],
+)
+def test_slips_are_told(objective, start, rule, error, told):
+    with pytest.raises(error, match=told):
+        unroll(objective, rule, start, steps=1)
+
+
+def test_numbers_that_make_no_sense_are_refused():
+    for solve in (lambda: conjugate_gradient(-1), lambda: neumann(-5, 0.1)):
+        with pytest.raises(ValueError, match="steps must not be negative"):
+            solve()
+    with pytest.raises(ValueError, match="a whole number"):
+        unroll(torch.sum, GradientStep(0.1), torch.ones(2), steps=2.0)
+    rule = Coordinatewise(0.1)
+    with pytest.raises(ValueError, match="clip_norm must be positive"):
+        LearnedFollower(rule, torch.optim.Adam(rule.parameters()), steps=1, clip_norm=-1)
+    with pytest.raises(ValueError, match="holds no parameter of the rule"):
+        LearnedFollower(rule, torch.optim.Adam(Coordinatewise(0.1).parameters()), steps=1)

@@ -1,6 +1,7 @@
 """What a notebook uses: training of one's own classifier on one's own data, runs and grades of them."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 
 from l2l_at import DATASETS, PGD, ATConfig, DataSet, Images, Threat, cli, datasets, export, grade, load, train
 from l2l_at.config import tuned
+from l2l_at.trainer import Trainer
 from l2l_experiment.errors import UserError
 
 
@@ -155,3 +157,111 @@ def test_tied_weights_and_half_precision_are_saved_and_graded(tmp_path):
     record = grade(lambda x: half(x.bfloat16()).float(), images, labels, Threat("linf", 0.05), path=str(path))
     assert record["n"] == 4
     assert path.exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"augmentation": "flip"}, "must be one of none, crop, crop-flip, got 'flip'"),
+        ({"classes": "10"}, "2 or more classes, got '10'"),
+        ({"loader": 3}, "must be a function that returns"),
+    ],
+)
+def test_a_data_set_that_makes_no_sense(own, changes, message):
+    with pytest.raises(UserError, match=message):
+        replace(own, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"moments": ((0.5,) * 3, (0.2,) * 3)}, "1 channels, and moments of 3"),
+        ({"loader": lambda: (replace(squares(40, 0), white=16),) * 2}, "above 16, which stands for white"),
+        ({"loader": lambda: squares(40, 0)}, r"must return \(training, test\)"),
+        ({"loader": lambda: None}, r"must return \(training, test\).*got NoneType"),
+        (
+            {"loader": lambda: (replace(squares(40, 0), labels=torch.zeros(40, 1).long()),) * 2},
+            r"of shape \(40, 1\) for 40",
+        ),
+    ],
+)
+def test_a_data_set_that_holds_no_images(own, changes, message):
+    with pytest.raises(UserError, match=message):
+        datasets.load(replace(own, **changes))
+
+
+@pytest.mark.parametrize("asked", [{"subset": -5}, {"seed": -1}, {"holdout": 1.5}])
+def test_a_split_that_makes_no_sense(own, asked):
+    with pytest.raises(UserError, match="holdout lies between 0 and 1, seed is 0 or more and subset 1 or more"):
+        datasets.load(own, **asked)
+
+
+def test_what_cannot_be_trained_is_told(own):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(100, 10))
+    for given, told in (
+        ((nn.Linear, own), "a torch module, an instance, or None"),
+        ((model.requires_grad_(False), own), "has no weights to train"),
+        ((None, (1, 2)), "the name of a data set, a DataSet or what datasets.load returns; got a tuple"),
+    ):
+        with pytest.raises(UserError, match=told):
+            train(*given)
+    with pytest.raises(UserError, match="config must be an ATConfig"):
+        train(None, own, config={"eps": 0.1})
+    settings = {"epochs": 1, "device": "cpu", "average": "none", "progress": False}
+    assert isinstance(train(None, own, config=ATConfig(model="small-cnn"), model="preact-tiny", **settings), nn.Module)
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda images: images + 0.1, "Return the perturbation, not the image"),
+        (lambda images: torch.full_like(images, torch.nan), "must keep images in"),
+        (lambda images: torch.zeros(1), r"perturbations of shape \(.*not torch.float32 of shape \(1,\)"),
+        (lambda images: images.double(), "not torch.float64"),
+        (lambda images: None, "not NoneType"),
+    ],
+)
+def test_a_followers_perturbations_are_looked_at_once(own, answer, message):
+    trainer = Trainer(ATConfig(dataset="squares", model="preact-tiny", method="pgd", device="cpu"), datasets.load(own))
+    trainer.method.follower.perturb = lambda model, batch: answer(batch.images)
+    with pytest.raises(UserError, match=message):
+        trainer.step()
+
+
+def test_an_attack_takes_what_a_grade_takes(own):
+    images, labels = own.read()[1].take(slice(None))
+    model, attack = nn.Sequential(nn.Flatten(), nn.Linear(100, 10)), PGD(Threat("linf", 0.1))
+    found = []
+    for x, y in ((images, labels), (images.numpy(), labels.numpy()), (images.double(), labels.int())):
+        torch.manual_seed(0)
+        found.append(attack(lambda v: model(v), x, y))
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+    with pytest.raises(UserError, match=r"labels must lie in \[0, 10\)"):
+        attack(model, images, labels + 5)
+    with pytest.raises(UserError, match="steps of a positive size"):
+        PGD(Threat("linf", 0.1), size=-0.25)
+    with pytest.raises(UserError, match="the threat must be a Threat"):
+        PGD(0.1)
+    with pytest.raises(UserError, match="is one of a data set's"):
+        Threat("linf", "0.2sd")
+
+
+def test_a_grade_is_not_taken_for_that_of_another_function(own, tmp_path):
+    images, labels = own.read()[1].take(slice(0, 20))
+    model, path = nn.Sequential(nn.Flatten(), nn.Linear(100, 10)), tmp_path / "grade.json"
+    with torch.no_grad():
+        model[1].weight.copy_(torch.eye(10).repeat_interleave(10, 1))
+    good = grade(lambda x: 50 * model(x), images, labels, Threat("linf", 0.01), path=path)
+    bad = grade(lambda x: 50 * model(x).roll(1, 1), images, labels, Threat("linf", 0.01), path=path)
+    assert (good["robust"], bad["robust"]) == (1.0, 0.0)
+
+
+def test_what_is_saved_says_which_layers_it_has(own, tmp_path):
+    config = ATConfig(dataset="squares", model="preact-tiny")
+    model = nn.Sequential(nn.Flatten(), nn.Linear(100, 10), nn.ReLU(), nn.Linear(10, 10))
+    export.save(tmp_path, model, config, accuracy=torch.tensor(0.5))
+    assert json.loads((tmp_path / "card.json").read_text())["accuracy"] == 0.5
+    assert load(tmp_path, model) is model
+    with pytest.raises(UserError, match="a module with other layers"):
+        load(tmp_path, nn.Sequential(nn.Flatten(), nn.Linear(100, 10), nn.Tanh(), nn.Linear(10, 10)))

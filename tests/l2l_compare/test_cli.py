@@ -168,3 +168,8 @@ def test_diagnose_draws_what_the_tool_of_the_run_finds(tmp_path, monkeypatch, ca
     (run / "record.json").write_text('{"kind": "zoo"}')
     assert f"{run} holds a run of kind 'zoo'" in refused(diagnose, [run], capsys)
     assert "record.json" in refused(diagnose, [tmp_path], capsys)
+
+
+def test_by_needs_settings(tmp_path, capsys):
+    runs = [foreign_run(tmp_path / name, [(0, 1.0), (10, 2.0)]) for name in ("a_s0", "b_s0")]
+    assert "--by needs runs of this project" in refused(cli, [*runs, "--by", "follower"], capsys)
