@@ -4,7 +4,6 @@ The answer's autograd history *is* the chosen approximation of the best-response
 writes `loss(response.variable).backward()`."""
 
 from collections.abc import Callable
-from numbers import Integral
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -56,7 +55,7 @@ def unroll(
     require_tensors(start, "the variable")
     if not leaves(start):
         raise ValueError("the variable holds no tensors")
-    if not isinstance(steps, Integral) or steps < 0:
+    if not hasattr(steps, "__index__") or steps < 0:
         raise ValueError(f"steps must be a whole number, 0 or more, got {steps!r}")
     if through not in ("nothing", "rule", "everything"):
         raise ValueError(f"through must be 'nothing', 'rule' or 'everything', not {through!r}")
