@@ -128,10 +128,10 @@ class HypergradientAdam:
         return adam | {"rate": rate, "direction": map_tensors(torch.zeros_like, variable)}
 
     def update(self, gradient: Variable, state: State, variable: Variable) -> tuple[Variable, State]:
-        rate = state["rate"] + self.hyper_rate * dot(gradient, state["direction"]).to(state["rate"])
+        rate = state["rate"] + self.hyper_rate * dot(gradient, state["direction"]).double()
         adam = {name: state[name] for name in ("count", "mean", "square")}
         direction, adam = Adam(-1.0, self.betas, self.eps).update(gradient, adam, variable)
-        step = map_tensors(lambda d: -rate * d, direction)
+        step = map_tensors(lambda d: -rate.to(d) * d, direction)
         return step, adam | {"rate": rate, "direction": direction}
 
 
