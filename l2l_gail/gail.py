@@ -116,9 +116,8 @@ class GAIL:
         self._set_observation_filter()
         self.monitored = None
         if monitor is not None and len(monitor):
-            whole = transitions_of(
-                load_demonstrations(monitor, self.env)
-            ).float32()  # thinned: more would say the same and cost time in every round
+            # Thinned: more would say the same and cost time in every round.
+            whole = transitions_of(load_demonstrations(monitor, self.env)).float32()
             self.monitored = whole.rows(slice(None, None, -(-len(whole) // MOST_MEASURED)))
 
     __deepcopy__ = objects.refuse_copy

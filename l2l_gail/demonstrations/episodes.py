@@ -1,8 +1,8 @@
 """Episodes of an expert."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Self
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import gymnasium as gym
 import numpy as np
@@ -73,6 +73,8 @@ class Demonstrations:
     env_id: str | None  # None where the source does not say
     episodes: list[Episode] = field(repr=False)
     source: str
+    # The id and the spaces that they were checked against; not carried over by `replace`.
+    checked_for: Any = field(default=None, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.episodes)
@@ -94,11 +96,16 @@ class Demonstrations:
     def take(self, n: int) -> "Demonstrations":
         """The first `n` episodes; a `UserError` where there are fewer."""
         check_count(n, len(self), self.source)
-        return Demonstrations(self.env_id, self.episodes[:n], self.source)
+        return replace(self, episodes=self.episodes[:n]).as_checked_for(self.checked_for)
 
     def rest(self, n: int) -> "Demonstrations":
         """The episodes after the first `n`, to monitor on; possibly none."""
-        return Demonstrations(self.env_id, self.episodes[n:], self.source)
+        return replace(self, episodes=self.episodes[n:]).as_checked_for(self.checked_for)
+
+    def as_checked_for(self, id_and_spaces: Any) -> Self:
+        """Note that they have been checked, so that it need not be done twice."""
+        object.__setattr__(self, "checked_for", id_and_spaces)
+        return self
 
 
 def check_count(wanted: int, held: int, source: str) -> None:

@@ -52,13 +52,16 @@ def load_demonstrations(source: Source, env: EnvLike, *, num_demos: int | None =
     A wrong shape, a value that is NaN or infinite, an action out of bounds, a damaged file, another environment or too
     few episodes is a `UserError` that names the file, the episode and what would be right."""
     env = environment(env)
+    checked_for = (env.id, env.observations.raw, env.actions.space)
+    if isinstance(source, Demonstrations) and source.checked_for == checked_for:
+        return source if num_demos is None else source.take(num_demos)
     name, env_id, count, episodes = _open(source, env)
     _check_environment(env_id, env.id, name)
     if count == 0:
         raise UserError(f"{name} holds no episodes; at least one is needed")
     check_count(count if num_demos is None else num_demos, count, name)
     checked = [_checked(raw, f"episode {i} of {name}", env) for i, raw in enumerate(islice(episodes, num_demos))]
-    return Demonstrations(env_id or env.id, checked, name)
+    return Demonstrations(env_id or env.id, checked, name).as_checked_for(checked_for)
 
 
 def shipped_dataset_id(env_id: str) -> str:

@@ -37,6 +37,12 @@ def arrays(demonstrations: Demonstrations) -> dict[str, np.ndarray]:
 
 
 @pytest.fixture
+def pushes():
+    """Demonstrations in Pendulum's shapes, as arrays."""
+    return arrays(make_demonstrations(3, 1))
+
+
+@pytest.fixture
 def cheetah() -> Demonstrations:
     return make_demonstrations(17, 6)
 

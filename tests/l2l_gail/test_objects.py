@@ -20,17 +20,11 @@ from l2l_gail.cli import main, parse
 from l2l_gail.diagnosis import diagnose
 from l2l_gail.followers import Recipe, commit, weights_of
 from l2l_gail.reward_model import RewardModel
-from tests.l2l_gail.conftest import SMALL, arrays, make_demonstrations
+from tests.l2l_gail.conftest import SMALL, make_demonstrations
 
 
 def pendulum():
     return gym.make("Pendulum-v1")
-
-
-@pytest.fixture
-def pushes():
-    """Demonstrations in Pendulum's shapes, as arrays."""
-    return arrays(make_demonstrations(3, 1))
 
 
 def moved(gail, steps=128):

@@ -13,16 +13,10 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from torch import nn
 
 from l2l_experiment.errors import UserError
-from l2l_gail import FOLLOWERS, GAIL, Discriminator, Environment, PPOLeader
+from l2l_gail import FOLLOWERS, GAIL, Discriminator, Environment, PPOLeader, load_demonstrations
 from l2l_gail.followers import OptimizerFollower, RuleFollower
-from tests.l2l_gail.conftest import arrays, make_demonstrations
+from tests.l2l_gail.conftest import make_demonstrations
 from tests.l2l_gail.test_objects import Wanderer, moved, pendulum
-
-
-@pytest.fixture
-def pushes():
-    """Demonstrations in Pendulum's shapes, as arrays."""
-    return arrays(make_demonstrations(3, 1))
 
 
 def test_an_evaluation_keeps_the_policys_filter(config, pushes):
@@ -60,6 +54,10 @@ def test_demonstrations_made_by_hand_are_checked(config, changes, message):
         GAIL(pendulum, wrong, config=config)
     with pytest.raises(UserError, match=message):
         GAIL(pendulum, made, config=config, monitor=wrong)
+    loaded = load_demonstrations(made, pendulum)
+    assert load_demonstrations(loaded, pendulum) is loaded  # checked once
+    with pytest.raises(UserError, match=message):
+        GAIL(pendulum, replace(loaded, episodes=wrong.episodes), config=config)
     with pytest.raises(UserError, match="recorded in Hopper-v4, not in Pendulum-v1"):
         GAIL("Pendulum-v1", replace(made, env_id="Hopper-v4"), config=config)
 
